@@ -1,0 +1,2 @@
+//! The entry of the one binary `gantry`.
+fn main() {}

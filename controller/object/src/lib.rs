@@ -1,0 +1,3 @@
+//! What an object means to the server: resource table, schema, codecs, defaulting, validation, patches, `Status`.
+//! Never does IO: no tokio, no axum, no store.
+//! Start reading at `resource`.

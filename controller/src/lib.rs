@@ -1,0 +1,3 @@
+//! Composition root of the control plane: config, assemble, serve, drain.
+//! Never holds logic of its own.
+//! Start reading at `assemble`.

@@ -1,0 +1,2 @@
+//! Tasks of the build that are not tests.
+fn main() {}
