@@ -7,7 +7,7 @@ use std::time::Instant;
 use axum::body::Body;
 use bytes::Bytes;
 use controller_object::resource::Subresource;
-use controller_object::status::Status;
+use controller_object::status::{About, Status};
 use http::header::UPGRADE;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -67,7 +67,7 @@ async fn run(
         RequestInfo::NonResource(path) => {
             let verb = request.method().as_str().to_lowercase();
             authorize(state, &user, &Action::NonResource { verb: &verb, path: &path })?;
-            nonresource::answer(state, &path, request.headers()).ok_or_else(no_such_path)
+            nonresource::answer(state, &path, request.headers()).ok_or_else(Status::path_not_found)
         }
         RequestInfo::Resource(resource_request) => {
             authorize(state, &user, &Action::Resource(action(&resource_request, &query, &request)))?;
@@ -77,10 +77,6 @@ async fn run(
             handle::dispatch(context, upgrade, read(body).await?).await
         }
     }
-}
-
-fn no_such_path() -> Status {
-    Status::path_not_found()
 }
 
 /// What a request asks to be allowed.
@@ -121,9 +117,10 @@ fn authorize(state: &State, user: &User, action: &Action<'_>) -> Result<(), Stat
     }
     let refusal = authz::refusal(user, action);
     Err(match action {
-        Action::NonResource { .. } => Status::forbidden_path(&refusal),
+        Action::NonResource { path, .. } => Status::forbidden(About { group: "", kind: "", name: path }, &refusal),
         Action::Resource(action) => {
-            Status::forbidden_named(action.group, action.resource, action.name.unwrap_or_default(), &refusal)
+            let name = action.name.unwrap_or_default();
+            Status::forbidden(About { group: action.group, kind: action.resource, name }, &refusal)
         }
     })
 }
@@ -136,15 +133,15 @@ fn context(
     headers: http::HeaderMap,
 ) -> Result<Context, Status> {
     let table = state.registry.table;
-    let resource = table.find(&request.group, &request.version, &request.resource).ok_or_else(no_such_path)?;
+    let resource = table.find(&request.group, &request.version, &request.resource).ok_or_else(Status::path_not_found)?;
     let subresource = match request.subresource.as_deref() {
         None => None,
         Some(name) => {
-            Some(Subresource::parse(name).filter(|sub| resource.has(*sub)).ok_or_else(no_such_path)?)
+            Some(Subresource::parse(name).filter(|sub| resource.has(*sub)).ok_or_else(Status::path_not_found)?)
         }
     };
     if request.namespace.is_some() && !resource.is_namespaced() {
-        return Err(no_such_path());
+        return Err(Status::path_not_found());
     }
     let negotiated = reply::negotiate(&headers).or_else(|status| match subresource {
         // Logs and streams are not objects; what the client accepts does not matter.

@@ -28,14 +28,14 @@ fn target(context: &Context) -> Result<Target, Status> {
     let pod = context.state.registry.current(&context.resource, context.namespace(), name)?.object;
     let node_name = pod.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
     if node_name.is_empty() {
-        return Err(Status::bad_request(&format!("pod {name} does not have a host assigned")));
+        return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
     }
     let container = container(context.query.get("container"), name, &pod)?;
     let node = context
         .state
         .registry
         .peek("", "v1", "nodes", None, node_name)
-        .ok_or_else(|| Status::service_unavailable(&format!("node {node_name} of pod {name} is not registered")))?;
+        .ok_or_else(|| Status::service_unavailable(format!("node {node_name} of pod {name} is not registered")))?;
     let address = node
         .pointer("/status/addresses")
         .and_then(Value::as_array)
@@ -46,7 +46,7 @@ fn target(context: &Context) -> Result<Target, Status> {
     let port = node.pointer("/status/daemonEndpoints/kubeletEndpoint/Port").and_then(Value::as_u64);
     match (address, port.and_then(|port| u16::try_from(port).ok())) {
         (Some(address), Some(port)) => Ok(Target { address, port, container }),
-        _ => Err(Status::service_unavailable(&format!("node {node_name} has not told its address and port"))),
+        _ => Err(Status::service_unavailable(format!("node {node_name} has not told its address and port"))),
     }
 }
 
@@ -61,10 +61,10 @@ fn container(wanted: Option<&str>, name: &str, pod: &Value) -> Result<String, St
     let annotated = pod.pointer("/metadata/annotations/kubectl.kubernetes.io~1default-container").and_then(Value::as_str);
     match (wanted, annotated, main.as_slice()) {
         (Some(wanted), ..) if all.contains(&wanted) => Ok(wanted.to_owned()),
-        (Some(wanted), ..) => Err(Status::bad_request(&format!("container {wanted} is not valid for pod {name}"))),
+        (Some(wanted), ..) => Err(Status::bad_request(format!("container {wanted} is not valid for pod {name}"))),
         (None, Some(annotated), _) if main.contains(&annotated) => Ok(annotated.to_owned()),
         (None, _, [only]) => Ok((*only).to_owned()),
-        (None, ..) => Err(Status::bad_request(&format!(
+        (None, ..) => Err(Status::bad_request(format!(
             "a container name must be specified for pod {name}, choose one of: [{}]",
             all.join(" ")
         ))),
@@ -146,7 +146,7 @@ async fn send(
     query: &[(String, String)],
     passed: &[HeaderName],
 ) -> Result<Response<hyper::body::Incoming>, Status> {
-    let unreachable = |what: String| Status::service_unavailable(&format!("the agent at {}:{}: {what}", target.address, target.port));
+    let unreachable = |what: String| Status::service_unavailable(format!("the agent at {}:{}: {what}", target.address, target.port));
     let tcp = TcpStream::connect((target.address, target.port)).await.map_err(|error| unreachable(error.to_string()))?;
     tcp.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
     let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::clone(&context.state.agent_tls));

@@ -26,7 +26,7 @@ impl Query {
     pub(crate) fn number(&self, name: &str) -> Result<Option<i64>, Status> {
         let Some(text) = self.get(name) else { return Ok(None) };
         text.parse().map(Some).map_err(|_| {
-            Status::bad_request(&format!("query parameter {name}: invalid value {text:?}: must be a whole number"))
+            Status::bad_request(format!("query parameter {name}: invalid value {text:?}: must be a whole number"))
         })
     }
 
@@ -36,7 +36,7 @@ impl Query {
             None => Ok(false),
             Some("All") => Ok(true),
             Some(other) => {
-                Err(Status::bad_request(&format!("dryRun: Unsupported value: {other:?}: supported values: \"All\"")))
+                Err(Status::bad_request(format!("dryRun: Unsupported value: {other:?}: supported values: \"All\"")))
             }
         }
     }
@@ -47,7 +47,7 @@ impl Query {
             None | Some("Warn") => Ok(FieldValidation::Warn),
             Some("Ignore") => Ok(FieldValidation::Ignore),
             Some("Strict") => Ok(FieldValidation::Strict),
-            Some(other) => Err(Status::bad_request(&format!(
+            Some(other) => Err(Status::bad_request(format!(
                 "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
             ))),
         }

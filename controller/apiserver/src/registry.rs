@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use controller_object::conversion;
 use controller_object::resource::{Resource, Table};
-use controller_object::status::Status;
+use controller_object::status::{About, Status};
 use controller_store::model::{CommitError, Compare, KeyValue, Op, Revision};
 use controller_store::store::Store;
 use serde_json::Value;
@@ -47,7 +47,7 @@ impl Registry {
 
     /// The object, or NotFound.
     pub(crate) fn current(&self, resource: &Resource, namespace: Option<&str>, name: &str) -> Result<Current, Status> {
-        let kv = self.store.get(&self.key(resource, namespace, name)).ok_or_else(|| Status::not_found(resource, name))?;
+        let kv = self.store.get(&self.key(resource, namespace, name)).ok_or_else(|| Status::not_found(About::resource(resource, name)))?;
         Ok(Current { revision: kv.mod_revision, object: to_value(resource, &kv, kv.mod_revision)? })
     }
 
@@ -138,7 +138,7 @@ pub(crate) fn stored_bytes(resource: &Resource, object: &Value) -> Bytes {
 /// The object of a stored value at a revision, in the version that was asked for.
 pub(crate) fn to_value(resource: &Resource, kv: &KeyValue, revision: Revision) -> Result<Value, Status> {
     let mut object: Value = serde_json::from_slice(&kv.value)
-        .map_err(|_| Status::internal_error(&format!("{} is damaged in the store", String::from_utf8_lossy(&kv.key))))?;
+        .map_err(|_| Status::internal_error(format!("{} is damaged in the store", String::from_utf8_lossy(&kv.key))))?;
     if !is_storage_version(resource) {
         conversion::from_storage(resource, &mut object);
     }

@@ -24,6 +24,12 @@ pub(crate) enum Encoding {
     Yaml,
 }
 
+/// What can be read back.
+const OFFERED: [&str; 2] = ["application/json", "application/yaml"];
+
+/// What can be sent.
+pub(crate) const ACCEPTED_BODIES: [&str; 2] = ["application/json", "application/yaml"];
+
 /// What the Accept header came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Negotiated {
@@ -34,7 +40,7 @@ pub(crate) struct Negotiated {
 /// The first thing on the Accept list that we can do; RFC 9110 section 12.5.1 without weights, as Kubernetes does.
 pub(crate) fn negotiate(headers: &HeaderMap) -> Result<Negotiated, Status> {
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
-    accept.split(',').find_map(parse_accept).ok_or_else(Status::not_acceptable)
+    accept.split(',').find_map(parse_accept).ok_or_else(|| Status::not_acceptable(&OFFERED))
 }
 
 fn parse_accept(clause: &str) -> Option<Negotiated> {
@@ -100,7 +106,10 @@ pub(crate) fn failure_object(status: &Status) -> Value {
 pub(crate) fn object(code: StatusCode, object: &Value, encoding: Encoding) -> Response<Body> {
     match encoding {
         Encoding::Json => json_bytes(code, Bytes::from(object.to_string())),
-        Encoding::Yaml => with_type(code, "application/yaml", Body::from(api::yaml::to_string(object))),
+        Encoding::Yaml => match api::yaml::print(object) {
+            Ok(text) => with_type(code, "application/yaml", Body::from(text)),
+            Err(error) => failure(&Status::internal_error(error)),
+        },
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) fn create(context: &Context, body: &[u8]) -> Result<Response<Body>, S
         "SubjectAccessReview" => access(context, &reviewed_user(&spec)?, &spec, None)?,
         "LocalSubjectAccessReview" => access(context, &reviewed_user(&spec)?, &spec, context.namespace())?,
         "SelfSubjectRulesReview" => rules(context, &spec),
-        other => return Err(Status::bad_request(&format!("{other} is answered at its own subresource only"))),
+        other => return Err(Status::bad_request(format!("{other} is answered at its own subresource only"))),
     };
     Ok(context.reply(StatusCode::CREATED, &review, &[]))
 }

@@ -56,5 +56,5 @@ pub(crate) fn admit_deletion(admission: &Admission<'_>, name: &str) -> Result<()
 
 /// Five characters without vowels, as generated names end.
 pub(crate) fn random_suffix() -> String {
-    api::name::generated_suffix(rand::random())
+    api::name::safe_suffix(rand::random(), 5)
 }

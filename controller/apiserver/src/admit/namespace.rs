@@ -1,6 +1,6 @@
 //! NamespaceLifecycle: nothing is created in a namespace that is not there or is going; the system's own stay.
 
-use controller_object::status::{Cause, CauseReason, Status};
+use controller_object::status::{About, Cause, CauseReason, Status};
 use serde_json::Value;
 
 use super::Admission;
@@ -18,7 +18,7 @@ pub(super) fn admit(registry: &Registry, admission: &Admission<'_>, object: &Val
         let namespaces = registry.table.find("", "v1", "namespaces");
         return Err(namespaces.map_or_else(
             || Status::internal_error("the table has no namespaces"),
-            |resource| Status::not_found(resource, namespace),
+            |resource| Status::not_found(About::resource(resource, namespace)),
         ));
     };
     if live.pointer("/metadata/deletionTimestamp").is_none() {
@@ -26,7 +26,7 @@ pub(super) fn admit(registry: &Registry, admission: &Admission<'_>, object: &Val
     }
     let detail =
         format!("unable to create new content in namespace {namespace} because it is being terminated");
-    let mut status = Status::forbidden(admission.resource, name, &detail);
+    let mut status = Status::forbidden(About::resource(admission.resource, name), &detail);
     if let Some(details) = &mut status.details {
         details.causes.push(Cause {
             reason: CauseReason::NamespaceTerminating,
@@ -39,7 +39,7 @@ pub(super) fn admit(registry: &Registry, admission: &Admission<'_>, object: &Val
 
 pub(super) fn admit_deletion(admission: &Admission<'_>, name: &str) -> Result<(), Status> {
     match admission.is("", "namespaces") && IMMORTAL.contains(&name) {
-        true => Err(Status::forbidden(admission.resource, name, "this namespace may not be deleted")),
+        true => Err(Status::forbidden(About::resource(admission.resource, name), "this namespace may not be deleted")),
         false => Ok(()),
     }
 }

@@ -2,7 +2,7 @@
 //! Kubernetes documentation, "Admission Controllers", NodeRestriction.
 
 use controller_object::resource::Subresource;
-use controller_object::status::Status;
+use controller_object::status::{About, Status};
 use serde_json::Value;
 
 use super::Admission;
@@ -11,7 +11,7 @@ use crate::registry::{Registry, names};
 pub(super) fn admit(registry: &Registry, admission: &Admission<'_>, object: &Value) -> Result<(), Status> {
     let Some(node) = admission.user.node_name() else { return Ok(()) };
     let name = names(object).1;
-    let refuse = |detail: String| Err(Status::forbidden(admission.resource, name, &detail));
+    let refuse = |detail: String| Err(Status::forbidden(About::resource(admission.resource, name), &detail));
     match (admission.resource.group.as_str(), admission.resource.plural.as_str(), admission.subresource) {
         ("", "nodes", _) if name != node => refuse(format!("node {node:?} is not allowed to modify node {name:?}")),
         ("", "nodes", None) => match admission.old {
@@ -69,7 +69,7 @@ fn token_is_of_own_pod(
     admission: &Admission<'_>,
     request: &Value,
 ) -> Result<(), Status> {
-    let refuse = |detail: &str| Err(Status::forbidden(admission.resource, names(request).1, detail));
+    let refuse = |detail: &str| Err(Status::forbidden(About::resource(admission.resource, names(request).1), detail));
     let bound = request.pointer("/spec/boundObjectRef");
     let text = |field: &str| bound.and_then(|b| b.get(field)).and_then(Value::as_str);
     if text("kind") != Some("Pod") {

@@ -1,6 +1,6 @@
 //! Priority: a pod's class becomes its number.
 
-use controller_object::status::Status;
+use controller_object::status::{About, Status};
 use serde_json::Value;
 
 use super::Admission;
@@ -16,7 +16,7 @@ pub(super) fn admit(registry: &Registry, admission: &Admission<'_>, pod: &mut Va
     let class = match wanted {
         Some(name) => Some(registry.peek("scheduling.k8s.io", "v1", "priorityclasses", None, name).ok_or_else(|| {
             let detail = format!("no PriorityClass with name {name} was found");
-            Status::forbidden(admission.resource, &pod_name, &detail)
+            Status::forbidden(About::resource(admission.resource, &pod_name), &detail)
         })?),
         None => default_class(registry),
     };
@@ -27,7 +27,7 @@ pub(super) fn admit(registry: &Registry, admission: &Admission<'_>, pod: &mut Va
         let detail = format!(
             "the integer value of priority ({given}) must not be provided in pod spec; priority admission controller computed {value} from the given PriorityClass name"
         );
-        return Err(Status::forbidden(admission.resource, &pod_name, &detail));
+        return Err(Status::forbidden(About::resource(admission.resource, &pod_name), &detail));
     }
     spec.insert("priority".into(), value.into());
     let policy = class.as_ref().and_then(|class| class["preemptionPolicy"].as_str()).unwrap_or("PreemptLowerPriority");

@@ -1,6 +1,6 @@
 //! Roles and bindings grant only what their author has, or was allowed to `escalate` or `bind`.
 
-use controller_object::status::Status;
+use controller_object::status::{About, Status};
 use serde::Deserialize as _;
 use serde_json::Value;
 
@@ -38,7 +38,7 @@ pub(super) fn admit(authorizer: &Authorizer, admission: &Admission<'_>, object: 
                 Some(rules) => rules.to_vec(),
                 None => {
                     let detail = format!("{plural}.{GROUP} {:?} not found", role.name);
-                    return Err(Status::forbidden(admission.resource, name, &detail));
+                    return Err(Status::forbidden(About::resource(admission.resource, name), &detail));
                 }
             }
         }
@@ -50,7 +50,7 @@ pub(super) fn admit(authorizer: &Authorizer, admission: &Admission<'_>, object: 
                 "user {:?} (groups={:?}) is attempting to grant RBAC permissions not currently held:\n{missing}",
                 admission.user.name, admission.user.groups
             );
-            Err(Status::forbidden(admission.resource, name, &detail))
+            Err(Status::forbidden(About::resource(admission.resource, name), &detail))
         }
     }
 }

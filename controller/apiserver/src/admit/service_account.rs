@@ -1,6 +1,6 @@
 //! ServiceAccount admission: every pod runs as an account that exists and gets its token mounted.
 
-use controller_object::status::Status;
+use controller_object::status::{About, Status};
 use serde_json::{Value, json};
 
 use super::Admission;
@@ -26,7 +26,7 @@ pub(super) fn admit(registry: &Registry, admission: &Admission<'_>, pod: &mut Va
         let detail = format!(
             "error looking up service account {namespace}/{account}: serviceaccount \"{account}\" not found"
         );
-        return Err(Status::forbidden(admission.resource, &pod_name, &detail));
+        return Err(Status::forbidden(About::resource(admission.resource, &pod_name), &detail));
     };
     if spec.get("imagePullSecrets").and_then(Value::as_array).is_none_or(Vec::is_empty)
         && let Some(secrets) = live.get("imagePullSecrets")

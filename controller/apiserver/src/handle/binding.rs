@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use bytes::Bytes;
-use controller_object::status::Status;
+use controller_object::status::{About, Status};
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -32,14 +32,14 @@ pub(super) async fn bind(context: &Context, body: &[u8]) -> Result<Response<Body
         let text = |pointer| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
         let wanted_uid = binding.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
         if !wanted_uid.is_empty() && wanted_uid != text("/metadata/uid") {
-            return Err(Status::conflict(pods, name, "the pod was replaced by another of the same name"));
+            return Err(Status::conflict(About::resource(pods, name), "the pod was replaced by another of the same name"));
         }
         if object.pointer("/metadata/deletionTimestamp").is_some() {
-            return Err(Status::conflict(pods, name, &format!("pod {name} is being deleted, cannot be assigned to a host")));
+            return Err(Status::conflict(About::resource(pods, name), &format!("pod {name} is being deleted, cannot be assigned to a host")));
         }
         if !text("/spec/nodeName").is_empty() {
             let detail = format!("pod {name} is already assigned to node {:?}", text("/spec/nodeName"));
-            return Err(Status::conflict(pods, name, &detail));
+            return Err(Status::conflict(About::resource(pods, name), &detail));
         }
         object["spec"]["nodeName"] = node.into();
         set_scheduled(&mut object);

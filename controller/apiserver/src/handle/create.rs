@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use controller_object::apply::{self, Operation};
-use controller_object::status::Status;
+use controller_object::status::{About, Status};
 use controller_object::{defaulting, strategy};
 use controller_store::model::CommitError;
 use http::{Response, StatusCode};
@@ -47,7 +47,7 @@ pub(super) async fn insert(context: &Context, mut object: Value) -> Result<Value
         if context.query.dry_run()? {
             let (namespace, registry) = (context.namespace(), &context.state.registry);
             return match registry.store.get(&registry.key(resource, namespace, &name)) {
-                Some(_) => Err(Status::already_exists(resource, &name)),
+                Some(_) => Err(Status::already_exists(About::resource(resource, &name))),
                 None => Ok(object),
             };
         }
@@ -59,9 +59,9 @@ pub(super) async fn insert(context: &Context, mut object: Value) -> Result<Value
             }
             Err(CommitError::Conflict { .. }) if base.is_some() && attempt + 1 < NAME_ATTEMPTS => {}
             Err(CommitError::Conflict { .. }) if base.is_some() => {
-                return Err(Status::generate_name_conflict(resource, &name));
+                return Err(Status::generate_name_conflict(About::resource(resource, &name)));
             }
-            Err(CommitError::Conflict { .. }) => return Err(Status::already_exists(resource, &name)),
+            Err(CommitError::Conflict { .. }) => return Err(Status::already_exists(About::resource(resource, &name))),
             Err(CommitError::Unavailable { reason }) => return Err(Status::service_unavailable(&reason)),
         }
     }

@@ -2,7 +2,7 @@
 //! Kubernetes documentation, "Garbage Collection" and "Pod Lifecycle", termination of pods.
 
 use axum::body::Body;
-use controller_object::status::Status;
+use controller_object::status::{About, Status};
 use controller_store::model::CommitError;
 use http::{Response, StatusCode};
 use serde::Deserialize;
@@ -52,7 +52,7 @@ impl DeleteOptions {
         let mut options = match body.iter().all(u8::is_ascii_whitespace) {
             true => Self::default(),
             false => serde_json::from_slice::<Self>(body)
-                .map_err(|error| Status::bad_request(&format!("DeleteOptions: {error}")))?,
+                .map_err(|error| Status::bad_request(format!("DeleteOptions: {error}")))?,
         };
         if let Some(seconds) = context.query.number("gracePeriodSeconds")? {
             options.grace_period_seconds = Some(seconds);
@@ -75,7 +75,7 @@ impl DeleteOptions {
             (Some("Orphan"), _) | (None, Some(true)) => Ok(Propagation::Orphan),
             (Some("Foreground"), _) => Ok(Propagation::Foreground),
             (Some("Background"), _) | (None, Some(false)) => Ok(Propagation::Background),
-            (Some(other), _) => Err(Status::bad_request(&format!(
+            (Some(other), _) => Err(Status::bad_request(format!(
                 "propagationPolicy: Unsupported value: {other:?}: supported values: \"Background\", \"Foreground\", \"Orphan\""
             ))),
             (None, None) => Ok(Propagation::Unsaid),
@@ -93,7 +93,7 @@ impl DeleteOptions {
                 let detail = format!(
                     "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
                 );
-                return Err(Status::conflict(&context.resource, names(object).1, &detail));
+                return Err(Status::conflict(About::resource(&context.resource, names(object).1), &detail));
             }
         }
         Ok(())

@@ -22,20 +22,17 @@ impl Filter {
         let labels = match context.query.get("labelSelector") {
             None => None,
             Some(text) => Some(Selector::parse(text).map_err(|error| {
-                Status::bad_request(&format!("unable to parse requirement: labelSelector {text:?}: {error}"))
+                Status::bad_request(format!("unable to parse requirement: labelSelector {text:?}: {error}"))
             })?),
         };
         let fields = match context.query.get("fieldSelector") {
             None => None,
             Some(text) => {
                 let fields = FieldSelector::parse(text)
-                    .map_err(|error| Status::bad_request(&format!("fieldSelector {text:?}: {error}")))?;
-                for requirement in fields.requirements() {
-                    if !field::supported(&context.resource, &requirement.field) {
-                        return Err(Status::bad_request(&format!(
-                            "field label not supported: {}: {} has no such selectable field",
-                            requirement.field, context.resource.kind
-                        )));
+                    .map_err(|error| Status::bad_request(format!("fieldSelector {text:?}: {error}")))?;
+                for requirement in &fields.requirements {
+                    if !field::supported(&context.resource, &requirement.path) {
+                        return Err(Status::bad_request(format!("field label not supported: {}", requirement.path)));
                     }
                 }
                 Some(fields)
@@ -54,11 +51,9 @@ impl Filter {
         let label = |key: &str| object["metadata"]["labels"][key].as_str();
         self.name.as_deref().is_none_or(|name| text("/metadata/name") == Some(name))
             && self.labels.as_ref().is_none_or(|labels| labels.matches_with(label))
-            && self.fields.as_ref().is_none_or(|fields| {
-                fields.requirements().iter().all(|requirement| {
-                    let value = field::selectable(resource, object, &requirement.field).unwrap_or_default();
-                    requirement.matches(&value)
-                })
-            })
+            && self
+                .fields
+                .as_ref()
+                .is_none_or(|fields| fields.matches_with(|path| field::selectable(resource, object, path)))
     }
 }

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use bytes::BytesMut;
-use controller_object::status::Status;
+use controller_object::status::{About, Status};
 use http::{Response, StatusCode};
 
 use super::Context;
@@ -13,7 +13,7 @@ pub(super) fn get(context: &Context) -> Result<Response<Body>, Status> {
     let (resource, name) = (&context.resource, context.name());
     let registry = &context.state.registry;
     let key = registry.key(resource, context.namespace(), name);
-    let kv = registry.store.get(&key).ok_or_else(|| Status::not_found(resource, name))?;
+    let kv = registry.store.get(&key).ok_or_else(|| Status::not_found(About::resource(resource, name)))?;
     if context.negotiated.shape == Shape::Object && context.negotiated.encoding == Encoding::Json {
         let mut body = BytesMut::with_capacity(kv.value.len() + 40);
         registry::write_json(resource, &kv, kv.mod_revision, &mut body)?;

@@ -105,7 +105,7 @@ pub(super) fn select(context: &Context, filter: &Filter) -> Result<Selection, St
             Some("NotOlderThan") => false,
             None => limit > 0 && revision.0 > 0,
             Some(other) => {
-                return Err(Status::bad_request(&format!(
+                return Err(Status::bad_request(format!(
                     "resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\""
                 )));
             }
@@ -113,7 +113,7 @@ pub(super) fn select(context: &Context, filter: &Filter) -> Result<Selection, St
         if exact {
             request.at = Some(revision);
         } else if revision > registry.store.revision() {
-            return Err(too_large(revision, registry.store.revision()));
+            return Err(Status::resource_version_too_large(revision.0, registry.store.revision().0));
         }
     }
     if filter.takes_all() {
@@ -156,7 +156,7 @@ fn parse_continue(token: &str) -> Option<Continue> {
 /// A resourceVersion given by a client.
 pub(super) fn parse_revision(text: &str) -> Result<Revision, Status> {
     text.parse().map(Revision).map_err(|_| {
-        Status::bad_request(&format!("resourceVersion: Invalid value: {text:?}: must be a number given by this server"))
+        Status::bad_request(format!("resourceVersion: Invalid value: {text:?}: must be a number given by this server"))
     })
 }
 
@@ -164,14 +164,10 @@ pub(super) fn parse_revision(text: &str) -> Result<Revision, Status> {
 pub(super) fn revision_status(error: RevisionError) -> Status {
     match error {
         RevisionError::Compacted { requested, oldest } => {
-            Status::expired(&format!("too old resource version: {requested} ({oldest})"))
+            Status::expired(format!("too old resource version: {requested} ({oldest})"))
         }
-        RevisionError::Future { requested, newest } => too_large(requested, newest),
+        RevisionError::Future { requested, newest } => Status::resource_version_too_large(requested.0, newest.0),
     }
-}
-
-fn too_large(requested: Revision, newest: Revision) -> Status {
-    Status::timeout(&format!("Too large resource version: {requested}, current: {newest}"), 1)
 }
 
 /// A list in pieces of `CHUNK` bytes.

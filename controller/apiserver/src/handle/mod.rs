@@ -19,7 +19,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use controller_object::columns::IncludeObject;
 use controller_object::resource::{Resource, Subresource, Verbs};
-use controller_object::status::Status;
+use controller_object::status::{About, Status};
 use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -92,7 +92,7 @@ pub(crate) async fn dispatch(context: Context, upgrade: Option<hyper::upgrade::O
     if context.resource.verbs == Verbs::CreateOnly {
         return review::create(&context, &body);
     }
-    let refused = || Status::method_not_supported(&context.resource, context.request.verb.as_str());
+    let refused = || Status::method_not_supported(About::resource(&context.resource, ""), context.request.verb.as_str());
     match (context.subresource, context.request.verb) {
         (None, Verb::Get) => get::get(&context),
         (None, Verb::List) => list::list(&context),

@@ -30,7 +30,7 @@ impl PatchType {
             "application/merge-patch+json" => Ok(Self::Merge),
             "application/strategic-merge-patch+json" => Ok(Self::Strategic),
             "application/apply-patch+yaml" | "application/apply-patch+json" => Ok(Self::Apply),
-            _ => Err(Status::unsupported_media_type()),
+            _ => Err(Status::unsupported_media_type(&crate::reply::ACCEPTED_BODIES)),
         }
     }
 }
@@ -63,7 +63,7 @@ pub(super) async fn patch(context: &Context, body: &[u8]) -> Result<Response<Bod
 
 /// The body of a patch.
 pub(super) fn parse(body: &[u8]) -> Result<Value, Status> {
-    serde_json::from_slice(body).map_err(|error| Status::bad_request(&format!("error decoding patch: {error}")))
+    serde_json::from_slice(body).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))
 }
 
 /// One of the three patches that need no field managers.
@@ -81,7 +81,7 @@ async fn apply_patch(context: &Context, body: &[u8]) -> Result<Response<Body>, S
     }
     let text = std::str::from_utf8(body).map_err(|_| Status::bad_request("the patch is not UTF-8"))?;
     let mut applied =
-        api::yaml::from_str(text).map_err(|error| Status::bad_request(&format!("error decoding YAML: {error}")))?;
+        api::yaml::document(text).map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
     if applied.pointer("/metadata/managedFields").and_then(Value::as_array).is_some_and(|fields| !fields.is_empty()) {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }

@@ -3,7 +3,7 @@
 use axum::body::Body;
 use controller_object::apply::Operation;
 use controller_object::scale;
-use controller_object::status::Status;
+use controller_object::status::{About, Status};
 use http::{Method, Response, StatusCode};
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ use crate::route::Verb;
 
 fn scale_of(context: &Context, object: &Value) -> Result<Value, Status> {
     scale::scale_of(&context.resource, object)
-        .ok_or_else(|| Status::method_not_supported(&context.resource, Method::GET.as_str()))
+        .ok_or_else(|| Status::method_not_supported(About::resource(&context.resource, ""), Method::GET.as_str()))
 }
 
 pub(super) fn get(context: &Context) -> Result<Response<Body>, Status> {

@@ -1,7 +1,7 @@
 //! TokenRequest: tokens for service accounts, bound to a pod. authentication.k8s.io/v1.
 
 use axum::body::Body;
-use controller_object::status::{Cause, CauseReason, Status};
+use controller_object::status::{About, Cause, Status};
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -35,11 +35,7 @@ pub(super) fn create(context: &Context, body: &[u8]) -> Result<Response<Body>, S
             true => "may not specify a duration less than 10 minutes",
             false => "may not specify a duration larger than 2^32 seconds",
         };
-        let cause = Cause {
-            reason: CauseReason::FieldValueInvalid,
-            message: format!("Invalid value: {seconds}: {message}"),
-            field: "spec.expirationSeconds".into(),
-        };
+        let cause = Cause::invalid("spec.expirationSeconds", &json!(seconds), message);
         return Err(Status::invalid(kind, "", vec![cause]));
     }
     let mut audiences: Vec<String> = spec["audiences"]
@@ -87,7 +83,7 @@ fn uid_of(object: &Value) -> String {
 
 fn bound_pod(context: &Context, namespace: &str, bound: &Value) -> Result<BoundRef, Status> {
     if bound["kind"] != "Pod" {
-        return Err(Status::bad_request(&format!("cannot bind token to object of type {}", bound["kind"])));
+        return Err(Status::bad_request(format!("cannot bind token to object of type {}", bound["kind"])));
     }
     let name = bound["name"].as_str().unwrap_or_default();
     let registry = &context.state.registry;
@@ -96,7 +92,7 @@ fn bound_pod(context: &Context, namespace: &str, bound: &Value) -> Result<BoundR
     let uid = uid_of(&pod);
     if bound["uid"].as_str().is_some_and(|wanted| !wanted.is_empty() && wanted != uid) {
         let detail = format!("the UID in the bound object reference ({}) does not match the UID in record", bound["uid"]);
-        return Err(Status::conflict(pods, name, &detail));
+        return Err(Status::conflict(About::resource(pods, name), &detail));
     }
     Ok(BoundRef { name: name.into(), uid })
 }

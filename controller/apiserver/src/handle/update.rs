@@ -3,7 +3,7 @@
 use axum::body::Body;
 use controller_object::apply::{self, Operation};
 use controller_object::resource::Subresource;
-use controller_object::status::Status;
+use controller_object::status::{About, Status};
 use controller_object::{defaulting, strategy};
 use http::{Response, StatusCode};
 use serde_json::Value;
@@ -42,7 +42,7 @@ pub(super) async fn replace(
             let detail = format!(
                 "Precondition failed: UID in precondition: {given_uid}, UID in object meta: {uid}"
             );
-            return Err(Status::conflict(resource, name, &detail));
+            return Err(Status::conflict(About::resource(resource, name), &detail));
         }
         strategy::prepare_for_update(resource, &old, &mut new, context.subresource);
         if context.subresource == Some(Subresource::Finalize) {

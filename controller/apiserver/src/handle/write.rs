@@ -6,7 +6,7 @@ use controller_object::apply::{Manager, Operation};
 use controller_object::decode::{self, Decoded};
 use controller_object::media::MediaType;
 use controller_object::resource::{Resource, Subresource};
-use controller_object::status::{Cause, Status};
+use controller_object::status::{About, Cause, Status};
 use controller_object::validation;
 use controller_store::model::{CommitError, Revision};
 use http::header::{CONTENT_TYPE, USER_AGENT};
@@ -29,7 +29,7 @@ impl Context {
     /// The object of another kind in a request's body (a Scale, a Binding).
     pub(super) fn decode_as(&self, resource: &Resource, body: &[u8]) -> Result<Decoded, Status> {
         let text = self.headers.get(CONTENT_TYPE).map_or(Ok("application/json"), |value| value.to_str());
-        let media = text.ok().and_then(MediaType::parse).ok_or_else(Status::unsupported_media_type)?;
+        let media = text.ok().and_then(MediaType::parse).ok_or_else(|| Status::unsupported_media_type(&crate::reply::ACCEPTED_BODIES))?;
         decode::decode(self.state.registry.table, resource, media, body, self.query.field_validation()?)
     }
 
@@ -39,7 +39,7 @@ impl Context {
         let default = agent.split('/').next().filter(|name| !name.is_empty()).unwrap_or("unknown");
         let name = self.query.get("fieldManager").unwrap_or(default);
         if name.len() > MANAGER_LENGTH || name.chars().any(char::is_control) {
-            return Err(Status::bad_request(&format!(
+            return Err(Status::bad_request(format!(
                 "fieldManager: Invalid value: may not be longer than {MANAGER_LENGTH} bytes and must be printable"
             )));
         }
@@ -58,14 +58,14 @@ impl Context {
             .ok_or_else(|| Status::bad_request("metadata: must be an object"))?;
         match (self.namespace(), namespace) {
             (Some(expected), Some(given)) if expected != given => {
-                return Err(Status::bad_request(&format!(
+                return Err(Status::bad_request(format!(
                     "the namespace of the provided object does not match the namespace sent on the request: {given:?} is not {expected:?}"
                 )));
             }
             (Some(expected), _) => drop(metadata.insert("namespace".into(), expected.into())),
             (None, Some(_)) if !self.resource.is_namespaced() => drop(metadata.remove("namespace")),
             (None, Some(given)) => {
-                return Err(Status::bad_request(&format!("the namespace {given:?} of the object must be in the request's path")));
+                return Err(Status::bad_request(format!("the namespace {given:?} of the object must be in the request's path")));
             }
             (None, None) if self.resource.is_namespaced() => {
                 return Err(Status::bad_request("an empty namespace may not be set during creation"));
@@ -75,7 +75,7 @@ impl Context {
         match &self.request.name {
             Some(expected) if name.is_empty() => drop(metadata.insert("name".into(), expected.clone().into())),
             Some(expected) if *expected != name => {
-                return Err(Status::bad_request(&format!(
+                return Err(Status::bad_request(format!(
                     "the name of the object ({name}) does not match the name on the URL ({expected})"
                 )));
             }
@@ -162,9 +162,7 @@ pub(super) fn is_finished(resource: &Arc<Resource>, object: &Value) -> bool {
 
 /// A conflict in the words clients know.
 pub(super) fn overtaken(resource: &Resource, name: &str) -> Status {
-    Status::conflict(
-        resource,
-        name,
+    Status::conflict(About::resource(resource, name),
         "the object has been modified; please apply your changes to the latest version and try again",
     )
 }
