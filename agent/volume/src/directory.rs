@@ -33,7 +33,10 @@ pub fn tmpfs(dir: &Path, size: Option<u64>, mode: u32) -> Result<(), VolumeError
 fn is_mount_point(dir: &Path) -> bool {
     use std::os::unix::fs::MetadataExt as _;
     let device = |path: &Path| fs::symlink_metadata(path).map(|metadata| metadata.dev()).ok();
-    dir.parent().is_some_and(|parent| device(dir) != device(parent))
+    match (device(dir), dir.parent().and_then(device)) {
+        (Some(own), Some(parent)) => own != parent,
+        _ => false,
+    }
 }
 
 /// Removes a volume's directory and what is mounted on it. Nothing there is no error.

@@ -72,7 +72,7 @@ pub(crate) struct State {
 }
 
 /// A service that speaks HTTP without a socket; what `kube::Client::new` takes.
-pub type InProcess = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
+pub type InProcess<B> = BoxCloneSyncService<Request<B>, Response<Body>, Infallible>;
 
 /// The API server.
 pub struct ApiServer {
@@ -112,9 +112,14 @@ impl ApiServer {
     }
 
     /// A client of this server in the same process, with an identity of its own.
-    pub fn client(&self, user: User) -> InProcess {
+    pub fn client<B>(&self, user: User) -> InProcess<B>
+    where
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<tower::BoxError>,
+    {
         let state = Arc::clone(&self.state);
-        BoxCloneSyncService::new(tower::service_fn(move |mut request: Request<Body>| {
+        BoxCloneSyncService::new(tower::service_fn(move |request: Request<B>| {
+            let mut request = request.map(Body::new);
             request.extensions_mut().insert(user.clone());
             let state = Arc::clone(&state);
             async move { Ok(chain::answer(state, request).await) }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use controller_object::apply::{Manager, Operation};
 use controller_object::decode::{self, Decoded};
 use controller_object::media::MediaType;
-use controller_object::resource::{Resource, Subresource};
+use controller_object::resource::Resource;
 use controller_object::status::{About, Cause, Status};
 use controller_object::validation;
 use controller_store::model::{CommitError, Revision};
