@@ -144,13 +144,13 @@ impl Container {
         }
     }
 
-    /// Removes a stopped container; with `force` one that runs, too.
+    /// Removes a container that is stopped or was never started; with `force` one that runs, too.
     pub fn delete(self, force: bool) -> Result<(), ContainerError> {
         let status = self.status();
         let cgroup = self.cgroup()?;
         match status {
             Status::Stopped | Status::Creating => {}
-            Status::Created | Status::Running | Status::Paused if force => {
+            Status::Created | Status::Running | Status::Paused if force || status == Status::Created => {
                 if let Ok(pidfd) = self.pidfd() {
                     let _ = agent_sys::signal::pidfd_kill(pidfd.as_fd(), libc::SIGKILL);
                     cgroup.signal(libc::SIGKILL)?;

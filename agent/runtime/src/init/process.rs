@@ -193,7 +193,7 @@ fn home_of(uid: u32) -> Option<CString> {
         let mut fields = line.split(|b| *b == b':');
         let id = fields.nth(2).and_then(|id| std::str::from_utf8(id).ok()).and_then(|id| id.parse::<u32>().ok());
         if id == Some(uid) {
-            let home = fields.nth(1).filter(|home| !home.is_empty())?;
+            let home = fields.nth(2).filter(|home| !home.is_empty())?;
             return CString::new([b"HOME=", home].concat()).ok();
         }
     }
