@@ -38,9 +38,10 @@ impl Config {
     /// Every name and address that the serving certificate answers to.
     pub fn names(&self) -> Vec<String> {
         let domain = &self.cluster_domain;
-        let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
-            .map(str::to_owned)
-            .into();
+        let mut names: Vec<String> =
+            ["localhost", "127.0.0.1", "::1", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
+                .map(str::to_owned)
+                .into();
         names.push(format!("kubernetes.default.svc.{domain}"));
         names.push(self.kubernetes_address().to_string());
         names.push(self.advertise_address.to_string());

@@ -35,15 +35,21 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> u8 {
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
-        Ok(r) => r, Err(_) => return 1,
+        Ok(r) => r,
+        Err(_) => return 1,
     };
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     runtime.block_on(async {
         let config = Config {
-            data_dir: args.data_dir.clone(), bind_address: args.bind_address, port: args.https_listen_port,
-            advertise_address: args.advertise_address.unwrap_or([127,0,0,1].into()), tls_sans: args.tls_san.clone(),
-            cluster_cidr: "10.42.0.0/16".parse().unwrap(), service_cidr: "10.43.0.0/16".parse().unwrap(),
-            cluster_domain: "cluster.local".into(), event_ttl: Duration::from_secs(3600),
+            data_dir: args.data_dir.clone(),
+            bind_address: args.bind_address,
+            port: args.https_listen_port,
+            advertise_address: args.advertise_address.unwrap_or([127, 0, 0, 1].into()),
+            tls_sans: args.tls_san.clone(),
+            cluster_cidr: "10.42.0.0/16".parse().unwrap(),
+            service_cidr: "10.43.0.0/16".parse().unwrap(),
+            cluster_domain: "cluster.local".into(),
+            event_ttl: Duration::from_secs(3600),
         };
         let plane = config.start().await.unwrap();
         let url = format!("https://127.0.0.1:{}", plane.address.port());

@@ -90,11 +90,19 @@ pub(crate) fn authenticate(
         let (scheme, token) = text.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
     });
-    token.and_then(|token| token_user(token, ISSUER, tokens, registry)).map(|(user, _)| user).ok_or_else(Status::unauthorized)
+    token
+        .and_then(|token| token_user(token, ISSUER, tokens, registry))
+        .map(|(user, _)| user)
+        .ok_or_else(Status::unauthorized)
 }
 
 /// The user of a token for an audience, provided that the account and the pod it is bound to still exist.
-pub(crate) fn token_user(token: &str, audience: &str, tokens: &TokenKey, registry: &Registry) -> Option<(User, Claims)> {
+pub(crate) fn token_user(
+    token: &str,
+    audience: &str,
+    tokens: &TokenKey,
+    registry: &Registry,
+) -> Option<(User, Claims)> {
     let claims = tokens.verify(token, crate::time::epoch())?;
     if !claims.aud.iter().any(|aud| aud == audience) {
         return None;

@@ -65,7 +65,11 @@ fn default_objects() -> Vec<Value> {
         objects.push(binding(role, role, &[subject]));
     }
     for (name, value, what) in [
-        ("system-cluster-critical", 2_000_000_000, "pods that must run in the cluster, but can be moved to another node"),
+        (
+            "system-cluster-critical",
+            2_000_000_000,
+            "pods that must run in the cluster, but can be moved to another node",
+        ),
         ("system-node-critical", 2_000_001_000, "pods that must not be moved from their node"),
     ] {
         objects.push(json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
@@ -104,7 +108,8 @@ fn rules_of(role: &str) -> Vec<Value> {
             [_, "=", other] => rules.extend(rules_of(other)),
             [_, verbs, "url", paths] => rules.push(json!({"verbs": words(verbs), "nonResourceURLs": words(paths)})),
             [_, verbs, groups, resources] => {
-                let groups: Vec<&str> = groups.split(',').map(|group| if group == "core" { "" } else { group }).collect();
+                let groups: Vec<&str> =
+                    groups.split(',').map(|group| if group == "core" { "" } else { group }).collect();
                 rules.push(json!({"verbs": words(verbs), "apiGroups": groups, "resources": words(resources)}));
             }
             other => debug_assert!(false, "a line of default_roles.txt has {} columns", other.len()),
@@ -114,9 +119,9 @@ fn rules_of(role: &str) -> Vec<Value> {
 }
 
 fn default_roles() -> impl Iterator<Item = Value> {
-    role_names().map(|name| {
-        json!({"apiVersion": RBAC, "kind": "ClusterRole", "metadata": metadata(name), "rules": rules_of(name)})
-    })
+    role_names().map(
+        |name| json!({"apiVersion": RBAC, "kind": "ClusterRole", "metadata": metadata(name), "rules": rules_of(name)}),
+    )
 }
 
 #[cfg(test)]

@@ -31,7 +31,9 @@ pub(crate) async fn answer(state: Arc<State>, request: Request<Body>) -> Respons
     let info = request_info(&method, request.uri().path(), &query);
     let (verb, group, resource) = match &info {
         // Unknown names never become label values: a client could make endless many.
-        Some(RequestInfo::Resource(request)) if state.registry.table.find(&request.group, &request.version, &request.resource).is_some() => {
+        Some(RequestInfo::Resource(request))
+            if state.registry.table.find(&request.group, &request.version, &request.resource).is_some() =>
+        {
             (request.verb.as_str(), request.group.clone(), request.resource.clone())
         }
         _ => (known_method(&method), String::new(), String::new()),
@@ -133,7 +135,8 @@ fn context(
     headers: http::HeaderMap,
 ) -> Result<Context, Status> {
     let table = state.registry.table;
-    let resource = table.find(&request.group, &request.version, &request.resource).ok_or_else(Status::path_not_found)?;
+    let resource =
+        table.find(&request.group, &request.version, &request.resource).ok_or_else(Status::path_not_found)?;
     let subresource = match request.subresource.as_deref() {
         None => None,
         Some(name) => {
@@ -145,9 +148,9 @@ fn context(
     }
     let negotiated = reply::negotiate(&headers).or_else(|status| match subresource {
         // Logs and streams are not objects; what the client accepts does not matter.
-        Some(Subresource::Log | Subresource::Exec | Subresource::Attach | Subresource::PortForward | Subresource::Proxy) => {
-            Ok(reply::Negotiated { shape: reply::Shape::Object, encoding: reply::Encoding::Json })
-        }
+        Some(
+            Subresource::Log | Subresource::Exec | Subresource::Attach | Subresource::PortForward | Subresource::Proxy,
+        ) => Ok(reply::Negotiated { shape: reply::Shape::Object, encoding: reply::Encoding::Json }),
         _ => Err(status),
     })?;
     let resource = Arc::clone(resource);
@@ -157,9 +160,9 @@ fn context(
 async fn read(body: Body) -> Result<Bytes, Status> {
     match Limited::new(body, BODY_LIMIT).collect().await {
         Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Status::request_entity_too_large(&format!(
-            "Request entity too large: limit is {BODY_LIMIT}"
-        ))),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(Status::request_entity_too_large(&format!("Request entity too large: limit is {BODY_LIMIT}")))
+        }
         Err(_) => Err(Status::bad_request("the body could not be read")),
     }
 }

@@ -2,8 +2,8 @@
 //! Never knows scheduler or reconcilers.
 //! Start reading at `chain`.
 
-pub mod authn;
 mod admit;
+pub mod authn;
 mod authz;
 mod bootstrap;
 mod chain;

@@ -58,7 +58,8 @@ fn container(wanted: Option<&str>, name: &str, pod: &Value) -> Result<String, St
     };
     let main = of("containers");
     let all: Vec<&str> = main.iter().copied().chain(of("initContainers")).chain(of("ephemeralContainers")).collect();
-    let annotated = pod.pointer("/metadata/annotations/kubectl.kubernetes.io~1default-container").and_then(Value::as_str);
+    let annotated =
+        pod.pointer("/metadata/annotations/kubectl.kubernetes.io~1default-container").and_then(Value::as_str);
     match (wanted, annotated, main.as_slice()) {
         (Some(wanted), ..) if all.contains(&wanted) => Ok(wanted.to_owned()),
         (Some(wanted), ..) => Err(Status::bad_request(format!("container {wanted} is not valid for pod {name}"))),
@@ -74,12 +75,8 @@ fn container(wanted: Option<&str>, name: &str, pod: &Value) -> Result<String, St
 /// GET pods/x/log.
 pub(crate) async fn log(context: &Context) -> Result<Response<Body>, Status> {
     let target = target(context)?;
-    let path = format!(
-        "/containerLogs/{}/{}/{}",
-        context.namespace().unwrap_or_default(),
-        context.name(),
-        target.container
-    );
+    let path =
+        format!("/containerLogs/{}/{}/{}", context.namespace().unwrap_or_default(), context.name(), target.container);
     let response = send(context, &target, &path, context.query.pairs(), &[]).await?;
     let (parts, body) = response.into_parts();
     if parts.status != StatusCode::OK {
@@ -101,8 +98,7 @@ pub(crate) async fn stream(
     };
     let target = target(context)?;
     let verb = if subresource == Subresource::Exec { "exec" } else { "attach" };
-    let path =
-        format!("/{verb}/{}/{}/{}", context.namespace().unwrap_or_default(), context.name(), target.container);
+    let path = format!("/{verb}/{}/{}/{}", context.namespace().unwrap_or_default(), context.name(), target.container);
     let query: Vec<(String, String)> = context
         .query
         .pairs()
@@ -119,7 +115,10 @@ pub(crate) async fn stream(
         .headers
         .keys()
         .filter(|name| {
-            **name == UPGRADE || **name == CONNECTION || name.as_str().starts_with("sec-websocket") || name.as_str().starts_with("x-stream-protocol")
+            **name == UPGRADE
+                || **name == CONNECTION
+                || name.as_str().starts_with("sec-websocket")
+                || name.as_str().starts_with("x-stream-protocol")
         })
         .cloned()
         .collect();
@@ -146,16 +145,19 @@ async fn send(
     query: &[(String, String)],
     passed: &[HeaderName],
 ) -> Result<Response<hyper::body::Incoming>, Status> {
-    let unreachable = |what: String| Status::service_unavailable(format!("the agent at {}:{}: {what}", target.address, target.port));
-    let tcp = TcpStream::connect((target.address, target.port)).await.map_err(|error| unreachable(error.to_string()))?;
+    let unreachable =
+        |what: String| Status::service_unavailable(format!("the agent at {}:{}: {what}", target.address, target.port));
+    let tcp =
+        TcpStream::connect((target.address, target.port)).await.map_err(|error| unreachable(error.to_string()))?;
     tcp.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
     let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::clone(&context.state.agent_tls));
     let tls = connector
         .connect(ServerName::from(target.address), tcp)
         .await
         .map_err(|error| unreachable(error.to_string()))?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.map_err(|error| unreachable(error.to_string()))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls))
+        .await
+        .map_err(|error| unreachable(error.to_string()))?;
     tokio::spawn(connection.with_upgrades());
     let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
     let mut request = Request::builder()

@@ -18,7 +18,8 @@ pub(crate) const MINOR: &str = "37";
 pub(crate) fn answer(state: &State, path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
     let table = state.registry.table;
     let json = |value: serde_json::Value| Some(reply::json_bytes(StatusCode::OK, Bytes::from(value.to_string())));
-    let text = |code, text: &str| Some(reply::with_type(code, "text/plain; charset=utf-8", Body::from(text.to_owned())));
+    let text =
+        |code, text: &str| Some(reply::with_type(code, "text/plain; charset=utf-8", Body::from(text.to_owned())));
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     match segments.as_slice() {
         ["healthz" | "livez" | "readyz", ..] => text(StatusCode::OK, "ok"),
@@ -46,14 +47,19 @@ pub(crate) fn answer(state: &State, path: &str, headers: &HeaderMap) -> Option<R
             let document = openapi::document(table, &rest.join("/"))?;
             Some(reply::json_bytes(StatusCode::OK, Bytes::from(document)))
         }
-        [""] => json(json!({"paths": ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"]})),
+        [""] => json(
+            json!({"paths": ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"]}),
+        ),
         _ => None,
     }
 }
 
 fn wants_aggregated(headers: &HeaderMap) -> bool {
     headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| {
-        accept.split(',').any(|clause| clause.contains("as=APIGroupDiscoveryList") && clause.contains("v=v2;") || clause.trim_end().ends_with("v=v2"))
+        accept.split(',').any(|clause| {
+            clause.contains("as=APIGroupDiscoveryList") && clause.contains("v=v2;")
+                || clause.trim_end().ends_with("v=v2")
+        })
     })
 }
 

@@ -141,8 +141,7 @@ impl Authority {
     /// The stored certificate `file`, renewed when a third of its life or less is left, when another
     /// authority signed it, or when it does not answer to a name that it should.
     pub fn ensure(&self, file: &str, leaf: &Leaf) -> Result<Issued, PkiError> {
-        let (certificate_path, key_path) =
-            (self.dir.join(format!("{file}.crt")), self.dir.join(format!("{file}.key")));
+        let (certificate_path, key_path) = (self.dir.join(format!("{file}.crt")), self.dir.join(format!("{file}.key")));
         if certificate_path.exists() && key_path.exists() {
             let issued = Issued { certificate: read(&certificate_path)?, key: read(&key_path)? };
             if self.is_current(&issued.certificate, leaf, crate::time::epoch()) {
@@ -160,10 +159,10 @@ impl Authority {
         let Ok(certificate) = block.parse_x509() else { return false };
         let Ok((_, own)) = x509_parser::pem::parse_x509_pem(self.certificate.as_bytes()) else { return false };
         let Ok(own) = own.parse_x509() else { return false };
-        let (from, to) =
-            (certificate.validity().not_before.timestamp(), certificate.validity().not_after.timestamp());
+        let (from, to) = (certificate.validity().not_before.timestamp(), certificate.validity().not_after.timestamp());
         let fresh = now >= from && now < to - (to - from) / 3;
-        let ours = certificate.issuer() == own.subject() && certificate.verify_signature(Some(own.public_key())).is_ok();
+        let ours =
+            certificate.issuer() == own.subject() && certificate.verify_signature(Some(own.public_key())).is_ok();
         let names = certificate.subject_alternative_name().ok().flatten().map_or(0, |san| {
             san.value.general_names.iter().filter(|name| leaf.names.contains(&general_name(name))).count()
         });

@@ -47,7 +47,10 @@ impl Registry {
 
     /// The object, or NotFound.
     pub(crate) fn current(&self, resource: &Resource, namespace: Option<&str>, name: &str) -> Result<Current, Status> {
-        let kv = self.store.get(&self.key(resource, namespace, name)).ok_or_else(|| Status::not_found(About::resource(resource, name)))?;
+        let kv = self
+            .store
+            .get(&self.key(resource, namespace, name))
+            .ok_or_else(|| Status::not_found(About::resource(resource, name)))?;
         Ok(Current { revision: kv.mod_revision, object: to_value(resource, &kv, kv.mod_revision)? })
     }
 
@@ -154,7 +157,12 @@ pub(crate) fn set_revision(object: &mut Value, revision: Revision) {
 }
 
 /// Appends the JSON of a stored value to `out`, with its resourceVersion.
-pub(crate) fn write_json(resource: &Resource, kv: &KeyValue, revision: Revision, out: &mut BytesMut) -> Result<(), Status> {
+pub(crate) fn write_json(
+    resource: &Resource,
+    kv: &KeyValue,
+    revision: Revision,
+    out: &mut BytesMut,
+) -> Result<(), Status> {
     if is_storage_version(resource)
         && let Some(rest) = kv.value.strip_prefix(HEAD)
     {

@@ -42,7 +42,8 @@ fn token_review(context: &Context, spec: &Value) -> Value {
     let wanted = if wanted.is_empty() { vec![ISSUER] } else { wanted };
     let token = spec["token"].as_str().unwrap_or_default();
     for audience in wanted {
-        if let Some((user, claims)) = authn::token_user(token, audience, &context.state.tokens, &context.state.registry) {
+        if let Some((user, claims)) = authn::token_user(token, audience, &context.state.tokens, &context.state.registry)
+        {
             return json!({"authenticated": true, "user": user_info(&user), "audiences": claims.aud});
         }
     }

@@ -90,7 +90,8 @@ impl Config {
         let leaf = Leaf { common_name: "kube-apiserver".into(), organizations: vec![], names: self.names };
         let serving = ServingCertificate::new(&authority.ensure("apiserver", &leaf)?)?;
         let tls = tls::server_config(Arc::clone(&serving), authority.certificate())?;
-        let agent_client = authority.ensure("apiserver-agent-client", &Leaf::client("kube-apiserver-kubelet-client", MASTERS))?;
+        let agent_client =
+            authority.ensure("apiserver-agent-client", &Leaf::client("kube-apiserver-kubelet-client", MASTERS))?;
         let registry = Registry { store: Arc::clone(&store), table: Table::builtin(), event_ttl: self.event_ttl };
         bootstrap::ensure(&registry).await?;
         let state = State {
@@ -168,7 +169,11 @@ impl ApiServer {
     }
 
     fn renew(&self) {
-        let renewed = self.authority.ensure("apiserver", &self.leaf).map_err(BuildError::from).and_then(|issued| self.serving.replace(&issued).map_err(BuildError::from));
+        let renewed = self
+            .authority
+            .ensure("apiserver", &self.leaf)
+            .map_err(BuildError::from)
+            .and_then(|issued| self.serving.replace(&issued).map_err(BuildError::from));
         if let Err(error) = renewed {
             tracing::error!(%error, "renewing the serving certificate");
         }

@@ -64,10 +64,7 @@ impl TokenKey {
     pub(crate) fn open(path: &Path) -> Result<Self, PkiError> {
         let random = SystemRandom::new();
         let algorithm = &signature::ECDSA_P256_SHA256_FIXED_SIGNING;
-        let refused = |why: &str| PkiError::File {
-            path: path.into(),
-            source: std::io::Error::other(why.to_owned()),
-        };
+        let refused = |why: &str| PkiError::File { path: path.into(), source: std::io::Error::other(why.to_owned()) };
         if !path.exists() {
             let document =
                 EcdsaKeyPair::generate_pkcs8(algorithm, &random).map_err(|_| refused("no randomness for a key"))?;
@@ -84,8 +81,7 @@ impl TokenKey {
     pub(crate) fn sign(&self, claims: &Claims) -> Option<String> {
         let header = Header { alg: "ES256".into(), kid: self.kid.clone() };
         let part = |json: Vec<u8>| URL_SAFE_NO_PAD.encode(json);
-        let signed =
-            format!("{}.{}", part(serde_json::to_vec(&header).ok()?), part(serde_json::to_vec(claims).ok()?));
+        let signed = format!("{}.{}", part(serde_json::to_vec(&header).ok()?), part(serde_json::to_vec(claims).ok()?));
         let signature = self.pair.sign(&self.random, signed.as_bytes()).ok()?;
         Some(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
     }

@@ -24,8 +24,7 @@ pub(super) fn admit(registry: &Registry, admission: &Admission<'_>, object: &Val
     if live.pointer("/metadata/deletionTimestamp").is_none() {
         return Ok(());
     }
-    let detail =
-        format!("unable to create new content in namespace {namespace} because it is being terminated");
+    let detail = format!("unable to create new content in namespace {namespace} because it is being terminated");
     let mut status = Status::forbidden(About::resource(admission.resource, name), &detail);
     if let Some(details) = &mut status.details {
         details.causes.push(Cause {

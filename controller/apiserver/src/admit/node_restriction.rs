@@ -19,28 +19,28 @@ pub(super) fn admit(registry: &Registry, admission: &Admission<'_>, object: &Val
                 refuse(format!("node {node:?} is not allowed to modify taints"))
             }
             _ => match changed_label(admission.old, object) {
-                Some(label) => {
-                    refuse(format!("node {node:?} is not allowed to modify labels: {label}"))
-                }
+                Some(label) => refuse(format!("node {node:?} is not allowed to modify labels: {label}")),
                 None => Ok(()),
             },
         },
         ("", "pods", None) if admission.old.is_none() => {
             match object.pointer("/metadata/annotations/kubernetes.io~1config.mirror") {
                 Some(_) if object.pointer("/spec/nodeName").and_then(Value::as_str) == Some(node) => Ok(()),
-                _ => refuse(format!("pod does not have \"kubernetes.io/config.mirror\" annotation, node {node:?} can only create mirror pods")),
+                _ => refuse(format!(
+                    "pod does not have \"kubernetes.io/config.mirror\" annotation, node {node:?} can only create mirror pods"
+                )),
             }
         }
         ("", "pods", Some(Subresource::Status)) => {
             let bound = admission.old.and_then(|old| old.pointer("/spec/nodeName")).and_then(Value::as_str);
             match bound == Some(node) {
                 true => Ok(()),
-                false => refuse(format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself")),
+                false => refuse(format!(
+                    "node {node:?} can only update pod status for pods with spec.nodeName set to itself"
+                )),
             }
         }
-        ("", "serviceaccounts", Some(Subresource::Token)) => {
-            token_is_of_own_pod(registry, node, admission, object)
-        }
+        ("", "serviceaccounts", Some(Subresource::Token)) => token_is_of_own_pod(registry, node, admission, object),
         ("coordination.k8s.io", "leases", _) if name != node => {
             refuse(format!("can only access node lease with the same name as the requesting node {node:?}"))
         }

@@ -14,10 +14,12 @@ pub(super) fn admit(registry: &Registry, admission: &Admission<'_>, pod: &mut Va
     let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else { return Ok(()) };
     let wanted = spec.get("priorityClassName").and_then(Value::as_str).filter(|name| !name.is_empty());
     let class = match wanted {
-        Some(name) => Some(registry.peek("scheduling.k8s.io", "v1", "priorityclasses", None, name).ok_or_else(|| {
-            let detail = format!("no PriorityClass with name {name} was found");
-            Status::forbidden(About::resource(admission.resource, &pod_name), &detail)
-        })?),
+        Some(name) => {
+            Some(registry.peek("scheduling.k8s.io", "v1", "priorityclasses", None, name).ok_or_else(|| {
+                let detail = format!("no PriorityClass with name {name} was found");
+                Status::forbidden(About::resource(admission.resource, &pod_name), &detail)
+            })?)
+        }
         None => default_class(registry),
     };
     let value = class.as_ref().and_then(|class| class["value"].as_i64()).unwrap_or(0);

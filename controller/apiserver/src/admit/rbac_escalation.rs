@@ -17,12 +17,15 @@ pub(super) fn admit(authorizer: &Authorizer, admission: &Admission<'_>, object: 
     }
     let (namespace, name) = names(object);
     let allowed = |verb, resource, target| {
-        let action = ResourceAction { verb, group: GROUP, resource, namespace, name: Some(target), ..Default::default() };
+        let action =
+            ResourceAction { verb, group: GROUP, resource, namespace, name: Some(target), ..Default::default() };
         authorizer.is_allowed(admission.user, &Action::Resource(action))
     };
     let wanted = match admission.resource.plural.as_str() {
         plural @ ("roles" | "clusterroles") => {
-            if admission.old.is_some_and(|old| old.get("rules") == object.get("rules")) || allowed("escalate", plural, name) {
+            if admission.old.is_some_and(|old| old.get("rules") == object.get("rules"))
+                || allowed("escalate", plural, name)
+            {
                 return Ok(());
             }
             object.get("rules").and_then(|rules| Vec::<Rule>::deserialize(rules).ok()).unwrap_or_default()

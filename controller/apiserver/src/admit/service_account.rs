@@ -23,9 +23,8 @@ pub(super) fn admit(registry: &Registry, admission: &Admission<'_>, pod: &mut Va
     spec.insert("serviceAccountName".into(), account.clone().into());
     spec.insert("serviceAccount".into(), account.clone().into());
     let Some(live) = registry.peek("", "v1", "serviceaccounts", Some(&namespace), &account) else {
-        let detail = format!(
-            "error looking up service account {namespace}/{account}: serviceaccount \"{account}\" not found"
-        );
+        let detail =
+            format!("error looking up service account {namespace}/{account}: serviceaccount \"{account}\" not found");
         return Err(Status::forbidden(About::resource(admission.resource, &pod_name), &detail));
     };
     if spec.get("imagePullSecrets").and_then(Value::as_array).is_none_or(Vec::is_empty)
@@ -61,7 +60,8 @@ fn mount_token(spec: &mut serde_json::Map<String, Value>) {
     if !mounted {
         return;
     }
-    let namespace = json!({"items": [{"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]});
+    let namespace =
+        json!({"items": [{"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]});
     let volume = json!({"name": name, "projected": {"defaultMode": 0o644, "sources": [
         {"serviceAccountToken": {"path": "token", "expirationSeconds": TOKEN_SECONDS}},
         {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},

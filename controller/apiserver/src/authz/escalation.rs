@@ -7,7 +7,11 @@ use super::rbac::{Rule, url_matches};
 
 /// The first of `wanted` that `owned` does not cover, in words; `None` if all is covered.
 pub(crate) fn uncovered(owned: &[Arc<Vec<Rule>>], wanted: &[Rule]) -> Option<String> {
-    wanted.iter().flat_map(atoms).find(|atom| !owned.iter().flat_map(|rules| rules.iter()).any(|rule| atom.is_in(rule))).map(|atom| atom.describe())
+    wanted
+        .iter()
+        .flat_map(atoms)
+        .find(|atom| !owned.iter().flat_map(|rules| rules.iter()).any(|rule| atom.is_in(rule)))
+        .map(|atom| atom.describe())
 }
 
 /// The smallest grants a rule is made of. A star stays a star: only a star covers it.

@@ -198,7 +198,8 @@ mod tests {
         let authorizer = NodeAuthorizer::new(Arc::clone(&store));
         let may = |node: &str, verb, resource, name| {
             let user = User::new(&format!("system:node:{node}"), &["system:nodes"]);
-            let action = ResourceAction { verb, resource, namespace: Some("a"), name: Some(name), ..Default::default() };
+            let action =
+                ResourceAction { verb, resource, namespace: Some("a"), name: Some(name), ..Default::default() };
             authorizer.is_allowed(&user, &Action::Resource(action))
         };
         assert!(!may("n1", "get", "secrets", "s1"));
@@ -207,7 +208,13 @@ mod tests {
         assert!(!may("n1", "get", "secrets", "s2") && !may("n2", "get", "secrets", "s1"));
         assert!(!may("n1", "update", "secrets", "s1"));
         let masquerade = User::new("system:node:n1", &[]);
-        let action = ResourceAction { verb: "get", resource: "secrets", namespace: Some("a"), name: Some("s1"), ..Default::default() };
+        let action = ResourceAction {
+            verb: "get",
+            resource: "secrets",
+            namespace: Some("a"),
+            name: Some("s1"),
+            ..Default::default()
+        };
         assert!(!authorizer.is_allowed(&masquerade, &Action::Resource(action)), "the group is needed too");
         store.commit(&[], vec![Op::Delete { key: Bytes::from(format!("{PODS}a/p")) }]).await.unwrap();
         assert!(!may("n1", "get", "secrets", "s1"));

@@ -21,9 +21,10 @@ pub(super) async fn bind(context: &Context, body: &[u8]) -> Result<Response<Body
         "" => names(binding).1,
         name => name,
     };
-    let node = target["name"].as_str().filter(|node| !node.is_empty()).ok_or_else(|| {
-        Status::bad_request("target.name: Required value: the name of the node to bind to")
-    })?;
+    let node = target["name"]
+        .as_str()
+        .filter(|node| !node.is_empty())
+        .ok_or_else(|| Status::bad_request("target.name: Required value: the name of the node to bind to"))?;
     if target["kind"].as_str().is_some_and(|kind| !kind.is_empty() && kind != "Node") {
         return Err(Status::bad_request("target.kind: Unsupported value: supported values: \"Node\""));
     }
@@ -32,10 +33,16 @@ pub(super) async fn bind(context: &Context, body: &[u8]) -> Result<Response<Body
         let text = |pointer| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
         let wanted_uid = binding.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
         if !wanted_uid.is_empty() && wanted_uid != text("/metadata/uid") {
-            return Err(Status::conflict(About::resource(pods, name), "the pod was replaced by another of the same name"));
+            return Err(Status::conflict(
+                About::resource(pods, name),
+                "the pod was replaced by another of the same name",
+            ));
         }
         if object.pointer("/metadata/deletionTimestamp").is_some() {
-            return Err(Status::conflict(About::resource(pods, name), &format!("pod {name} is being deleted, cannot be assigned to a host")));
+            return Err(Status::conflict(
+                About::resource(pods, name),
+                &format!("pod {name} is being deleted, cannot be assigned to a host"),
+            ));
         }
         if !text("/spec/nodeName").is_empty() {
             let detail = format!("pod {name} is already assigned to node {:?}", text("/spec/nodeName"));
@@ -51,7 +58,8 @@ pub(super) async fn bind(context: &Context, body: &[u8]) -> Result<Response<Body
         let pod_context = context.on(pods);
         match pod_context.commit_update(revision, &mut object).await? {
             Commit::Done => {
-                let body = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+                let body =
+                    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
                 return Ok(reply::json_bytes(StatusCode::CREATED, Bytes::from(body.to_string())));
             }
             Commit::Overtaken => {}

@@ -90,9 +90,8 @@ impl DeleteOptions {
             ("ResourceVersion", &preconditions.resource_version, text("/metadata/resourceVersion")),
         ] {
             if let Some(wanted) = wanted.as_deref().filter(|wanted| *wanted != found) {
-                let detail = format!(
-                    "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
-                );
+                let detail =
+                    format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}");
                 return Err(Status::conflict(About::resource(&context.resource, names(object).1), &detail));
             }
         }
@@ -182,7 +181,9 @@ fn mark(plural: &str, object: &mut Value, propagation: Propagation, grace: Optio
         Propagation::Background | Propagation::Unsaid => None,
     };
     if propagation != Propagation::Unsaid {
-        finalizers.retain(|finalizer| Some(finalizer.as_str().unwrap_or_default()) == own || (finalizer != ORPHAN && finalizer != FOREGROUND));
+        finalizers.retain(|finalizer| {
+            Some(finalizer.as_str().unwrap_or_default()) == own || (finalizer != ORPHAN && finalizer != FOREGROUND)
+        });
         if let Some(own) = own.filter(|own| !finalizers.iter().any(|finalizer| finalizer == own)) {
             finalizers.push(own.into());
         }

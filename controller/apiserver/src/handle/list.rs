@@ -57,7 +57,9 @@ pub(super) fn list(context: &Context) -> Result<Response<Body>, Status> {
                 .map(|kv| registry::to_value(resource, kv, kv.mod_revision))
                 .collect::<Result<Vec<_>, _>>()?;
             let mut list = match shape {
-                Shape::Object => json!({"kind": resource.list_kind, "apiVersion": resource.api_version(), "items": objects}),
+                Shape::Object => {
+                    json!({"kind": resource.list_kind, "apiVersion": resource.api_version(), "items": objects})
+                }
                 Shape::Metadata => json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
                     "items": objects.iter().map(partial_metadata).collect::<Vec<_>>()}),
                 Shape::Table => {
@@ -84,10 +86,8 @@ pub(super) fn select(context: &Context, filter: &Filter) -> Result<Selection, St
     let query = &context.query;
     let limit = usize::try_from(query.number("limit")?.unwrap_or(0).max(0)).unwrap_or(usize::MAX);
     let registry = &context.state.registry;
-    let mut request = RangeRequest {
-        prefix: registry.prefix(&context.resource, context.namespace()),
-        ..RangeRequest::default()
-    };
+    let mut request =
+        RangeRequest { prefix: registry.prefix(&context.resource, context.namespace()), ..RangeRequest::default() };
     if let Some(token) = query.get("continue") {
         let token = parse_continue(token).ok_or_else(|| Status::bad_request("continue key is not valid"))?;
         if query.get("resourceVersion").is_some_and(|version| version != "0") {
@@ -99,7 +99,9 @@ pub(super) fn select(context: &Context, filter: &Filter) -> Result<Selection, St
         let revision = parse_revision(version)?;
         let exact = match query.get("resourceVersionMatch") {
             Some("Exact") if version == "0" => {
-                return Err(Status::bad_request("resourceVersionMatch: Forbidden: resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\""));
+                return Err(Status::bad_request(
+                    "resourceVersionMatch: Forbidden: resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"",
+                ));
             }
             Some("Exact") => true,
             Some("NotOlderThan") => false,
@@ -180,7 +182,11 @@ struct Chunks {
 }
 
 impl Chunks {
-    fn new(head: String, items: Vec<KeyValue>, resource: std::sync::Arc<controller_object::resource::Resource>) -> Self {
+    fn new(
+        head: String,
+        items: Vec<KeyValue>,
+        resource: std::sync::Arc<controller_object::resource::Resource>,
+    ) -> Self {
         Self { head: Some(head), items: items.into_iter(), resource, first: true, done: false }
     }
 }

@@ -88,11 +88,16 @@ fn partial_metadata(object: &Value) -> Value {
 }
 
 /// Carries out a request that was authorized.
-pub(crate) async fn dispatch(context: Context, upgrade: Option<hyper::upgrade::OnUpgrade>, body: Bytes) -> Result<Response<Body>, Status> {
+pub(crate) async fn dispatch(
+    context: Context,
+    upgrade: Option<hyper::upgrade::OnUpgrade>,
+    body: Bytes,
+) -> Result<Response<Body>, Status> {
     if context.resource.verbs == Verbs::CreateOnly {
         return review::create(&context, &body);
     }
-    let refused = || Status::method_not_supported(About::resource(&context.resource, ""), context.request.verb.as_str());
+    let refused =
+        || Status::method_not_supported(About::resource(&context.resource, ""), context.request.verb.as_str());
     match (context.subresource, context.request.verb) {
         (None, Verb::Get) => get::get(&context),
         (None, Verb::List) => list::list(&context),
@@ -114,8 +119,12 @@ pub(crate) async fn dispatch(context: Context, upgrade: Option<hyper::upgrade::O
         (Some(Subresource::Binding), Verb::Create) => binding::bind(&context, &body).await,
         (Some(Subresource::Token), Verb::Create) => token::create(&context, &body),
         (Some(Subresource::EphemeralContainers | Subresource::Resize), Verb::Get) => get::get(&context),
-        (Some(Subresource::EphemeralContainers | Subresource::Resize), Verb::Update) => update::update(&context, &body).await,
-        (Some(Subresource::EphemeralContainers | Subresource::Resize), Verb::Patch) => patch::patch(&context, &body).await,
+        (Some(Subresource::EphemeralContainers | Subresource::Resize), Verb::Update) => {
+            update::update(&context, &body).await
+        }
+        (Some(Subresource::EphemeralContainers | Subresource::Resize), Verb::Patch) => {
+            patch::patch(&context, &body).await
+        }
         (Some(Subresource::Log), Verb::Get) => node_proxy::log(&context).await,
         (Some(sub @ (Subresource::Exec | Subresource::Attach)), Verb::Get | Verb::Create) => {
             node_proxy::stream(&context, sub, upgrade).await

@@ -7,10 +7,10 @@ use controller_object::status::{About, Status};
 use http::{Method, Response, StatusCode};
 use serde_json::Value;
 
+use super::Context;
 use super::patch::{self, PatchType};
 use super::update::replace;
 use super::write::wanted_revision;
-use super::Context;
 use crate::route::Verb;
 
 fn scale_of(context: &Context, object: &Value) -> Result<Value, Status> {

@@ -65,7 +65,8 @@ pub(super) fn create(context: &Context, body: &[u8]) -> Result<Response<Body>, S
             node: None,
         },
     };
-    let token = context.state.tokens.sign(&claims).ok_or_else(|| Status::internal_error("the token could not be signed"))?;
+    let token =
+        context.state.tokens.sign(&claims).ok_or_else(|| Status::internal_error("the token could not be signed"))?;
     let expires = jiff::Timestamp::from_second(claims.exp).map(crate::time::format).unwrap_or_default();
     let mut reply = json!({"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1",
         "metadata": {"name": name, "namespace": namespace, "creationTimestamp": crate::time::now()},
@@ -91,7 +92,8 @@ fn bound_pod(context: &Context, namespace: &str, bound: &Value) -> Result<BoundR
     let pod = registry.current(pods, Some(namespace), name)?.object;
     let uid = uid_of(&pod);
     if bound["uid"].as_str().is_some_and(|wanted| !wanted.is_empty() && wanted != uid) {
-        let detail = format!("the UID in the bound object reference ({}) does not match the UID in record", bound["uid"]);
+        let detail =
+            format!("the UID in the bound object reference ({}) does not match the UID in record", bound["uid"]);
         return Err(Status::conflict(About::resource(pods, name), &detail));
     }
     Ok(BoundRef { name: name.into(), uid })

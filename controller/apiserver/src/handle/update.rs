@@ -17,8 +17,7 @@ pub(super) async fn update(context: &Context, body: &[u8]) -> Result<Response<Bo
     let mut wanted = decoded.object;
     context.settle_identity(&mut wanted)?;
     let revision = wanted_revision(&wanted).map(str::to_owned);
-    let (updated, _) =
-        replace(context, revision.as_deref(), |_| Ok((wanted.clone(), Operation::Update))).await?;
+    let (updated, _) = replace(context, revision.as_deref(), |_| Ok((wanted.clone(), Operation::Update))).await?;
     Ok(context.reply(StatusCode::OK, &updated, &decoded.warnings))
 }
 
@@ -39,9 +38,7 @@ pub(super) async fn replace(
         let given_uid = new.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
         let uid = old.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
         if !given_uid.is_empty() && given_uid != uid {
-            let detail = format!(
-                "Precondition failed: UID in precondition: {given_uid}, UID in object meta: {uid}"
-            );
+            let detail = format!("Precondition failed: UID in precondition: {given_uid}, UID in object meta: {uid}");
             return Err(Status::conflict(About::resource(resource, name), &detail));
         }
         strategy::prepare_for_update(resource, &old, &mut new, context.subresource);

@@ -65,11 +65,13 @@ pub(super) fn watch(context: Context) -> Result<Response<Body>, Status> {
         || Duration::from_secs(DEFAULT_MINUTES * 60 + rand::random_range(0..DEFAULT_MINUTES * 60)),
         |seconds| Duration::from_secs(seconds.unsigned_abs()),
     );
-    let bookmarks = context.query.flag("allowWatchBookmarks").then(|| {
-        tokio::time::interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY)
-    });
+    let bookmarks = context
+        .query
+        .flag("allowWatchBookmarks")
+        .then(|| tokio::time::interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY));
     let gauge = context.state.metrics.watch_started(&context.resource);
-    let stream = Stream { context, filter, rows, pending, watcher, bookmarks, end: Instant::now() + lifetime, _gauge: gauge };
+    let stream =
+        Stream { context, filter, rows, pending, watcher, bookmarks, end: Instant::now() + lifetime, _gauge: gauge };
     let body = Body::from_stream(futures::stream::unfold(stream, Stream::next));
     Ok(reply::with_type(StatusCode::OK, "application/json;stream=watch", body))
 }

@@ -29,7 +29,10 @@ impl Context {
     /// The object of another kind in a request's body (a Scale, a Binding).
     pub(super) fn decode_as(&self, resource: &Resource, body: &[u8]) -> Result<Decoded, Status> {
         let text = self.headers.get(CONTENT_TYPE).map_or(Ok("application/json"), |value| value.to_str());
-        let media = text.ok().and_then(MediaType::parse).ok_or_else(|| Status::unsupported_media_type(&crate::reply::ACCEPTED_BODIES))?;
+        let media = text
+            .ok()
+            .and_then(MediaType::parse)
+            .ok_or_else(|| Status::unsupported_media_type(&crate::reply::ACCEPTED_BODIES))?;
         decode::decode(self.state.registry.table, resource, media, body, self.query.field_validation()?)
     }
 
@@ -65,7 +68,9 @@ impl Context {
             (Some(expected), _) => drop(metadata.insert("namespace".into(), expected.into())),
             (None, Some(_)) if !self.resource.is_namespaced() => drop(metadata.remove("namespace")),
             (None, Some(given)) => {
-                return Err(Status::bad_request(format!("the namespace {given:?} of the object must be in the request's path")));
+                return Err(Status::bad_request(format!(
+                    "the namespace {given:?} of the object must be in the request's path"
+                )));
             }
             (None, None) if self.resource.is_namespaced() => {
                 return Err(Status::bad_request("an empty namespace may not be set during creation"));
@@ -86,8 +91,7 @@ impl Context {
 
     /// Mutating admission, then validation.
     pub(super) fn admit_and_validate(&self, old: Option<&Value>, object: &mut Value) -> Result<(), Status> {
-        let admission =
-            Admission { user: &self.user, resource: &self.resource, subresource: self.subresource, old };
+        let admission = Admission { user: &self.user, resource: &self.resource, subresource: self.subresource, old };
         admit::admit(&self.state.registry, &self.state.authorizer, &admission, object)?;
         let causes = match old {
             None => validation::validate_create(&self.resource, object),
@@ -162,13 +166,16 @@ pub(super) fn is_finished(resource: &Arc<Resource>, object: &Value) -> bool {
 
 /// A conflict in the words clients know.
 pub(super) fn overtaken(resource: &Resource, name: &str) -> Status {
-    Status::conflict(About::resource(resource, name),
+    Status::conflict(
+        About::resource(resource, name),
         "the object has been modified; please apply your changes to the latest version and try again",
     )
 }
 
 /// The resourceVersion that a client wants an object to still have.
 pub(super) fn wanted_revision(object: &Value) -> Option<&str> {
-    object.pointer("/metadata/resourceVersion").and_then(Value::as_str).filter(|version| !version.is_empty() && *version != "0")
+    object
+        .pointer("/metadata/resourceVersion")
+        .and_then(Value::as_str)
+        .filter(|version| !version.is_empty() && *version != "0")
 }
-
