@@ -12,8 +12,30 @@ use serde_json::{Map, Value, json};
 
 fn arbitrary_json() -> impl Strategy<Value = Value> {
     let keys = prop::sample::select(vec![
-        "metadata", "name", "spec", "containers", "image", "template", "labels", "selector", "matchLabels", "ports", "data", "status",
-        "limits", "resources", "volumes", "$patch", "$retainKeys", "env", "strategy", "rules", "type", "annotations", "items", "conditions",
+        "metadata",
+        "name",
+        "spec",
+        "containers",
+        "image",
+        "template",
+        "labels",
+        "selector",
+        "matchLabels",
+        "ports",
+        "data",
+        "status",
+        "limits",
+        "resources",
+        "volumes",
+        "$patch",
+        "$retainKeys",
+        "env",
+        "strategy",
+        "rules",
+        "type",
+        "annotations",
+        "items",
+        "conditions",
     ]);
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -61,7 +83,21 @@ fn shaped(cursor: Cursor<'_>, seed: &mut u64, depth: usize) -> Value {
                 let mut value = shaped(item, seed, depth + 1);
                 // Elements that merge by key must be told apart.
                 if let Some(map) = value.as_object_mut() {
-                    for (key, name) in [("name", json!(format!("n{i}"))), ("uid", json!(format!("u{i}"))), ("mountPath", json!(format!("/m{i}"))), ("devicePath", json!(format!("/d{i}"))), ("containerPort", json!(i + 1)), ("port", json!(i + 1)), ("ip", json!(format!("i{i}"))), ("type", json!(format!("t{i}"))), ("topologyKey", json!(format!("y{i}"))), ("whenUnsatisfiable", json!("w")), ("resourceName", json!(format!("r{i}"))), ("protocol", json!("TCP")), ("topologyKeys", json!([]))] {
+                    for (key, name) in [
+                        ("name", json!(format!("n{i}"))),
+                        ("uid", json!(format!("u{i}"))),
+                        ("mountPath", json!(format!("/m{i}"))),
+                        ("devicePath", json!(format!("/d{i}"))),
+                        ("containerPort", json!(i + 1)),
+                        ("port", json!(i + 1)),
+                        ("ip", json!(format!("i{i}"))),
+                        ("type", json!(format!("t{i}"))),
+                        ("topologyKey", json!(format!("y{i}"))),
+                        ("whenUnsatisfiable", json!("w")),
+                        ("resourceName", json!(format!("r{i}"))),
+                        ("protocol", json!("TCP")),
+                        ("topologyKeys", json!([])),
+                    ] {
                         if item.field(key).is_some_and(|f| matches!(f.view(), View::Scalar(_))) {
                             map.insert(key.to_owned(), name);
                         }
@@ -130,7 +166,7 @@ fn without_managed(object: &Value) -> Value {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn arbitrary_json_never_panics(value in arbitrary_json(), other in arbitrary_json(), pick in any::<prop::sample::Index>()) {

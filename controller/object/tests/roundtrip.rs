@@ -27,7 +27,8 @@ fn lost(want: &Value, have: &Value, path: &str, out: &mut Vec<String>) {
         (Value::String(want), Value::String(have)) => {
             let quantity = |s: &str| api::quantity::Quantity::parse(s).ok();
             let time = |s: &str| s.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second);
-            let same = quantity(want).is_some_and(|q| quantity(have) == Some(q)) || time(want).is_some_and(|t| time(have) == Some(t));
+            let same = quantity(want).is_some_and(|q| quantity(have) == Some(q))
+                || time(want).is_some_and(|t| time(have) == Some(t));
             if !same {
                 out.push(format!("{path}: {want} became {have}"));
             }
@@ -50,7 +51,9 @@ fn nothing_is_lost() {
         let original: Value = serde_json::from_slice(&bytes).unwrap();
         let version = original["apiVersion"].as_str().unwrap_or_default();
         let (group, short) = version.split_once('/').unwrap_or(("", version));
-        let Some(resource) = table.find_kind(group, short, original["kind"].as_str().unwrap_or_default()) else { continue };
+        let Some(resource) = table.find_kind(group, short, original["kind"].as_str().unwrap_or_default()) else {
+            continue;
+        };
         let name = format!("{} {}", join_version(group, short), resource.kind);
         match decode(table, resource, MediaType::Json, &bytes, FieldValidation::Warn) {
             Ok(decoded) => {

@@ -35,7 +35,9 @@ pub(super) fn event(object: &Value, faults: &mut Faults) {
             faults.invalid(format!("{key}.namespace"), "", "does not match event.namespace");
         }
         "" => {}
-        other if other != namespace => faults.invalid(format!("{key}.namespace"), other, "does not match event.namespace"),
+        other if other != namespace => {
+            faults.invalid(format!("{key}.namespace"), other, "does not match event.namespace")
+        }
         _ => {}
     }
     // Only the newer form names its reporter; the older one stays as lenient as it always was.
@@ -60,8 +62,16 @@ pub(super) fn persistent_volume(object: &Value, faults: &mut Faults) {
     faults.one_of(spec, "persistentVolumeReclaimPolicy", "spec", &["Delete", "Recycle", "Retain"]);
     faults.one_of(spec, "volumeMode", "spec", &["Block", "Filesystem"]);
     const PLAIN: [&str; 10] = [
-        "accessModes", "capacity", "claimRef", "mountOptions", "nodeAffinity", "persistentVolumeReclaimPolicy", "storageClassName",
-        "volumeAttributesClassName", "volumeMode", "volumeName",
+        "accessModes",
+        "capacity",
+        "claimRef",
+        "mountOptions",
+        "nodeAffinity",
+        "persistentVolumeReclaimPolicy",
+        "storageClassName",
+        "volumeAttributesClassName",
+        "volumeMode",
+        "volumeName",
     ];
     let sources: Vec<&String> = entries(spec, &[]).map(|e| e.0).filter(|k| !PLAIN.contains(&k.as_str())).collect();
     match sources.len() {
@@ -107,8 +117,14 @@ pub(super) fn priority_class(object: &Value, faults: &mut Faults) {
     let name = text(object, &["metadata", "name"]).unwrap_or_default();
     let value = object.get("value").and_then(Value::as_i64).unwrap_or(0);
     if name.starts_with("system-") {
-        if !matches!((name, value), ("system-node-critical", 2_000_001_000) | ("system-cluster-critical", 2_000_000_000)) {
-            faults.forbidden("metadata.name", "priority class names with 'system-' prefix are reserved for system use only");
+        if !matches!(
+            (name, value),
+            ("system-node-critical", 2_000_001_000) | ("system-cluster-critical", 2_000_000_000)
+        ) {
+            faults.forbidden(
+                "metadata.name",
+                "priority class names with 'system-' prefix are reserved for system use only",
+            );
         }
     } else if value > 1_000_000_000 {
         faults.forbidden("value", "maximum allowed value of a user defined priority is 1000000000");
@@ -157,7 +173,11 @@ pub(super) fn custom_resource_definition(object: &Value, faults: &mut Faults) {
     let versions = list(spec, &["versions"]);
     let stored = versions.iter().filter(|v| v["storage"] == true).count();
     if stored != 1 {
-        faults.invalid("spec.versions", Value::Array(versions.iter().map(|v| v["name"].clone()).collect()), "must have exactly one version marked as storage version");
+        faults.invalid(
+            "spec.versions",
+            Value::Array(versions.iter().map(|v| v["name"].clone()).collect()),
+            "must have exactly one version marked as storage version",
+        );
     }
     let mut seen = BTreeSet::new();
     for (index, version) in versions.iter().enumerate() {

@@ -90,7 +90,11 @@ fn environment(container: &Value, path: &str, faults: &mut Faults) {
         let from = join(&place, "valueFrom");
         let kinds: Vec<&String> = entries(source, &[]).map(|e| e.0).collect();
         if kinds.is_empty() {
-            faults.invalid(from.clone(), "", "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`");
+            faults.invalid(
+                from.clone(),
+                "",
+                "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`",
+            );
         } else if !is_blank(variable.get("value")) {
             faults.invalid(from.clone(), "", "may not be specified when `value` is not empty");
         } else if kinds.len() > 1 {
@@ -137,9 +141,20 @@ pub(super) fn field_path(field: &Value, place: &str, environment: bool, faults: 
         faults.required(join(place, "fieldPath"), "");
         return;
     }
-    let subscript = |name: &str| path.strip_prefix(name).is_some_and(|rest| rest.starts_with("['") && rest.ends_with("']"));
+    let subscript =
+        |name: &str| path.strip_prefix(name).is_some_and(|rest| rest.starts_with("['") && rest.ends_with("']"));
     let known: &[&str] = if environment {
-        &["metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName", "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs"]
+        &[
+            "metadata.name",
+            "metadata.namespace",
+            "metadata.uid",
+            "spec.nodeName",
+            "spec.serviceAccountName",
+            "status.hostIP",
+            "status.hostIPs",
+            "status.podIP",
+            "status.podIPs",
+        ]
     } else {
         &["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"]
     };
@@ -154,7 +169,10 @@ pub(super) fn resources(resources: &Value, path: &str, faults: &mut Faults) {
         amounts(resources, &[part], &join(path, part), faults);
     }
     for (name, _) in entries(resources, &["requests"]) {
-        let (Some(request), limit) = (amount(resources, &["requests", name]), amount(resources, &["limits", name])) else { continue };
+        let (Some(request), limit) = (amount(resources, &["requests", name]), amount(resources, &["limits", name]))
+        else {
+            continue;
+        };
         match limit {
             Some(limit) if request > limit => faults.invalid(
                 join(path, "requests"),
@@ -162,9 +180,15 @@ pub(super) fn resources(resources: &Value, path: &str, faults: &mut Faults) {
                 &format!("must be less than or equal to {name} limit of {limit}"),
             ),
             Some(limit) if request != limit && is_counted(name) => {
-                faults.invalid(join(path, "requests"), request.to_string(), &format!("must be equal to {name} limit of {limit}"));
+                faults.invalid(
+                    join(path, "requests"),
+                    request.to_string(),
+                    &format!("must be equal to {name} limit of {limit}"),
+                );
             }
-            None if is_counted(name) => faults.required(join(path, "limits"), "Limit must be set for non overcommitable resources"),
+            None if is_counted(name) => {
+                faults.required(join(path, "limits"), "Limit must be set for non overcommitable resources")
+            }
             _ => {}
         }
     }
@@ -270,11 +294,20 @@ fn mounts(container: &Value, path: &str, volumes: &BTreeSet<String>, faults: &mu
             }
         }
         if !is_blank(mount.get("subPath")) && !is_blank(mount.get("subPathExpr")) {
-            faults.invalid(join(&place, "subPathExpr"), mount["subPathExpr"].clone(), "subPathExpr and subPath are mutually exclusive");
+            faults.invalid(
+                join(&place, "subPathExpr"),
+                mount["subPathExpr"].clone(),
+                "subPathExpr and subPath are mutually exclusive",
+            );
         }
         faults.one_of(mount, "mountPropagation", &place, &["Bidirectional", "HostToContainer", "None"]);
-        if mount["mountPropagation"] == "Bidirectional" && at(container, &["securityContext", "privileged"]) != Some(&Value::Bool(true)) {
-            faults.forbidden(join(&place, "mountPropagation"), "Bidirectional mount propagation is available only to privileged containers");
+        if mount["mountPropagation"] == "Bidirectional"
+            && at(container, &["securityContext", "privileged"]) != Some(&Value::Bool(true))
+        {
+            faults.forbidden(
+                join(&place, "mountPropagation"),
+                "Bidirectional mount propagation is available only to privileged containers",
+            );
         }
     }
 }
@@ -295,9 +328,13 @@ pub(super) fn seccomp(profile: &Value, path: &str, faults: &mut Faults) {
     }
     faults.needs_one_of(profile, "type", path, &["Localhost", "RuntimeDefault", "Unconfined"]);
     match (profile["type"] == "Localhost", text(profile, &["localhostProfile"])) {
-        (true, None | Some("")) => faults.required(join(path, "localhostProfile"), "must be set when seccomp type is Localhost"),
+        (true, None | Some("")) => {
+            faults.required(join(path, "localhostProfile"), "must be set when seccomp type is Localhost")
+        }
         (true, Some(file)) => super::volume::inner_path(file, &join(path, "localhostProfile"), faults),
-        (false, Some(file)) => faults.invalid(join(path, "localhostProfile"), file, "can only be set when seccomp type is Localhost"),
+        (false, Some(file)) => {
+            faults.invalid(join(path, "localhostProfile"), file, "can only be set when seccomp type is Localhost")
+        }
         (false, None) => {}
     }
 }
@@ -313,7 +350,11 @@ fn security(context: &Value, path: &str, faults: &mut Faults) {
             faults.invalid(path, "", "cannot set `allowPrivilegeEscalation` to false and `privileged` to true");
         }
         if list(context, &["capabilities", "add"]).iter().any(|c| c == "CAP_SYS_ADMIN" || c == "SYS_ADMIN") {
-            faults.invalid(path, "", "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN");
+            faults.invalid(
+                path,
+                "",
+                "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN",
+            );
         }
     }
 }

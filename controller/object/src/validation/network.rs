@@ -122,8 +122,12 @@ pub(super) fn endpoint_slice(object: &Value, faults: &mut Faults) {
             let field = format!("endpoints[{index}].addresses[{at}]");
             match kind {
                 "FQDN" => faults.rule(&field, address, api::name::rfc1123_subdomain(address)),
-                "IPv4" if address.parse::<std::net::Ipv4Addr>().is_err() => faults.invalid(field, address, "must be a valid IPv4 address"),
-                "IPv6" if address.parse::<std::net::Ipv6Addr>().is_err() => faults.invalid(field, address, "must be a valid IPv6 address"),
+                "IPv4" if address.parse::<std::net::Ipv4Addr>().is_err() => {
+                    faults.invalid(field, address, "must be a valid IPv4 address")
+                }
+                "IPv6" if address.parse::<std::net::Ipv6Addr>().is_err() => {
+                    faults.invalid(field, address, "must be a valid IPv6 address")
+                }
                 _ => {}
             }
         }
@@ -179,7 +183,11 @@ pub(super) fn ingress(object: &Value, faults: &mut Faults) {
             if host.parse::<std::net::IpAddr>().is_ok() {
                 faults.invalid(join(&path, "host"), host, "must be a DNS name, not an IP address");
             }
-            faults.rule(&join(&path, "host"), host, api::name::rfc1123_subdomain(host.strip_prefix("*.").unwrap_or(host)));
+            faults.rule(
+                &join(&path, "host"),
+                host,
+                api::name::rfc1123_subdomain(host.strip_prefix("*.").unwrap_or(host)),
+            );
         }
         let paths = list(rule, &["http", "paths"]);
         if rule.get("http").is_some() && paths.is_empty() {
@@ -218,7 +226,9 @@ pub(super) fn network_policy(object: &Value, faults: &mut Faults) {
                 match port.get("port") {
                     Some(Value::String(name)) => faults.rule(&join(&place, "port"), name, api::name::port_name(name)),
                     Some(_) => number(port, "port", &place, faults),
-                    None if port.get("endPort").is_some() => faults.required(join(&place, "port"), "must be specified when `endPort` is set"),
+                    None if port.get("endPort").is_some() => {
+                        faults.required(join(&place, "port"), "must be specified when `endPort` is set")
+                    }
                     None => {}
                 }
             }

@@ -43,7 +43,11 @@ fn spec(spec: &Value, path: &str, faults: &mut Faults) {
                 for (port_index, port) in list(entry, &["ports"]).iter().enumerate() {
                     if port.get("hostPort").is_some() && port.get("hostPort") != port.get("containerPort") {
                         let value = port["containerPort"].clone();
-                        faults.invalid(format!("{place}.ports[{port_index}].hostPort"), value, "must match `containerPort` when `hostNetwork` is true");
+                        faults.invalid(
+                            format!("{place}.ports[{port_index}].hostPort"),
+                            value,
+                            "must match `containerPort` when `hostNetwork` is true",
+                        );
                     }
                 }
             }
@@ -56,7 +60,11 @@ fn spec(spec: &Value, path: &str, faults: &mut Faults) {
     if let Some(seconds) = spec.get("activeDeadlineSeconds")
         && seconds.as_i64().is_none_or(|n| !(1..=i64::from(i32::MAX)).contains(&n))
     {
-        faults.invalid(join(path, "activeDeadlineSeconds"), seconds.clone(), "must be between 1 and 2147483647, inclusive");
+        faults.invalid(
+            join(path, "activeDeadlineSeconds"),
+            seconds.clone(),
+            "must be between 1 and 2147483647, inclusive",
+        );
     }
     labels(spec, &["nodeSelector"], &join(path, "nodeSelector"), faults);
     amounts(spec, &["overhead"], &join(path, "overhead"), faults);
@@ -108,7 +116,10 @@ fn host_ports(spec: &Value, path: &str, faults: &mut Faults) {
             let key = (number, text(port, &["protocol"]).unwrap_or("TCP"), text(port, &["hostIP"]).unwrap_or_default());
             if !seen.insert(key) {
                 let value = format!("{}/{}/{number}", key.1, key.2);
-                faults.add(Cause::duplicate(format!("{path}.containers[{index}].ports[{port_index}].hostPort"), &value.into()));
+                faults.add(Cause::duplicate(
+                    format!("{path}.containers[{index}].ports[{port_index}].hostPort"),
+                    &value.into(),
+                ));
             }
         }
     }
@@ -128,7 +139,11 @@ fn dns(spec: &Value, path: &str, faults: &mut Faults) {
     }
     let searches = list(spec, &["dnsConfig", "searches"]);
     if searches.len() > 32 {
-        faults.invalid(join(path, "dnsConfig.searches"), Value::Array(searches.to_vec()), "must not have more than 32 search paths");
+        faults.invalid(
+            join(path, "dnsConfig.searches"),
+            Value::Array(searches.to_vec()),
+            "must not have more than 32 search paths",
+        );
     }
 }
 
@@ -144,18 +159,34 @@ fn tolerations(spec: &Value, path: &str, faults: &mut Faults) {
         if !key.is_empty() {
             faults.rule(&join(&place, "key"), key, api::name::qualified_name(key));
         } else if operator != "Exists" {
-            faults.invalid(join(&place, "operator"), operator, "operator must be Exists when `key` is empty, which means \"match all values and all keys\"");
+            faults.invalid(
+                join(&place, "operator"),
+                operator,
+                "operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
+            );
         }
         if toleration.get("tolerationSeconds").is_some() && toleration["effect"] != "NoExecute" {
-            faults.invalid(join(&place, "effect"), toleration["effect"].clone(), "effect must be 'NoExecute' when `tolerationSeconds` is set");
+            faults.invalid(
+                join(&place, "effect"),
+                toleration["effect"].clone(),
+                "effect must be 'NoExecute' when `tolerationSeconds` is set",
+            );
         }
         match operator {
             "" | "Equal" => faults.rule(&join(&place, "value"), value, api::name::label_value(value)),
-            "Exists" if !value.is_empty() => faults.invalid(join(&place, "operator"), value, "value must be empty when `operator` is 'Exists'"),
+            "Exists" if !value.is_empty() => {
+                faults.invalid(join(&place, "operator"), value, "value must be empty when `operator` is 'Exists'")
+            }
             "Exists" => {}
-            "Gt" | "Lt" if value.parse::<i64>().is_err() => faults.invalid(join(&place, "value"), value, "value must be a valid integer for numeric operators"),
+            "Gt" | "Lt" if value.parse::<i64>().is_err() => {
+                faults.invalid(join(&place, "value"), value, "value must be a valid integer for numeric operators")
+            }
             "Gt" | "Lt" => {}
-            other => faults.add(Cause::unsupported(join(&place, "operator"), &other.into(), &["Equal", "Exists", "Gt", "Lt"])),
+            other => faults.add(Cause::unsupported(
+                join(&place, "operator"),
+                &other.into(),
+                &["Equal", "Exists", "Gt", "Lt"],
+            )),
         }
         if !is_blank(toleration.get("effect")) {
             faults.one_of(toleration, "effect", &place, &EFFECTS);
@@ -168,9 +199,14 @@ fn node_term(term: &Value, place: &str, faults: &mut Faults) {
         let at = format!("{place}.matchExpressions[{index}]");
         let count = list(requirement, &["values"]).len();
         match text(requirement, &["operator"]).unwrap_or_default() {
-            "In" | "NotIn" if count == 0 => faults.required(join(&at, "values"), "must be specified when `operator` is 'In' or 'NotIn'"),
-            "Exists" | "DoesNotExist" if count > 0 => faults.forbidden(join(&at, "values"), "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"),
-            "Gt" | "Lt" if count != 1 => faults.required(join(&at, "values"), "must be specified single value when `operator` is 'Lt' or 'Gt'"),
+            "In" | "NotIn" if count == 0 => {
+                faults.required(join(&at, "values"), "must be specified when `operator` is 'In' or 'NotIn'")
+            }
+            "Exists" | "DoesNotExist" if count > 0 => faults
+                .forbidden(join(&at, "values"), "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"),
+            "Gt" | "Lt" if count != 1 => {
+                faults.required(join(&at, "values"), "must be specified single value when `operator` is 'Lt' or 'Gt'")
+            }
             "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
             other => faults.invalid(join(&at, "operator"), other, "not a valid selector operator"),
         }
@@ -232,19 +268,29 @@ fn security(spec: &Value, path: &str, faults: &mut Faults) {
     container::seccomp(&context["seccompProfile"], &join(&place, "seccompProfile"), faults);
     for (index, group) in list(context, &["supplementalGroups"]).iter().enumerate() {
         if group.as_i64().is_none_or(|n| !(0..=container::MAX_ID).contains(&n)) {
-            faults.invalid(format!("{place}.supplementalGroups[{index}]"), group.clone(), "must be between 0 and 2147483647, inclusive");
+            faults.invalid(
+                format!("{place}.supplementalGroups[{index}]"),
+                group.clone(),
+                "must be between 0 and 2147483647, inclusive",
+            );
         }
     }
     faults.one_of(context, "fsGroupChangePolicy", &place, &["OnRootMismatch", "Always"]);
     for (index, sysctl) in list(context, &["sysctls"]).iter().enumerate() {
         let name = text(sysctl, &["name"]).unwrap_or_default();
-        let legal = !name.is_empty() && name.len() <= 253 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_./".contains(&b));
+        let legal = !name.is_empty()
+            && name.len() <= 253
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_./".contains(&b));
         if !legal {
             faults.invalid(format!("{place}.sysctls[{index}].name"), name, "must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$");
         }
     }
     if spec["hostPID"] == true && spec["shareProcessNamespace"] == true {
-        faults.invalid(join(path, "shareProcessNamespace"), true, "ShareProcessNamespace and HostPID cannot both be enabled");
+        faults.invalid(
+            join(path, "shareProcessNamespace"),
+            true,
+            "ShareProcessNamespace and HostPID cannot both be enabled",
+        );
     }
     if entries(context, &["windowsOptions"]).next().is_some() && spec["os"]["name"] == "linux" {
         faults.forbidden(join(&place, "windowsOptions"), "windows options cannot be set for a linux pod");

@@ -30,21 +30,34 @@ fn pod(spec: Value) -> Vec<String> {
 
 #[test]
 fn good_objects_pass() {
-    assert_eq!(pod(json!({"containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 80, "name": "http"}], "env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+    assert_eq!(
+        pod(
+            json!({"containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 80, "name": "http"}], "env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
         "volumeMounts": [{"name": "v", "mountPath": "/v"}], "livenessProbe": {"httpGet": {"port": "http"}}, "resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "500m"}}}],
-        "volumes": [{"name": "v"}], "tolerations": [{"operator": "Exists"}]})), Vec::<String>::new());
+        "volumes": [{"name": "v"}], "tolerations": [{"operator": "Exists"}]})
+        ),
+        Vec::<String>::new()
+    );
     let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
     for (group, plural, spec) in [
         ("apps", "deployments", json!({"selector": {"matchLabels": {"a": "b"}}, "template": template})),
         ("apps", "daemonsets", json!({"selector": {"matchLabels": {"a": "b"}}, "template": template})),
-        ("apps", "statefulsets", json!({"serviceName": "s", "selector": {"matchLabels": {"a": "b"}}, "template": template})),
+        (
+            "apps",
+            "statefulsets",
+            json!({"serviceName": "s", "selector": {"matchLabels": {"a": "b"}}, "template": template}),
+        ),
         ("", "replicationcontrollers", json!({"template": template})),
         ("", "services", json!({"ports": [{"port": 80}], "selector": {"a": "b"}})),
         ("policy", "poddisruptionbudgets", json!({"minAvailable": "50%", "selector": {}})),
         ("", "nodes", json!({"taints": [{"key": "a", "effect": "NoSchedule"}]})),
         ("", "namespaces", json!({})),
     ] {
-        assert_eq!(faults(group, plural, json!({"metadata": {"name": "a"}, "spec": spec})), Vec::<String>::new(), "{plural}");
+        assert_eq!(
+            faults(group, plural, json!({"metadata": {"name": "a"}, "spec": spec})),
+            Vec::<String>::new(),
+            "{plural}"
+        );
     }
 }
 
@@ -59,14 +72,38 @@ fn pod_faults_are_told_as_kubernetes_tells_them() {
         (json!({"containers": []}), "spec.containers: Required value"),
         (json!({"containers": [{"image": "i"}]}), "spec.containers[0].name: Required value"),
         (json!({"containers": [{"name": "c"}]}), "spec.containers[0].image: Required value"),
-        (json!({"containers": [{"name": "c", "image": "i"}, {"name": "c", "image": "i"}]}), "spec.containers[1].name: Duplicate value: \"c\""),
-        (json!({"containers": [{"name": "c", "image": "i"}], "restartPolicy": "x"}), "spec.restartPolicy: Unsupported value: \"x\": supported values: \"Always\", \"OnFailure\", \"Never\""),
-        (container(json!({"ports": [{"containerPort": 70000}]})), "spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive"),
-        (container(json!({"volumeMounts": [{"name": "x", "mountPath": "/x"}]})), "spec.containers[0].volumeMounts[0].name: Not found: \"x\""),
-        (container(json!({"resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "2"}}})), "spec.containers[0].resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 1"),
-        (container(json!({"imagePullPolicy": "x"})), "spec.containers[0].imagePullPolicy: Unsupported value: \"x\": supported values: \"Always\", \"IfNotPresent\", \"Never\""),
-        (container(json!({"livenessProbe": {}})), "spec.containers[0].livenessProbe: Required value: must specify a handler type"),
-        (container(json!({"volumeMounts": [{"name": "x", "mountPath": "/x", "subPath": "../y"}]})), "spec.containers[0].volumeMounts[0].subPath: Invalid value: \"../y\": must not contain '..'"),
+        (
+            json!({"containers": [{"name": "c", "image": "i"}, {"name": "c", "image": "i"}]}),
+            "spec.containers[1].name: Duplicate value: \"c\"",
+        ),
+        (
+            json!({"containers": [{"name": "c", "image": "i"}], "restartPolicy": "x"}),
+            "spec.restartPolicy: Unsupported value: \"x\": supported values: \"Always\", \"OnFailure\", \"Never\"",
+        ),
+        (
+            container(json!({"ports": [{"containerPort": 70000}]})),
+            "spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive",
+        ),
+        (
+            container(json!({"volumeMounts": [{"name": "x", "mountPath": "/x"}]})),
+            "spec.containers[0].volumeMounts[0].name: Not found: \"x\"",
+        ),
+        (
+            container(json!({"resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "2"}}})),
+            "spec.containers[0].resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 1",
+        ),
+        (
+            container(json!({"imagePullPolicy": "x"})),
+            "spec.containers[0].imagePullPolicy: Unsupported value: \"x\": supported values: \"Always\", \"IfNotPresent\", \"Never\"",
+        ),
+        (
+            container(json!({"livenessProbe": {}})),
+            "spec.containers[0].livenessProbe: Required value: must specify a handler type",
+        ),
+        (
+            container(json!({"volumeMounts": [{"name": "x", "mountPath": "/x", "subPath": "../y"}]})),
+            "spec.containers[0].volumeMounts[0].subPath: Invalid value: \"../y\": must not contain '..'",
+        ),
     ] {
         assert!(pod(spec.clone()).contains(&want.to_owned()), "{spec}: {:?}", pod(spec.clone()));
     }
@@ -75,16 +112,56 @@ fn pod_faults_are_told_as_kubernetes_tells_them() {
 #[test]
 fn other_faults() {
     for (group, plural, object, want) in [
-        ("", "pods", json!({"metadata": {"name": "A"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}), "metadata.name: Invalid value: \"A\": a lowercase RFC 1123 subdomain"),
-        ("", "pods", json!({"metadata": {}, "spec": {"containers": [{"name": "c", "image": "i"}]}}), "metadata.name: Required value: name or generateName is required"),
-        ("apps", "deployments", json!({"spec": {"selector": {"matchLabels": {"a": "x"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}}), "spec.template.metadata.labels: Invalid value: {\"a\":\"b\"}: `selector` does not match template `labels`"),
-        ("", "services", json!({"spec": {"ports": [{"port": 0}]}}), "spec.ports[0].port: Invalid value: 0: must be between 1 and 65535"),
+        (
+            "",
+            "pods",
+            json!({"metadata": {"name": "A"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}),
+            "metadata.name: Invalid value: \"A\": a lowercase RFC 1123 subdomain",
+        ),
+        (
+            "",
+            "pods",
+            json!({"metadata": {}, "spec": {"containers": [{"name": "c", "image": "i"}]}}),
+            "metadata.name: Required value: name or generateName is required",
+        ),
+        (
+            "apps",
+            "deployments",
+            json!({"spec": {"selector": {"matchLabels": {"a": "x"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}}),
+            "spec.template.metadata.labels: Invalid value: {\"a\":\"b\"}: `selector` does not match template `labels`",
+        ),
+        (
+            "",
+            "services",
+            json!({"spec": {"ports": [{"port": 0}]}}),
+            "spec.ports[0].port: Invalid value: 0: must be between 1 and 65535",
+        ),
         ("", "configmaps", json!({"data": {"a/b": "x"}}), "data[a/b]: Invalid value: \"a/b\": a valid config key"),
         ("", "secrets", json!({"type": "kubernetes.io/tls"}), "data[tls.crt]: Required value"),
-        ("rbac.authorization.k8s.io", "roles", json!({"rules": [{}]}), "rules[0].verbs: Required value: verbs must contain at least one value"),
-        ("rbac.authorization.k8s.io", "rolebindings", json!({"roleRef": {"kind": "X", "name": "a"}}), "roleRef.kind: Unsupported value: \"X\": supported values: \"Role\", \"ClusterRole\""),
-        ("batch", "cronjobs", json!({"spec": {"schedule": "x"}}), "spec.schedule: Invalid value: \"x\": expected exactly 5 fields, found 1: [x]"),
-        ("policy", "poddisruptionbudgets", json!({"spec": {"minAvailable": "x"}}), "spec.minAvailable: Invalid value: \"x\": a valid percent string"),
+        (
+            "rbac.authorization.k8s.io",
+            "roles",
+            json!({"rules": [{}]}),
+            "rules[0].verbs: Required value: verbs must contain at least one value",
+        ),
+        (
+            "rbac.authorization.k8s.io",
+            "rolebindings",
+            json!({"roleRef": {"kind": "X", "name": "a"}}),
+            "roleRef.kind: Unsupported value: \"X\": supported values: \"Role\", \"ClusterRole\"",
+        ),
+        (
+            "batch",
+            "cronjobs",
+            json!({"spec": {"schedule": "x"}}),
+            "spec.schedule: Invalid value: \"x\": expected exactly 5 fields, found 1: [x]",
+        ),
+        (
+            "policy",
+            "poddisruptionbudgets",
+            json!({"spec": {"minAvailable": "x"}}),
+            "spec.minAvailable: Invalid value: \"x\": a valid percent string",
+        ),
     ] {
         let all = faults(group, plural, object);
         assert!(all.iter().any(|f| f.starts_with(want)), "{plural}: {all:?}");
@@ -104,10 +181,16 @@ fn changes_that_are_refused() {
     assert!(validate_update(pods, &old, &node, Some(Subresource::Binding)).is_empty());
     let mut renamed = old.clone();
     renamed["metadata"]["name"] = "b".into();
-    assert_eq!(validate_update(pods, &old, &renamed, None)[0].describe(), "metadata.name: Invalid value: \"b\": field is immutable");
+    assert_eq!(
+        validate_update(pods, &old, &renamed, None)[0].describe(),
+        "metadata.name: Invalid value: \"b\": field is immutable"
+    );
     let maps = resource("", "configmaps");
     let frozen = json!({"metadata": {"name": "a", "namespace": "d"}, "immutable": true, "data": {"a": "1"}});
     let mut thawed = frozen.clone();
     thawed["data"]["a"] = "2".into();
-    assert_eq!(validate_update(maps, &frozen, &thawed, None)[0].describe(), "data: Forbidden: field is immutable when `immutable` is set");
+    assert_eq!(
+        validate_update(maps, &frozen, &thawed, None)[0].describe(),
+        "data: Forbidden: field is immutable when `immutable` is set"
+    );
 }

@@ -8,7 +8,9 @@ use serde_json::Value;
 fn fixed(resource: &Resource) -> &'static [&'static str] {
     match (resource.group.as_str(), resource.plural.as_str()) {
         ("apps", "deployments" | "replicasets" | "daemonsets") => &["spec.selector"],
-        ("batch", "jobs") => &["spec.selector", "spec.completionMode", "spec.podFailurePolicy", "spec.backoffLimitPerIndex"],
+        ("batch", "jobs") => {
+            &["spec.selector", "spec.completionMode", "spec.podFailurePolicy", "spec.backoffLimitPerIndex"]
+        }
         ("", "secrets") => &["type"],
         ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => &["roleRef"],
         ("storage.k8s.io", "storageclasses") => &["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"],
@@ -18,7 +20,9 @@ fn fixed(resource: &Resource) -> &'static [&'static str] {
         ("networking.k8s.io", "ingressclasses") => &["spec.controller"],
         ("apps", "controllerrevisions") => &["data"],
         ("apiextensions.k8s.io", "customresourcedefinitions") => &["spec.group", "spec.scope", "spec.names.plural"],
-        ("", "persistentvolumeclaims") => &["spec.accessModes", "spec.selector", "spec.storageClassName", "spec.volumeMode"],
+        ("", "persistentvolumeclaims") => {
+            &["spec.accessModes", "spec.selector", "spec.storageClassName", "spec.volumeMode"]
+        }
         _ => &[],
     }
 }
@@ -83,7 +87,13 @@ fn service(old: &Value, new: &Value, faults: &mut Faults) {
 
 fn stateful_set(old: &Value, new: &Value, faults: &mut Faults) {
     const OPEN: [&str; 8] = [
-        "replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit", "persistentVolumeClaimRetentionPolicy", "minReadySeconds",
+        "replicas",
+        "ordinals",
+        "template",
+        "updateStrategy",
+        "revisionHistoryLimit",
+        "persistentVolumeClaimRetentionPolicy",
+        "minReadySeconds",
         "status",
     ];
     let closed = |object: &Value| {
@@ -99,12 +109,19 @@ fn stateful_set(old: &Value, new: &Value, faults: &mut Faults) {
 /// A pod's spec is fixed but for images, deadlines, tolerations that are added, and what subresources open.
 fn pod(old: &Value, new: &Value, sub: Option<Subresource>, faults: &mut Faults) {
     if sub == Some(Subresource::EphemeralContainers) {
-        let (before, after) = (list(old, &["spec", "ephemeralContainers"]), list(new, &["spec", "ephemeralContainers"]));
+        let (before, after) =
+            (list(old, &["spec", "ephemeralContainers"]), list(new, &["spec", "ephemeralContainers"]));
         for container in before {
             match after.iter().find(|c| c.get("name") == container.get("name")) {
-                None => faults.forbidden("spec.ephemeralContainers", &format!("existing ephemeral containers {} may not be removed\n", container["name"])),
+                None => faults.forbidden(
+                    "spec.ephemeralContainers",
+                    &format!("existing ephemeral containers {} may not be removed\n", container["name"]),
+                ),
                 Some(same) if same != container => {
-                    faults.forbidden("spec.ephemeralContainers", &format!("existing ephemeral containers {} may not be changed\n", container["name"]));
+                    faults.forbidden(
+                        "spec.ephemeralContainers",
+                        &format!("existing ephemeral containers {} may not be changed\n", container["name"]),
+                    );
                 }
                 Some(_) => {}
             }
@@ -114,9 +131,17 @@ fn pod(old: &Value, new: &Value, sub: Option<Subresource>, faults: &mut Faults) 
     let (before, after) = (at(old, &["spec", "activeDeadlineSeconds"]), at(new, &["spec", "activeDeadlineSeconds"]));
     if let Some(limit) = before.and_then(Value::as_i64) {
         match after.and_then(Value::as_i64) {
-            None => faults.invalid("spec.activeDeadlineSeconds", Value::Null, "must not update from a positive integer to nil value"),
+            None => faults.invalid(
+                "spec.activeDeadlineSeconds",
+                Value::Null,
+                "must not update from a positive integer to nil value",
+            ),
             Some(now) if now > limit => {
-                faults.invalid("spec.activeDeadlineSeconds", now, &format!("must be less than or equal to previous value ({limit})"));
+                faults.invalid(
+                    "spec.activeDeadlineSeconds",
+                    now,
+                    &format!("must be less than or equal to previous value ({limit})"),
+                );
             }
             Some(_) => {}
         }

@@ -52,7 +52,12 @@ fn source(volume: &Value, place: &str, faults: &mut Faults) {
         if text(host, &["path"]).is_some_and(|p| p.split('/').any(|part| part == "..")) {
             faults.invalid(join(&path, "path"), host["path"].clone(), "must not contain '..'");
         }
-        faults.one_of(host, "type", &path, &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"]);
+        faults.one_of(
+            host,
+            "type",
+            &path,
+            &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"],
+        );
     }
     if let Some(empty) = volume.get("emptyDir") {
         let path = join(place, "emptyDir");
@@ -118,7 +123,9 @@ fn downward_items(source: &Value, path: &str, faults: &mut Faults) {
         }
         mode(item, "mode", &place, faults);
         match (item.get("fieldRef"), item.get("resourceFieldRef")) {
-            (Some(_), Some(_)) => faults.invalid(place, "resource", "fieldRef and resourceFieldRef can not be specified simultaneously"),
+            (Some(_), Some(_)) => {
+                faults.invalid(place, "resource", "fieldRef and resourceFieldRef can not be specified simultaneously")
+            }
             (Some(field), None) => field_path(field, &join(&place, "fieldRef"), false, faults),
             (None, Some(resource)) => needs(resource, "containerName", &join(&place, "resourceFieldRef"), faults),
             (None, None) => faults.required(place, "one of fieldRef and resourceFieldRef is required"),
@@ -144,10 +151,18 @@ fn projection(part: &Value, place: &str, faults: &mut Faults) {
         let path = join(place, "serviceAccountToken");
         let seconds = token.get("expirationSeconds").and_then(Value::as_i64).unwrap_or(3600);
         if seconds < 600 {
-            faults.invalid(join(&path, "expirationSeconds"), seconds, "may not specify a duration less than 10 minutes");
+            faults.invalid(
+                join(&path, "expirationSeconds"),
+                seconds,
+                "may not specify a duration less than 10 minutes",
+            );
         }
         if seconds > 1 << 32 {
-            faults.invalid(join(&path, "expirationSeconds"), seconds, "may not specify a duration larger than 2^32 seconds");
+            faults.invalid(
+                join(&path, "expirationSeconds"),
+                seconds,
+                "may not specify a duration larger than 2^32 seconds",
+            );
         }
         match text(token, &["path"]) {
             None | Some("") => faults.required(join(&path, "path"), ""),

@@ -33,7 +33,10 @@ fn always_restarts(spec: &Value, path: &str, faults: &mut Faults) {
         faults.add(crate::status::Cause::unsupported(field, policy, &["Always"]));
     }
     if spec["template"]["spec"].get("activeDeadlineSeconds").is_some() {
-        faults.forbidden(join(path, "template.spec.activeDeadlineSeconds"), "activeDeadlineSeconds in ReplicaSet is not Supported");
+        faults.forbidden(
+            join(path, "template.spec.activeDeadlineSeconds"),
+            "activeDeadlineSeconds in ReplicaSet is not Supported",
+        );
     }
 }
 
@@ -61,7 +64,11 @@ fn rolling(strategy: &Value, path: &str, faults: &mut Faults) {
     faults.count_or_percent(rolling, "maxUnavailable", &path, true);
     faults.count_or_percent(rolling, "maxSurge", &path, false);
     if is_zero(rolling.get("maxUnavailable")) && is_zero(rolling.get("maxSurge")) {
-        faults.invalid(join(&path, "maxUnavailable"), rolling["maxUnavailable"].clone(), "may not be 0 when `maxSurge` is 0");
+        faults.invalid(
+            join(&path, "maxUnavailable"),
+            rolling["maxUnavailable"].clone(),
+            "may not be 0 when `maxSurge` is 0",
+        );
     }
 }
 
@@ -79,7 +86,11 @@ pub(super) fn deployment(object: &Value, faults: &mut Faults) {
     faults.not_negative(spec, "progressDeadlineSeconds", "spec");
     let number = |key: &str| spec.get(key).and_then(Value::as_i64).unwrap_or(0);
     if spec.get("progressDeadlineSeconds").is_some() && number("progressDeadlineSeconds") <= number("minReadySeconds") {
-        faults.invalid("spec.progressDeadlineSeconds", number("progressDeadlineSeconds"), "must be greater than minReadySeconds");
+        faults.invalid(
+            "spec.progressDeadlineSeconds",
+            number("progressDeadlineSeconds"),
+            "must be greater than minReadySeconds",
+        );
     }
 }
 
@@ -110,7 +121,12 @@ pub(super) fn stateful_set(object: &Value, faults: &mut Faults) {
     faults.needs_one_of(&spec["updateStrategy"], "type", "spec.updateStrategy", &["RollingUpdate", "OnDelete"]);
     faults.not_negative(&spec["updateStrategy"]["rollingUpdate"], "partition", "spec.updateStrategy.rollingUpdate");
     for key in ["whenDeleted", "whenScaled"] {
-        faults.one_of(&spec["persistentVolumeClaimRetentionPolicy"], key, "spec.persistentVolumeClaimRetentionPolicy", &["Retain", "Delete"]);
+        faults.one_of(
+            &spec["persistentVolumeClaimRetentionPolicy"],
+            key,
+            "spec.persistentVolumeClaimRetentionPolicy",
+            &["Retain", "Delete"],
+        );
     }
     faults.not_negative(&spec["ordinals"], "start", "spec.ordinals");
 }
@@ -125,7 +141,15 @@ pub(super) fn daemon_set(object: &Value, faults: &mut Faults) {
 }
 
 fn job_spec(spec: &Value, path: &str, faults: &mut Faults) {
-    for key in ["parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished", "backoffLimitPerIndex", "maxFailedIndexes"] {
+    for key in [
+        "parallelism",
+        "completions",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "ttlSecondsAfterFinished",
+        "backoffLimitPerIndex",
+        "maxFailedIndexes",
+    ] {
         faults.not_negative(spec, key, path);
     }
     faults.one_of(spec, "completionMode", path, &["Indexed", "NonIndexed"]);
@@ -134,7 +158,11 @@ fn job_spec(spec: &Value, path: &str, faults: &mut Faults) {
     }
     let policy = &spec["template"]["spec"]["restartPolicy"];
     if policy != "OnFailure" && policy != "Never" {
-        faults.add(crate::status::Cause::unsupported(join(path, "template.spec.restartPolicy"), policy, &["OnFailure", "Never"]));
+        faults.add(crate::status::Cause::unsupported(
+            join(path, "template.spec.restartPolicy"),
+            policy,
+            &["OnFailure", "Never"],
+        ));
     }
     template(&spec["template"], &join(path, "template"), faults);
 }
@@ -154,11 +182,19 @@ pub(super) fn cron_job(object: &Value, faults: &mut Faults) {
     match text(spec, &["schedule"]) {
         None | Some("") => faults.required("spec.schedule", ""),
         Some(schedule) if schedule.contains("TZ") => {
-            faults.invalid("spec.schedule", schedule, "cannot use TZ or CRON_TZ in schedule, use timeZone field instead");
+            faults.invalid(
+                "spec.schedule",
+                schedule,
+                "cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
+            );
         }
         Some(schedule) if !schedule.starts_with('@') && schedule.split_whitespace().count() != 5 => {
             let found = schedule.split_whitespace().count();
-            faults.invalid("spec.schedule", schedule, &format!("expected exactly 5 fields, found {found}: [{schedule}]"));
+            faults.invalid(
+                "spec.schedule",
+                schedule,
+                &format!("expected exactly 5 fields, found {found}: [{schedule}]"),
+            );
         }
         Some(_) => {}
     }
