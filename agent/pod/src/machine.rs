@@ -27,6 +27,7 @@ fn take_in(pod: &mut PodState, now: Timestamp, event: Event, commands: &mut Vec<
             pod.ips = ips;
             container::adopt(pod, containers, now);
         }
+        Event::Resumed { containers } => container::adopt(pod, containers, now),
         Event::DeletionRequested { grace_seconds } => {
             let grace = grace_seconds.clamp(0, i64::from(i32::MAX));
             let deadline = now.saturating_add(SignedDuration::from_secs(grace)).unwrap_or(Timestamp::MAX);
@@ -113,8 +114,9 @@ fn drive(pod: &mut PodState, now: Timestamp, commands: &mut Vec<Command>) {
     match &pod.stage {
         Stage::Assigned => {
             pod.started_at.get_or_insert(now);
-            if pod.deletion.is_some() {
-                finish(pod, commands);
+            if pod.deletion.is_some() || pod.is_terminal() {
+                pod.stage = Stage::StoppingSandbox;
+                commands.push(Command::StopSandbox);
             } else if pod.facts.unsupported.is_empty() {
                 pod.stage = Stage::SettingUpVolumes;
                 commands.push(Command::SetUpVolumes);

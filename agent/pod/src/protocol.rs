@@ -51,6 +51,11 @@ pub enum Event {
         /// Its containers, newest start of each.
         containers: Vec<Found>,
     },
+    /// The agent came back, the sandbox did not: what the pod's last status says of its containers.
+    Resumed {
+        /// Its containers; none of them is alive.
+        containers: Vec<Found>,
+    },
     /// The API server wants the pod gone within so many seconds.
     DeletionRequested {
         /// The grace period; a later, shorter one overrides.

@@ -183,8 +183,9 @@ impl PodState {
 
     /// Whether no container will ever run again of its own.
     pub fn is_terminal(&self) -> bool {
+        let has_apps = self.facts.containers.iter().any(|facts| facts.role == Role::App);
         self.init_failed()
-            || self.with_roles().all(|(container, role)| match role {
+            || has_apps && self.with_roles().all(|(container, role)| match role {
                 Role::App => container.stage == ContainerStage::Ended,
                 Role::Init | Role::Sidecar => true,
             })

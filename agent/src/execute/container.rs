@@ -1,0 +1,361 @@
+//! One start of a container: image, snapshot, specification, monitor.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use agent_image::store::Image;
+use agent_pod::protocol::{Event, Failure};
+use agent_runtime::monitor::protocol::RequestBody;
+use agent_runtime::seccomp::default_profile;
+use k8s_openapi::api::core::v1::{ConfigMap, Container, Secret, VolumeMount};
+use kube::api::Api;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use super::sandbox::{blocking, id};
+use super::{Executor, chain, failure, subpath, volume};
+use crate::environment::{self, Sources};
+use crate::oci::{self, Bind, Device, Parts};
+use crate::user::{self, Wish};
+
+const SIGTERM: i32 = 15;
+const SIGKILL: i32 = 9;
+const CREATE_ERROR: &str = "CreateContainerError";
+const CONFIG_ERROR: &str = "CreateContainerConfigError";
+
+/// How a container is told to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// Its stop signal, to its first process.
+    Stop,
+    /// SIGKILL, to every process.
+    Kill,
+}
+
+impl Executor {
+    /// Init containers first, as the machine counts.
+    pub(crate) fn container(&self, index: usize) -> Option<&Container> {
+        let spec = self.pod.spec.as_ref()?;
+        spec.init_containers.iter().flatten().chain(&spec.containers).nth(index)
+    }
+
+    fn bundle(&self, id: &str) -> PathBuf {
+        self.run_dir().join("c").join(id)
+    }
+}
+
+fn missing(index: usize) -> Failure {
+    Failure { reason: CREATE_ERROR.into(), message: format!("the pod has no container {index}") }
+}
+
+/// Looks for the container's image on this node.
+pub(crate) async fn ensure_image(executor: &Executor, index: usize) -> Event {
+    let Some(container) = executor.container(index) else {
+        return Event::ImageFailed { container: index, failure: missing(index) };
+    };
+    let reference = container.image.clone().unwrap_or_default();
+    let (images, wanted) = (executor.host.images.clone(), reference.clone());
+    let found = blocking(move || images.find(&wanted).map_err(|error| failure("InvalidImageName", &error))).await;
+    let failed = |reason: &str, message: String| Event::ImageFailed {
+        container: index,
+        failure: Failure { reason: reason.into(), message },
+    };
+    match (found, container.image_pull_policy.as_deref()) {
+        (Ok(Some(image)), _) => {
+            Event::ImageReady { container: index, image_id: image.config.to_string(), pulled: false }
+        }
+        (Ok(None), Some("Never")) => failed(
+            "ErrImageNeverPull",
+            format!("Container image {reference:?} is not present with pull policy of Never"),
+        ),
+        (Ok(None), _) => failed(
+            "ErrImagePull",
+            format!("Failed to pull image {reference:?}: it is not on this node and no registry is configured; bring it in with `gantry image import`"),
+        ),
+        (Err(failure), _) => Event::ImageFailed { container: index, failure },
+    }
+}
+
+/// Creates and starts the container.
+pub(crate) async fn start(executor: &Executor, index: usize, attempt: u32) -> Result<(), Failure> {
+    let container = executor.container(index).ok_or_else(|| missing(index))?.clone();
+    let sources = fetch_sources(executor, &container).await?;
+    let id = id(&container.name, attempt);
+    let bundle = executor.bundle(&id);
+    let log = executor.log_dir().join(&container.name).join(format!("{attempt}.log"));
+    let request = RequestBody::Create {
+        container: id.clone(),
+        bundle: bundle.clone(),
+        log: Some(log.clone()),
+        stdin: container.stdin == Some(true),
+        stdin_once: container.stdin_once == Some(true),
+        tty: container.tty == Some(true),
+    };
+    let this = executor.clone();
+    let key = format!("{}_{id}", executor.uid);
+    blocking(move || {
+        if let Some(parent) = log.parent() {
+            fs::create_dir_all(parent).map_err(|error| failure(CREATE_ERROR, &error))?;
+        }
+        write_bundle(&this, &container, &sources, &bundle, &key)
+    })
+    .await?;
+    let monitor = executor.monitor().ok_or_else(|| failure(CREATE_ERROR, &crate::monitor::MonitorError::Gone))?;
+    monitor.request(request).await.map_err(|error| failure(CREATE_ERROR, &error))?;
+    let started = monitor.request(RequestBody::Start { container: id }).await;
+    started.map(drop).map_err(|error| failure("RunContainerError", &error))
+}
+
+/// Gets the ConfigMaps and Secrets that the environment refers to.
+async fn fetch_sources(executor: &Executor, container: &Container) -> Result<Sources, Failure> {
+    let (config_maps, secrets) = environment::references(container);
+    let mut sources = Sources::default();
+    let (client, namespace) = (&executor.host.client, executor.namespace());
+    let fail = |error: kube::Error| failure(CONFIG_ERROR, &error);
+    for name in config_maps {
+        let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+        sources.config_maps.extend(api.get_opt(&name).await.map_err(fail)?.map(|map| (name, map)));
+    }
+    for name in secrets {
+        let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+        sources.secrets.extend(api.get_opt(&name).await.map_err(fail)?.map(|secret| (name, secret)));
+    }
+    Ok(sources)
+}
+
+/// The root file system, mounted, and `config.json` beside it.
+fn write_bundle(executor: &Executor, container: &Container, sources: &Sources, bundle: &Path, key: &str) -> Result<(), Failure> {
+    let fail = |error: &dyn std::error::Error| failure(CREATE_ERROR, error);
+    let image = executor.host.images.find(container.image.as_deref().unwrap_or_default()).map_err(|e| fail(&e))?;
+    let image = image.ok_or_else(|| Failure { reason: CREATE_ERROR.into(), message: "the image is gone".into() })?;
+    let root = mount_root(executor, &image, bundle, key)?;
+    let config = executor.host.images.config(&image).map_err(|error| fail(&error))?;
+    let config = config.config().clone().unwrap_or_default();
+    let spec = executor.pod.spec.clone().unwrap_or_default();
+
+    let identity = user::identity(&root, config.user().as_deref().unwrap_or_default(), wish(&spec, container))?;
+    let place = executor.host.place(&executor.pod_ips);
+    let variables = environment::variables(&executor.pod, container, sources, &place)?;
+    let image_env = config.env().clone().unwrap_or_default();
+    let env = merge_environment(&image_env, &variables, &executor.pod);
+    let known: BTreeMap<String, String> = variables.into_iter().collect();
+    let args = arguments(container, &config, &known)?;
+    let cwd = container.working_dir.clone().filter(|dir| !dir.is_empty()).or_else(|| config.working_dir().clone());
+    let binds = binds(executor, container, bundle)?;
+    let parts = Parts {
+        spec: &spec,
+        container,
+        qos: api::pod::recorded_qos_class(&executor.pod),
+        identity: &identity,
+        args,
+        env,
+        cwd: cwd.filter(|dir| !dir.is_empty()).unwrap_or_else(|| "/".into()),
+        root,
+        binds,
+        cgroup: format!("{}/{}", executor.cgroup(), key.rsplit('_').next().unwrap_or(key)),
+        can_lower_oom_score: executor.host.can_lower_oom_score,
+        memory_capacity: executor.host.memory_capacity,
+        seccomp: Some(default_profile()),
+        devices: if oci::is_privileged(container) { host_devices() } else { vec![] },
+    };
+    let bytes = serde_json::to_vec(&oci::specification(&parts)).map_err(|error| fail(&error))?;
+    fs::write(bundle.join("config.json"), bytes).map_err(|error| fail(&error))
+}
+
+fn wish(spec: &k8s_openapi::api::core::v1::PodSpec, container: &Container) -> Wish {
+    let (pod, own) = (spec.security_context.as_ref(), container.security_context.as_ref());
+    let number = |own: Option<i64>, pod: Option<i64>| own.or(pod).and_then(|id| u32::try_from(id).ok());
+    Wish {
+        uid: number(own.and_then(|c| c.run_as_user), pod.and_then(|c| c.run_as_user)),
+        gid: number(own.and_then(|c| c.run_as_group), pod.and_then(|c| c.run_as_group)),
+        must_not_be_root: own.and_then(|c| c.run_as_non_root).or(pod.and_then(|c| c.run_as_non_root)) == Some(true),
+    }
+}
+
+fn mount_root(executor: &Executor, image: &Image, bundle: &Path, key: &str) -> Result<PathBuf, Failure> {
+    let fail = |error: &dyn std::error::Error| failure(CREATE_ERROR, error);
+    let snapshot = executor.host.images.snapshot(key, image).map_err(|error| fail(&error))?;
+    let root = bundle.join("rootfs");
+    fs::create_dir_all(&root).map_err(|error| fail(&error))?;
+    let options = snapshot.options();
+    mount(Some("overlay"), &root, Some("overlay"), MsFlags::empty(), Some(options.as_os_str()))
+        .map_err(|error| Failure { reason: CREATE_ERROR.into(), message: format!("mount overlay on {}: {error}", root.display()) })?;
+    Ok(root)
+}
+
+/// Image variables, then Kubernetes' own, then the pod's.
+fn merge_environment(image: &[String], variables: &[(String, String)], pod: &k8s_openapi::api::core::v1::Pod) -> Vec<String> {
+    let mut all: Vec<(String, String)> = Vec::new();
+    let mut set = |name: &str, value: &str| match all.iter_mut().find(|(own, _)| own == name) {
+        Some(entry) => entry.1 = value.to_owned(),
+        None => all.push((name.to_owned(), value.to_owned())),
+    };
+    set("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    if let Some(name) = &pod.metadata.name {
+        set("HOSTNAME", name);
+    }
+    for pair in image {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        set(name, value);
+    }
+    for (name, value) in variables {
+        set(name, value);
+    }
+    all.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+/// `command` replaces the image's entry point and with it its arguments; `args` replaces the arguments.
+fn arguments(
+    container: &Container,
+    image: &oci_spec::image::Config,
+    known: &BTreeMap<String, String>,
+) -> Result<Vec<String>, Failure> {
+    let expand = |list: &Vec<String>| list.iter().map(|text| environment::expand(text, known)).collect::<Vec<_>>();
+    let command = container.command.as_ref().filter(|list| !list.is_empty());
+    let own = container.args.as_ref().filter(|list| !list.is_empty());
+    let entry = image.entrypoint().clone().unwrap_or_default();
+    let all: Vec<String> = match (command, own) {
+        (Some(command), own) => expand(command).into_iter().chain(own.map(expand).unwrap_or_default()).collect(),
+        (None, Some(own)) => entry.into_iter().chain(expand(own)).collect(),
+        (None, None) => entry.into_iter().chain(image.cmd().clone().unwrap_or_default()).collect(),
+    };
+    match all.is_empty() {
+        true => Err(Failure { reason: CREATE_ERROR.into(), message: "no command specified: neither the container nor its image names one".into() }),
+        false => Ok(all),
+    }
+}
+
+/// The pod's shared files and the container's volumes.
+fn binds(executor: &Executor, container: &Container, bundle: &Path) -> Result<Vec<Bind>, Failure> {
+    let run_dir = executor.run_dir();
+    let shared = |file: &str, destination: &str, read_only| Bind {
+        source: run_dir.join(file),
+        destination: destination.to_owned(),
+        read_only,
+        propagation: "rprivate",
+    };
+    let mut binds = vec![
+        shared("shm", "/dev/shm", false),
+        shared("hosts", "/etc/hosts", false),
+        shared("hostname", "/etc/hostname", false),
+        shared("resolv.conf", "/etc/resolv.conf", false),
+    ];
+    let termination = bundle.join("termination-log");
+    fs::write(&termination, "").map_err(|error| failure(CREATE_ERROR, &error))?;
+    let destination = container.termination_message_path.clone().unwrap_or_else(|| "/dev/termination-log".into());
+    binds.push(Bind { source: termination, destination, read_only: false, propagation: "rprivate" });
+    for (index, mounted) in container.volume_mounts.iter().flatten().enumerate() {
+        let bind = volume_bind(executor, mounted, &bundle.join(format!("subpath-{index}")))?;
+        // A volume on one of the shared files wins over it.
+        binds.retain(|other| other.destination != bind.destination);
+        binds.push(bind);
+    }
+    Ok(binds)
+}
+
+fn volume_bind(executor: &Executor, mounted: &VolumeMount, subpath_target: &Path) -> Result<Bind, Failure> {
+    let source = volume::source(executor, &mounted.name)
+        .ok_or_else(|| Failure { reason: CONFIG_ERROR.into(), message: format!("the pod has no volume {:?}", mounted.name) })?;
+    let source = match mounted.sub_path.as_deref().filter(|path| !path.is_empty()) {
+        None => source,
+        Some(path) => subpath::bind(&source, path, subpath_target).map_err(|error| Failure {
+            reason: CONFIG_ERROR.into(),
+            message: format!("subPath {path:?} of volume {:?}: {error}", mounted.name),
+        })?,
+    };
+    Ok(Bind {
+        source,
+        destination: mounted.mount_path.clone(),
+        read_only: mounted.read_only == Some(true),
+        propagation: match mounted.mount_propagation.as_deref() {
+            Some("HostToContainer") => "rslave",
+            Some("Bidirectional") => "rshared",
+            _ => "rprivate",
+        },
+    })
+}
+
+/// The machine's own device nodes, for privileged containers.
+fn host_devices() -> Vec<Device> {
+    use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+    let skipped = ["pts", "shm", "mqueue", "fd", "stdin", "stdout", "stderr", "ptmx", "console", "core"];
+    let entries = fs::read_dir("/dev").into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_name().to_str().is_some_and(|name| !skipped.contains(&name)))
+        .filter_map(|entry| {
+            let metadata = entry.path().symlink_metadata().ok()?;
+            let kind = match metadata.file_type() {
+                kind if kind.is_char_device() => "c",
+                kind if kind.is_block_device() => "b",
+                _ => return None,
+            };
+            let number = metadata.rdev();
+            Some(Device {
+                path: entry.path().to_str()?.to_owned(),
+                kind,
+                major: u64::from(rustix::fs::major(number)),
+                minor: u64::from(rustix::fs::minor(number)),
+                mode: metadata.mode() & 0o7777,
+            })
+        })
+        .collect()
+}
+
+/// Tells a container to end.
+pub(crate) async fn signal(executor: &Executor, index: usize, attempt: u32, how: Signal) {
+    let (Some(container), Some(monitor)) = (executor.container(index), executor.monitor()) else { return };
+    let signal = match how {
+        Signal::Stop => stop_signal(executor, container).unwrap_or(SIGTERM),
+        Signal::Kill => SIGKILL,
+    };
+    let request = RequestBody::Signal { container: id(&container.name, attempt), signal, all: how == Signal::Kill };
+    if let Err(error) = monitor.request(request).await {
+        // It ended a moment before: its exit is on its way.
+        tracing::debug!(error = chain(&error), uid = executor.uid, "signalling a container");
+    }
+}
+
+/// The image's STOPSIGNAL.
+fn stop_signal(executor: &Executor, container: &Container) -> Option<i32> {
+    let image = executor.host.images.find(container.image.as_deref()?).ok()??;
+    let config = executor.host.images.config(&image).ok()?;
+    let text = config.config().as_ref()?.stop_signal().clone()?;
+    let name = if text.starts_with("SIG") { text.clone() } else { format!("SIG{text}") };
+    text.parse().ok().or_else(|| name.parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32))
+}
+
+/// Removes what is left of a start that ended.
+pub(crate) async fn remove(executor: &Executor, index: usize, attempt: u32) {
+    let Some(container) = executor.container(index) else { return };
+    let id = id(&container.name, attempt);
+    if let Some(monitor) = executor.monitor()
+        && let Err(error) = monitor.request(RequestBody::Delete { container: id.clone() }).await
+    {
+        tracing::debug!(error = chain(&error), uid = executor.uid, id, "deleting a container");
+    }
+    let (bundle, images, key) = (executor.bundle(&id), executor.host.images.clone(), format!("{}_{id}", executor.uid));
+    let removed = tokio::task::spawn_blocking(move || {
+        unmount_root(&bundle);
+        images.release(&key)?;
+        match fs::remove_dir_all(&bundle) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(agent_image::store::ImageError::Io { step: "remove", path: bundle, source })
+            }
+            _ => Ok(()),
+        }
+    });
+    if let Ok(Err(error)) = removed.await {
+        tracing::warn!(error = chain(&error), uid = executor.uid, id, "removing a container's files");
+    }
+}
+
+/// Unmounts a bundle's root and its subPath mounts. What is not mounted is left alone.
+pub(crate) fn unmount_root(bundle: &Path) {
+    let mounts = fs::read_dir(bundle).into_iter().flatten().flatten().filter(|entry| {
+        let name = entry.file_name();
+        name.to_str().is_some_and(|name| name == "rootfs" || name.starts_with("subpath-"))
+    });
+    for entry in mounts {
+        while umount2(&entry.path(), MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).is_ok() {}
+    }
+}

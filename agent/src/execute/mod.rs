@@ -1,0 +1,166 @@
+//! Step 10: carries out the commands of the pod machine. No decisions here: each command ends in an event.
+
+pub(crate) mod container;
+pub(crate) mod sandbox;
+pub(crate) mod subpath;
+pub(crate) mod volume;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use agent_image::store::ImageStore;
+use agent_network::Network;
+use agent_pod::protocol::{Command, Event, Failure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, DeleteParams, Preconditions};
+
+use crate::config::Config;
+use crate::environment::Place;
+use crate::event;
+use crate::monitor::Monitor;
+
+/// What every pod of this node shares.
+pub(crate) struct Host {
+    pub(crate) config: Config,
+    pub(crate) client: kube::Client,
+    pub(crate) images: ImageStore,
+    pub(crate) network: Network,
+    pub(crate) memory_capacity: i64,
+    pub(crate) can_lower_oom_score: bool,
+}
+
+impl Host {
+    pub(crate) fn place(&self, pod_ips: &[String]) -> Place {
+        Place {
+            node_name: self.config.node_name.clone(),
+            host_ip: self.config.node_ip.to_string(),
+            pod_ips: pod_ips.to_vec(),
+        }
+    }
+}
+
+/// The hands of one pod's worker. Cheap to clone: commands run beside each other.
+#[derive(Clone)]
+pub(crate) struct Executor {
+    pub(crate) host: Arc<Host>,
+    pub(crate) uid: String,
+    pub(crate) pod: Arc<Pod>,
+    pub(crate) pod_ips: Vec<String>,
+    /// The open conversation with the pod's monitor, while there is one.
+    pub(crate) monitor: Arc<Mutex<Option<Monitor>>>,
+    pub(crate) inputs: tokio::sync::mpsc::UnboundedSender<crate::worker::Input>,
+}
+
+/// Formats an error with its causes: what people and conditions are told.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.ends_with(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+/// A failure of an error with its causes.
+pub(crate) fn failure(reason: &str, error: &dyn std::error::Error) -> Failure {
+    Failure { reason: reason.into(), message: chain(error) }
+}
+
+impl Executor {
+    pub(crate) fn namespace(&self) -> &str {
+        self.pod.metadata.namespace.as_deref().unwrap_or("default")
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.pod.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    pub(crate) fn monitor(&self) -> Option<Monitor> {
+        self.monitor.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_monitor(&self, monitor: Option<Monitor>) {
+        *self.monitor.lock().unwrap_or_else(PoisonError::into_inner) = monitor;
+    }
+
+    /// Runs one command. `WakeAt` is the worker's own business.
+    pub(crate) async fn run(self, command: Command) -> Option<Event> {
+        tracing::debug!(hop = "agent", kind = "Pod", object = format!("{}/{}", self.namespace(), self.name()), uid = self.uid, ?command);
+        match command {
+            Command::SetUpVolumes => Some(match volume::set_up(&self).await {
+                Ok(()) => Event::VolumesReady,
+                Err(failure) => Event::VolumesFailed(failure),
+            }),
+            Command::StartSandbox => Some(match sandbox::start(&self).await {
+                Ok(ips) => Event::SandboxReady { ips },
+                Err(failure) => Event::SandboxFailed(failure),
+            }),
+            Command::EnsureImage { container } => Some(container::ensure_image(&self, container).await),
+            Command::StartContainer { container, attempt } => Some(match container::start(&self, container, attempt).await {
+                Ok(()) => Event::ContainerStarted { container },
+                Err(failure) => Event::ContainerFailed { container, failure },
+            }),
+            Command::StopContainer { container, attempt } => {
+                container::signal(&self, container, attempt, container::Signal::Stop).await;
+                None
+            }
+            Command::KillContainer { container, attempt } => {
+                container::signal(&self, container, attempt, container::Signal::Kill).await;
+                None
+            }
+            Command::RemoveContainer { container, attempt } => {
+                container::remove(&self, container, attempt).await;
+                None
+            }
+            Command::StopSandbox => {
+                sandbox::stop(&self).await;
+                Some(Event::SandboxStopped)
+            }
+            Command::TearDownVolumes => {
+                volume::tear_down(&self).await;
+                Some(Event::VolumesTornDown)
+            }
+            Command::Emit(notice) => {
+                event::emit(&self.host.client, &self.host.config.node_name, &self.pod, &notice).await;
+                None
+            }
+            Command::Release => {
+                self.release().await;
+                None
+            }
+            Command::WakeAt(_) => None,
+        }
+    }
+
+    /// Deletes the pod's object and the last files. Tried until the server has said that it is gone.
+    async fn release(&self) {
+        let api: Api<Pod> = Api::namespaced(self.host.client.clone(), self.namespace());
+        let preconditions = Preconditions { uid: Some(self.uid.clone()), resource_version: None };
+        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default().grace_period(0) };
+        let mut wait = std::time::Duration::from_millis(100);
+        loop {
+            match api.delete(self.name(), &params).await {
+                Ok(_) => break,
+                // Gone already, or another pod has the name now.
+                Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => break,
+                Err(error) => tracing::warn!(%error, uid = self.uid, "releasing the pod's object"),
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(std::time::Duration::from_secs(10));
+        }
+        let logs = self.log_dir();
+        if let Err(error) = tokio::fs::remove_dir_all(&logs).await
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, dir = %logs.display(), "removing the pod's logs");
+        }
+    }
+
+    /// The pod's directory of logs: `NAMESPACE_NAME_UID`.
+    pub(crate) fn log_dir(&self) -> std::path::PathBuf {
+        self.host.config.instance.log_dir().join(format!("{}_{}_{}", self.namespace(), self.name(), self.uid))
+    }
+}

@@ -1,0 +1,350 @@
+//! The pod's sandbox: cgroup, monitor with namespaces, network, shared memory and the files of /etc.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use agent_pod::protocol::{self, Event, Exit, Failure};
+use agent_runtime::cgroup;
+use agent_runtime::monitor::protocol::{MonitorConfig, RequestBody, VERSION};
+use api::pod::{QosClass, recorded_qos_class};
+use api::quantity::Quantity;
+use k8s_openapi::api::core::v1::Pod;
+use serde::{Deserialize, Serialize};
+
+use super::{Executor, failure};
+use crate::monitor::Monitor;
+use crate::oci;
+use crate::worker::Input;
+
+/// What is needed to find a sandbox again after an agent restart.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) version: u32,
+    pub(crate) uid: String,
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) ips: Vec<String>,
+    pub(crate) host_network: bool,
+}
+
+const RECORD_VERSION: u32 = 1;
+const REASON: &str = "FailedCreatePodSandBox";
+
+pub(crate) fn record_path(run_dir: &Path) -> PathBuf {
+    run_dir.join("pod.json")
+}
+
+pub(crate) fn socket_path(run_dir: &Path) -> PathBuf {
+    run_dir.join("monitor.sock")
+}
+
+/// The record in a pod's run directory, if it is one of ours and whole.
+pub(crate) fn read_record(run_dir: &Path) -> Option<Record> {
+    let record: Record = serde_json::from_slice(&fs::read(record_path(run_dir)).ok()?).ok()?;
+    (record.version == RECORD_VERSION).then_some(record)
+}
+
+impl Executor {
+    pub(crate) fn run_dir(&self) -> PathBuf {
+        self.host.config.instance.pod_run_dir(&self.uid)
+    }
+
+    /// The pod's cgroup, by QoS class as Kubernetes lays it out.
+    pub(crate) fn cgroup(&self) -> String {
+        let root = self.host.config.instance.cgroup_root();
+        let class = match recorded_qos_class(&self.pod) {
+            QosClass::Guaranteed => "",
+            QosClass::Burstable => "/burstable",
+            QosClass::BestEffort => "/besteffort",
+        };
+        format!("/{root}/kubepods{class}/pod{}", self.uid)
+    }
+
+    fn host_network(&self) -> bool {
+        self.pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true)
+    }
+}
+
+/// Makes everything anew. Answers the pod's addresses.
+pub(crate) async fn start(executor: &Executor) -> Result<Vec<String>, Failure> {
+    let this = executor.clone();
+    // What an earlier try left is removed first.
+    stop(executor).await;
+    let pid = blocking(move || prepare(&this)).await?;
+    let host_network = executor.host_network();
+    let ips = match host_network {
+        true => vec![executor.host.config.node_ip.to_string()],
+        false => {
+            let namespace = PathBuf::from(format!("/proc/{pid}/ns/net"));
+            let addresses = executor.host.network.setup(&executor.uid, &namespace).await;
+            let addresses = addresses.map_err(|error| failure(REASON, &error))?;
+            addresses.iter().map(ToString::to_string).collect()
+        }
+    };
+    let (this, own_ips) = (executor.clone(), ips.clone());
+    blocking(move || write_files(&this, &own_ips)).await?;
+    connect(executor).await.map_err(|error| failure(REASON, &error))?;
+    Ok(ips)
+}
+
+/// Opens the conversation with a living monitor; its exits become events of the worker.
+pub(crate) async fn connect(executor: &Executor) -> Result<Monitor, crate::monitor::MonitorError> {
+    let (monitor, mut exits) = Monitor::connect(&socket_path(&executor.run_dir())).await?;
+    executor.set_monitor(Some(monitor.clone()));
+    let (inputs, pod) = (executor.inputs.clone(), std::sync::Arc::clone(&executor.pod));
+    let own = std::sync::Arc::clone(&executor.monitor);
+    tokio::spawn(async move {
+        while let Some(event) = exits.recv().await {
+            let agent_runtime::monitor::protocol::Event::Exited { container, exit } = event;
+            if let Some((container, attempt)) = parse_id(&pod, &container) {
+                let event = Event::ContainerExited { container, attempt, exit: from_monitor(&exit) };
+                drop(inputs.send(Input::Machine(event)));
+            }
+        }
+        own.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        drop(inputs.send(Input::Machine(Event::SandboxDied)));
+    });
+    Ok(monitor)
+}
+
+/// The monitor's exit in the machine's words.
+pub(crate) fn from_monitor(exit: &agent_runtime::monitor::protocol::Exit) -> Exit {
+    let now = k8s_openapi::jiff::Timestamp::now();
+    Exit {
+        code: exit.code,
+        signal: exit.signal,
+        oom_killed: exit.oom_killed,
+        finished_at: exit.finished_at.parse().unwrap_or(now),
+    }
+}
+
+/// The name a container start has with its monitor. Container names hold no dots.
+pub(crate) fn id(name: &str, attempt: u32) -> String {
+    format!("{name}.{attempt}")
+}
+
+/// Index and attempt of a monitor's container name.
+pub(crate) fn parse_id(pod: &Pod, id: &str) -> Option<(usize, u32)> {
+    let (name, attempt) = id.rsplit_once('.')?;
+    let spec = pod.spec.as_ref()?;
+    let mut names = spec.init_containers.iter().flatten().chain(&spec.containers);
+    Some((names.position(|container| container.name == name)?, attempt.parse().ok()?))
+}
+
+/// Containers of a living monitor, newest start of each, in the machine's words.
+pub(crate) fn found(states: &[agent_runtime::monitor::protocol::ContainerState], pod: &Pod) -> Vec<protocol::Found> {
+    let mut found: Vec<protocol::Found> = Vec::new();
+    for state in states {
+        let Some((index, attempt)) = parse_id(pod, &state.id) else { continue };
+        let Some(spec) = &pod.spec else { continue };
+        let Some(container) = spec.init_containers.iter().flatten().chain(&spec.containers).nth(index) else { continue };
+        let one = protocol::Found {
+            name: container.name.clone(),
+            attempt,
+            image_id: reported_image(pod, &container.name),
+            started_at: state.started_at.as_deref().and_then(|at| at.parse().ok()),
+            exit: state.exit.as_ref().map(from_monitor),
+        };
+        match found.iter_mut().find(|other| other.name == one.name) {
+            Some(other) if other.attempt < one.attempt => *other = one,
+            Some(_) => {}
+            None => found.push(one),
+        }
+    }
+    found
+}
+
+/// The image that the pod's status names for a container.
+pub(crate) fn reported_image(pod: &Pod, name: &str) -> String {
+    let status = pod.status.as_ref();
+    let statuses = status.and_then(|status| status.container_statuses.as_ref()).into_iter().flatten();
+    let init = status.and_then(|status| status.init_container_statuses.as_ref()).into_iter().flatten();
+    statuses.chain(init).find(|own| own.name == name).map(|own| own.image_id.clone()).unwrap_or_default()
+}
+
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(Failure { reason: REASON.into(), message: error.to_string() }))
+}
+
+/// Cgroup and monitor. Answers the monitor's pid.
+fn prepare(executor: &Executor) -> Result<i32, Failure> {
+    let fail = |error: &dyn std::error::Error| failure(REASON, error);
+    let run_dir = executor.run_dir();
+    fs::create_dir_all(&run_dir).map_err(|error| fail(&error))?;
+    let cgroup_path = executor.cgroup();
+    let group = cgroup::open(&cgroup_path).map_err(|error| fail(&error))?;
+    group.create().map_err(|error| fail(&error))?;
+    group.apply(&pod_resources(&executor.pod)).map_err(|error| fail(&error))?;
+    let spec = executor.pod.spec.clone().unwrap_or_default();
+    let host_network = executor.host_network();
+    let sysctls = spec.security_context.as_ref().and_then(|context| context.sysctls.clone()).unwrap_or_default();
+    let config = MonitorConfig {
+        version: VERSION,
+        pod_uid: executor.uid.clone(),
+        socket: socket_path(&run_dir),
+        state_dir: run_dir.clone(),
+        cgroup: Some(format!("{cgroup_path}/monitor")),
+        hostname: (!host_network).then(|| hostname(&executor.pod)),
+        new_net: !host_network,
+        new_ipc: spec.host_ipc != Some(true),
+        new_uts: !host_network,
+        share_pid: spec.share_process_namespace == Some(true),
+        sysctls: sysctls.into_iter().map(|sysctl| (sysctl.name, sysctl.value)).collect(),
+    };
+    let spawned = agent_runtime::monitor::spawn(&executor.host.config.program, &config).map_err(|error| fail(&error))?;
+    crate::worker::reap(spawned.pid, spawned.pidfd);
+    Ok(spawned.pid)
+}
+
+fn hostname(pod: &Pod) -> String {
+    let spec = pod.spec.as_ref();
+    let wished = spec.and_then(|spec| spec.hostname.clone()).or_else(|| pod.metadata.name.clone()).unwrap_or_default();
+    // The kernel takes 64 bytes; a host name is a label of at most 63.
+    wished.chars().take(63).collect::<String>().trim_end_matches(['-', '.']).to_owned()
+}
+
+/// Limits of the pod as a whole: shares of all requests; quota and memory only when every container has a limit.
+fn pod_resources(pod: &Pod) -> oci_spec::runtime::LinuxResources {
+    let spec = pod.spec.clone().unwrap_or_default();
+    let (requests, limits) = (api::pod::requests(&spec), api::pod::limits(&spec));
+    let every = |name: &str| {
+        spec.containers.iter().all(|container| {
+            let limits = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+            limits.is_some_and(|limits| limits.contains_key(name))
+        })
+    };
+    let mut value = serde_json::json!({
+        "cpu": {"shares": oci::cpu_shares(requests.get("cpu").copied().map_or(0, Quantity::milli))},
+        "memory": {},
+    });
+    if let Some(cpu) = limits.get("cpu").filter(|_| every("cpu")) {
+        value["cpu"]["quota"] = oci::cpu_quota(cpu.milli()).into();
+        value["cpu"]["period"] = 100_000.into();
+    }
+    if let Some(memory) = limits.get("memory").filter(|_| every("memory")) {
+        value["memory"]["limit"] = memory.value().into();
+    }
+    serde_json::from_value(value).unwrap_or_default()
+}
+
+/// Shared memory, /etc files, and the record that lets the sandbox be found again.
+fn write_files(executor: &Executor, ips: &[String]) -> Result<(), Failure> {
+    let fail = |error: &dyn std::error::Error| failure(REASON, error);
+    let run_dir = executor.run_dir();
+    agent_volume::directory::tmpfs(&run_dir.join("shm"), Some(oci::shm_bytes()), 0o1777).map_err(|error| fail(&error))?;
+    let name = hostname(&executor.pod);
+    let spec = executor.pod.spec.clone().unwrap_or_default();
+    let mut files = vec![("hostname", format!("{name}\n")), ("resolv.conf", resolv_conf(&spec))];
+    let hosts = match executor.host_network() {
+        true => fs::read_to_string("/etc/hosts").unwrap_or_default(),
+        false => hosts(&name, ips),
+    };
+    files.push(("hosts", hosts + &aliases(&spec)));
+    for (file, content) in files {
+        fs::write(run_dir.join(file), content).map_err(|error| fail(&error))?;
+    }
+    let record = Record {
+        version: RECORD_VERSION,
+        uid: executor.uid.clone(),
+        namespace: executor.namespace().into(),
+        name: executor.name().into(),
+        ips: ips.to_vec(),
+        host_network: executor.host_network(),
+    };
+    let temporary = run_dir.join("pod.json.tmp");
+    let bytes = serde_json::to_vec(&record).map_err(|error| fail(&error))?;
+    // /run does not survive a reboot, and the record means nothing after one: no sync.
+    fs::write(&temporary, bytes).map_err(|error| fail(&error))?;
+    fs::rename(&temporary, record_path(&run_dir)).map_err(|error| fail(&error))
+}
+
+fn hosts(name: &str, ips: &[String]) -> String {
+    let mut text = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    for ip in ips {
+        text.push_str(&format!("{ip}\t{name}\n"));
+    }
+    text
+}
+
+fn aliases(spec: &k8s_openapi::api::core::v1::PodSpec) -> String {
+    let aliases = spec.host_aliases.iter().flatten();
+    aliases.map(|alias| format!("{}\t{}\n", alias.ip, alias.hostnames.clone().unwrap_or_default().join("\t"))).collect()
+}
+
+/// The host's resolver configuration, or what `dnsConfig` says where the policy is None.
+fn resolv_conf(spec: &k8s_openapi::api::core::v1::PodSpec) -> String {
+    let mut text = match spec.dns_policy.as_deref() {
+        Some("None") => String::new(),
+        _ => fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
+    };
+    if let Some(config) = &spec.dns_config {
+        for server in config.nameservers.iter().flatten() {
+            text.push_str(&format!("nameserver {server}\n"));
+        }
+        if let Some(searches) = config.searches.as_ref().filter(|searches| !searches.is_empty()) {
+            text.push_str(&format!("search {}\n", searches.join(" ")));
+        }
+        for option in config.options.iter().flatten() {
+            let name = option.name.clone().unwrap_or_default();
+            let value = option.value.as_ref().map(|value| format!(":{value}")).unwrap_or_default();
+            text.push_str(&format!("options {name}{value}\n"));
+        }
+    }
+    text
+}
+
+/// Removes all of a sandbox that is there; every step is tried whatever the others say.
+pub(crate) async fn stop(executor: &Executor) {
+    let run_dir = executor.run_dir();
+    let monitor = match executor.monitor() {
+        Some(monitor) => Some(monitor),
+        None => Monitor::connect(&socket_path(&run_dir)).await.ok().map(|(monitor, _)| monitor),
+    };
+    if let Some(monitor) = monitor {
+        // A monitor that is gone has nothing left to shut down.
+        drop(monitor.request(RequestBody::Shutdown).await);
+    }
+    executor.set_monitor(None);
+    if let Err(error) = executor.host.network.teardown(&executor.uid).await {
+        tracing::warn!(error = super::chain(&error), uid = executor.uid, "tearing down the pod's network");
+    }
+    let (this, images) = (executor.clone(), executor.host.images.clone());
+    let swept = tokio::task::spawn_blocking(move || sweep(&this, &images)).await;
+    if let Err(error) = swept {
+        tracing::error!(%error, uid = executor.uid, "removing the pod's sandbox");
+    }
+}
+
+fn sweep(executor: &Executor, images: &agent_image::store::ImageStore) {
+    let warn = |what: &str, error: &dyn std::error::Error| {
+        tracing::warn!(error = super::chain(error), uid = executor.uid, "{what}");
+    };
+    let run_dir = executor.run_dir();
+    if let Ok(group) = cgroup::open(&executor.cgroup()) {
+        if let Err(error) = group.signal(9) {
+            warn("ending the pod's processes", &error);
+        }
+        if let Err(error) = group.delete() {
+            warn("removing the pod's cgroup", &error);
+        }
+    }
+    for entry in fs::read_dir(run_dir.join("c")).into_iter().flatten().flatten() {
+        super::container::unmount_root(&entry.path());
+        let key = format!("{}_{}", executor.uid, entry.file_name().to_string_lossy());
+        if let Err(error) = images.release(&key) {
+            warn("releasing a snapshot", &error);
+        }
+    }
+    if let Err(error) = agent_volume::directory::tear_down(&run_dir.join("shm")) {
+        warn("removing the pod's shared memory", &error);
+    }
+    if let Err(error) = fs::remove_dir_all(&run_dir)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        warn("removing the pod's run directory", &error);
+    }
+}
