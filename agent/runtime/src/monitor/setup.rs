@@ -23,6 +23,9 @@ pub enum MonitorError {
     /// The configuration.
     #[error("load the configuration")]
     Config(#[source] SpecError),
+    /// Our own program.
+    #[error("protect the program")]
+    Seal(#[source] crate::seal::SealError),
     /// Of another time.
     #[error("configuration version {0}: expected {VERSION}")]
     Version(u32),
