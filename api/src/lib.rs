@@ -1,3 +1,12 @@
 //! What every side must compute alike: names, quantities, selectors, a pod's requests and QoS, YAML.
 //! Never does IO, never knows tokio, HTTP or a client.
 //! Start reading at `quantity` and `selector`.
+pub mod affinity;
+pub mod field;
+pub mod name;
+pub mod pod;
+pub mod quantity;
+pub mod selector;
+pub mod toleration;
+pub mod well_known;
+pub mod yaml;

@@ -1,0 +1,126 @@
+//! The entries of `metadata.managedFields`.
+use super::set::FieldSet;
+use crate::resource::Resource;
+use crate::tree::{child, list, text};
+use serde_json::{Value, json};
+
+/// How a manager writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    /// Server-side apply.
+    Apply,
+    /// Everything else.
+    Update,
+}
+
+impl Operation {
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Apply => "Apply",
+            Self::Update => "Update",
+        }
+    }
+}
+
+/// Who writes, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manager {
+    /// Name of the manager.
+    pub name: String,
+    /// How it writes.
+    pub operation: Operation,
+    /// The path it writes through.
+    pub subresource: Option<String>,
+    /// Now, RFC 3339.
+    pub now: String,
+}
+
+/// One entry.
+#[derive(Clone, Debug)]
+pub(super) struct Managed {
+    name: String,
+    operation: Operation,
+    subresource: Option<String>,
+    api_version: String,
+    time: String,
+    pub(super) fields: FieldSet,
+}
+
+impl Managed {
+    pub(super) fn new(manager: &Manager, resource: &Resource, fields: FieldSet) -> Self {
+        Self {
+            name: manager.name.clone(),
+            operation: manager.operation,
+            subresource: manager.subresource.clone(),
+            api_version: resource.api_version(),
+            time: manager.now.clone(),
+            fields,
+        }
+    }
+
+    pub(super) fn is(&self, manager: &Manager) -> bool {
+        self.name == manager.name && self.operation == manager.operation && self.subresource == manager.subresource
+    }
+
+    /// As conflicts name it.
+    pub(super) fn describe(&self) -> String {
+        let mut told = format!("{:?}", self.name);
+        if let Some(subresource) = &self.subresource {
+            told.push_str(&format!(" with subresource {subresource:?}"));
+        }
+        if self.operation == Operation::Update {
+            told.push_str(&format!(" using {}", self.api_version));
+            if !self.time.is_empty() {
+                told.push_str(&format!(" at {}", self.time));
+            }
+        }
+        told
+    }
+
+    fn from_value(entry: &Value) -> Option<Self> {
+        Some(Self {
+            name: text(entry, &["manager"]).unwrap_or_default().to_owned(),
+            operation: match text(entry, &["operation"])? {
+                "Apply" => Operation::Apply,
+                "Update" => Operation::Update,
+                _ => return None,
+            },
+            subresource: text(entry, &["subresource"]).filter(|s| !s.is_empty()).map(str::to_owned),
+            api_version: text(entry, &["apiVersion"]).unwrap_or_default().to_owned(),
+            time: text(entry, &["time"]).unwrap_or_default().to_owned(),
+            fields: FieldSet::from_value(entry.get("fieldsV1")?, 0),
+        })
+    }
+
+    fn to_value(&self) -> Value {
+        let mut entry = json!({"manager": self.name, "operation": self.operation.as_str(), "apiVersion": self.api_version,
+            "fieldsType": "FieldsV1", "fieldsV1": self.fields.to_value()});
+        if !self.time.is_empty() {
+            entry["time"] = self.time.as_str().into();
+        }
+        if let Some(subresource) = &self.subresource {
+            entry["subresource"] = subresource.as_str().into();
+        }
+        entry
+    }
+}
+
+/// The entries of an object; malformed ones are left out.
+pub(super) fn read_managed(object: &Value) -> Vec<Managed> {
+    list(object, &["metadata", "managedFields"]).iter().filter_map(Managed::from_value).collect()
+}
+
+/// Writes the entries in the order of Kubernetes: applies first, then by time and name.
+pub(super) fn write_managed(object: &mut Value, mut managed: Vec<Managed>) {
+    managed.retain(|m| !m.fields.is_empty());
+    managed.sort_by(|a, b| {
+        (a.operation, &a.time, &a.name, &a.api_version, &a.subresource).cmp(&(b.operation, &b.time, &b.name, &b.api_version, &b.subresource))
+    });
+    let Some(metadata) = child(object, "metadata").and_then(Value::as_object_mut) else { return };
+    if managed.is_empty() {
+        metadata.remove("managedFields");
+    } else {
+        metadata.insert("managedFields".to_owned(), managed.iter().map(Managed::to_value).collect());
+    }
+}

@@ -1,0 +1,93 @@
+//! The rules that objects must keep, with the messages of Kubernetes. One file per family of kinds.
+//! Every rule reads the tree defensively: what is missing or of another type is a fault, never a panic.
+mod check;
+mod cluster;
+mod config;
+mod container;
+mod metadata;
+mod network;
+mod pod;
+mod update;
+mod volume;
+mod workload;
+
+use crate::resource::{Resource, Subresource};
+use crate::status::Cause;
+use check::Faults;
+use serde_json::Value;
+
+/// Everything that is wrong with a new object.
+pub fn validate_create(resource: &Resource, object: &Value) -> Vec<Cause> {
+    let mut faults = Faults::default();
+    metadata::validate(resource, object, &mut faults);
+    validate_spec(resource, object, &mut faults);
+    faults.into_causes()
+}
+
+/// Everything that is wrong with a change. `sub` is the path that was written through.
+pub fn validate_update(resource: &Resource, old: &Value, new: &Value, sub: Option<Subresource>) -> Vec<Cause> {
+    let mut faults = Faults::default();
+    metadata::validate(resource, new, &mut faults);
+    metadata::validate_update(old, new, &mut faults);
+    match sub {
+        // Status is an observation; its shape was checked when it was decoded.
+        Some(Subresource::Status | Subresource::Approval | Subresource::Finalize) => {}
+        _ => {
+            // What was stored before a rule existed may stay as it is.
+            if spec_of(old) != spec_of(new) {
+                validate_spec(resource, new, &mut faults);
+            }
+            update::validate(resource, old, new, sub, &mut faults);
+        }
+    }
+    faults.into_causes()
+}
+
+/// The object without what is checked on its own.
+fn spec_of(object: &Value) -> Value {
+    let mut copy = object.clone();
+    if let Some(map) = copy.as_object_mut() {
+        map.remove("metadata");
+        map.remove("status");
+    }
+    copy
+}
+
+fn validate_spec(resource: &Resource, object: &Value, faults: &mut Faults) {
+    match (resource.group.as_str(), resource.plural.as_str()) {
+        ("", "pods") => pod::pod(object, faults),
+        ("", "podtemplates") => pod::template(&object["template"], "template", faults),
+        ("", "replicationcontrollers") => workload::replication_controller(object, faults),
+        ("apps", "deployments") => workload::deployment(object, faults),
+        ("apps", "replicasets") => workload::replica_set(object, faults),
+        ("apps", "statefulsets") => workload::stateful_set(object, faults),
+        ("apps", "daemonsets") => workload::daemon_set(object, faults),
+        ("batch", "jobs") => workload::job(object, faults),
+        ("batch", "cronjobs") => workload::cron_job(object, faults),
+        ("autoscaling", "horizontalpodautoscalers") => workload::autoscaler(object, faults),
+        ("policy", "poddisruptionbudgets") => workload::disruption_budget(object, faults),
+        ("", "services") => network::service(object, faults),
+        ("", "endpoints") => network::endpoints(object, faults),
+        ("discovery.k8s.io", "endpointslices") => network::endpoint_slice(object, faults),
+        ("networking.k8s.io", "ingresses") => network::ingress(object, faults),
+        ("networking.k8s.io", "networkpolicies") => network::network_policy(object, faults),
+        ("", "configmaps") => config::config_map(object, faults),
+        ("", "secrets") => config::secret(object, faults),
+        ("rbac.authorization.k8s.io", "roles" | "clusterroles") => config::role(resource, object, faults),
+        ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => config::role_binding(resource, object, faults),
+        ("", "nodes") => cluster::node(object, faults),
+        ("", "events") | ("events.k8s.io", "events") => cluster::event(object, faults),
+        ("", "persistentvolumes") => cluster::persistent_volume(object, faults),
+        ("", "persistentvolumeclaims") => cluster::claim(object, faults),
+        ("", "resourcequotas") => check::amounts(object, &["spec", "hard"], "spec.hard", faults),
+        ("storage.k8s.io", "storageclasses") => cluster::storage_class(object, faults),
+        ("scheduling.k8s.io", "priorityclasses") => cluster::priority_class(object, faults),
+        ("coordination.k8s.io", "leases") => cluster::lease(object, faults),
+        ("node.k8s.io", "runtimeclasses") => cluster::runtime_class(object, faults),
+        ("apiextensions.k8s.io", "customresourcedefinitions") => cluster::custom_resource_definition(object, faults),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests;
