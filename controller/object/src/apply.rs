@@ -4,10 +4,10 @@ mod merge;
 mod ownership;
 mod set;
 
-pub use ownership::{Manager, Operation};
 use crate::resource::Resource;
 use crate::status::{Cause, CauseReason, Status};
 use ownership::{Managed, read_managed, write_managed};
+pub use ownership::{Manager, Operation};
 use serde_json::{Value, json};
 use set::FieldSet;
 
@@ -19,8 +19,15 @@ pub fn apply(
     manager: &Manager,
     force: bool,
 ) -> Result<Value, Status> {
-    if applied.get("metadata").and_then(|m| m.get("managedFields")).is_some_and(|m| m.as_array().is_none_or(|a| !a.is_empty())) {
+    if applied
+        .get("metadata")
+        .and_then(|m| m.get("managedFields"))
+        .is_some_and(|m| m.as_array().is_none_or(|a| !a.is_empty()))
+    {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
+    }
+    if !applied.is_object() || applied.get("metadata").is_some_and(|m| !m.is_object()) {
+        return Err(Status::bad_request("the applied configuration must be an object with metadata"));
     }
     let Some(cursor) = resource.cursor() else {
         return Err(Status::bad_request(format!("{} has no schema to apply with", resource.describe_kind())));
@@ -36,7 +43,12 @@ pub fn apply(
     {
         // What was there before the first apply belongs to nobody in particular.
         let fields = FieldSet::of(cursor, live).without_system();
-        let earlier = Manager { name: "before-first-apply".into(), operation: Operation::Update, subresource: None, now: manager.now.clone() };
+        let earlier = Manager {
+            name: "before-first-apply".into(),
+            operation: Operation::Update,
+            subresource: None,
+            now: manager.now.clone(),
+        };
         managed.extend((!fields.is_empty()).then(|| Managed::new(&earlier, resource, fields)));
     }
     let wanted = FieldSet::of(cursor, applied).without_system();
@@ -144,14 +156,18 @@ mod tests {
 
     #[test]
     fn applying_again_changes_nothing() {
-        let first = apply(deployments(), None, &deployment(1, "i"), &manager("me", Operation::Apply, "t1"), false).unwrap();
-        let second = apply(deployments(), Some(&first), &deployment(1, "i"), &manager("me", Operation::Apply, "t2"), false).unwrap();
+        let first =
+            apply(deployments(), None, &deployment(1, "i"), &manager("me", Operation::Apply, "t1"), false).unwrap();
+        let second =
+            apply(deployments(), Some(&first), &deployment(1, "i"), &manager("me", Operation::Apply, "t2"), false)
+                .unwrap();
         assert_eq!(first, second);
     }
 
     #[test]
     fn conflicts_force_and_sharing() {
-        let first = apply(deployments(), None, &deployment(1, "i"), &manager("me", Operation::Apply, "t1"), false).unwrap();
+        let first =
+            apply(deployments(), None, &deployment(1, "i"), &manager("me", Operation::Apply, "t1"), false).unwrap();
         let you = manager("you", Operation::Apply, "t2");
         let error = apply(deployments(), Some(&first), &deployment(2, "i"), &you, false).unwrap_err();
         assert_eq!(error.message, "Apply failed with 1 conflict: conflict with \"me\": .spec.replicas");
@@ -166,7 +182,8 @@ mod tests {
 
     #[test]
     fn dropped_fields_go_unless_owned_by_others() {
-        let first = apply(deployments(), None, &deployment(1, "i"), &manager("me", Operation::Apply, "t1"), false).unwrap();
+        let first =
+            apply(deployments(), None, &deployment(1, "i"), &manager("me", Operation::Apply, "t1"), false).unwrap();
         let mut scaled = first.clone();
         scaled["spec"]["replicas"] = 5.into();
         track_update(deployments(), Some(&first), &mut scaled, &manager("scaler", Operation::Update, "t2"));
@@ -182,10 +199,14 @@ mod tests {
     fn items_are_added_and_removed_by_key() {
         let m = manager("me", Operation::Apply, "t1");
         let mut two = deployment(1, "i");
-        two["spec"]["template"]["spec"]["containers"] = json!([{"name": "c", "image": "i"}, {"name": "d", "image": "j"}]);
+        two["spec"]["template"]["spec"]["containers"] =
+            json!([{"name": "c", "image": "i"}, {"name": "d", "image": "j"}]);
         let first = apply(deployments(), None, &two, &m, false).unwrap();
         let second = apply(deployments(), Some(&first), &deployment(1, "i2"), &m, false).unwrap();
-        assert_eq!(second["spec"]["template"]["spec"]["containers"], json!([{"name": "c", "image": "i2", "ports": [{"containerPort": 80}]}]));
+        assert_eq!(
+            second["spec"]["template"]["spec"]["containers"],
+            json!([{"name": "c", "image": "i2", "ports": [{"containerPort": 80}]}])
+        );
     }
 
     #[test]
@@ -198,8 +219,13 @@ mod tests {
         let mut same = created.clone();
         track_update(deployments(), Some(&created), &mut same, &manager("create", Operation::Update, "t2"));
         assert_eq!(created, same);
-        let error = apply(deployments(), Some(&created), &deployment(3, "i"), &manager("me", Operation::Apply, "t3"), false).unwrap_err();
-        assert_eq!(error.message, "Apply failed with 1 conflict: conflict with \"create\" using apps/v1 at t1: .spec.replicas");
+        let error =
+            apply(deployments(), Some(&created), &deployment(3, "i"), &manager("me", Operation::Apply, "t3"), false)
+                .unwrap_err();
+        assert_eq!(
+            error.message,
+            "Apply failed with 1 conflict: conflict with \"create\" using apps/v1 at t1: .spec.replicas"
+        );
         let mut emptied = created.clone();
         emptied["metadata"].as_object_mut().unwrap().remove("labels");
         track_update(deployments(), Some(&created), &mut emptied, &manager("other", Operation::Update, "t4"));

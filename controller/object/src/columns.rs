@@ -2,6 +2,7 @@
 mod cells;
 mod kinds;
 mod pod;
+mod rows;
 
 use crate::resource::Resource;
 use crate::tree::{list, text};
@@ -60,9 +61,9 @@ pub fn table(resource: &Resource, items: &[&Value], now_epoch_seconds: i64, incl
     let printer = kinds::printer(resource);
     let mut columns = vec![json!({"name": "Name", "type": "string", "format": "name", "priority": 0,
         "description": "Name must be unique within a namespace."})];
-    columns.extend(printer.columns.iter().map(|c| {
-        json!({"name": c.name, "type": c.kind, "format": "", "priority": i32::from(c.wide), "description": ""})
-    }));
+    columns.extend(printer.columns.iter().map(
+        |c| json!({"name": c.name, "type": c.kind, "format": "", "priority": i32::from(c.wide), "description": ""}),
+    ));
     let rows: Vec<Value> = items
         .iter()
         .map(|item| {
@@ -124,15 +125,35 @@ mod tests {
     #[test]
     fn pods_print_as_kubectl_prints_them() {
         let pod = |status: Value| json!({"metadata": {"name": "a", "creationTimestamp": "2001-09-09T01:45:40Z"}, "spec": {"nodeName": "n", "containers": [{"name": "c"}], "initContainers": [{"name": "i"}]}, "status": status});
-        let running = pod(json!({"phase": "Running", "podIPs": [{"ip": "10.0.0.1"}], "initContainerStatuses": [{"name": "i", "ready": true, "restartCount": 0, "state": {"terminated": {"exitCode": 0}}}],
-            "containerStatuses": [{"ready": true, "restartCount": 2, "state": {"running": {}}, "lastState": {"terminated": {"finishedAt": "2001-09-09T01:46:10Z"}}}], "conditions": [{"type": "Ready", "status": "True"}]}));
-        assert_eq!(row("", "pods", &running), ["a", "1/1", "Running", "2 (30s ago)", "60s", "10.0.0.1", "n", "<none>", "<none>"]);
+        let running = pod(
+            json!({"phase": "Running", "podIPs": [{"ip": "10.0.0.1"}], "initContainerStatuses": [{"name": "i", "ready": true, "restartCount": 0, "state": {"terminated": {"exitCode": 0}}}],
+            "containerStatuses": [{"ready": true, "restartCount": 2, "state": {"running": {}}, "lastState": {"terminated": {"finishedAt": "2001-09-09T01:46:10Z"}}}], "conditions": [{"type": "Ready", "status": "True"}]}),
+        );
+        assert_eq!(
+            row("", "pods", &running),
+            ["a", "1/1", "Running", "2 (30s ago)", "60s", "10.0.0.1", "n", "<none>", "<none>"]
+        );
         for (status, want) in [
-            (json!({"phase": "Pending", "initContainerStatuses": [{"name": "i", "state": {"waiting": {"reason": "PodInitializing"}}}]}), "Init:0/1"),
-            (json!({"phase": "Pending", "initContainerStatuses": [{"name": "i", "state": {"waiting": {"reason": "ErrImagePull"}}}]}), "Init:ErrImagePull"),
-            (json!({"phase": "Running", "containerStatuses": [{"name": "c", "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}), "CrashLoopBackOff"),
-            (json!({"phase": "Succeeded", "containerStatuses": [{"name": "c", "state": {"terminated": {"reason": "Completed", "exitCode": 0}}}]}), "Completed"),
-            (json!({"phase": "Failed", "containerStatuses": [{"name": "c", "state": {"terminated": {"exitCode": 3}}}]}), "ExitCode:3"),
+            (
+                json!({"phase": "Pending", "initContainerStatuses": [{"name": "i", "state": {"waiting": {"reason": "PodInitializing"}}}]}),
+                "Init:0/1",
+            ),
+            (
+                json!({"phase": "Pending", "initContainerStatuses": [{"name": "i", "state": {"waiting": {"reason": "ErrImagePull"}}}]}),
+                "Init:ErrImagePull",
+            ),
+            (
+                json!({"phase": "Running", "containerStatuses": [{"name": "c", "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}),
+                "CrashLoopBackOff",
+            ),
+            (
+                json!({"phase": "Succeeded", "containerStatuses": [{"name": "c", "state": {"terminated": {"reason": "Completed", "exitCode": 0}}}]}),
+                "Completed",
+            ),
+            (
+                json!({"phase": "Failed", "containerStatuses": [{"name": "c", "state": {"terminated": {"exitCode": 3}}}]}),
+                "ExitCode:3",
+            ),
             (json!({"phase": "Failed", "reason": "Evicted"}), "Evicted"),
         ] {
             assert_eq!(row("", "pods", &pod(status.clone()))[2], want, "{status}");
@@ -147,7 +168,10 @@ mod tests {
         let deployment = json!({"metadata": {"name": "d"}, "spec": {"replicas": 3, "selector": {"matchLabels": {"a": "b"}}, "template": {"spec": {"containers": [{"name": "c", "image": "i"}]}}}, "status": {"readyReplicas": 1, "updatedReplicas": 3, "availableReplicas": 1}});
         assert_eq!(row("apps", "deployments", &deployment), ["d", "1/3", "3", "1", "<unknown>", "c", "i", "a=b"]);
         let service = json!({"metadata": {"name": "s"}, "spec": {"type": "NodePort", "clusterIP": "10.43.0.1", "clusterIPs": ["10.43.0.1"], "ports": [{"port": 80, "nodePort": 30000, "protocol": "TCP"}], "selector": {"a": "b"}}});
-        assert_eq!(row("", "services", &service), ["s", "NodePort", "10.43.0.1", "<none>", "80:30000/TCP", "<unknown>", "a=b"]);
+        assert_eq!(
+            row("", "services", &service),
+            ["s", "NodePort", "10.43.0.1", "<none>", "80:30000/TCP", "<unknown>", "a=b"]
+        );
         let node = json!({"metadata": {"name": "n", "labels": {"node-role.kubernetes.io/control-plane": ""}}, "spec": {"unschedulable": true}, "status": {"conditions": [{"type": "Ready", "status": "True"}], "nodeInfo": {"kubeletVersion": "v1.37.0"}}});
         assert_eq!(row("", "nodes", &node)[1..4], ["Ready,SchedulingDisabled", "control-plane", "<unknown>"]);
     }

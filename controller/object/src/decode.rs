@@ -3,10 +3,10 @@
 mod conform;
 mod json;
 
-pub use conform::conform;
 use crate::media::MediaType;
 use crate::resource::{Resource, Table, join_version};
 use crate::status::Status;
+pub use conform::conform;
 use serde_json::Value;
 
 /// The largest body that is read.
@@ -87,7 +87,8 @@ pub fn parse(media: MediaType, bytes: &[u8]) -> Result<(Value, Vec<String>), Sta
             Ok((value, Vec::new()))
         }
         MediaType::Json | MediaType::JsonPatch | MediaType::MergePatch | MediaType::StrategicMergePatch => {
-            json::parse(bytes).map_err(|e| Status::bad_request(format!("couldn't get version/kind; json parse error: {e}")))
+            json::parse(bytes)
+                .map_err(|e| Status::bad_request(format!("couldn't get version/kind; json parse error: {e}")))
         }
     }
 }
@@ -115,7 +116,10 @@ fn check_kind(table: &Table, resource: &Resource, object: &mut Value) -> Result<
                 resource.kind
             )
         } else {
-            format!("no kind {kind:?} is registered for version {version:?}, expected {} in {want_version}", resource.kind)
+            format!(
+                "no kind {kind:?} is registered for version {version:?}, expected {} in {want_version}",
+                resource.kind
+            )
         }));
     }
     if !version.is_empty() && version != want_version {
@@ -168,11 +172,26 @@ mod tests {
     #[test]
     fn type_errors_name_the_field() {
         for (body, want) in [
-            (r#"{"spec":{"containers":{}}}"#, "json: cannot unmarshal object into Go struct field PodSpec.spec.containers of type []v1.Container"),
-            (r#"{"spec":{"hostNetwork":"yes"}}"#, "json: cannot unmarshal string into Go struct field PodSpec.spec.hostNetwork of type bool"),
-            (r#"{"spec":{"priority":3000000000}}"#, "json: cannot unmarshal number 3000000000 into Go struct field PodSpec.spec.priority of type int32"),
-            (r#"{"spec":{"containers":[{"resources":{"limits":{"cpu":"x"}}}]}}"#, "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"),
-            (r#"{"metadata":{"labels":{"a":1}}}"#, "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string"),
+            (
+                r#"{"spec":{"containers":{}}}"#,
+                "json: cannot unmarshal object into Go struct field PodSpec.spec.containers of type []v1.Container",
+            ),
+            (
+                r#"{"spec":{"hostNetwork":"yes"}}"#,
+                "json: cannot unmarshal string into Go struct field PodSpec.spec.hostNetwork of type bool",
+            ),
+            (
+                r#"{"spec":{"priority":3000000000}}"#,
+                "json: cannot unmarshal number 3000000000 into Go struct field PodSpec.spec.priority of type int32",
+            ),
+            (
+                r#"{"spec":{"containers":[{"resources":{"limits":{"cpu":"x"}}}]}}"#,
+                "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+            ),
+            (
+                r#"{"metadata":{"labels":{"a":1}}}"#,
+                "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string",
+            ),
         ] {
             let error = pod(body, FieldValidation::Ignore).unwrap_err();
             assert_eq!(error.message, format!("Pod in version \"v1\" cannot be handled as a Pod: {want}"), "{body}");
@@ -182,7 +201,12 @@ mod tests {
     #[test]
     fn kinds_must_fit() {
         assert!(pod(r#"{"kind":"Node","apiVersion":"v1"}"#, FieldValidation::Warn).is_err());
-        assert!(pod(r#"{"kind":"Pod","apiVersion":"apps/v1"}"#, FieldValidation::Warn).unwrap_err().message.starts_with("the API version in the data"));
+        assert!(
+            pod(r#"{"kind":"Pod","apiVersion":"apps/v1"}"#, FieldValidation::Warn)
+                .unwrap_err()
+                .message
+                .starts_with("the API version in the data")
+        );
         for bad in ["", "[]", "1", "{", "{\"kind\":1}", "nul", &"[".repeat(500)] {
             assert!(pod(bad, FieldValidation::Warn).is_err(), "{bad}");
         }

@@ -269,23 +269,36 @@ mod tests {
 
     #[test]
     fn a_pod_gets_what_kubectl_shows() {
-        let pod = defaulted("", "pods", json!({"spec": {"containers": [{"name": "c", "image": "busybox", "ports": [{"containerPort": 80}],
-            "resources": {"limits": {"cpu": "1"}}, "readinessProbe": {"httpGet": {"port": 80}}}, {"name": "d", "image": "a/b:1@sha256:ab"}], "volumes": [{"name": "v"}, {"name": "s", "secret": {}}]}}));
+        let pod = defaulted(
+            "",
+            "pods",
+            json!({"spec": {"containers": [{"name": "c", "image": "busybox", "ports": [{"containerPort": 80}],
+            "resources": {"limits": {"cpu": "1"}}, "readinessProbe": {"httpGet": {"port": 80}}}, {"name": "d", "image": "a/b:1@sha256:ab"}], "volumes": [{"name": "v"}, {"name": "s", "secret": {}}]}}),
+        );
         let spec = &pod["spec"];
         assert_eq!(spec["restartPolicy"], "Always");
         assert_eq!(spec["containers"][0]["imagePullPolicy"], "Always");
         assert_eq!(spec["containers"][1]["imagePullPolicy"], "IfNotPresent");
         assert_eq!(spec["containers"][0]["ports"][0]["protocol"], "TCP");
         assert_eq!(spec["containers"][0]["resources"]["requests"]["cpu"], "1");
-        assert_eq!(spec["containers"][0]["readinessProbe"]["httpGet"], json!({"port": 80, "path": "/", "scheme": "HTTP"}));
-        assert_eq!(spec["volumes"], json!([{"name": "v", "emptyDir": {}}, {"name": "s", "secret": {"defaultMode": 420}}]));
+        assert_eq!(
+            spec["containers"][0]["readinessProbe"]["httpGet"],
+            json!({"port": 80, "path": "/", "scheme": "HTTP"})
+        );
+        assert_eq!(
+            spec["volumes"],
+            json!([{"name": "v", "emptyDir": {}}, {"name": "s", "secret": {"defaultMode": 420}}])
+        );
         assert_eq!(spec["enableServiceLinks"], true);
     }
 
     #[test]
     fn workloads_services_secrets_namespaces() {
         let deployment = defaulted("apps", "deployments", json!({"spec": {"template": {"spec": {"containers": []}}}}));
-        assert_eq!(deployment["spec"]["strategy"], json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}}));
+        assert_eq!(
+            deployment["spec"]["strategy"],
+            json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}})
+        );
         assert_eq!(deployment["spec"]["template"]["spec"]["dnsPolicy"], "ClusterFirst");
         let service = defaulted("", "services", json!({"spec": {"ports": [{"port": 80}]}}));
         assert_eq!(service["spec"]["ports"][0], json!({"port": 80, "protocol": "TCP", "targetPort": 80}));

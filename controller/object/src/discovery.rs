@@ -68,7 +68,9 @@ pub fn api_resource_list(table: &Table, group: &str, version: &str) -> Option<Va
     }
     entries.sort_by(|a, b| a.0.cmp(&b.0));
     let resources: Vec<Value> = entries.into_iter().map(|e| e.1).collect();
-    Some(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": join_version(group, version), "resources": resources}))
+    Some(
+        json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": join_version(group, version), "resources": resources}),
+    )
 }
 
 /// Tells clients whether two versions share storage.
@@ -85,7 +87,11 @@ fn exchanged(resource: &Resource, subresource: Subresource) -> (String, String, 
     match subresource.kind() {
         Some((group, version, kind)) => {
             // Nodes and services have proxy options of their own.
-            let kind = if subresource == Subresource::Proxy { format!("{}ProxyOptions", resource.kind) } else { kind.to_owned() };
+            let kind = if subresource == Subresource::Proxy {
+                format!("{}ProxyOptions", resource.kind)
+            } else {
+                kind.to_owned()
+            };
             (group.to_owned(), version.to_owned(), kind)
         }
         None => (resource.group.clone(), resource.version.clone(), resource.kind.clone()),
@@ -98,8 +104,13 @@ pub fn aggregated(table: &Table, core: bool) -> Value {
         .groups()
         .filter(|group| group.is_empty() == core)
         .map(|group| {
-            let versions: Vec<Value> = table.versions(group).iter().map(|v| aggregated_version(table, group, v)).collect();
-            let metadata = if group.is_empty() { json!({"creationTimestamp": null}) } else { json!({"name": group, "creationTimestamp": null}) };
+            let versions: Vec<Value> =
+                table.versions(group).iter().map(|v| aggregated_version(table, group, v)).collect();
+            let metadata = if group.is_empty() {
+                json!({"creationTimestamp": null})
+            } else {
+                json!({"name": group, "creationTimestamp": null})
+            };
             json!({"metadata": metadata, "versions": versions})
         })
         .collect();
@@ -144,7 +155,8 @@ mod tests {
     fn both_forms_tell_the_same() {
         let table = Table::builtin();
         let list = api_resource_list(table, "", "v1").unwrap();
-        let names: Vec<&str> = list["resources"].as_array().unwrap().iter().filter_map(|r| r["name"].as_str()).collect();
+        let names: Vec<&str> =
+            list["resources"].as_array().unwrap().iter().filter_map(|r| r["name"].as_str()).collect();
         assert!(names.contains(&"pods") && names.contains(&"pods/log") && names.contains(&"nodes/status"));
         let core = aggregated(table, true);
         let resources = core["items"][0]["versions"][0]["resources"].as_array().unwrap();

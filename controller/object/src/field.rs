@@ -57,7 +57,9 @@ fn extra(resource: &Resource) -> &'static [&'static str] {
 
 /// Whether a field selector on this kind may name `path`.
 pub fn supported(resource: &Resource, path: &str) -> bool {
-    path == "metadata.name" || (path == "metadata.namespace" && resource.is_namespaced()) || extra(resource).contains(&path)
+    path == "metadata.name"
+        || (path == "metadata.namespace" && resource.is_namespaced())
+        || extra(resource).contains(&path)
 }
 
 /// The value that a field selector compares; absent fields are empty. `None`: not supported for this kind.
@@ -74,7 +76,9 @@ pub fn selectable(resource: &Resource, object: &Value, path: &str) -> Option<Str
         }
         ("jobs", "status.successful") => Some(walk("status.succeeded").unwrap_or_else(|| 0.into())),
         ("replicasets" | "replicationcontrollers", _) => Some(walk(path).unwrap_or_else(|| 0.into())),
-        ("nodes", "spec.unschedulable") | ("pods", "spec.hostNetwork") => Some(walk(path).unwrap_or_else(|| false.into())),
+        ("nodes", "spec.unschedulable") | ("pods", "spec.hostNetwork") => {
+            Some(walk(path).unwrap_or_else(|| false.into()))
+        }
         _ => walk(path),
     };
     Some(match value {

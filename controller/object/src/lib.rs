@@ -17,3 +17,4 @@ pub mod schema;
 pub mod status;
 pub mod strategy;
 mod tree;
+pub mod validation;

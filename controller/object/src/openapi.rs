@@ -45,7 +45,10 @@ fn hash(table: &Table, group: &str, version: &str) -> String {
     hash.update(INPUTS);
     hash.update(env!("CARGO_PKG_VERSION"));
     for resource in table.all().filter(|r| r.group == group && r.version == version) {
-        hash.update(format!("{} {} {:?} {:?}\n", resource.plural, resource.kind, resource.scope, resource.subresources));
+        hash.update(format!(
+            "{} {} {:?} {:?}\n",
+            resource.plural, resource.kind, resource.scope, resource.subresources
+        ));
     }
     hash.finalize().iter().take(32).map(|b| format!("{b:02X}")).collect()
 }
@@ -215,7 +218,8 @@ fn field_schema(schema: &Schema, field: &Field, word: Option<&String>) -> Value 
     if let Some(atomic) = field.atomic {
         value["x-kubernetes-map-type"] = if atomic { "atomic" } else { "granular" }.into();
     }
-    let strategies = [(field.patch.merge, "merge"), (field.patch.replace, "replace"), (field.patch.retain_keys, "retainKeys")];
+    let strategies =
+        [(field.patch.merge, "merge"), (field.patch.replace, "replace"), (field.patch.retain_keys, "retainKeys")];
     let strategies: Vec<&str> = strategies.into_iter().filter(|s| s.0).map(|s| s.1).collect();
     if !strategies.is_empty() {
         value["x-kubernetes-patch-strategy"] = strategies.join(",").into();
@@ -241,7 +245,9 @@ fn node_schema(schema: &Schema, node: &Node) -> Value {
             Scalar::Int32 => json!({"type": "integer", "format": "int32"}),
             Scalar::Int64 => json!({"type": "integer", "format": "int64"}),
             Scalar::Number => json!({"type": "number", "format": "double"}),
-            Scalar::IntOrString => json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]}),
+            Scalar::IntOrString => {
+                json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]})
+            }
             Scalar::Quantity => json!({"oneOf": [{"type": "string"}, {"type": "number"}]}),
         },
     }
@@ -254,9 +260,13 @@ fn query(name: &str, description: &str) -> Value {
 fn operation(resource: &Resource, action: &str) -> Value {
     let mut parameters = Vec::new();
     if matches!(action, "post" | "put" | "patch") {
-        parameters.push(query("dryRun", "When present, indicates that modifications should not be persisted. Valid values are: All."));
+        parameters.push(query(
+            "dryRun",
+            "When present, indicates that modifications should not be persisted. Valid values are: All.",
+        ));
         parameters.push(query("fieldManager", "The name of the actor that makes the change."));
-        parameters.push(query("fieldValidation", "What to do about unknown or doubled fields: Ignore, Warn or Strict."));
+        parameters
+            .push(query("fieldValidation", "What to do about unknown or doubled fields: Ignore, Warn or Strict."));
     }
     if action == "patch" {
         parameters.push(json!({"name": "force", "in": "query", "description": "Take fields over from other managers. Apply patches only.", "schema": {"type": "boolean", "uniqueItems": true}}));
@@ -348,7 +358,8 @@ fn add_paths(paths: &mut Map<String, Value>, resource: &Resource) {
         for action in ["get", "put", "patch"] {
             item[action] = operation(resource, action);
             if let Some((group, version, kind)) = subresource.kind() {
-                item[action]["x-kubernetes-group-version-kind"] = json!({"group": group, "version": version, "kind": kind});
+                item[action]["x-kubernetes-group-version-kind"] =
+                    json!({"group": group, "version": version, "kind": kind});
             }
             item[action]["operationId"] = format!("{action}{}{}", resource.kind, subresource.as_str()).into();
         }
@@ -398,8 +409,14 @@ mod tests {
         assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
         assert_eq!(containers["x-kubernetes-list-map-keys"], json!(["name"]));
         assert!(containers["description"].as_str().is_some_and(|d| d.contains("containers")));
-        assert_eq!(schemas["io.k8s.api.apps.v1.Deployment"]["x-kubernetes-group-version-kind"][0]["kind"], "Deployment");
-        assert!(apps["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"]["requestBody"].is_object());
+        assert_eq!(
+            schemas["io.k8s.api.apps.v1.Deployment"]["x-kubernetes-group-version-kind"][0]["kind"],
+            "Deployment"
+        );
+        assert!(
+            apps["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"]["requestBody"]
+                .is_object()
+        );
         assert!(document(table, "apis/nope/v1").is_none());
     }
 }

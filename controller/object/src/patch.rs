@@ -2,10 +2,10 @@
 mod json;
 mod strategic;
 
-pub use json::json_patch;
-pub use strategic::strategic_merge_patch;
 use crate::status::Status;
+pub use json::json_patch;
 use serde_json::{Map, Value};
+pub use strategic::strategic_merge_patch;
 
 /// Applies a merge patch: maps merge, `null` deletes, everything else replaces.
 pub fn merge_patch(object: &Value, patch: &Value) -> Result<Value, Status> {

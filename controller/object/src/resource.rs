@@ -136,7 +136,9 @@ impl Subresource {
             Self::Attach => Some(("", "v1", "PodAttachOptions")),
             Self::PortForward => Some(("", "v1", "PodPortForwardOptions")),
             Self::Proxy => Some(("", "v1", "PodProxyOptions")),
-            Self::Status | Self::Log | Self::Approval | Self::Finalize | Self::EphemeralContainers | Self::Resize => None,
+            Self::Status | Self::Log | Self::Approval | Self::Finalize | Self::EphemeralContainers | Self::Resize => {
+                None
+            }
         }
     }
 }
@@ -304,7 +306,9 @@ fn builtin_resource(line: &str) -> Option<Resource> {
         if text == "-" { Vec::new() } else { text.split(',').map(str::to_owned).collect() }
     };
     let core = |group: &str| if group == "core" { String::new() } else { group.to_owned() };
-    let mut stored = if stored == "-" { [group, version, plural].into_iter() } else {
+    let mut stored = if stored == "-" {
+        [group, version, plural].into_iter()
+    } else {
         let mut parts = stored.splitn(3, '/');
         [parts.next()?, parts.next()?, parts.next()?].into_iter()
     };

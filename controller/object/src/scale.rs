@@ -41,7 +41,11 @@ pub fn set_replicas(resource: &Resource, object: &mut Value, scale: &Value) -> R
     let count = match replicas {
         Value::Null => 0,
         value => value.as_i64().filter(|n| (0..=i64::from(i32::MAX)).contains(n)).ok_or_else(|| {
-            Status::invalid(resource, &name, vec![Cause::invalid("spec.replicas", value, "must be greater than or equal to 0")])
+            Status::invalid(
+                resource,
+                &name,
+                vec![Cause::invalid("spec.replicas", value, "must be greater than or equal to 0")],
+            )
         })?,
     };
     fill(object, "spec", json!({}));

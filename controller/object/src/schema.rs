@@ -161,9 +161,7 @@ impl Type {
     /// Looks a field up.
     pub fn field(&self, name: &str) -> Option<&Field> {
         match &self.shape {
-            Shape::Struct(fields) => {
-                fields.binary_search_by(|f| (*f.name).cmp(name)).ok().and_then(|i| fields.get(i))
-            }
+            Shape::Struct(fields) => fields.binary_search_by(|f| (*f.name).cmp(name)).ok().and_then(|i| fields.get(i)),
             Shape::Alias(_) => None,
         }
     }

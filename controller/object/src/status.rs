@@ -328,7 +328,10 @@ impl Status {
 
     /// The usual conflict: another writer was faster.
     pub fn modified(about: About<'_>) -> Self {
-        Self::conflict(about, "the object has been modified; please apply your changes to the latest version and try again")
+        Self::conflict(
+            about,
+            "the object has been modified; please apply your changes to the latest version and try again",
+        )
     }
 
     /// Fields belong to other managers.
@@ -426,11 +429,7 @@ impl Status {
     pub fn resource_version_too_large(asked: u64, current: u64) -> Self {
         Self::new(Reason::Timeout, format!("Timeout: Too large resource version: {asked}, current: {current}"))
             .retry_after(1)
-            .with_cause(Cause::new(
-                CauseReason::ResourceVersionTooLarge,
-                "",
-                "Too large resource version".to_owned(),
-            ))
+            .with_cause(Cause::new(CauseReason::ResourceVersionTooLarge, "", "Too large resource version".to_owned()))
     }
 
     /// Slow down.
@@ -441,7 +440,8 @@ impl Status {
     /// A fault of the server.
     pub fn internal_error(detail: impl std::fmt::Display) -> Self {
         let mut status = Self::new(Reason::InternalError, format!("Internal error occurred: {detail}"));
-        let cause = Cause { reason: CauseReason::UnexpectedServerResponse, message: detail.to_string(), field: String::new() };
+        let cause =
+            Cause { reason: CauseReason::UnexpectedServerResponse, message: detail.to_string(), field: String::new() };
         status.details_mut().causes.push(cause);
         status
     }
@@ -522,12 +522,23 @@ mod tests {
         let about = About::resource(deployment, "web");
         assert_eq!(Status::not_found(about).message, "deployments.apps \"web\" not found");
         assert_eq!(Status::already_exists(about).message, "deployments.apps \"web\" already exists");
-        assert!(Status::modified(about).message.starts_with("Operation cannot be fulfilled on deployments.apps \"web\": the object"));
+        assert!(
+            Status::modified(about)
+                .message
+                .starts_with("Operation cannot be fulfilled on deployments.apps \"web\": the object")
+        );
         assert_eq!(Status::forbidden(about, "no").message, "deployments.apps \"web\" is forbidden: no");
         let one = Status::invalid(deployment, "web", vec![Cause::required("spec.selector", "")]);
         assert_eq!(one.message, "Deployment.apps \"web\" is invalid: spec.selector: Required value");
-        let two = Status::invalid(deployment, "web", vec![Cause::required("a", ""), Cause::unsupported("b", &"x".into(), &["y", "z"])]);
-        assert_eq!(two.message, "Deployment.apps \"web\" is invalid: [a: Required value, b: Unsupported value: \"x\": supported values: \"y\", \"z\"]");
+        let two = Status::invalid(
+            deployment,
+            "web",
+            vec![Cause::required("a", ""), Cause::unsupported("b", &"x".into(), &["y", "z"])],
+        );
+        assert_eq!(
+            two.message,
+            "Deployment.apps \"web\" is invalid: [a: Required value, b: Unsupported value: \"x\": supported values: \"y\", \"z\"]"
+        );
         let value = two.to_value(422);
         assert_eq!(value["details"]["causes"][1]["reason"], "FieldValueNotSupported");
         assert_eq!(value["code"], 422);
@@ -541,7 +552,10 @@ mod tests {
             field: field.to_owned(),
         };
         let one = Status::apply_conflict(vec![cause(".spec.replicas")]);
-        assert_eq!(one.message, "Apply failed with 1 conflict: conflict with \"kubectl\" using apps/v1: .spec.replicas");
+        assert_eq!(
+            one.message,
+            "Apply failed with 1 conflict: conflict with \"kubectl\" using apps/v1: .spec.replicas"
+        );
         let two = Status::apply_conflict(vec![cause(".a"), cause(".b")]);
         assert_eq!(two.message, "Apply failed with 2 conflicts: conflicts with \"kubectl\" using apps/v1:\n- .a\n- .b");
     }

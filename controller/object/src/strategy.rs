@@ -63,7 +63,8 @@ pub fn prepare_for_create(resource: &Resource, object: &mut Value, stamp: &Stamp
     }
     if !has_open_status(resource)
         && let Some(map) = object.as_object_mut()
-        && !(resource.is("", "nodes") || resource.is("", "persistentvolumes") && map.get("status").is_some_and(Value::is_null))
+        && !(resource.is("", "nodes")
+            || resource.is("", "persistentvolumes") && map.get("status").is_some_and(Value::is_null))
     {
         // A node may announce its status at registration, as the kubelet does.
         map.remove("status");
@@ -80,7 +81,10 @@ fn initial_status(resource: &Resource, object: &mut Value, stamp: &Stamp) {
         ("", "persistentvolumes" | "persistentvolumeclaims") => object["status"] = json!({"phase": "Pending"}),
         ("", "services") => object["status"] = json!({"loadBalancer": {}}),
         ("networking.k8s.io", "ingresses") => object["status"] = json!({"loadBalancer": {}}),
-        ("apps", "deployments") | ("batch", "jobs" | "cronjobs") | ("apps", "statefulsets") | ("", "resourcequotas") => {
+        ("apps", "deployments")
+        | ("batch", "jobs" | "cronjobs")
+        | ("apps", "statefulsets")
+        | ("", "resourcequotas") => {
             object["status"] = match resource.plural.as_str() {
                 "statefulsets" => json!({"replicas": 0, "availableReplicas": 0}),
                 _ => json!({}),
@@ -91,7 +95,8 @@ fn initial_status(resource: &Resource, object: &mut Value, stamp: &Stamp) {
             object["status"] = json!({"currentNumberScheduled": 0, "numberMisscheduled": 0, "desiredNumberScheduled": 0, "numberReady": 0});
         }
         ("policy", "poddisruptionbudgets") => {
-            object["status"] = json!({"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0});
+            object["status"] =
+                json!({"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0});
         }
         ("apiextensions.k8s.io", "customresourcedefinitions") => {
             let stored: Vec<Value> = list(object, &["spec", "versions"])
@@ -99,7 +104,8 @@ fn initial_status(resource: &Resource, object: &mut Value, stamp: &Stamp) {
                 .filter(|v| v["storage"] == true)
                 .map(|v| v["name"].clone())
                 .collect();
-            object["status"] = json!({"conditions": [], "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": stored});
+            object["status"] =
+                json!({"conditions": [], "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": stored});
         }
         ("certificates.k8s.io", "certificatesigningrequests") => object["status"] = json!({}),
         ("storage.k8s.io", "volumeattachments") => object["status"] = json!({"attached": false}),
@@ -167,7 +173,8 @@ pub fn prepare_for_update(resource: &Resource, old: &Value, new: &mut Value, sub
         }
         Some(Subresource::EphemeralContainers) => keep_spec_but(new, old, &["ephemeralContainers"]),
         Some(Subresource::Resize) => {
-            let parts = ["containers", "initContainers", "resources"].map(|part| (part, at(new, &["spec", part]).cloned()));
+            let parts =
+                ["containers", "initContainers", "resources"].map(|part| (part, at(new, &["spec", part]).cloned()));
             keep_but(new, old, &[]);
             for (part, wanted) in parts {
                 adopt_resources(new, part, wanted);
@@ -269,10 +276,8 @@ fn keep_but(new: &mut Value, old: &Value, parts: &[&str]) {
 }
 
 fn keep_spec_but(new: &mut Value, old: &Value, parts: &[&str]) {
-    let wanted: Map<String, Value> = parts
-        .iter()
-        .filter_map(|part| Some(((*part).to_owned(), at(new, &["spec", part])?.clone())))
-        .collect();
+    let wanted: Map<String, Value> =
+        parts.iter().filter_map(|part| Some(((*part).to_owned(), at(new, &["spec", part])?.clone()))).collect();
     keep_but(new, old, &[]);
     if let Some(spec) = child(new, "spec").and_then(Value::as_object_mut) {
         spec.extend(wanted);
@@ -308,7 +313,10 @@ mod tests {
         let mut pod = json!({"metadata": {"name": "a", "uid": "x", "resourceVersion": "7"}, "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]}, "status": {"phase": "Running"}});
         prepare_for_create(pods, &mut pod, &stamp());
         assert_eq!(pod["status"], json!({"phase": "Pending", "qosClass": "Burstable"}));
-        assert_eq!(pod["metadata"], json!({"name": "a", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z", "generation": 1}));
+        assert_eq!(
+            pod["metadata"],
+            json!({"name": "a", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z", "generation": 1})
+        );
     }
 
     #[test]

@@ -26,11 +26,6 @@ pub(crate) fn entries<'a>(value: &'a Value, path: &[&str]) -> impl Iterator<Item
     at(value, path).and_then(Value::as_object).into_iter().flatten()
 }
 
-/// The map at a path, for change.
-pub(crate) fn object_mut<'a>(value: &'a mut Value, path: &[&str]) -> Option<&'a mut Map<String, Value>> {
-    path.iter().try_fold(value, |value, key| value.get_mut(*key)).and_then(Value::as_object_mut)
-}
-
 /// The list at a path, for change; none when absent.
 pub(crate) fn list_mut<'a>(value: &'a mut Value, path: &[&str]) -> &'a mut [Value] {
     match path.iter().try_fold(value, |value, key| value.get_mut(*key)).and_then(Value::as_array_mut) {

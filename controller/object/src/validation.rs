@@ -74,7 +74,9 @@ fn validate_spec(resource: &Resource, object: &Value, faults: &mut Faults) {
         ("", "configmaps") => config::config_map(object, faults),
         ("", "secrets") => config::secret(object, faults),
         ("rbac.authorization.k8s.io", "roles" | "clusterroles") => config::role(resource, object, faults),
-        ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => config::role_binding(resource, object, faults),
+        ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => {
+            config::role_binding(resource, object, faults)
+        }
         ("", "nodes") => cluster::node(object, faults),
         ("", "events") | ("events.k8s.io", "events") => cluster::event(object, faults),
         ("", "persistentvolumes") => cluster::persistent_volume(object, faults),

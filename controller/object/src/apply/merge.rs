@@ -83,7 +83,8 @@ fn remove_below(value: &mut Value, before: &FieldSet, keep: &FieldSet, identity:
 
 /// The steps to the keys of an element.
 fn identity_of(step: &str) -> Vec<String> {
-    let keys = step.strip_prefix("k:").and_then(|keys| serde_json::from_str::<serde_json::Map<String, Value>>(keys).ok());
+    let keys =
+        step.strip_prefix("k:").and_then(|keys| serde_json::from_str::<serde_json::Map<String, Value>>(keys).ok());
     keys.iter().flat_map(serde_json::Map::keys).map(|key| format!("f:{key}")).collect()
 }
 

@@ -115,7 +115,13 @@ pub(super) fn read_managed(object: &Value) -> Vec<Managed> {
 pub(super) fn write_managed(object: &mut Value, mut managed: Vec<Managed>) {
     managed.retain(|m| !m.fields.is_empty());
     managed.sort_by(|a, b| {
-        (a.operation, &a.time, &a.name, &a.api_version, &a.subresource).cmp(&(b.operation, &b.time, &b.name, &b.api_version, &b.subresource))
+        (a.operation, &a.time, &a.name, &a.api_version, &a.subresource).cmp(&(
+            b.operation,
+            &b.time,
+            &b.name,
+            &b.api_version,
+            &b.subresource,
+        ))
     });
     let Some(metadata) = child(object, "metadata").and_then(Value::as_object_mut) else { return };
     if managed.is_empty() {

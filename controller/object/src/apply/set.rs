@@ -1,7 +1,7 @@
 //! Sets of field paths, in the steps of `FieldsV1`: `f:name`, `k:{keys}`, `v:value`.
 use crate::schema::{Cursor, ListKind, View};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// A node of the trie: whether the path that ends here is in the set, and what lies below.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -94,7 +94,8 @@ impl FieldSet {
                         None if before == Some(value) => continue,
                         None => Self::leaf(),
                     };
-                    let hollow = value.as_object().is_some_and(Map::is_empty) || value.as_array().is_some_and(Vec::is_empty);
+                    let hollow =
+                        value.as_object().is_some_and(Map::is_empty) || value.as_array().is_some_and(Vec::is_empty);
                     if (dynamic || hollow) && before.is_none() {
                         entry.member = true;
                     }
@@ -104,22 +105,23 @@ impl FieldSet {
                 }
             }
             (View::List(item_cursor), Value::Array(items)) => {
-                let before: BTreeMap<String, &Value> = old
-                    .and_then(Value::as_array)
-                    .into_iter()
-                    .flatten()
-                    .filter_map(|item| Some((element_step(cursor.list_kind(), item)?, item)))
-                    .collect();
+                // Elements with equal keys are legal in some lists (environment variables): the n-th meets the n-th.
+                let mut before: BTreeMap<String, VecDeque<&Value>> = BTreeMap::new();
+                for item in old.and_then(Value::as_array).into_iter().flatten() {
+                    if let Some(step) = element_step(cursor.list_kind(), item) {
+                        before.entry(step).or_default().push_back(item);
+                    }
+                }
                 for item in items {
                     let Some(step) = element_step(cursor.list_kind(), item) else { continue };
-                    let known = before.get(&step).copied();
+                    let known = before.get_mut(&step).and_then(VecDeque::pop_front);
                     let mut entry = match cursor.list_kind() {
                         ListKind::Map(_) => Self::compare(item_cursor, known, item, depth + 1),
                         ListKind::Set | ListKind::Atomic => Self::default(),
                     };
                     entry.member |= known.is_none();
                     if !entry.is_empty() {
-                        set.below.insert(step, entry);
+                        set.below.entry(step).or_default().add(&entry);
                     }
                 }
             }
@@ -134,8 +136,17 @@ impl FieldSet {
         self.below.remove("f:kind");
         if let Some(metadata) = self.below.get_mut("f:metadata") {
             for key in [
-                "name", "namespace", "generateName", "creationTimestamp", "selfLink", "uid", "generation", "managedFields",
-                "resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds",
+                "name",
+                "namespace",
+                "generateName",
+                "creationTimestamp",
+                "selfLink",
+                "uid",
+                "generation",
+                "managedFields",
+                "resourceVersion",
+                "deletionTimestamp",
+                "deletionGracePeriodSeconds",
             ] {
                 // `generateName` is owned in Kubernetes; nobody can change it, so it says nothing.
                 metadata.below.remove(&format!("f:{key}"));

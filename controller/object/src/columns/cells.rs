@@ -60,7 +60,8 @@ pub(super) fn or_empty(object: &Value, path: &[&str]) -> Value {
 
 /// `a=b,c=d`, or `<none>`.
 pub(super) fn labels(object: &Value, path: &[&str]) -> Value {
-    let pairs: Vec<String> = entries(object, path).map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
+    let pairs: Vec<String> =
+        entries(object, path).map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
     if pairs.is_empty() { "<none>".into() } else { pairs.join(",").into() }
 }
 
@@ -92,8 +93,19 @@ mod tests {
     #[test]
     fn durations() {
         for (seconds, want) in [
-            (0, "0s"), (119, "119s"), (120, "2m"), (125, "2m5s"), (660, "11m"), (10_800, "3h"), (10_860, "3h1m"),
-            (36_000, "10h"), (172_800, "2d"), (180_000, "2d2h"), (864_000, "10d"), (63_072_000, "2y"), (-5, "<invalid>"),
+            (0, "0s"),
+            (119, "119s"),
+            (120, "2m"),
+            (125, "2m5s"),
+            (660, "11m"),
+            (10_800, "3h"),
+            (10_860, "3h1m"),
+            (36_000, "10h"),
+            (172_800, "2d"),
+            (180_000, "2d2h"),
+            (864_000, "10d"),
+            (63_072_000, "2y"),
+            (-5, "<invalid>"),
         ] {
             assert_eq!(duration(seconds), want);
         }

@@ -44,7 +44,10 @@ pub(super) fn cells(pod: &Value, now: i64) -> Vec<Value> {
         Some(reason) => reason.to_owned(),
         None => text(pod, &["status", "phase"]).filter(|p| !p.is_empty()).unwrap_or("Unknown").to_owned(),
     };
-    if list(pod, &["status", "conditions"]).iter().any(|c| c["type"] == "PodScheduled" && c["reason"] == "SchedulingGated") {
+    if list(pod, &["status", "conditions"])
+        .iter()
+        .any(|c| c["type"] == "PodScheduled" && c["reason"] == "SchedulingGated")
+    {
         status = "SchedulingGated".to_owned();
     }
     let (mut ready, mut restarts, mut sidecar_restarts) = (0usize, Restarts::default(), Restarts::default());
@@ -103,7 +106,9 @@ pub(super) fn cells(pod: &Value, now: i64) -> Vec<Value> {
         Some(last) if restarts.count > 0 => format!("{} ({} ago)", restarts.count, super::cells::duration(now - last)),
         _ => restarts.count.to_string(),
     };
-    let ip = list(pod, &["status", "podIPs"]).first().map_or_else(|| or_none(pod, &["status", "podIP"]), |ip| or_none(ip, &["ip"]));
+    let ip = list(pod, &["status", "podIPs"])
+        .first()
+        .map_or_else(|| or_none(pod, &["status", "podIP"]), |ip| or_none(ip, &["ip"]));
     let gates = list(pod, &["spec", "readinessGates"]);
     let gates_text = if gates.is_empty() {
         "<none>".to_owned()
@@ -125,8 +130,15 @@ pub(super) fn cells(pod: &Value, now: i64) -> Vec<Value> {
 
 /// `LAST SEEN` of an event.
 pub(super) fn last_seen(event: &Value, now: i64) -> Value {
-    let time = [&["series", "lastObservedTime"][..], &["lastTimestamp"], &["deprecatedLastTimestamp"], &["eventTime"], &["firstTimestamp"], &["metadata", "creationTimestamp"]]
-        .into_iter()
-        .find_map(|path| text(event, path));
+    let time = [
+        &["series", "lastObservedTime"][..],
+        &["lastTimestamp"],
+        &["deprecatedLastTimestamp"],
+        &["eventTime"],
+        &["firstTimestamp"],
+        &["metadata", "creationTimestamp"],
+    ]
+    .into_iter()
+    .find_map(|path| text(event, path));
     since(time, now).into()
 }

@@ -188,7 +188,9 @@ impl Walk {
     fn scalar(&self, scalar: Scalar, value: &mut Value, owner: &str) -> Result<(), String> {
         let wrong = |value: &Value| Err(self.mismatch(value, owner, go_scalar(scalar)));
         match (scalar, &*value) {
-            (Scalar::String, Value::String(_)) | (Scalar::Bool, Value::Bool(_)) | (Scalar::Number, Value::Number(_)) => Ok(()),
+            (Scalar::String, Value::String(_))
+            | (Scalar::Bool, Value::Bool(_))
+            | (Scalar::Number, Value::Number(_)) => Ok(()),
             (Scalar::IntOrString, Value::String(_)) => Ok(()),
             (Scalar::Int32 | Scalar::IntOrString, Value::Number(n)) => match n.as_i64() {
                 Some(n) if i32::try_from(n).is_ok() => Ok(()),
@@ -208,7 +210,9 @@ impl Walk {
                     }
                     Err(error) => {
                         let at = match error {
-                            base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
+                            base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => {
+                                at
+                            }
                             base64::DecodeError::InvalidLength(at) => at,
                             base64::DecodeError::InvalidPadding => clean.len(),
                         };

@@ -98,7 +98,9 @@ fn container(container: &mut Value) {
         }
     }
     for hook in ["postStart", "preStop"] {
-        if let Some(get) = container.get_mut("lifecycle").and_then(|l| l.get_mut(hook)).and_then(|h| h.get_mut("httpGet")) {
+        if let Some(get) =
+            container.get_mut("lifecycle").and_then(|l| l.get_mut(hook)).and_then(|h| h.get_mut("httpGet"))
+        {
             http_get(get);
         }
     }
@@ -129,7 +131,8 @@ fn http_get(get: &mut Value) {
 }
 
 fn probe(probe: &mut Value) {
-    for (key, value) in [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)] {
+    for (key, value) in [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
+    {
         if probe.get(key).is_none_or(|v| v == 0)
             && let Some(map) = probe.as_object_mut()
         {
@@ -189,11 +192,14 @@ pub(super) fn volume_source(volume: &mut Value) {
         fill_text(scale, "storageMode", "ThinProvisioned");
         fill_text(scale, "fsType", "xfs");
     }
-    if let Some(spec) = volume.get_mut("ephemeral").and_then(|e| e.get_mut("volumeClaimTemplate")).and_then(|t| t.get_mut("spec")) {
+    if let Some(spec) =
+        volume.get_mut("ephemeral").and_then(|e| e.get_mut("volumeClaimTemplate")).and_then(|t| t.get_mut("spec"))
+    {
         super::claim_spec(spec);
     }
     if let Some(image) = volume.get_mut("image") {
-        let policy = if pulls_always(text(image, &["reference"]).unwrap_or_default()) { "Always" } else { "IfNotPresent" };
+        let policy =
+            if pulls_always(text(image, &["reference"]).unwrap_or_default()) { "Always" } else { "IfNotPresent" };
         fill_text(image, "pullPolicy", policy);
     }
 }

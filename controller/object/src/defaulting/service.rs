@@ -8,7 +8,8 @@ pub(super) fn service(object: &mut Value) {
     fill_text(spec, "type", "ClusterIP");
     let kind = text(spec, &["type"]).unwrap_or_default().to_owned();
     if text(spec, &["sessionAffinity"]) == Some("ClientIP")
-        && let Some(client) = crate::tree::child(spec, "sessionAffinityConfig").and_then(|c| crate::tree::child(c, "clientIP"))
+        && let Some(client) =
+            crate::tree::child(spec, "sessionAffinityConfig").and_then(|c| crate::tree::child(c, "clientIP"))
     {
         fill(client, "timeoutSeconds", 10_800);
     }
@@ -16,7 +17,10 @@ pub(super) fn service(object: &mut Value) {
         fill_text(port, "protocol", "TCP");
         let number = port.get("port").cloned().unwrap_or(Value::Null);
         let open = port.get("targetPort").is_none_or(|t| t == 0 || t == "");
-        if open && !number.is_null() && let Some(map) = port.as_object_mut() {
+        if open
+            && !number.is_null()
+            && let Some(map) = port.as_object_mut()
+        {
             map.insert("targetPort".to_owned(), number);
         }
     }

@@ -98,7 +98,9 @@ fn job_selector(spec: &mut Value, uid: &str, name: &str) {
         return;
     }
     if let Some(labels) = child(spec, "template").and_then(|t| child(t, "metadata")).and_then(|m| child(m, "labels")) {
-        for (key, value) in [("controller-uid", uid), ("job-name", name), (LABEL_JOB_CONTROLLER_UID, uid), (LABEL_JOB_NAME, name)] {
+        for (key, value) in
+            [("controller-uid", uid), ("job-name", name), (LABEL_JOB_CONTROLLER_UID, uid), (LABEL_JOB_NAME, name)]
+        {
             labels[key] = value.into();
         }
     }
@@ -147,7 +149,10 @@ pub(super) fn autoscaler(object: &mut Value, version: &str) {
     }
     let Some(behavior) = spec.get_mut("behavior") else { return };
     for (key, policies) in [
-        ("scaleUp", json!([{"type": "Pods", "value": 4, "periodSeconds": 15}, {"type": "Percent", "value": 100, "periodSeconds": 15}])),
+        (
+            "scaleUp",
+            json!([{"type": "Pods", "value": 4, "periodSeconds": 15}, {"type": "Percent", "value": 100, "periodSeconds": 15}]),
+        ),
         ("scaleDown", json!([{"type": "Percent", "value": 100, "periodSeconds": 15}])),
     ] {
         if let Some(rules) = child(behavior, key) {

@@ -10,7 +10,9 @@ const MAX_COPIED: usize = 3 * 1024 * 1024;
 /// Applies a JSON patch.
 pub fn json_patch(object: &Value, patch: &Value) -> Result<Value, Status> {
     let Some(operations) = patch.as_array() else {
-        return Err(Status::bad_request("error decoding patch: json: cannot unmarshal into a JSON patch, expected an array of operations"));
+        return Err(Status::bad_request(
+            "error decoding patch: json: cannot unmarshal into a JSON patch, expected an array of operations",
+        ));
     };
     if operations.len() > MAX_OPERATIONS {
         return Err(Status::request_entity_too_large(&format!(
@@ -22,7 +24,9 @@ pub fn json_patch(object: &Value, patch: &Value) -> Result<Value, Status> {
     let mut copied = 0usize;
     for (index, operation) in operations.iter().enumerate() {
         apply(&mut document, operation, &mut copied).map_err(|fault| match fault {
-            Fault::Malformed(detail) => Status::bad_request(format!("error decoding patch: operation {index}: {detail}")),
+            Fault::Malformed(detail) => {
+                Status::bad_request(format!("error decoding patch: operation {index}: {detail}"))
+            }
             Fault::Impossible(detail) => Status::new(
                 Reason::Invalid,
                 format!("the server rejected our request due to an error in our request: operation {index}: {detail}"),
@@ -77,7 +81,9 @@ fn apply(document: &mut Value, operation: &Value, copied: &mut usize) -> Result<
                 Err(Fault::Impossible(format!("testing path {} failed", text("path")?)))
             }
         }
-        other => Err(Fault::Malformed(format!("unexpected op {other:?}, expected add, remove, replace, move, copy or test"))),
+        other => {
+            Err(Fault::Malformed(format!("unexpected op {other:?}, expected add, remove, replace, move, copy or test")))
+        }
     }
 }
 
@@ -97,7 +103,8 @@ fn missing(token: &str) -> Fault {
 
 fn position(token: &str, length: usize) -> Result<usize, Fault> {
     let leading_zero = token.len() > 1 && token.starts_with('0');
-    let index: usize = token.parse().ok().filter(|_| !leading_zero && !token.starts_with('+')).ok_or_else(|| missing(token))?;
+    let index: usize =
+        token.parse().ok().filter(|_| !leading_zero && !token.starts_with('+')).ok_or_else(|| missing(token))?;
     if index < length { Ok(index) } else { Err(missing(token)) }
 }
 
@@ -159,7 +166,10 @@ mod tests {
             (json!([{"op": "remove", "path": "/c~1d"}]), Some(json!({"a": {"b": [1, 2]}}))),
             (json!([{"op": "replace", "path": "/a/b", "value": 5}]), Some(json!({"a": {"b": 5}, "c/d": 1}))),
             (json!([{"op": "move", "from": "/a/b", "path": "/e"}]), Some(json!({"a": {}, "c/d": 1, "e": [1, 2]}))),
-            (json!([{"op": "copy", "from": "/c~1d", "path": "/a/x"}]), Some(json!({"a": {"b": [1, 2], "x": 1}, "c/d": 1}))),
+            (
+                json!([{"op": "copy", "from": "/c~1d", "path": "/a/x"}]),
+                Some(json!({"a": {"b": [1, 2], "x": 1}, "c/d": 1})),
+            ),
             (json!([{"op": "test", "path": "/a/b/1", "value": 2}]), Some(object.clone())),
             (json!([{"op": "test", "path": "/a/b/1", "value": 3}]), None),
             (json!([{"op": "remove", "path": "/x"}]), None),

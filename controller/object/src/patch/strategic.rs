@@ -36,7 +36,9 @@ fn merge_map(
             return Ok(result);
         }
         Some("delete") => return Ok(Map::new()),
-        Some(other) => return Err(format!("unknown patch type {other:?} found in {PATCH}, expected delete, merge or replace")),
+        Some(other) => {
+            return Err(format!("unknown patch type {other:?} found in {PATCH}, expected delete, merge or replace"));
+        }
     }
     if let Some(keep) = changes.get(RETAIN) {
         let keep = keep.as_array().ok_or_else(|| format!("{RETAIN} must be a list"))?;
@@ -201,7 +203,13 @@ fn stripped(value: &Value) -> Value {
 
 fn stripped_map(map: &Map<String, Value>) -> Map<String, Value> {
     map.iter()
-        .filter(|(key, value)| !value.is_null() && *key != PATCH && *key != RETAIN && !key.starts_with(DELETE_PREFIX) && !key.starts_with(ORDER_PREFIX))
+        .filter(|(key, value)| {
+            !value.is_null()
+                && *key != PATCH
+                && *key != RETAIN
+                && !key.starts_with(DELETE_PREFIX)
+                && !key.starts_with(ORDER_PREFIX)
+        })
         .map(|(key, value)| (key.clone(), stripped(value)))
         .collect()
 }
@@ -219,14 +227,21 @@ mod tests {
     #[test]
     fn containers_merge_by_name() {
         let pod = json!({"spec": {"containers": [{"name": "a", "image": "a:1", "args": ["x"]}, {"name": "b", "image": "b:1"}]}});
-        let result = patch(pod.clone(), json!({"spec": {"containers": [{"name": "a", "image": "a:2", "args": ["y"]}]}})).unwrap();
-        assert_eq!(result["spec"]["containers"], json!([{"name": "a", "image": "a:2", "args": ["y"]}, {"name": "b", "image": "b:1"}]));
+        let result =
+            patch(pod.clone(), json!({"spec": {"containers": [{"name": "a", "image": "a:2", "args": ["y"]}]}}))
+                .unwrap();
+        assert_eq!(
+            result["spec"]["containers"],
+            json!([{"name": "a", "image": "a:2", "args": ["y"]}, {"name": "b", "image": "b:1"}])
+        );
         let result = patch(pod.clone(), json!({"spec": {"$setElementOrder/containers": [{"name": "a"}], "containers": [{"$patch": "delete", "name": "b"}]}})).unwrap();
         assert_eq!(result["spec"]["containers"], json!([{"name": "a", "image": "a:1", "args": ["x"]}]));
-        let result = patch(pod.clone(), json!({"spec": {"containers": [{"$patch": "replace"}, {"name": "c"}]}})).unwrap();
+        let result =
+            patch(pod.clone(), json!({"spec": {"containers": [{"$patch": "replace"}, {"name": "c"}]}})).unwrap();
         assert_eq!(result["spec"]["containers"], json!([{"name": "c"}]));
         let result = patch(pod.clone(), json!({"spec": {"$setElementOrder/containers": [{"name": "c"}, {"name": "b"}, {"name": "a"}], "containers": [{"name": "c"}]}})).unwrap();
-        let names: Vec<_> = result["spec"]["containers"].as_array().unwrap().iter().map(|c| c["name"].clone()).collect();
+        let names: Vec<_> =
+            result["spec"]["containers"].as_array().unwrap().iter().map(|c| c["name"].clone()).collect();
         assert_eq!(names, ["c", "b", "a"]);
         assert!(patch(pod, json!({"spec": {"containers": [{"image": "x"}]}})).is_err());
     }
@@ -234,7 +249,8 @@ mod tests {
     #[test]
     fn maps_and_primitive_lists() {
         let pod = json!({"metadata": {"labels": {"a": "1", "b": "2"}, "finalizers": ["x", "y"]}, "spec": {"tolerations": [{"key": "a"}]}});
-        let result = patch(pod.clone(), json!({"metadata": {"labels": {"a": null, "c": "3"}, "finalizers": ["z"]}})).unwrap();
+        let result =
+            patch(pod.clone(), json!({"metadata": {"labels": {"a": null, "c": "3"}, "finalizers": ["z"]}})).unwrap();
         assert_eq!(result["metadata"], json!({"labels": {"b": "2", "c": "3"}, "finalizers": ["x", "y", "z"]}));
         let result = patch(pod.clone(), json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["x"]}})).unwrap();
         assert_eq!(result["metadata"]["finalizers"], json!(["y"]));

@@ -35,9 +35,7 @@ impl Schema {
                     let name: Arc<str> = columns.next().ok_or_else(|| fail("a type's name"))?.into();
                     let atomic = columns.next() == Some("atomic");
                     let shape = match columns.next() {
-                        Some(expression) => {
-                            Shape::Alias(node(expression).ok_or_else(|| fail("a type expression"))?)
-                        }
+                        Some(expression) => Shape::Alias(node(expression).ok_or_else(|| fail("a type expression"))?),
                         None => Shape::Struct(Vec::new()),
                     };
                     let id = TypeId(u32::try_from(schema.types.len()).map_err(|_| fail("fewer types"))?);
@@ -98,7 +96,15 @@ fn field<'a>(name: Box<str>, node: Node, mut columns: impl Iterator<Item = &'a s
         retain_keys: strategy.split(',').any(|s| s == "retainKeys"),
         key: key.map(Into::into),
     };
-    Field { name, node, required, list: list_kind, list_stated: list.is_some(), atomic: map.map(|m| m == "atomic"), patch }
+    Field {
+        name,
+        node,
+        required,
+        list: list_kind,
+        list_stated: list.is_some(),
+        atomic: map.map(|m| m == "atomic"),
+        patch,
+    }
 }
 
 fn node(expression: &str) -> Option<Node> {

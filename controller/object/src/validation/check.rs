@@ -110,7 +110,11 @@ pub(super) fn is_blank(value: Option<&Value>) -> bool {
 pub(super) fn labels(object: &Value, path: &[&str], field: &str, faults: &mut Faults) {
     for (key, value) in entries(object, path) {
         faults.rule(field, key, api::name::qualified_name(key));
-        faults.rule(field, value.as_str().unwrap_or_default(), api::name::label_value(value.as_str().unwrap_or_default()));
+        faults.rule(
+            field,
+            value.as_str().unwrap_or_default(),
+            api::name::label_value(value.as_str().unwrap_or_default()),
+        );
     }
 }
 
@@ -125,7 +129,10 @@ pub(super) fn selector(selector: &Value, field: &str, faults: &mut Faults) {
                 faults.required(join(&path, "values"), "must be specified when `operator` is 'In' or 'NotIn'");
             }
             "Exists" | "DoesNotExist" if !values.is_empty() => {
-                faults.forbidden(join(&path, "values"), "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
+                faults.forbidden(
+                    join(&path, "values"),
+                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+                );
             }
             "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
             other => faults.invalid(join(&path, "operator"), other, "not a valid selector operator"),

@@ -71,10 +71,18 @@ pub(super) fn role(resource: &Resource, object: &Value, faults: &mut Faults) {
         let urls = list(rule, &["nonResourceURLs"]);
         if !urls.is_empty() {
             if resource.is_namespaced() {
-                faults.invalid(join(&path, "nonResourceURLs"), Value::Array(urls.to_vec()), "namespaced rules cannot apply to non-resource URLs");
+                faults.invalid(
+                    join(&path, "nonResourceURLs"),
+                    Value::Array(urls.to_vec()),
+                    "namespaced rules cannot apply to non-resource URLs",
+                );
             }
             if ["apiGroups", "resources", "resourceNames"].iter().any(|key| !is_blank(rule.get(*key))) {
-                faults.invalid(join(&path, "nonResourceURLs"), Value::Array(urls.to_vec()), "rules cannot apply to both regular resources and non-resource URLs");
+                faults.invalid(
+                    join(&path, "nonResourceURLs"),
+                    Value::Array(urls.to_vec()),
+                    "rules cannot apply to both regular resources and non-resource URLs",
+                );
             }
             continue;
         }
@@ -119,7 +127,9 @@ pub(super) fn role_binding(resource: &Resource, object: &Value, faults: &mut Fau
                 }
             }
             "User" | "Group" => faults.one_of(subject, "apiGroup", &path, &[GROUP]),
-            other => faults.add(Cause::unsupported(join(&path, "kind"), &other.into(), &["ServiceAccount", "User", "Group"])),
+            other => {
+                faults.add(Cause::unsupported(join(&path, "kind"), &other.into(), &["ServiceAccount", "User", "Group"]))
+            }
         }
     }
 }

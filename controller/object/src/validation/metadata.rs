@@ -76,7 +76,11 @@ fn owner_references(metadata: &Value, faults: &mut Faults) {
         }
     }
     if owners.iter().filter(|o| o["controller"] == true).count() > 1 {
-        faults.invalid("metadata.ownerReferences", Value::Array(owners.to_vec()), "Only one reference can have Controller set to true.");
+        faults.invalid(
+            "metadata.ownerReferences",
+            Value::Array(owners.to_vec()),
+            "Only one reference can have Controller set to true.",
+        );
     }
 }
 
@@ -90,12 +94,15 @@ pub(super) fn validate_update(old: &Value, new: &Value, faults: &mut Faults) {
     }
     if text(old, &["metadata", "deletionTimestamp"]).is_some() {
         let before = list(old, &["metadata", "finalizers"]);
-        let added: Vec<&Value> = list(new, &["metadata", "finalizers"]).iter().filter(|f| !before.contains(f)).collect();
+        let added: Vec<&Value> =
+            list(new, &["metadata", "finalizers"]).iter().filter(|f| !before.contains(f)).collect();
         if !added.is_empty() {
             let names: Vec<&str> = added.iter().filter_map(|f| f.as_str()).collect();
             faults.forbidden(
                 "metadata.finalizers",
-                &format!("no new finalizers can be added if the object is being deleted, found new finalizers {names:?}"),
+                &format!(
+                    "no new finalizers can be added if the object is being deleted, found new finalizers {names:?}"
+                ),
             );
         }
     }

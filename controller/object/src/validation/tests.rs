@@ -1,0 +1,196 @@
+use super::*;
+use crate::defaulting;
+use crate::resource::Table;
+use serde_json::json;
+
+fn resource(group: &str, plural: &str) -> &'static Resource {
+    let table = Table::builtin();
+    table.find(group, table.preferred(group), plural).unwrap()
+}
+
+fn faults(group: &str, plural: &str, mut object: Value) -> Vec<String> {
+    let resource = resource(group, plural);
+    if let Some(metadata) = object["metadata"].as_object_mut() {
+        if resource.is_namespaced() {
+            metadata.entry("namespace").or_insert_with(|| "default".into());
+        }
+    } else {
+        object["metadata"] = json!({"name": "a", "namespace": resource.is_namespaced().then_some("default")});
+        if !resource.is_namespaced() {
+            object["metadata"].as_object_mut().unwrap().remove("namespace");
+        }
+    }
+    defaulting::default(resource, &mut object);
+    validate_create(resource, &object).iter().map(crate::status::Cause::describe).collect()
+}
+
+fn pod(spec: Value) -> Vec<String> {
+    faults("", "pods", json!({"metadata": {"name": "a"}, "spec": spec}))
+}
+
+#[test]
+fn good_objects_pass() {
+    assert_eq!(
+        pod(
+            json!({"containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 80, "name": "http"}], "env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+        "volumeMounts": [{"name": "v", "mountPath": "/v"}], "livenessProbe": {"httpGet": {"port": "http"}}, "resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "500m"}}}],
+        "volumes": [{"name": "v"}], "tolerations": [{"operator": "Exists"}]})
+        ),
+        Vec::<String>::new()
+    );
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    for (group, plural, spec) in [
+        ("apps", "deployments", json!({"selector": {"matchLabels": {"a": "b"}}, "template": template})),
+        ("apps", "daemonsets", json!({"selector": {"matchLabels": {"a": "b"}}, "template": template})),
+        (
+            "apps",
+            "statefulsets",
+            json!({"serviceName": "s", "selector": {"matchLabels": {"a": "b"}}, "template": template}),
+        ),
+        ("", "replicationcontrollers", json!({"template": template})),
+        ("", "services", json!({"ports": [{"port": 80}], "selector": {"a": "b"}})),
+        ("policy", "poddisruptionbudgets", json!({"minAvailable": "50%", "selector": {}})),
+        ("", "nodes", json!({"taints": [{"key": "a", "effect": "NoSchedule"}]})),
+        ("", "namespaces", json!({})),
+    ] {
+        assert_eq!(
+            faults(group, plural, json!({"metadata": {"name": "a"}, "spec": spec})),
+            Vec::<String>::new(),
+            "{plural}"
+        );
+    }
+}
+
+#[test]
+fn pod_faults_are_told_as_kubernetes_tells_them() {
+    let container = |extra: Value| {
+        let mut base = json!({"name": "c", "image": "i"});
+        base.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        json!({"containers": [base]})
+    };
+    for (spec, want) in [
+        (json!({"containers": []}), "spec.containers: Required value"),
+        (json!({"containers": [{"image": "i"}]}), "spec.containers[0].name: Required value"),
+        (json!({"containers": [{"name": "c"}]}), "spec.containers[0].image: Required value"),
+        (
+            json!({"containers": [{"name": "c", "image": "i"}, {"name": "c", "image": "i"}]}),
+            "spec.containers[1].name: Duplicate value: \"c\"",
+        ),
+        (
+            json!({"containers": [{"name": "c", "image": "i"}], "restartPolicy": "x"}),
+            "spec.restartPolicy: Unsupported value: \"x\": supported values: \"Always\", \"OnFailure\", \"Never\"",
+        ),
+        (
+            container(json!({"ports": [{"containerPort": 70000}]})),
+            "spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive",
+        ),
+        (
+            container(json!({"volumeMounts": [{"name": "x", "mountPath": "/x"}]})),
+            "spec.containers[0].volumeMounts[0].name: Not found: \"x\"",
+        ),
+        (
+            container(json!({"resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "2"}}})),
+            "spec.containers[0].resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 1",
+        ),
+        (
+            container(json!({"imagePullPolicy": "x"})),
+            "spec.containers[0].imagePullPolicy: Unsupported value: \"x\": supported values: \"Always\", \"IfNotPresent\", \"Never\"",
+        ),
+        (
+            container(json!({"livenessProbe": {}})),
+            "spec.containers[0].livenessProbe: Required value: must specify a handler type",
+        ),
+        (
+            container(json!({"volumeMounts": [{"name": "x", "mountPath": "/x", "subPath": "../y"}]})),
+            "spec.containers[0].volumeMounts[0].subPath: Invalid value: \"../y\": must not contain '..'",
+        ),
+    ] {
+        assert!(pod(spec.clone()).contains(&want.to_owned()), "{spec}: {:?}", pod(spec.clone()));
+    }
+}
+
+#[test]
+fn other_faults() {
+    for (group, plural, object, want) in [
+        (
+            "",
+            "pods",
+            json!({"metadata": {"name": "A"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}),
+            "metadata.name: Invalid value: \"A\": a lowercase RFC 1123 subdomain",
+        ),
+        (
+            "",
+            "pods",
+            json!({"metadata": {}, "spec": {"containers": [{"name": "c", "image": "i"}]}}),
+            "metadata.name: Required value: name or generateName is required",
+        ),
+        (
+            "apps",
+            "deployments",
+            json!({"spec": {"selector": {"matchLabels": {"a": "x"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}}),
+            "spec.template.metadata.labels: Invalid value: {\"a\":\"b\"}: `selector` does not match template `labels`",
+        ),
+        (
+            "",
+            "services",
+            json!({"spec": {"ports": [{"port": 0}]}}),
+            "spec.ports[0].port: Invalid value: 0: must be between 1 and 65535",
+        ),
+        ("", "configmaps", json!({"data": {"a/b": "x"}}), "data[a/b]: Invalid value: \"a/b\": a valid config key"),
+        ("", "secrets", json!({"type": "kubernetes.io/tls"}), "data[tls.crt]: Required value"),
+        (
+            "rbac.authorization.k8s.io",
+            "roles",
+            json!({"rules": [{}]}),
+            "rules[0].verbs: Required value: verbs must contain at least one value",
+        ),
+        (
+            "rbac.authorization.k8s.io",
+            "rolebindings",
+            json!({"roleRef": {"kind": "X", "name": "a"}}),
+            "roleRef.kind: Unsupported value: \"X\": supported values: \"Role\", \"ClusterRole\"",
+        ),
+        (
+            "batch",
+            "cronjobs",
+            json!({"spec": {"schedule": "x"}}),
+            "spec.schedule: Invalid value: \"x\": expected exactly 5 fields, found 1: [x]",
+        ),
+        (
+            "policy",
+            "poddisruptionbudgets",
+            json!({"spec": {"minAvailable": "x"}}),
+            "spec.minAvailable: Invalid value: \"x\": a valid percent string",
+        ),
+    ] {
+        let all = faults(group, plural, object);
+        assert!(all.iter().any(|f| f.starts_with(want)), "{plural}: {all:?}");
+    }
+}
+
+#[test]
+fn changes_that_are_refused() {
+    let pods = resource("", "pods");
+    let old = json!({"metadata": {"name": "a", "namespace": "d"}, "spec": {"restartPolicy": "Always", "dnsPolicy": "Default", "containers": [{"name": "c", "image": "i", "imagePullPolicy": "Always"}]}});
+    let mut image = old.clone();
+    image["spec"]["containers"][0]["image"] = "j".into();
+    assert!(validate_update(pods, &old, &image, None).is_empty());
+    let mut node = old.clone();
+    node["spec"]["nodeName"] = "n".into();
+    assert_eq!(validate_update(pods, &old, &node, None).len(), 1);
+    assert!(validate_update(pods, &old, &node, Some(Subresource::Binding)).is_empty());
+    let mut renamed = old.clone();
+    renamed["metadata"]["name"] = "b".into();
+    assert_eq!(
+        validate_update(pods, &old, &renamed, None)[0].describe(),
+        "metadata.name: Invalid value: \"b\": field is immutable"
+    );
+    let maps = resource("", "configmaps");
+    let frozen = json!({"metadata": {"name": "a", "namespace": "d"}, "immutable": true, "data": {"a": "1"}});
+    let mut thawed = frozen.clone();
+    thawed["data"]["a"] = "2".into();
+    assert_eq!(
+        validate_update(maps, &frozen, &thawed, None)[0].describe(),
+        "data: Forbidden: field is immutable when `immutable` is set"
+    );
+}

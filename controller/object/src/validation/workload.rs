@@ -1,0 +1,243 @@
+//! Rules of what makes pods, and of what scales and protects them.
+use super::check::{Faults, is_blank, join, selector};
+use super::pod::template;
+use crate::tree::{at, entries, list, text};
+use api::selector::Selector;
+use serde_json::Value;
+
+/// The selector must be there and match the template's labels.
+fn selector_matches_template(spec: &Value, faults: &mut Faults) {
+    let wanted = spec.get("selector");
+    if is_blank(wanted) {
+        faults.required("spec.selector", "");
+        return;
+    }
+    let wanted = &spec["selector"];
+    selector(wanted, "spec.selector", faults);
+    if is_blank(wanted.get("matchLabels")) && is_blank(wanted.get("matchExpressions")) {
+        faults.invalid("spec.selector", wanted.clone(), "empty selector is invalid for deployment");
+        return;
+    }
+    let labels = at(spec, &["template", "metadata", "labels"]);
+    let lookup = |key: &str| labels.and_then(|l| l.get(key)).and_then(Value::as_str);
+    if Selector::from_value(wanted).is_ok_and(|s| !s.matches_with(lookup)) {
+        let shown = labels.cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+        faults.invalid("spec.template.metadata.labels", shown, "`selector` does not match template `labels`");
+    }
+}
+
+fn always_restarts(spec: &Value, path: &str, faults: &mut Faults) {
+    let policy = &spec["template"]["spec"]["restartPolicy"];
+    if policy != "Always" && !is_blank(Some(policy)) {
+        let field = join(path, "template.spec.restartPolicy");
+        faults.add(crate::status::Cause::unsupported(field, policy, &["Always"]));
+    }
+    if spec["template"]["spec"].get("activeDeadlineSeconds").is_some() {
+        faults.forbidden(
+            join(path, "template.spec.activeDeadlineSeconds"),
+            "activeDeadlineSeconds in ReplicaSet is not Supported",
+        );
+    }
+}
+
+fn common(object: &Value, faults: &mut Faults) {
+    let spec = &object["spec"];
+    for key in ["replicas", "minReadySeconds", "revisionHistoryLimit"] {
+        faults.not_negative(spec, key, "spec");
+    }
+    selector_matches_template(spec, faults);
+    template(&spec["template"], "spec.template", faults);
+    always_restarts(spec, "spec", faults);
+}
+
+fn is_zero(value: Option<&Value>) -> bool {
+    match value {
+        Some(Value::Number(n)) => n.as_i64() == Some(0),
+        Some(Value::String(text)) => text.trim_end_matches('%').parse() == Ok(0),
+        _ => false,
+    }
+}
+
+fn rolling(strategy: &Value, path: &str, faults: &mut Faults) {
+    let rolling = &strategy["rollingUpdate"];
+    let path = join(path, "rollingUpdate");
+    faults.count_or_percent(rolling, "maxUnavailable", &path, true);
+    faults.count_or_percent(rolling, "maxSurge", &path, false);
+    if is_zero(rolling.get("maxUnavailable")) && is_zero(rolling.get("maxSurge")) {
+        faults.invalid(
+            join(&path, "maxUnavailable"),
+            rolling["maxUnavailable"].clone(),
+            "may not be 0 when `maxSurge` is 0",
+        );
+    }
+}
+
+pub(super) fn deployment(object: &Value, faults: &mut Faults) {
+    common(object, faults);
+    let spec = &object["spec"];
+    let strategy = &spec["strategy"];
+    match text(strategy, &["type"]) {
+        Some("Recreate") if strategy.get("rollingUpdate").is_some() => {
+            faults.forbidden("spec.strategy.rollingUpdate", "may not be specified when strategy `type` is 'Recreate'");
+        }
+        Some("RollingUpdate") => rolling(strategy, "spec.strategy", faults),
+        _ => faults.needs_one_of(strategy, "type", "spec.strategy", &["Recreate", "RollingUpdate"]),
+    }
+    faults.not_negative(spec, "progressDeadlineSeconds", "spec");
+    let number = |key: &str| spec.get(key).and_then(Value::as_i64).unwrap_or(0);
+    if spec.get("progressDeadlineSeconds").is_some() && number("progressDeadlineSeconds") <= number("minReadySeconds") {
+        faults.invalid(
+            "spec.progressDeadlineSeconds",
+            number("progressDeadlineSeconds"),
+            "must be greater than minReadySeconds",
+        );
+    }
+}
+
+pub(super) fn replica_set(object: &Value, faults: &mut Faults) {
+    common(object, faults);
+}
+
+pub(super) fn replication_controller(object: &Value, faults: &mut Faults) {
+    let spec = &object["spec"];
+    faults.not_negative(spec, "replicas", "spec");
+    faults.not_negative(spec, "minReadySeconds", "spec");
+    if is_blank(spec.get("selector")) {
+        faults.required("spec.selector", "");
+    }
+    let labels = at(spec, &["template", "metadata", "labels"]);
+    if entries(spec, &["selector"]).any(|(key, value)| labels.and_then(|l| l.get(key)) != Some(value)) {
+        let shown = labels.cloned().unwrap_or_default();
+        faults.invalid("spec.template.metadata.labels", shown, "`selector` does not match template `labels`");
+    }
+    template(&spec["template"], "spec.template", faults);
+    always_restarts(spec, "spec", faults);
+}
+
+pub(super) fn stateful_set(object: &Value, faults: &mut Faults) {
+    common(object, faults);
+    let spec = &object["spec"];
+    faults.needs_one_of(spec, "podManagementPolicy", "spec", &["OrderedReady", "Parallel"]);
+    faults.needs_one_of(&spec["updateStrategy"], "type", "spec.updateStrategy", &["RollingUpdate", "OnDelete"]);
+    faults.not_negative(&spec["updateStrategy"]["rollingUpdate"], "partition", "spec.updateStrategy.rollingUpdate");
+    for key in ["whenDeleted", "whenScaled"] {
+        faults.one_of(
+            &spec["persistentVolumeClaimRetentionPolicy"],
+            key,
+            "spec.persistentVolumeClaimRetentionPolicy",
+            &["Retain", "Delete"],
+        );
+    }
+    faults.not_negative(&spec["ordinals"], "start", "spec.ordinals");
+}
+
+pub(super) fn daemon_set(object: &Value, faults: &mut Faults) {
+    common(object, faults);
+    let strategy = &object["spec"]["updateStrategy"];
+    faults.needs_one_of(strategy, "type", "spec.updateStrategy", &["RollingUpdate", "OnDelete"]);
+    if strategy["type"] == "RollingUpdate" {
+        rolling(strategy, "spec.updateStrategy", faults);
+    }
+}
+
+fn job_spec(spec: &Value, path: &str, faults: &mut Faults) {
+    for key in [
+        "parallelism",
+        "completions",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "ttlSecondsAfterFinished",
+        "backoffLimitPerIndex",
+        "maxFailedIndexes",
+    ] {
+        faults.not_negative(spec, key, path);
+    }
+    faults.one_of(spec, "completionMode", path, &["Indexed", "NonIndexed"]);
+    if spec["completionMode"] == "Indexed" && spec.get("completions").is_none() {
+        faults.required(join(path, "completions"), "when completion mode is Indexed");
+    }
+    let policy = &spec["template"]["spec"]["restartPolicy"];
+    if policy != "OnFailure" && policy != "Never" {
+        faults.add(crate::status::Cause::unsupported(
+            join(path, "template.spec.restartPolicy"),
+            policy,
+            &["OnFailure", "Never"],
+        ));
+    }
+    template(&spec["template"], &join(path, "template"), faults);
+}
+
+pub(super) fn job(object: &Value, faults: &mut Faults) {
+    let spec = &object["spec"];
+    job_spec(spec, "spec", faults);
+    if is_blank(spec.get("selector")) {
+        faults.required("spec.selector", "");
+    } else {
+        selector(&spec["selector"], "spec.selector", faults);
+    }
+}
+
+pub(super) fn cron_job(object: &Value, faults: &mut Faults) {
+    let spec = &object["spec"];
+    match text(spec, &["schedule"]) {
+        None | Some("") => faults.required("spec.schedule", ""),
+        Some(schedule) if schedule.contains("TZ") => {
+            faults.invalid(
+                "spec.schedule",
+                schedule,
+                "cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
+            );
+        }
+        Some(schedule) if !schedule.starts_with('@') && schedule.split_whitespace().count() != 5 => {
+            let found = schedule.split_whitespace().count();
+            faults.invalid(
+                "spec.schedule",
+                schedule,
+                &format!("expected exactly 5 fields, found {found}: [{schedule}]"),
+            );
+        }
+        Some(_) => {}
+    }
+    faults.needs_one_of(spec, "concurrencyPolicy", "spec", &["Allow", "Forbid", "Replace"]);
+    for key in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
+        faults.not_negative(spec, key, "spec");
+    }
+    if text(object, &["metadata", "name"]).is_some_and(|n| n.len() > 52) {
+        faults.invalid("metadata.name", object["metadata"]["name"].clone(), "must be no more than 52 characters");
+    }
+    job_spec(&spec["jobTemplate"]["spec"], "spec.jobTemplate.spec", faults);
+}
+
+pub(super) fn autoscaler(object: &Value, faults: &mut Faults) {
+    let spec = &object["spec"];
+    let max = spec.get("maxReplicas").and_then(Value::as_i64).unwrap_or(0);
+    let min = spec.get("minReplicas").and_then(Value::as_i64).unwrap_or(1);
+    if min < 1 {
+        faults.invalid("spec.minReplicas", min, "must be greater than or equal to 1");
+    }
+    if max < 1 {
+        faults.invalid("spec.maxReplicas", max, "must be greater than 0");
+    } else if max < min {
+        faults.invalid("spec.maxReplicas", max, "must be greater than or equal to `minReplicas`");
+    }
+    for key in ["kind", "name"] {
+        if is_blank(spec["scaleTargetRef"].get(key)) {
+            faults.required(format!("spec.scaleTargetRef.{key}"), "");
+        }
+    }
+    for (index, metric) in list(spec, &["metrics"]).iter().enumerate() {
+        let path = format!("spec.metrics[{index}]");
+        faults.needs_one_of(metric, "type", &path, &["ContainerResource", "External", "Object", "Pods", "Resource"]);
+    }
+}
+
+pub(super) fn disruption_budget(object: &Value, faults: &mut Faults) {
+    let spec = &object["spec"];
+    if spec.get("minAvailable").is_some() && spec.get("maxUnavailable").is_some() {
+        faults.invalid("spec", spec.clone(), "minAvailable and maxUnavailable cannot be both set");
+    }
+    faults.count_or_percent(spec, "minAvailable", "spec", true);
+    faults.count_or_percent(spec, "maxUnavailable", "spec", true);
+    faults.one_of(spec, "unhealthyPodEvictionPolicy", "spec", &["AlwaysAllow", "IfHealthyBudget"]);
+    selector(&spec["selector"], "spec.selector", faults);
+}
