@@ -8,5 +8,6 @@ pub mod container;
 pub mod init;
 pub mod monitor;
 pub mod plan;
+pub mod seal;
 pub mod seccomp;
 pub mod spec;

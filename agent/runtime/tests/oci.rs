@@ -26,6 +26,7 @@ const CASES: &[Case] = &[
     ("exec", exec),
     ("devices", devices),
     ("user namespace", user_namespace),
+    ("the runtime's program cannot be written", program_is_sealed),
     ("bad input", bad_input),
 ];
 
@@ -350,4 +351,37 @@ fn bad_input(runtime: &Runtime) {
     assert!(!runtime.call(&["run", "--bundle", path, "bad-json"]).status.success());
     broken.save();
     assert!(!runtime.call(&["run", "--bundle", path, "../up"]).status.success());
+}
+
+/// CVE-2019-5736: a container that runs the runtime itself must not get hold of its file for writing.
+fn program_is_sealed(runtime: &Runtime) {
+    let mut bundle = bundle("true");
+    let script = bundle.path().join("rootfs/attack");
+    std::fs::write(&script, "#!/proc/self/exe\n").unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    // What runs is the runtime, with the script's path as its verb: it fails, and the file it ran from is not the host's.
+    bundle.config["process"]["args"] = json!(["/attack"]);
+    let before = runtime.program_bytes();
+    assert_ne!(runtime.run(&bundle).0, 0);
+    bundle.config["process"]["args"] = json!(["sh", "-c", "sleep 1000"]);
+    let id = unique();
+    let path = bundle.save().to_str().unwrap().to_owned();
+    assert!(runtime.call(&["create", "--bundle", &path, &id]).status.success());
+    let state = runtime.call(&["state", &id]);
+    let state: serde_json::Value = serde_json::from_slice(&state.stdout).unwrap();
+    // The created process still is the runtime's program. Held by a descriptor it can be opened once nobody runs it.
+    use std::os::fd::AsRawFd as _;
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+    let exe = format!("/proc/{}/exe", state["pid"]);
+    let held = rustix::fs::open(exe, flags, rustix::fs::Mode::empty()).unwrap();
+    assert!(runtime.call(&["delete", "--force", &id]).status.success());
+    let held = format!("/proc/self/fd/{}", held.as_raw_fd());
+    let mut error = None;
+    eventually("the program runs no more", || {
+        let file = std::fs::OpenOptions::new().write(true).open(&held);
+        error = file.and_then(|mut file| std::io::Write::write_all(&mut file, b"\x7f")).err();
+        error.as_ref().is_none_or(|error| error.raw_os_error() != Some(libc::ETXTBSY))
+    });
+    assert!(error.is_some(), "it can be written");
+    assert!(before == runtime.program_bytes());
 }

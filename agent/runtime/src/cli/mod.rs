@@ -44,6 +44,9 @@ pub enum CliError {
     /// A file that is not what it should be.
     #[error("read")]
     Spec(#[from] crate::spec::SpecError),
+    /// Our own program.
+    #[error("protect the program")]
+    Seal(#[from] crate::seal::SealError),
     /// A kernel call.
     #[error("{what}")]
     Kernel {
@@ -65,14 +68,14 @@ fn failed(verb: &'static str, id: &str) -> impl FnOnce(ContainerError) -> CliErr
 
 /// Runs the command line; the process must have one thread. Returns the exit code.
 pub fn main(args: Vec<OsString>) -> i32 {
-    let cli = match Cli::try_parse_from(args) {
+    let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
             return error.exit_code();
         }
     };
-    match dispatch(&cli) {
+    match seal(&cli.verb, &args).and_then(|()| dispatch(&cli)) {
         Ok(code) => code,
         Err(error) => {
             let text = container::error::chain(&error);
@@ -80,6 +83,14 @@ pub fn main(args: Vec<OsString>) -> i32 {
             log(&cli, &text);
             1
         }
+    }
+}
+
+/// Verbs that run a program in a container do so from a sealed program.
+fn seal(verb: &Verb, args: &[OsString]) -> Result<(), CliError> {
+    match verb {
+        Verb::Create(_) | Verb::Run(_) | Verb::Exec(_) => Ok(crate::seal::ensure(args)?),
+        _ => Ok(()),
     }
 }
 

@@ -14,6 +14,11 @@ use crate::{
     plan::{self, Streams},
 };
 
+/// Joined always: those the container inherited (a pod's) are not ours either. Joining one we are in changes nothing,
+/// but for the user namespace, where the kernel refuses it; and PID is joined before the child exists.
+const JOINED: u64 =
+    (libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP) as u64;
+
 /// How a process joins.
 #[derive(Debug)]
 pub struct ExecOptions<'a> {
@@ -60,7 +65,6 @@ pub fn exec(container: &Container, options: ExecOptions<'_>) -> Result<Joined, C
     let entrance = container.cgroup()?.create()?;
     let target = container.pidfd()?;
     let (ours, theirs) = channel::pair().map_err(ContainerError::kernel("make the handshake channel"))?;
-    let pid_flag = libc::CLONE_NEWPID as u64;
     let pid = container.state.pid.unwrap_or(0);
     let pid_namespace = format!("/proc/{pid}/ns/pid");
     let pid_namespace =
@@ -68,7 +72,7 @@ pub fn exec(container: &Container, options: ExecOptions<'_>) -> Result<Joined, C
     let plan = ExecPlan {
         process,
         target,
-        namespaces: container.state.namespaces & !pid_flag,
+        namespaces: JOINED | container.state.namespaces & libc::CLONE_NEWUSER as u64,
         entrance,
         streams: options.streams,
     };

@@ -19,9 +19,12 @@ pub use spawn::{SpawnError, SpawnedMonitor, spawn};
 
 use std::path::Path;
 
-/// Runs the monitor of a configuration file; returns the exit code. The process must have one thread.
+/// Runs the monitor of a configuration file; returns the exit code. The process must have one thread, and is run again
+/// with its own arguments, sealed.
 pub fn main(config: &Path) -> i32 {
-    let result = setup::prepare(config).and_then(serve::run);
+    let args: Vec<_> = std::env::args_os().collect();
+    let sealed = crate::seal::ensure(&args).map_err(MonitorError::Seal);
+    let result = sealed.and_then(|()| setup::prepare(config)).and_then(serve::run);
     match result {
         Ok(()) => 0,
         Err(error) => {

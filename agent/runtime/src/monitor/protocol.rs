@@ -48,8 +48,9 @@ pub struct MonitorConfig {
 }
 
 /// First frame of a connection.
+#[allow(clippy::large_enum_variant)] // one lives per connection, for a moment
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "hello")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "hello")]
 pub enum Hello {
     /// Requests and events.
     Control {
@@ -101,7 +102,7 @@ pub struct Request {
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "request")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "request")]
 pub enum RequestBody {
     /// Make a container of a bundle.
     Create {
@@ -179,7 +180,7 @@ pub enum Message {
 
 /// What a request gives.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "response")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "response")]
 pub enum ResponseBody {
     /// Answer to a control hello.
     Welcome {
@@ -263,7 +264,7 @@ pub struct Exit {
 
 /// What happens without being asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "event")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "event")]
 pub enum Event {
     /// A container's first process ended.
     Exited {
@@ -312,6 +313,7 @@ impl Decoder {
     }
 
     /// The next whole frame's value.
+    #[allow(clippy::should_implement_trait)] // generic in what it gives, and fallible
     pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
         let Some(length) = self.buffer.first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_le_bytes(*length) as usize;

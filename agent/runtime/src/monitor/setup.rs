@@ -15,7 +15,11 @@ use agent_sys::{
 };
 
 use super::protocol::{MonitorConfig, VERSION};
-use crate::{cgroup::CgroupError, spec::SpecError};
+use crate::{
+    cgroup::CgroupError,
+    container::{Container, clock, error::chain},
+    spec::SpecError,
+};
 
 /// Why a monitor does not run, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +27,9 @@ pub enum MonitorError {
     /// The configuration.
     #[error("load the configuration")]
     Config(#[source] SpecError),
+    /// Our own program.
+    #[error("protect the program")]
+    Seal(#[source] crate::seal::SealError),
     /// Of another time.
     #[error("configuration version {0}: expected {VERSION}")]
     Version(u32),
@@ -112,6 +119,13 @@ pub(super) fn prepare(path: &Path) -> Result<Prepared, MonitorError> {
     let signals = signal::signal_fd(&[libc::SIGCHLD, libc::SIGTERM]).map_err(kernel("watch signals"))?;
     let containers = config.state_dir.join("containers");
     std::fs::create_dir_all(&containers).map_err(file("create", &containers))?;
+    // A monitor that died took its containers with it, but not what the kernel keeps of them.
+    for container in Container::list(&config.state_dir.join("oci")) {
+        let id = container.state.id.clone();
+        if let Err(error) = container.delete(true) {
+            eprintln!("{} remove container {id} of a dead monitor: {}", clock(), chain(&error));
+        }
+    }
     let _ = std::fs::remove_file(&config.socket);
     let before = rustix::process::umask(rustix::fs::Mode::from(0o177));
     let listener = UnixListener::bind(&config.socket).map_err(file("listen on", &config.socket));

@@ -99,6 +99,7 @@ impl Decoder {
     }
 
     /// The next whole frame.
+    #[allow(clippy::should_implement_trait)] // fallible: an iterator would hide where it stopped
     pub fn next(&mut self) -> Result<Option<(Channel, Vec<u8>)>, FrameError> {
         let Some([channel, length @ ..]) = self.buffer.first_chunk::<5>() else { return Ok(None) };
         let channel = Channel::of(*channel)?;

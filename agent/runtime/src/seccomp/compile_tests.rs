@@ -72,6 +72,7 @@ fn unknown_names_are_skipped_and_bad_arguments_named() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
     fn comparisons_mean_what_they_say(
         value in prop_oneof![any::<u64>(), 0..4u64],

@@ -90,6 +90,10 @@ impl Runtime {
         Output { status, stdout: std::fs::read(out.path()).unwrap(), stderr: std::fs::read(err.path()).unwrap() }
     }
 
+    pub(crate) fn program_bytes(&self) -> Vec<u8> {
+        std::fs::read(&self.program).unwrap()
+    }
+
     /// Runs a bundle to its end: exit code, output, errors.
     pub(crate) fn run(&self, bundle: &Bundle) -> (i32, String, String) {
         let id = unique();
