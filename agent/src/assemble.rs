@@ -1,0 +1,137 @@
+//! The whole agent on one screen.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use agent_image::store::{ImageError, ImageStore};
+use agent_network::{Network, NetworkError};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use crate::config::Config;
+use crate::execute::{Host, chain};
+use crate::node::{self, Capacity};
+use crate::{kubelet, source};
+
+/// CAP_SYS_RESOURCE, capability.h.
+const CAP_SYS_RESOURCE: u64 = 24;
+
+/// Why an agent did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A directory could not be made.
+    #[error("creating {}", path.display())]
+    Directory {
+        /// Which.
+        path: std::path::PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The image store.
+    #[error("opening the image store")]
+    Images(#[from] ImageError),
+    /// The pod network.
+    #[error("opening the pod network")]
+    Network(#[from] NetworkError),
+    /// The kubelet API's port could not be had.
+    #[error("listening on port {port} for the kubelet API")]
+    Listen {
+        /// Which.
+        port: u16,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The node could not be registered.
+    #[error("registering node {node}")]
+    Register {
+        /// Which.
+        node: String,
+        /// The cause.
+        #[source]
+        source: Box<kube::Error>,
+    },
+}
+
+/// An agent that runs. Dropping it leaves pods alone.
+pub struct Agent {
+    tasks: JoinSet<()>,
+}
+
+impl Config {
+    /// Registers the node, then runs its pods. Returns once the node is Ready.
+    pub async fn start(self, client: kube::Client) -> Result<Agent, StartError> {
+        let instance = &self.instance;
+        for path in [instance.run_dir().join("pods"), instance.pods_dir(), instance.log_dir(), instance.import_dir()] {
+            std::fs::create_dir_all(&path).map_err(|source| StartError::Directory { path, source })?;
+        }
+        let images = ImageStore::open(&instance.image_dir())?;
+        import_all(&images, &instance.import_dir()).await;
+        let network = Network::open(agent_network::Config {
+            instance: instance.hash.clone(),
+            state_dir: instance.run_dir().join("network"),
+            cluster_cidr: self.cluster_cidr,
+        })
+        .await?;
+        let capacity = Capacity::of(&instance.data_dir);
+
+        let address = SocketAddr::new([0, 0, 0, 0].into(), self.kubelet_port);
+        let listening = |source| StartError::Listen { port: self.kubelet_port, source };
+        let listener = TcpListener::bind(address).await.map_err(listening)?;
+        let port = listener.local_addr().map_err(listening)?.port();
+
+        let host = Arc::new(Host {
+            client: client.clone(),
+            images,
+            network: network.clone(),
+            memory_capacity: capacity.memory_bytes,
+            can_lower_oom_score: has_capability(CAP_SYS_RESOURCE),
+            config: self.clone(),
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(kubelet::serve(Arc::clone(&host), listener));
+        let registering = |source| StartError::Register { node: self.node_name.clone(), source: Box::new(source) };
+        let node = node::register(&client, &self, &capacity, port).await.map_err(registering)?;
+        tasks.spawn(node::keep_alive(client.clone(), self.clone(), capacity, port, node));
+        tasks.spawn(use_pod_range(client, self.node_name.clone(), network));
+        tasks.spawn(source::run(host));
+        Ok(Agent { tasks })
+    }
+}
+
+impl Agent {
+    /// Stops the agent's own work; pods and their monitors go on.
+    pub async fn drain(mut self) {
+        self.tasks.shutdown().await;
+    }
+}
+
+async fn use_pod_range(client: kube::Client, node: String, network: Network) {
+    if let Some(range) = node::pod_range(&client, &node).await
+        && let Err(error) = network.set_pod_range(range).await
+    {
+        tracing::error!(error = chain(&error), %range, "using the node's pod range");
+    }
+}
+
+/// Imports image files that were put beside the store; one that cannot be read is reported and skipped.
+async fn import_all(images: &ImageStore, dir: &std::path::Path) {
+    let files: Vec<_> = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    for file in files {
+        let images = images.clone();
+        let imported = tokio::task::spawn_blocking(move || (images.import(&file, None), file)).await;
+        match imported {
+            Ok((Ok(imported), file)) => tracing::info!(file = %file.display(), images = imported.len(), "imported"),
+            Ok((Err(error), file)) => tracing::warn!(file = %file.display(), error = chain(&error), "importing images"),
+            Err(error) => tracing::error!(%error, "importing images"),
+        }
+    }
+}
+
+/// Whether this process has a capability in its effective set; proc(5), status.
+fn has_capability(number: u64) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    effective.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).is_some_and(|set| set >> number & 1 == 1)
+}

@@ -1,0 +1,239 @@
+//! The Node object of this machine: registration, status and the Lease that says it lives.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::{
+    DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus, NodeSystemInfo,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+
+use crate::config::Config;
+use crate::event::COMPONENT;
+
+const LEASE_NAMESPACE: &str = "kube-node-lease";
+/// Upstream's: a lease of 40 s, renewed every 10 s; status every 5 min.
+const LEASE_SECONDS: i32 = 40;
+const RENEW_EVERY: Duration = Duration::from_secs(10);
+const STATUS_EVERY_RENEWALS: u32 = 30;
+const MAX_PODS: u32 = 110;
+/// Kept for the machine itself, as the kubelet keeps it for hard eviction.
+const RESERVED_MEMORY_BYTES: i64 = 100 << 20;
+
+/// What the machine has.
+#[derive(Debug, Clone)]
+pub(crate) struct Capacity {
+    pub(crate) cpus: usize,
+    pub(crate) memory_bytes: i64,
+    pub(crate) disk_bytes: u64,
+}
+
+impl Capacity {
+    pub(crate) fn of(data_dir: &Path) -> Self {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB"));
+        let memory_bytes = total.and_then(|kb| kb.trim().parse::<i64>().ok()).map_or(0, |kb| kb * 1024);
+        let disk_bytes = rustix::fs::statvfs(data_dir).map_or(0, |stat| stat.f_blocks * stat.f_frsize);
+        Self { cpus, memory_bytes, disk_bytes }
+    }
+
+    fn quantities(&self, reserved: i64) -> BTreeMap<String, Quantity> {
+        BTreeMap::from([
+            ("cpu".to_owned(), Quantity(self.cpus.to_string())),
+            ("memory".to_owned(), Quantity(format!("{}Ki", (self.memory_bytes - reserved).max(0) / 1024))),
+            ("ephemeral-storage".to_owned(), Quantity(format!("{}Ki", self.disk_bytes / 1024))),
+            ("pods".to_owned(), Quantity(MAX_PODS.to_string())),
+        ])
+    }
+}
+
+fn now() -> Time {
+    let now = Timestamp::now();
+    Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
+}
+
+fn read_line(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+}
+
+fn go_arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// The node as this agent knows it. `port` is where the kubelet API answers.
+struct Machine<'a> {
+    config: &'a Config,
+    capacity: &'a Capacity,
+    port: u16,
+}
+
+impl Machine<'_> {
+    fn labels(&self) -> BTreeMap<String, String> {
+        let mut labels = self.config.labels.clone();
+        labels.insert("kubernetes.io/hostname".into(), self.config.node_name.clone());
+        labels.insert("kubernetes.io/os".into(), "linux".into());
+        labels.insert("kubernetes.io/arch".into(), go_arch().into());
+        labels
+    }
+
+    fn status(&self, previous: &NodeStatus) -> NodeStatus {
+        let address = |kind: &str, address: String| NodeAddress { type_: kind.into(), address };
+        let uname = rustix::system::uname();
+        let os_release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+        let os_name = os_release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux");
+        NodeStatus {
+            addresses: Some(vec![
+                address("InternalIP", self.config.node_ip.to_string()),
+                address("Hostname", self.config.node_name.clone()),
+            ]),
+            capacity: Some(self.capacity.quantities(0)),
+            allocatable: Some(self.capacity.quantities(RESERVED_MEMORY_BYTES)),
+            conditions: Some(conditions(previous)),
+            daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(self.port) }) }),
+            node_info: Some(NodeSystemInfo {
+                architecture: go_arch().into(),
+                boot_id: read_line("/proc/sys/kernel/random/boot_id"),
+                container_runtime_version: format!("gantry://{}", env!("CARGO_PKG_VERSION")),
+                kernel_version: uname.release().to_string_lossy().into_owned(),
+                kubelet_version: format!("v1.37.0+gantry{}", env!("CARGO_PKG_VERSION")),
+                kube_proxy_version: String::new(),
+                machine_id: read_line("/etc/machine-id"),
+                operating_system: "linux".into(),
+                os_image: os_name.trim_matches('"').to_owned(),
+                system_uuid: read_line("/sys/class/dmi/id/product_uuid"),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    }
+}
+
+fn conditions(previous: &NodeStatus) -> Vec<NodeCondition> {
+    let old = previous.conditions.clone().unwrap_or_default();
+    [
+        ("MemoryPressure", "False", "GantryHasSufficientMemory", "the agent has sufficient memory available"),
+        ("DiskPressure", "False", "GantryHasNoDiskPressure", "the agent has no disk pressure"),
+        ("PIDPressure", "False", "GantryHasSufficientPID", "the agent has sufficient PIDs available"),
+        ("Ready", "True", "GantryReady", "the agent runs pods"),
+    ]
+    .into_iter()
+    .map(|(kind, status, reason, message)| {
+        let before = old.iter().find(|condition| condition.type_ == kind && condition.status == status);
+        NodeCondition {
+            type_: kind.into(),
+            status: status.into(),
+            reason: Some(reason.into()),
+            message: Some(message.into()),
+            last_heartbeat_time: Some(now()),
+            last_transition_time: Some(before.and_then(|c| c.last_transition_time.clone()).unwrap_or_else(now)),
+        }
+    })
+    .collect()
+}
+
+/// Registers the node, or takes over the one of that name. Answers the node as the server has it.
+pub(crate) async fn register(client: &kube::Client, config: &Config, capacity: &Capacity, port: u16) -> kube::Result<Node> {
+    let api: Api<Node> = Api::all(client.clone());
+    let this = Machine { config, capacity, port };
+    let node = match api.get_opt(&config.node_name).await? {
+        Some(node) => {
+            let patch = serde_json::json!({"metadata": {"labels": this.labels()}});
+            drop(api.patch(&config.node_name, &params(), &Patch::Strategic(patch)).await?);
+            node
+        }
+        None => {
+            let metadata = ObjectMeta { name: Some(config.node_name.clone()), labels: Some(this.labels()), ..Default::default() };
+            let taints = Some(config.taints.clone()).filter(|taints| !taints.is_empty());
+            let spec = Some(NodeSpec { taints, ..Default::default() });
+            api.create(&PostParams::default(), &Node { metadata, spec, ..Default::default() }).await?
+        }
+    };
+    write_status(&api, &this, &node).await
+}
+
+fn params() -> PatchParams {
+    PatchParams { field_manager: Some(COMPONENT.into()), ..Default::default() }
+}
+
+async fn write_status(api: &Api<Node>, this: &Machine<'_>, node: &Node) -> kube::Result<Node> {
+    let status = this.status(&node.status.clone().unwrap_or_default());
+    let patch = serde_json::json!({"status": status});
+    api.patch_status(&this.config.node_name, &params(), &Patch::Strategic(patch)).await
+}
+
+/// Renews the lease and, less often, the status, for as long as the agent runs.
+pub(crate) async fn keep_alive(client: kube::Client, config: Config, capacity: Capacity, port: u16, node: Node) {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), LEASE_NAMESPACE);
+    let nodes: Api<Node> = Api::all(client);
+    let this = Machine { config: &config, capacity: &capacity, port };
+    let mut ticks = tokio::time::interval(RENEW_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut renewals = 0u32;
+    loop {
+        ticks.tick().await;
+        if let Err(error) = renew(&leases, &config.node_name, &node).await {
+            tracing::warn!(%error, "renewing the node's lease");
+        }
+        renewals += 1;
+        if renewals % STATUS_EVERY_RENEWALS == 0 {
+            let written = match nodes.get(&config.node_name).await {
+                Ok(node) => write_status(&nodes, &this, &node).await.map(drop),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = written {
+                tracing::warn!(%error, "writing the node's status");
+            }
+        }
+    }
+}
+
+async fn renew(leases: &Api<Lease>, name: &str, node: &Node) -> kube::Result<()> {
+    let time = MicroTime(Timestamp::from_microsecond(Timestamp::now().as_microsecond()).unwrap_or_default());
+    let spec = LeaseSpec {
+        holder_identity: Some(name.to_owned()),
+        lease_duration_seconds: Some(LEASE_SECONDS),
+        renew_time: Some(time),
+        ..Default::default()
+    };
+    let patch = serde_json::json!({"spec": spec});
+    match leases.patch(name, &params(), &Patch::Merge(patch)).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => {
+            let owner = OwnerReference {
+                api_version: "v1".into(),
+                kind: "Node".into(),
+                name: name.to_owned(),
+                uid: node.metadata.uid.clone().unwrap_or_default(),
+                ..Default::default()
+            };
+            let metadata = ObjectMeta { name: Some(name.to_owned()), owner_references: Some(vec![owner]), ..Default::default() };
+            leases.create(&PostParams::default(), &Lease { metadata, spec: Some(spec) }).await.map(drop)
+        }
+        other => other.map(drop),
+    }
+}
+
+/// The range of pod addresses that the control plane gave this node, waiting until it does.
+pub(crate) async fn pod_range(client: &kube::Client, name: &str) -> Option<ipnet::Ipv4Net> {
+    use futures::StreamExt as _;
+    use kube::runtime::{WatchStreamExt as _, watcher};
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let api: Api<Node> = Api::all(client.clone());
+    let mut nodes = std::pin::pin!(watcher::watcher(api, config).default_backoff().applied_objects());
+    while let Some(node) = nodes.next().await {
+        let range = node.ok().and_then(|node| node.spec?.pod_cidr);
+        if let Some(range) = range.and_then(|range| range.parse().ok()) {
+            return Some(range);
+        }
+    }
+    None
+}

@@ -1,0 +1,220 @@
+//! Step 8: one task per pod uid. It feeds the pure machine and hands its commands to the executor.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use agent_pod::facts::PodFacts;
+use agent_pod::machine::step;
+use agent_pod::protocol::{Command, Event};
+use agent_pod::state::{PodState, Stage};
+use agent_pod::status::{HostFacts, status};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, Patch, PatchParams};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::event::COMPONENT;
+use crate::execute::{Executor, Host, volume};
+
+/// How often changing volumes are looked at again.
+const REFRESH_EVERY: Duration = Duration::from_secs(600);
+
+/// What a worker is told.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// The pod's object, new or changed.
+    Object(Arc<Pod>),
+    /// The pod's object is gone: it was deleted by force, or while the agent was away.
+    Vanished,
+    /// Something happened here.
+    Machine(Event),
+}
+
+/// The handle of a worker.
+pub(crate) struct Worker {
+    pub(crate) inputs: mpsc::UnboundedSender<Input>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Worker {
+    /// Starts a worker. `first` is how the pod's life here begins.
+    pub(crate) fn spawn(host: Arc<Host>, pod: Arc<Pod>, uid: String, first: Event, monitor: Option<crate::monitor::Monitor>, channel: Channel) -> Self {
+        let Channel { inputs, received } = channel;
+        let executor = Executor {
+            host: Arc::clone(&host),
+            uid,
+            pod: Arc::clone(&pod),
+            pod_ips: Vec::new(),
+            monitor: Arc::new(Mutex::new(monitor)),
+            inputs: inputs.clone(),
+        };
+        let state = PodState::new(PodFacts::of(&pod));
+        let (statuses, published) = watch::channel(None);
+        tokio::spawn(publish(executor.clone(), published));
+        let run = Run { executor, state, statuses, wake: None, deletion_seen: None };
+        let task = tokio::spawn(run.run(first, received));
+        Self { inputs, task }
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.task.is_finished()
+    }
+}
+
+/// Both ends of a worker's inbox, made before the worker so that others can hold the sender.
+pub(crate) struct Channel {
+    pub(crate) inputs: mpsc::UnboundedSender<Input>,
+    received: mpsc::UnboundedReceiver<Input>,
+}
+
+impl Channel {
+    pub(crate) fn new() -> Self {
+        let (inputs, received) = mpsc::unbounded_channel();
+        Self { inputs, received }
+    }
+}
+
+struct Run {
+    executor: Executor,
+    state: PodState,
+    statuses: watch::Sender<Option<PodStatus>>,
+    wake: Option<Timestamp>,
+    /// The grace period last told to the machine.
+    deletion_seen: Option<i64>,
+}
+
+impl Run {
+    async fn run(mut self, first: Event, mut received: mpsc::UnboundedReceiver<Input>) {
+        self.take(first).await;
+        self.see_deletion().await;
+        let mut refresh = tokio::time::interval_at(Instant::now() + REFRESH_EVERY, REFRESH_EVERY);
+        let changes = volume::can_change(&self.executor);
+        while self.state.stage != Stage::Gone {
+            tokio::select! {
+                input = received.recv() => match input {
+                    Some(Input::Object(pod)) => {
+                        self.executor.pod = pod;
+                        self.see_deletion().await;
+                    }
+                    Some(Input::Vanished) => self.take(Event::DeletionRequested { grace_seconds: 0 }).await,
+                    Some(Input::Machine(event)) => self.take(event).await,
+                    None => return,
+                },
+                () = sleep_until(self.wake) => {
+                    self.wake = None;
+                    self.take(Event::Tick).await;
+                }
+                _ = refresh.tick(), if changes && self.state.stage == Stage::Up => {
+                    let executor = self.executor.clone();
+                    tokio::spawn(async move { volume::refresh(&executor).await });
+                }
+            }
+        }
+    }
+
+    async fn see_deletion(&mut self) {
+        let metadata = &self.executor.pod.metadata;
+        if metadata.deletion_timestamp.is_none() {
+            return;
+        }
+        let grace_seconds = metadata.deletion_grace_period_seconds.unwrap_or(0);
+        if self.deletion_seen.is_none_or(|seen| grace_seconds < seen) {
+            self.deletion_seen = Some(grace_seconds);
+            self.take(Event::DeletionRequested { grace_seconds }).await;
+        }
+    }
+
+    async fn take(&mut self, event: Event) {
+        let placeholder = PodState::new(PodFacts {
+            restart_policy: self.state.facts.restart_policy,
+            grace_seconds: 0,
+            containers: vec![],
+            unsupported: vec![],
+        });
+        let state = std::mem::replace(&mut self.state, placeholder);
+        let now = Timestamp::now();
+        let (state, commands) = step(state, now, event);
+        debug_assert_eq!(state.validate(), Ok(()));
+        self.state = state;
+        self.executor.pod_ips.clone_from(&self.state.ips);
+        self.wake = None;
+        for command in commands {
+            match command {
+                Command::WakeAt(at) => self.wake = Some(at),
+                // The last command: nothing may run beside or after it.
+                Command::Release => drop(self.executor.clone().run(Command::Release).await),
+                command => {
+                    let executor = self.executor.clone();
+                    tokio::spawn(async move {
+                        let inputs = executor.inputs.clone();
+                        if let Some(event) = executor.run(command).await {
+                            // The worker is gone only when the pod is.
+                            drop(inputs.send(Input::Machine(event)));
+                        }
+                    });
+                }
+            }
+        }
+        if self.state.stage != Stage::Gone {
+            let host = HostFacts { ips: vec![self.executor.host.config.node_ip.to_string()] };
+            let status = status(&self.state, &self.executor.pod, &host, now);
+            self.statuses.send_if_modified(|current| {
+                let changed = current.as_ref() != Some(&status);
+                *current = Some(status);
+                changed
+            });
+        }
+    }
+}
+
+async fn sleep_until(at: Option<Timestamp>) {
+    match at {
+        None => std::future::pending().await,
+        Some(at) => {
+            let left = at.duration_since(Timestamp::now());
+            tokio::time::sleep(Duration::try_from(left).unwrap_or_default()).await;
+        }
+    }
+}
+
+/// Step 12: writes the newest status, one write at a time; states that were overtaken are never written.
+async fn publish(executor: Executor, mut statuses: watch::Receiver<Option<PodStatus>>) {
+    let api: Api<Pod> = Api::namespaced(executor.host.client.clone(), executor.namespace());
+    let params = PatchParams { field_manager: Some(COMPONENT.into()), ..Default::default() };
+    while statuses.changed().await.is_ok() {
+        let Some(status) = statuses.borrow_and_update().clone() else { continue };
+        let mut wait = Duration::from_millis(100);
+        loop {
+            // The uid makes sure that a pod of the same name that came later is not written to.
+            let patch = serde_json::json!({"metadata": {"uid": executor.uid}, "status": status});
+            match api.patch_status(executor.name(), &params, &Patch::Merge(patch)).await {
+                Ok(_) => break,
+                Err(kube::Error::Api(answer)) if matches!(answer.code, 404 | 409 | 422) => break,
+                Err(error) => tracing::warn!(%error, uid = executor.uid, "writing the pod's status"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => wait = (wait * 2).min(Duration::from_secs(10)),
+                changed = statuses.changed() => if changed.is_err() { return } else { statuses.mark_changed(); break },
+            }
+        }
+    }
+}
+
+/// Waits for a child of this process so that it leaves no zombie.
+pub(crate) fn reap(pid: i32, pidfd: OwnedFd) {
+    let wait = async move {
+        let Ok(ready) = tokio::io::unix::AsyncFd::new(pidfd) else { return };
+        if ready.readable().await.is_ok() {
+            let flags = rustix::process::WaitIdOptions::EXITED;
+            // The exit status is nobody's business: the worker saw the socket close.
+            drop(rustix::process::waitid(rustix::process::WaitId::PidFd(ready.get_ref().as_fd()), flags));
+            tracing::debug!(pid, "a monitor ended");
+        }
+    };
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => drop(runtime.spawn(wait)),
+        Err(error) => tracing::error!(%error, pid, "no runtime to wait for a monitor"),
+    }
+}
