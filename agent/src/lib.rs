@@ -1,3 +1,18 @@
 //! Makes assigned pods real and reports them.
 //! Never knows a controller crate.
 //! Start reading at `assemble`.
+
+pub mod assemble;
+pub mod config;
+mod environment;
+mod event;
+mod execute;
+pub mod instance;
+mod kubelet;
+mod log;
+mod monitor;
+mod node;
+mod oci;
+mod source;
+mod user;
+mod worker;

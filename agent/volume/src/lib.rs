@@ -1,3 +1,7 @@
 //! Each volume kind: set up, update atomically, tear down.
-//! Never knows the Kubernetes client.
-//! Start reading at `kind`.
+//! Never knows the Kubernetes client: what a volume shows comes in as values.
+//! Start reading at `directory`.
+
+pub mod atomic;
+pub mod directory;
+pub mod payload;

@@ -1,3 +1,23 @@
 //! HTTP to objects to store; the only writer of the store.
 //! Never knows scheduler or reconcilers.
 //! Start reading at `chain`.
+
+mod admit;
+pub mod authn;
+mod authz;
+mod bootstrap;
+mod chain;
+mod handle;
+mod metrics;
+mod node_proxy;
+mod nonresource;
+pub mod pki;
+mod query;
+mod registry;
+mod reply;
+mod review;
+mod route;
+pub mod server;
+mod time;
+pub mod tls;
+mod token;

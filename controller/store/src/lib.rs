@@ -1,3 +1,14 @@
 //! MVCC: keys to bytes at revisions; compare-and-put, range, watch, compaction.
 //! Never knows a Kubernetes kind.
 //! Start reading at `store`.
+
+pub mod disk;
+pub mod driver;
+mod history;
+pub mod model;
+pub mod store;
+#[cfg(test)]
+mod suite;
+mod visible;
+pub mod watch;
+mod writer;

@@ -1,0 +1,221 @@
+//! Step 9: `step(state, now, event) -> (state, commands)`.
+//!
+//! A pod goes up in order (volumes, sandbox, init containers one by one, the rest together) and down in
+//! reverse. Every event is taken in, then `drive` looks at the whole and says what is next; so the order in
+//! which answers arrive does not matter.
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use crate::container;
+use crate::protocol::{Command, Event, Failure, Notice};
+use crate::state::{ContainerStage, Deletion, PodState, Stage};
+
+/// Takes one event in.
+pub fn step(mut pod: PodState, now: Timestamp, event: Event) -> (PodState, Vec<Command>) {
+    let mut commands = Vec::new();
+    take_in(&mut pod, now, event, &mut commands);
+    drive(&mut pod, now, &mut commands);
+    commands.extend(next_wake(&pod, now).map(Command::WakeAt));
+    (pod, commands)
+}
+
+fn take_in(pod: &mut PodState, now: Timestamp, event: Event, commands: &mut Vec<Command>) {
+    match event {
+        Event::Assigned | Event::Tick => {}
+        Event::Adopted { ips, containers } => {
+            pod.stage = Stage::Up;
+            pod.ips = ips;
+            container::adopt(pod, containers, now);
+        }
+        Event::DeletionRequested { grace_seconds } => {
+            let grace = grace_seconds.clamp(0, i64::from(i32::MAX));
+            let deadline = now.saturating_add(SignedDuration::from_secs(grace)).unwrap_or(Timestamp::MAX);
+            let sooner = pod.deletion.is_none_or(|deletion| deadline < deletion.deadline);
+            if sooner {
+                pod.deletion = Some(Deletion { deadline });
+            }
+        }
+        Event::VolumesReady => {
+            if pod.stage == Stage::SettingUpVolumes {
+                pod.backoff.reset();
+                pod.stage = Stage::StartingSandbox;
+                commands.push(Command::StartSandbox);
+            }
+        }
+        Event::VolumesFailed(failure) => {
+            commands.push(warn("FailedMount", &failure));
+            let until = now + pod.backoff.next_delayed();
+            pod.stage = Stage::VolumesBackingOff(until, failure);
+        }
+        Event::SandboxReady { ips } => {
+            pod.backoff.reset();
+            pod.ips = ips;
+            pod.stage = Stage::Up;
+        }
+        Event::SandboxFailed(failure) => {
+            commands.push(warn("FailedCreatePodSandBox", &failure));
+            let until = now + pod.backoff.next_delayed();
+            pod.stage = Stage::SandboxBackingOff(until, failure);
+        }
+        Event::SandboxDied => {
+            // Only what is up can die; an announced end is not news.
+            if pod.stage == Stage::Up {
+                commands.push(Command::Emit(Notice {
+                    warning: true,
+                    reason: "SandboxChanged",
+                    message: "the pod's monitor died; its containers are started again".into(),
+                    container: None,
+                }));
+                for index in 0..pod.containers.len() {
+                    container::lost(pod, index, now, commands);
+                }
+                pod.ips.clear();
+                pod.stage = Stage::StoppingSandbox;
+                commands.push(Command::StopSandbox);
+            }
+        }
+        Event::ImageReady { container, image_id, pulled } => {
+            container::image_ready(pod, container, image_id, pulled, commands);
+        }
+        Event::ImageFailed { container, failure } => {
+            container::image_failed(pod, container, failure, now, commands);
+        }
+        Event::ContainerStarted { container } => container::started(pod, container, now, commands),
+        Event::ContainerFailed { container, failure } => {
+            container::start_failed(pod, container, failure, now, commands);
+        }
+        Event::ContainerExited { container, attempt, exit } => {
+            container::exited(pod, container, attempt, exit, now, commands);
+        }
+        Event::SandboxStopped => {
+            if pod.stage == Stage::StoppingSandbox {
+                pod.ips.clear();
+                // A sandbox that died under a living pod is built anew; otherwise this is the way down.
+                if pod.deletion.is_none() && !pod.is_terminal() {
+                    pod.stage = Stage::StartingSandbox;
+                    commands.push(Command::StartSandbox);
+                } else {
+                    pod.stage = Stage::TearingDownVolumes;
+                    commands.push(Command::TearDownVolumes);
+                }
+            }
+        }
+        Event::VolumesTornDown => {
+            if pod.stage == Stage::TearingDownVolumes {
+                pod.stage = Stage::Finished;
+            }
+        }
+    }
+}
+
+/// What follows from the state alone.
+fn drive(pod: &mut PodState, now: Timestamp, commands: &mut Vec<Command>) {
+    match &pod.stage {
+        Stage::Assigned => {
+            pod.started_at.get_or_insert(now);
+            if pod.deletion.is_some() {
+                finish(pod, commands);
+            } else if pod.facts.unsupported.is_empty() {
+                pod.stage = Stage::SettingUpVolumes;
+                commands.push(Command::SetUpVolumes);
+            } else {
+                pod.stage = Stage::Refused;
+                let fields = pod.facts.unsupported.join(", ");
+                commands.push(Command::Emit(Notice {
+                    warning: true,
+                    reason: "UnsupportedField",
+                    message: format!("this node cannot honour {fields}"),
+                    container: None,
+                }));
+            }
+        }
+        Stage::Refused => {
+            if pod.deletion.is_some() {
+                finish(pod, commands);
+            }
+        }
+        Stage::VolumesBackingOff(until, _) => {
+            if pod.deletion.is_some() {
+                pod.stage = Stage::TearingDownVolumes;
+                commands.push(Command::TearDownVolumes);
+            } else if *until <= now {
+                pod.stage = Stage::SettingUpVolumes;
+                commands.push(Command::SetUpVolumes);
+            }
+        }
+        Stage::SandboxBackingOff(until, _) => {
+            if pod.deletion.is_some() {
+                pod.stage = Stage::StoppingSandbox;
+                commands.push(Command::StopSandbox);
+            } else if *until <= now {
+                pod.stage = Stage::StartingSandbox;
+                commands.push(Command::StartSandbox);
+            }
+        }
+        Stage::Up => drive_containers(pod, now, commands),
+        Stage::Finished => {
+            if pod.deletion.is_some() {
+                finish(pod, commands);
+            }
+        }
+        // An answer is on its way.
+        Stage::SettingUpVolumes
+        | Stage::StartingSandbox
+        | Stage::StoppingSandbox
+        | Stage::TearingDownVolumes
+        | Stage::Gone => {}
+    }
+}
+
+fn drive_containers(pod: &mut PodState, now: Timestamp, commands: &mut Vec<Command>) {
+    let over = pod.deletion.is_some() || pod.is_terminal();
+    if !over {
+        container::start_due(pod, now, commands);
+        return;
+    }
+    let grace = SignedDuration::from_secs(pod.facts.grace_seconds);
+    let deadline = match pod.deletion {
+        Some(deletion) => deletion.deadline,
+        None => *pod.winding_down.get_or_insert(now.saturating_add(grace).unwrap_or(Timestamp::MAX)),
+    };
+    container::stop_all(pod, now, deadline, commands);
+    let busy = pod.containers.iter().any(|container| match container.stage {
+        ContainerStage::Starting | ContainerStage::Running { .. } | ContainerStage::EnsuringImage => true,
+        ContainerStage::Waiting | ContainerStage::BackingOff { .. } | ContainerStage::Ended => false,
+    });
+    if !busy {
+        pod.stage = Stage::StoppingSandbox;
+        commands.push(Command::StopSandbox);
+    }
+}
+
+fn finish(pod: &mut PodState, commands: &mut Vec<Command>) {
+    pod.stage = Stage::Gone;
+    commands.push(Command::Release);
+}
+
+fn warn(reason: &'static str, failure: &Failure) -> Command {
+    Command::Emit(Notice { warning: true, reason, message: failure.message.clone(), container: None })
+}
+
+/// The soonest time at which something is due.
+fn next_wake(pod: &PodState, now: Timestamp) -> Option<Timestamp> {
+    let stage = match &pod.stage {
+        Stage::VolumesBackingOff(until, _) | Stage::SandboxBackingOff(until, _) => Some(*until),
+        Stage::Up => {
+            let retries = pod.containers.iter().filter_map(|container| match &container.stage {
+                ContainerStage::BackingOff { until, .. } if pod.deletion.is_none() => Some(*until),
+                _ => None,
+            });
+            let deadline = pod.deletion.map(|deletion| deletion.deadline).or(pod.winding_down);
+            let deadline = deadline.filter(|deadline| *deadline > now);
+            retries.chain(deadline).min()
+        }
+        _ => None,
+    };
+    stage.filter(|at| *at > now)
+}
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;

@@ -1,0 +1,262 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::facts::{ContainerFacts, PodFacts, RestartPolicy, Role};
+use crate::protocol::{Exit, Found};
+use crate::status::{Phase, phase};
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_000_000 + seconds).unwrap()
+}
+
+fn facts(policy: RestartPolicy, roles: &[Role]) -> PodFacts {
+    let containers = roles
+        .iter()
+        .enumerate()
+        .map(|(index, role)| ContainerFacts { name: format!("c{index}"), image: "i".into(), role: *role })
+        .collect();
+    PodFacts { restart_policy: policy, grace_seconds: 30, containers, unsupported: vec![] }
+}
+
+fn exit(code: i32, seconds: i64) -> Exit {
+    Exit { code, signal: None, oom_killed: false, finished_at: at(seconds) }
+}
+
+/// Drives a pod and keeps its last commands, leaving notices aside.
+struct Driver {
+    pod: PodState,
+    commands: Vec<Command>,
+}
+
+impl Driver {
+    fn new(facts: PodFacts) -> Self {
+        let mut driver = Self { pod: PodState::new(facts), commands: vec![] };
+        driver.send(0, Event::Assigned);
+        driver
+    }
+
+    fn send(&mut self, seconds: i64, event: Event) -> &mut Self {
+        let (pod, commands) = step(self.pod.clone(), at(seconds), event);
+        pod.validate().unwrap();
+        self.pod = pod;
+        self.commands = commands.into_iter().filter(|command| !matches!(command, Command::Emit(_))).collect();
+        self
+    }
+
+    fn up(facts: PodFacts) -> Self {
+        let mut driver = Self::new(facts);
+        driver.send(0, Event::VolumesReady).send(0, Event::SandboxReady { ips: vec!["10.0.0.2".into()] });
+        driver
+    }
+
+    fn run(&mut self, seconds: i64, container: usize) -> &mut Self {
+        self.send(seconds, Event::ImageReady { container, image_id: "sha256:1".into(), pulled: false });
+        self.send(seconds, Event::ContainerStarted { container })
+    }
+
+    fn exit(&mut self, seconds: i64, container: usize, code: i32) -> &mut Self {
+        let attempt = self.pod.containers[container].attempt;
+        self.send(seconds, Event::ContainerExited { container, attempt, exit: exit(code, seconds) })
+    }
+}
+
+#[test]
+fn a_pod_goes_up_in_order_and_down_in_reverse() {
+    let mut driver = Driver::new(facts(RestartPolicy::Always, &[Role::App]));
+    assert_eq!(driver.commands, [Command::SetUpVolumes]);
+    driver.send(0, Event::VolumesReady);
+    assert_eq!(driver.commands, [Command::StartSandbox]);
+    driver.send(0, Event::SandboxReady { ips: vec![] });
+    assert_eq!(driver.commands, [Command::EnsureImage { container: 0 }]);
+    assert_eq!(phase(&driver.pod), Phase::Pending);
+    driver.send(0, Event::ImageReady { container: 0, image_id: "x".into(), pulled: true });
+    assert_eq!(driver.commands, [Command::StartContainer { container: 0, attempt: 0 }]);
+    driver.send(1, Event::ContainerStarted { container: 0 });
+    assert_eq!(phase(&driver.pod), Phase::Running);
+    driver.send(2, Event::DeletionRequested { grace_seconds: 5 });
+    assert_eq!(driver.commands, [Command::StopContainer { container: 0, attempt: 0 }, Command::WakeAt(at(7))]);
+    driver.send(7, Event::Tick);
+    assert_eq!(driver.commands, [Command::KillContainer { container: 0, attempt: 0 }]);
+    driver.exit(7, 0, 137);
+    assert_eq!(driver.commands, [Command::RemoveContainer { container: 0, attempt: 0 }, Command::StopSandbox]);
+    driver.send(7, Event::SandboxStopped);
+    assert_eq!(driver.commands, [Command::TearDownVolumes]);
+    driver.send(7, Event::VolumesTornDown);
+    assert_eq!(driver.commands, [Command::Release]);
+    assert_eq!(driver.pod.stage, Stage::Gone);
+}
+
+#[test]
+fn a_crashing_container_backs_off() {
+    let mut driver = Driver::up(facts(RestartPolicy::Always, &[Role::App]));
+    driver.run(0, 0).exit(1, 0, 1);
+    assert_eq!(driver.commands[1..], [Command::EnsureImage { container: 0 }], "the first restart comes at once");
+    driver.run(1, 0).exit(2, 0, 1);
+    assert_eq!(driver.commands[1..], [Command::WakeAt(at(12))]);
+    assert!(
+        matches!(&driver.pod.containers[0].stage, ContainerStage::BackingOff { why, .. } if why.reason == "CrashLoopBackOff")
+    );
+    assert_eq!(phase(&driver.pod), Phase::Running, "a pod that ran once stays Running while it crashes");
+    driver.send(11, Event::Tick);
+    assert_eq!(driver.commands, [Command::WakeAt(at(12))]);
+    driver.send(12, Event::Tick);
+    assert_eq!(driver.commands, [Command::EnsureImage { container: 0 }]);
+    assert_eq!(driver.pod.containers[0].attempt, 2);
+}
+
+#[test]
+fn init_containers_run_one_by_one_before_the_others() {
+    let mut driver = Driver::up(facts(RestartPolicy::Never, &[Role::Init, Role::Init, Role::App]));
+    assert_eq!(driver.commands, [Command::EnsureImage { container: 0 }]);
+    driver.run(0, 0).exit(1, 0, 0);
+    assert_eq!(driver.commands[1..], [Command::EnsureImage { container: 1 }]);
+    driver.run(1, 1).exit(2, 1, 3);
+    assert_eq!(phase(&driver.pod), Phase::Failed, "a failed init container with restartPolicy Never ends the pod");
+    assert!(driver.commands.contains(&Command::StopSandbox));
+}
+
+#[test]
+fn sidecars_outlive_the_rest_and_are_then_stopped() {
+    let mut driver = Driver::up(facts(RestartPolicy::Never, &[Role::Sidecar, Role::App]));
+    driver.run(0, 0);
+    assert_eq!(driver.commands, [Command::EnsureImage { container: 1 }]);
+    driver.run(0, 1).exit(5, 1, 0);
+    assert!(driver.commands.contains(&Command::StopContainer { container: 0, attempt: 0 }));
+    driver.send(35, Event::Tick);
+    assert_eq!(driver.commands, [Command::KillContainer { container: 0, attempt: 0 }]);
+    driver.exit(36, 0, 137);
+    assert!(driver.commands.contains(&Command::StopSandbox));
+    assert_eq!(phase(&driver.pod), Phase::Succeeded);
+}
+
+#[test]
+fn a_dead_sandbox_is_built_anew() {
+    let mut driver = Driver::up(facts(RestartPolicy::Always, &[Role::App, Role::App]));
+    driver.run(0, 0).run(0, 1).send(1, Event::SandboxDied);
+    assert!(driver.commands.contains(&Command::StopSandbox));
+    assert_eq!(driver.pod.containers.iter().map(|c| c.attempt).collect::<Vec<_>>(), [1, 1]);
+    driver.send(1, Event::SandboxStopped);
+    assert_eq!(driver.commands, [Command::StartSandbox]);
+    driver.send(2, Event::SandboxReady { ips: vec![] });
+    assert_eq!(driver.commands.len(), 2);
+}
+
+#[test]
+fn adopted_containers_keep_running() {
+    let mut driver =
+        Driver { pod: PodState::new(facts(RestartPolicy::Always, &[Role::Init, Role::App])), commands: vec![] };
+    let found = Found { name: "c1".into(), attempt: 3, image_id: "i".into(), started_at: Some(at(-9)), exit: None };
+    driver.send(0, Event::Adopted { ips: vec!["10.0.0.9".into()], containers: vec![found] });
+    assert_eq!(driver.commands, [], "nothing is started, nothing is stopped");
+    assert_eq!(phase(&driver.pod), Phase::Running);
+    driver.exit(1, 1, 0);
+    assert_eq!(driver.pod.containers[1].attempt, 4);
+}
+
+#[test]
+fn what_cannot_be_honoured_is_refused_and_still_deletable() {
+    let mut refused = facts(RestartPolicy::Always, &[Role::App]);
+    refused.unsupported.push("spec.containers[0].livenessProbe".into());
+    let mut driver = Driver::new(refused);
+    assert_eq!((driver.pod.stage.clone(), phase(&driver.pod)), (Stage::Refused, Phase::Pending));
+    driver.send(1, Event::DeletionRequested { grace_seconds: 0 });
+    assert_eq!(driver.commands, [Command::Release]);
+}
+
+#[test]
+fn an_exit_told_twice_counts_once() {
+    let mut driver = Driver::up(facts(RestartPolicy::Always, &[Role::App]));
+    driver.run(0, 0);
+    let event = Event::ContainerExited { container: 0, attempt: 0, exit: exit(1, 1) };
+    driver.send(1, event.clone()).send(1, event);
+    assert_eq!(driver.pod.containers[0].attempt, 1);
+}
+
+fn any_event(containers: usize) -> impl Strategy<Value = Event> {
+    let failure = || Failure { reason: "R".into(), message: "m".into() };
+    let one = 0..containers;
+    prop_oneof![
+        Just(Event::VolumesReady),
+        Just(Event::VolumesFailed(failure())),
+        Just(Event::SandboxReady { ips: vec![] }),
+        Just(Event::SandboxFailed(failure())),
+        Just(Event::SandboxDied),
+        Just(Event::SandboxStopped),
+        Just(Event::VolumesTornDown),
+        Just(Event::Tick),
+        (0i64..40).prop_map(|grace_seconds| Event::DeletionRequested { grace_seconds }),
+        one.clone().prop_map(|container| Event::ImageReady { container, image_id: String::new(), pulled: true }),
+        one.clone().prop_map(move |container| Event::ImageFailed { container, failure: failure() }),
+        one.clone().prop_map(|container| Event::ContainerStarted { container }),
+        one.clone().prop_map(move |container| Event::ContainerFailed {
+            container,
+            failure: Failure { reason: "R".into(), message: "m".into() }
+        }),
+        (one, 0u32..4, 0i32..3).prop_map(|(container, attempt, code)| Event::ContainerExited {
+            container,
+            attempt,
+            exit: exit(code, 0)
+        }),
+    ]
+}
+
+/// What an executor would answer to a command, if it answers at all.
+fn answer(command: &Command) -> Option<Event> {
+    match command {
+        Command::SetUpVolumes => Some(Event::VolumesReady),
+        Command::StartSandbox => Some(Event::SandboxReady { ips: vec![] }),
+        Command::EnsureImage { container } => {
+            Some(Event::ImageReady { container: *container, image_id: "i".into(), pulled: false })
+        }
+        Command::StartContainer { container, .. } => Some(Event::ContainerStarted { container: *container }),
+        Command::StopContainer { container, attempt } | Command::KillContainer { container, attempt } => {
+            Some(Event::ContainerExited { container: *container, attempt: *attempt, exit: exit(137, 0) })
+        }
+        Command::StopSandbox => Some(Event::SandboxStopped),
+        Command::TearDownVolumes => Some(Event::VolumesTornDown),
+        Command::RemoveContainer { .. } | Command::WakeAt(_) | Command::Emit(_) | Command::Release => None,
+    }
+}
+
+proptest! {
+    /// Answers in any order, late, doubled or never asked for: the machine never panics.
+    #[test]
+    fn no_event_order_breaks_it(
+        policy in prop_oneof![Just(RestartPolicy::Always), Just(RestartPolicy::OnFailure), Just(RestartPolicy::Never)],
+        events in proptest::collection::vec(any_event(3), 0..60),
+    ) {
+        let mut pod = PodState::new(facts(policy, &[Role::Init, Role::Sidecar, Role::App]));
+        for (second, event) in (0i64..).zip(events) {
+            pod = step(pod, at(second), event).0;
+        }
+    }
+
+    /// With an executor that answers each command, in any interleaving with crashes, a deleted pod goes.
+    #[test]
+    fn a_deleted_pod_always_goes(
+        policy in prop_oneof![Just(RestartPolicy::Always), Just(RestartPolicy::OnFailure), Just(RestartPolicy::Never)],
+        picks in proptest::collection::vec(any::<proptest::sample::Index>(), 1..60),
+        delete_at in 0usize..40,
+    ) {
+        let mut pod = PodState::new(facts(policy, &[Role::Init, Role::Sidecar, Role::App, Role::App]));
+        let mut pending = vec![Event::Assigned];
+        let mut picks = picks.into_iter().cycle();
+        for second in 0..400i64 {
+            if second == delete_at as i64 {
+                pending.push(Event::DeletionRequested { grace_seconds: 3 });
+            }
+            let event = match pending.is_empty() {
+                true => Event::Tick,
+                false => pending.remove(picks.next().unwrap().index(pending.len())),
+            };
+            let (next, commands) = step(pod, at(second), event);
+            pod = next;
+            prop_assert_eq!(pod.validate(), Ok(()));
+            pending.extend(commands.iter().filter_map(answer));
+            if pod.stage == Stage::Gone {
+                break;
+            }
+        }
+        prop_assert_eq!(pod.stage, Stage::Gone);
+    }
+}

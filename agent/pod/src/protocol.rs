@@ -1,0 +1,180 @@
+//! What goes into the machine and what comes out.
+
+use k8s_openapi::jiff::Timestamp;
+
+/// How a container ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exit {
+    /// The exit code; 128 + n for signal n.
+    pub code: i32,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// The kernel killed a process of it for want of memory.
+    pub oom_killed: bool,
+    /// When.
+    pub finished_at: Timestamp,
+}
+
+/// Why something could not be done, for people: a CamelCase reason and a sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The reason, as `kubectl get` shows it (`ErrImageNeverPull`, `CreateContainerError`).
+    pub reason: String,
+    /// The sentence.
+    pub message: String,
+}
+
+/// A container found alive or dead when the agent came back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Its name in the pod.
+    pub name: String,
+    /// Its start, counted from 0; the restart count.
+    pub attempt: u32,
+    /// The image it runs.
+    pub image_id: String,
+    /// When it started; `None` if it never did.
+    pub started_at: Option<Timestamp>,
+    /// How it ended; `None` while it runs.
+    pub exit: Option<Exit>,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The pod was assigned to this node.
+    Assigned,
+    /// The agent came back and found the pod's sandbox alive.
+    Adopted {
+        /// The pod's addresses.
+        ips: Vec<String>,
+        /// Its containers, newest start of each.
+        containers: Vec<Found>,
+    },
+    /// The API server wants the pod gone within so many seconds.
+    DeletionRequested {
+        /// The grace period; a later, shorter one overrides.
+        grace_seconds: i64,
+    },
+    /// All volumes are in place.
+    VolumesReady,
+    /// A volume could not be set up.
+    VolumesFailed(Failure),
+    /// Namespaces and network are up.
+    SandboxReady {
+        /// The pod's addresses.
+        ips: Vec<String>,
+    },
+    /// The sandbox could not be made.
+    SandboxFailed(Failure),
+    /// The sandbox's monitor is gone and with it every container.
+    SandboxDied,
+    /// The image of a container is on the node.
+    ImageReady {
+        /// Index into the pod's containers.
+        container: usize,
+        /// The image's digest reference.
+        image_id: String,
+        /// Whether it had to be fetched.
+        pulled: bool,
+    },
+    /// The image of a container cannot be had.
+    ImageFailed {
+        /// Index into the pod's containers.
+        container: usize,
+        /// Why.
+        failure: Failure,
+    },
+    /// A container runs.
+    ContainerStarted {
+        /// Index into the pod's containers.
+        container: usize,
+    },
+    /// A container could not be created or started.
+    ContainerFailed {
+        /// Index into the pod's containers.
+        container: usize,
+        /// Why.
+        failure: Failure,
+    },
+    /// A container ended.
+    ContainerExited {
+        /// Index into the pod's containers.
+        container: usize,
+        /// Which start of it.
+        attempt: u32,
+        /// How.
+        exit: Exit,
+    },
+    /// The sandbox is gone.
+    SandboxStopped,
+    /// The volumes are gone.
+    VolumesTornDown,
+    /// The time that a `WakeAt` named has come.
+    Tick,
+}
+
+/// Something to be done. Answers come back as events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Set up every volume: answered by `VolumesReady` or `VolumesFailed`.
+    SetUpVolumes,
+    /// Make namespaces, cgroup and network: answered by `SandboxReady` or `SandboxFailed`.
+    StartSandbox,
+    /// Make sure that the image is there: answered by `ImageReady` or `ImageFailed`.
+    EnsureImage {
+        /// Index into the pod's containers.
+        container: usize,
+    },
+    /// Create and start: answered by `ContainerStarted` or `ContainerFailed`, later `ContainerExited`.
+    StartContainer {
+        /// Index into the pod's containers.
+        container: usize,
+        /// Which start of it this is, from 0.
+        attempt: u32,
+    },
+    /// Ask a container to end (its stop signal).
+    StopContainer {
+        /// Index into the pod's containers.
+        container: usize,
+        /// Which start of it.
+        attempt: u32,
+    },
+    /// End every process of a container.
+    KillContainer {
+        /// Index into the pod's containers.
+        container: usize,
+        /// Which start of it.
+        attempt: u32,
+    },
+    /// Remove what is left of a start that ended, its log excepted.
+    RemoveContainer {
+        /// Index into the pod's containers.
+        container: usize,
+        /// Which start of it.
+        attempt: u32,
+    },
+    /// Tear down network and namespaces: answered by `SandboxStopped`.
+    StopSandbox,
+    /// Tear down volumes: answered by `VolumesTornDown`.
+    TearDownVolumes,
+    /// Send `Tick` at this time; replaces an earlier wish.
+    WakeAt(Timestamp),
+    /// Tell people.
+    Emit(Notice),
+    /// Delete the pod's object: nothing of it is left here.
+    Release,
+}
+
+/// An Event of the API, without its object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// `Warning` instead of `Normal`.
+    pub warning: bool,
+    /// CamelCase reason.
+    pub reason: &'static str,
+    /// The sentence.
+    pub message: String,
+    /// The container it is about.
+    pub container: Option<String>,
+}

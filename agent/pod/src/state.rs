@@ -1,0 +1,216 @@
+//! What the machine remembers of a pod.
+
+use k8s_openapi::jiff::Timestamp;
+
+use crate::backoff::Backoff;
+use crate::facts::{PodFacts, Role};
+use crate::protocol::{Exit, Failure};
+
+/// How far the pod as a whole is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stage {
+    /// Nothing was done yet.
+    Assigned,
+    /// It uses fields that cannot be honoured; it waits for its deletion.
+    Refused,
+    /// Volumes are being set up.
+    SettingUpVolumes,
+    /// Volumes failed; they are tried again at this time.
+    VolumesBackingOff(Timestamp, Failure),
+    /// Namespaces and network are being made.
+    StartingSandbox,
+    /// The sandbox failed; it is tried again at this time.
+    SandboxBackingOff(Timestamp, Failure),
+    /// The sandbox is up: containers go by their own stages.
+    Up,
+    /// Namespaces and network are being torn down.
+    StoppingSandbox,
+    /// Volumes are being torn down.
+    TearingDownVolumes,
+    /// All containers ended for good and nothing but the object is left.
+    Finished,
+    /// The object was released; the machine is done.
+    Gone,
+}
+
+/// How far one container is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContainerStage {
+    /// Its turn has not come.
+    Waiting,
+    /// Its image is being made sure of.
+    EnsuringImage,
+    /// It is being created and started.
+    Starting,
+    /// It runs.
+    Running {
+        /// Since when.
+        started_at: Timestamp,
+    },
+    /// It will be tried again at this time.
+    BackingOff {
+        /// When.
+        until: Timestamp,
+        /// What `kubectl get` shows: `CrashLoopBackOff`, `ImagePullBackOff`, ...
+        why: Failure,
+    },
+    /// It ended for good.
+    Ended,
+}
+
+/// What was done to end a running container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stop {
+    No,
+    Asked,
+    Killed,
+}
+
+/// One container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Container {
+    /// Where it is.
+    pub stage: ContainerStage,
+    /// How often it was started before; the next start has this number. Equals the restart count while it runs.
+    pub attempt: u32,
+    /// Whether attempt 0 was ever started.
+    pub was_started: bool,
+    /// The image it runs, once known.
+    pub image_id: String,
+    /// How the newest start that ended, ended, and when that one had started.
+    pub last: Option<(Exit, Option<Timestamp>)>,
+    pub(crate) stop: Stop,
+    pub(crate) backoff: Backoff,
+}
+
+impl Container {
+    pub(crate) fn new() -> Self {
+        Self {
+            stage: ContainerStage::Waiting,
+            attempt: 0,
+            was_started: false,
+            image_id: String::new(),
+            last: None,
+            stop: Stop::No,
+            backoff: Backoff::default(),
+        }
+    }
+
+    /// Whether a process of it may exist.
+    pub fn is_alive(&self) -> bool {
+        match self.stage {
+            ContainerStage::Starting | ContainerStage::Running { .. } => true,
+            ContainerStage::Waiting
+            | ContainerStage::EnsuringImage
+            | ContainerStage::BackingOff { .. }
+            | ContainerStage::Ended => false,
+        }
+    }
+
+    /// Whether it runs.
+    pub fn is_running(&self) -> bool {
+        matches!(self.stage, ContainerStage::Running { .. })
+    }
+}
+
+/// A deletion that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deletion {
+    /// When what still runs is killed.
+    pub deadline: Timestamp,
+}
+
+/// One pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodState {
+    /// What its spec says.
+    pub facts: PodFacts,
+    /// How far it is.
+    pub stage: Stage,
+    /// In the order of the facts.
+    pub containers: Vec<Container>,
+    /// Its addresses, while the sandbox is up.
+    pub ips: Vec<String>,
+    /// When the machine first acted on it.
+    pub started_at: Option<Timestamp>,
+    /// Whether it is being deleted.
+    pub deletion: Option<Deletion>,
+    /// When sidecars that outlive a pod which is over are killed.
+    pub(crate) winding_down: Option<Timestamp>,
+    pub(crate) backoff: Backoff,
+}
+
+impl PodState {
+    /// A pod that nothing was done for yet.
+    pub fn new(facts: PodFacts) -> Self {
+        let containers = facts.containers.iter().map(|_| Container::new()).collect();
+        Self {
+            facts,
+            stage: Stage::Assigned,
+            containers,
+            ips: Vec::new(),
+            started_at: None,
+            deletion: None,
+            winding_down: None,
+            backoff: Backoff::default(),
+        }
+    }
+
+    pub(crate) fn role(&self, index: usize) -> Role {
+        self.facts.containers[index].role
+    }
+
+    /// Whether an init container failed for good.
+    pub fn init_failed(&self) -> bool {
+        self.with_roles().any(|(container, role)| {
+            role == Role::Init
+                && container.stage == ContainerStage::Ended
+                && container.last.as_ref().is_some_and(|(exit, _)| exit.code != 0)
+        })
+    }
+
+    /// Whether every init container ended well and every sidecar was started.
+    pub fn is_initialized(&self) -> bool {
+        self.with_roles().all(|(container, role)| match role {
+            Role::Init => {
+                container.stage == ContainerStage::Ended
+                    && container.last.as_ref().is_some_and(|(exit, _)| exit.code == 0)
+            }
+            Role::Sidecar => container.was_started,
+            Role::App => true,
+        })
+    }
+
+    /// Whether no container will ever run again of its own.
+    pub fn is_terminal(&self) -> bool {
+        self.init_failed()
+            || self.with_roles().all(|(container, role)| match role {
+                Role::App => container.stage == ContainerStage::Ended,
+                Role::Init | Role::Sidecar => true,
+            })
+    }
+
+    pub(crate) fn with_roles(&self) -> impl Iterator<Item = (&Container, Role)> {
+        self.containers.iter().zip(self.facts.containers.iter().map(|facts| facts.role))
+    }
+
+    /// What must hold after every step; tests call it.
+    pub fn validate(&self) -> Result<(), String> {
+        if self.containers.len() != self.facts.containers.len() {
+            return Err("every container of the spec has a state".into());
+        }
+        let up = matches!(self.stage, Stage::Up);
+        if !up && self.containers.iter().any(|container| container.is_alive()) {
+            return Err(format!("a container is alive in stage {:?}", self.stage));
+        }
+        let app_alive = self.with_roles().any(|(c, role)| role == Role::App && c.is_alive());
+        let init_alive = self.with_roles().any(|(c, role)| role == Role::Init && c.is_alive());
+        if app_alive && init_alive {
+            return Err("containers run while an init container does".into());
+        }
+        if app_alive && self.deletion.is_none() && !self.is_initialized() {
+            return Err("containers run before the pod is initialized".into());
+        }
+        Ok(())
+    }
+}

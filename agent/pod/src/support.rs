@@ -1,0 +1,97 @@
+//! Which fields of a pod this agent cannot honour yet. They are refused by name, never in silence.
+
+use k8s_openapi::api::core::v1::{Container, PodSpec, Volume};
+
+/// The paths of fields that are set and not supported.
+pub fn unsupported(spec: &PodSpec) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut check = |set: bool, path: String| {
+        if set {
+            found.push(path);
+        }
+    };
+    for (field, containers) in [
+        ("initContainers", spec.init_containers.as_deref().unwrap_or_default()),
+        ("containers", spec.containers.as_slice()),
+    ] {
+        for (index, container) in containers.iter().enumerate() {
+            for (set, name) in container_fields(container) {
+                check(set, format!("spec.{field}[{index}].{name}"));
+            }
+        }
+    }
+    for (index, volume) in spec.volumes.iter().flatten().enumerate() {
+        if let Some(kind) = unsupported_volume(volume) {
+            check(true, format!("spec.volumes[{index}].{kind}"));
+        }
+    }
+    check(spec.ephemeral_containers.as_ref().is_some_and(|list| !list.is_empty()), "spec.ephemeralContainers".into());
+    check(spec.host_users == Some(false), "spec.hostUsers".into());
+    check(spec.runtime_class_name.is_some(), "spec.runtimeClassName".into());
+    check(spec.resource_claims.as_ref().is_some_and(|list| !list.is_empty()), "spec.resourceClaims".into());
+    check(spec.os.as_ref().is_some_and(|os| os.name == "windows"), "spec.os.name".into());
+    found
+}
+
+fn container_fields(container: &Container) -> [(bool, &'static str); 8] {
+    [
+        (container.liveness_probe.is_some(), "livenessProbe"),
+        (container.readiness_probe.is_some(), "readinessProbe"),
+        (container.startup_probe.is_some(), "startupProbe"),
+        (container.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.post_start.is_some()), "lifecycle.postStart"),
+        (container.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.pre_stop.is_some()), "lifecycle.preStop"),
+        (container.volume_devices.as_ref().is_some_and(|list| !list.is_empty()), "volumeDevices"),
+        (has_claims(container), "resources.claims"),
+        (
+            container.volume_mounts.iter().flatten().any(|mount| mount.sub_path_expr.is_some()),
+            "volumeMounts.subPathExpr",
+        ),
+    ]
+}
+
+fn has_claims(container: &Container) -> bool {
+    let claims = container.resources.as_ref().and_then(|resources| resources.claims.as_ref());
+    claims.is_some_and(|claims| !claims.is_empty())
+}
+
+/// The source of a volume that cannot be set up.
+fn unsupported_volume(volume: &Volume) -> Option<&'static str> {
+    let supported = volume.empty_dir.is_some()
+        || volume.host_path.is_some()
+        || volume.config_map.is_some()
+        || volume.secret.is_some()
+        || volume.downward_api.is_some();
+    if supported {
+        return None;
+    }
+    let sources = volume.projected.as_ref().map(|projected| projected.sources.as_deref().unwrap_or_default());
+    match sources {
+        Some(sources) => sources
+            .iter()
+            .any(|source| source.cluster_trust_bundle.is_some() || source.pod_certificate.is_some())
+            .then_some("projected.sources"),
+        None if volume.persistent_volume_claim.is_some() => Some("persistentVolumeClaim"),
+        None if volume.csi.is_some() => Some("csi"),
+        None if volume.nfs.is_some() => Some("nfs"),
+        None if volume.ephemeral.is_some() => Some("ephemeral"),
+        None if volume.image.is_some() => Some("image"),
+        None => Some("<source>"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{from_value, json};
+
+    use super::*;
+
+    #[test]
+    fn fields_are_named_by_path() {
+        let spec: PodSpec = from_value(json!({
+            "containers": [{"name": "a"}, {"name": "b", "livenessProbe": {"tcpSocket": {"port": 1}}}],
+            "volumes": [{"name": "v", "emptyDir": {}}, {"name": "w", "nfs": {"server": "s", "path": "/"}}]
+        }))
+        .unwrap();
+        assert_eq!(unsupported(&spec), ["spec.containers[1].livenessProbe", "spec.volumes[1].nfs"]);
+    }
+}

@@ -1,0 +1,102 @@
+//! A further process in a running container.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use agent_sys::clone::{Child, CloneArgs, clone3};
+use oci_spec::runtime as oci;
+
+use super::{
+    Container, ContainerError, Status,
+    create::{in_pid_namespace, reap},
+};
+use crate::{
+    init::{self, Entrance, ExecPlan, channel, channel::FromChild},
+    plan::{self, Streams},
+};
+
+/// How a process joins.
+#[derive(Debug)]
+pub struct ExecOptions<'a> {
+    /// What runs.
+    pub process: &'a oci::Process,
+    /// Standard streams; unused with a terminal.
+    pub streams: Streams,
+    /// Ends with the calling process.
+    pub die_with_parent: bool,
+    /// Descriptors from 3 on that the program inherits.
+    pub preserve_fds: u32,
+}
+
+/// A process that joined.
+#[derive(Debug)]
+pub struct Joined {
+    /// The process.
+    pub child: Child,
+    /// The master side of its terminal.
+    pub terminal: Option<OwnedFd>,
+}
+
+/// Runs a process in a container; returns once the program runs.
+///
+/// # Assumptions
+///
+/// The calling process has one thread.
+pub fn exec(container: &Container, options: ExecOptions<'_>) -> Result<Joined, ContainerError> {
+    let status = container.status();
+    if status != Status::Running && status != Status::Created {
+        return Err(ContainerError::Status { verb: "exec in", id: container.state.id.clone(), status });
+    }
+    let spec = crate::spec::load(&container.state.bundle)?;
+    let empty;
+    let linux = match spec.linux() {
+        Some(linux) => linux,
+        None => {
+            empty = oci::LinuxBuilder::default().build().unwrap_or_default();
+            &empty
+        }
+    };
+    let mut process = plan::process::plan(options.process, linux, options.die_with_parent)?;
+    process.preserve_fds = options.preserve_fds;
+    let entrance = container.cgroup()?.create()?;
+    let target = container.pidfd()?;
+    let (ours, theirs) = channel::pair().map_err(ContainerError::kernel("make the handshake channel"))?;
+    let pid_flag = libc::CLONE_NEWPID as u64;
+    let pid = container.state.pid.unwrap_or(0);
+    let pid_namespace = format!("/proc/{pid}/ns/pid");
+    let pid_namespace =
+        std::fs::File::open(&pid_namespace).map_err(ContainerError::file("open", pid_namespace))?.into();
+    let plan = ExecPlan {
+        process,
+        target,
+        namespaces: container.state.namespaces & !pid_flag,
+        entrance,
+        streams: options.streams,
+    };
+    let child = in_pid_namespace(Some(pid_namespace), || {
+        let cgroup = match &plan.entrance {
+            Entrance::Born(fd) => Some(fd.try_clone().map_err(ContainerError::file("duplicate", "the cgroup"))?),
+            Entrance::Tasks(_) | Entrance::None => None,
+        };
+        let args = CloneArgs { namespaces: 0, cgroup: cgroup.as_ref().map(|fd| fd.as_fd()), sibling: false };
+        clone3(&args, || init::run_exec(plan, theirs.as_fd())).map_err(ContainerError::kernel("clone the process"))
+    })?;
+    drop(theirs);
+    let mut terminal = None;
+    loop {
+        let failure = match channel::receive(ours.as_fd()) {
+            Ok(FromChild::Terminal(fd)) => {
+                terminal = Some(fd);
+                continue;
+            }
+            Ok(FromChild::Closed) => return Ok(Joined { child, terminal }),
+            Ok(FromChild::Failed(error)) => ContainerError::Init(error),
+            Ok(FromChild::MapsWanted | FromChild::HooksWanted | FromChild::Created) => {
+                ContainerError::Kernel { what: "hear from the process", source: agent_sys::Errno::PROTO }
+            }
+            Err(source) => ContainerError::Kernel { what: "hear from the process", source },
+        };
+        let _ = agent_sys::signal::pidfd_kill(child.pidfd.as_fd(), libc::SIGKILL);
+        reap(&child);
+        return Err(failure);
+    }
+}

@@ -1,0 +1,320 @@
+//! The pod's containers, and what control connections ask for.
+
+use std::{collections::BTreeMap, fs, os::fd::AsFd, path::PathBuf};
+
+use agent_sys::clone::Child;
+use rustix::process::WaitStatus;
+use serde::Serialize;
+
+use super::{
+    io::{Got, Io},
+    log::{LogWriter, Source},
+    protocol::{
+        ContainerState, ErrorBody, ErrorKind, ExecRequest, Exit, MonitorConfig, RequestBody, ResponseBody, VERSION,
+    },
+};
+use crate::container::{self, Container, ContainerError, CreateOptions, Created, ExecOptions, GateKind, Status, clock};
+
+/// More containers than any pod has.
+const CONTAINERS_MAX: usize = 512;
+
+/// One container.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) state: ContainerState,
+    pub(super) io: Io,
+    created: Option<Created>,
+    log: Option<LogWriter>,
+    pub(super) stdin_once: bool,
+}
+
+/// A process of an exec connection.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) child: Child,
+    pub(super) io: Io,
+    /// Set once it ended: what is left is to pass on its last output.
+    pub(super) code: Option<i32>,
+}
+
+/// All of it.
+#[derive(Debug)]
+pub(super) struct Pod {
+    pub(super) config: MonitorConfig,
+    reaper: Option<Child>,
+    pub(super) slots: BTreeMap<String, Slot>,
+}
+
+#[derive(Serialize)]
+struct Record<'a> {
+    version: u32,
+    #[serde(flatten)]
+    state: &'a ContainerState,
+}
+
+fn refuse(kind: ErrorKind, message: impl Into<String>) -> ErrorBody {
+    ErrorBody { kind, message: message.into() }
+}
+
+fn describe(error: &ContainerError) -> ErrorBody {
+    let kind = match error {
+        ContainerError::NotFound(_) => ErrorKind::NotFound,
+        ContainerError::Exists(_) | ContainerError::Status { .. } => ErrorKind::Conflict,
+        ContainerError::Id(_) | ContainerError::Spec(_) | ContainerError::Plan(_) | ContainerError::ConsoleWanted => {
+            ErrorKind::Invalid
+        }
+        error if error.is_missing_program() => ErrorKind::MissingProgram,
+        _ => ErrorKind::Failed,
+    };
+    ErrorBody { kind, message: container::error::chain(error) }
+}
+
+impl Pod {
+    pub(super) fn new(config: MonitorConfig, reaper: Option<Child>) -> Pod {
+        Pod { config, reaper, slots: BTreeMap::new() }
+    }
+
+    fn root(&self) -> PathBuf {
+        self.config.state_dir.join("oci")
+    }
+
+    fn record(&self, id: &str) -> PathBuf {
+        self.config.state_dir.join("containers").join(format!("{id}.json"))
+    }
+
+    fn slot(&mut self, id: &str) -> Result<&mut Slot, ErrorBody> {
+        self.slots.get_mut(id).ok_or_else(|| refuse(ErrorKind::NotFound, format!("container {id:?} does not exist")))
+    }
+
+    /// An exit must not be lost while no agent listens: the file says it.
+    fn persist(&self, id: &str) {
+        let Some(slot) = self.slots.get(id) else { return };
+        let record = Record { version: VERSION, state: &slot.state };
+        let path = self.record(id);
+        let written = serde_json::to_vec(&record)
+            .map_err(std::io::Error::from)
+            .and_then(|bytes| container::state::replace(&path, &bytes));
+        if let Err(error) = written {
+            eprintln!("{} write {}: {error}", clock(), path.display());
+        }
+    }
+
+    pub(super) fn handle(&mut self, body: RequestBody) -> Result<ResponseBody, ErrorBody> {
+        match body {
+            RequestBody::Create { container, bundle, log, stdin, stdin_once, tty } => {
+                self.create(&container, bundle, log, stdin, stdin_once, tty)
+            }
+            RequestBody::Start { container } => self.start(&container),
+            RequestBody::Signal { container, signal, all } => self.signal(&container, signal, all),
+            RequestBody::Delete { container } => self.delete(&container),
+            RequestBody::ReopenLog { container } => match &mut self.slot(&container)?.log {
+                Some(log) => {
+                    log.reopen().map_err(|error| refuse(ErrorKind::Failed, format!("reopen the log: {error}")))?;
+                    Ok(ResponseBody::Done)
+                }
+                None => Err(refuse(ErrorKind::Invalid, format!("container {container:?} has no log"))),
+            },
+            RequestBody::List => {
+                Ok(ResponseBody::List { containers: self.slots.values().map(|slot| slot.state.clone()).collect() })
+            }
+            RequestBody::Resize { container, width, height } => {
+                let resized = self.slot(&container)?.io.resize(width, height);
+                resized.map_err(|error| refuse(ErrorKind::Invalid, format!("resize the terminal: {error}")))?;
+                Ok(ResponseBody::Done)
+            }
+            RequestBody::Shutdown => {
+                self.shutdown();
+                Ok(ResponseBody::Done)
+            }
+        }
+    }
+
+    fn create(
+        &mut self,
+        id: &str,
+        bundle: PathBuf,
+        log: Option<PathBuf>,
+        stdin: bool,
+        stdin_once: bool,
+        tty: bool,
+    ) -> Result<ResponseBody, ErrorBody> {
+        if self.slots.contains_key(id) {
+            return Err(refuse(ErrorKind::Conflict, format!("container {id:?} exists already")));
+        }
+        if self.slots.len() >= CONTAINERS_MAX {
+            return Err(refuse(ErrorKind::Conflict, format!("the pod has {CONTAINERS_MAX} containers already")));
+        }
+        let log = log.map(LogWriter::open).transpose();
+        let log = log.map_err(|error| refuse(ErrorKind::Failed, format!("open the log: {error}")))?;
+        let streams = Io::pipes(stdin).map_err(|error| refuse(ErrorKind::Failed, format!("make pipes: {error}")))?;
+        let (mut io, theirs) = if tty { (Io::default(), Default::default()) } else { streams };
+        let pid_namespace = match &self.reaper {
+            Some(child) => {
+                let path = format!("/proc/{}/ns/pid", child.pid);
+                let file = fs::File::open(&path);
+                Some(file.map_err(|error| refuse(ErrorKind::Failed, format!("open {path}: {error}")))?.into())
+            }
+            None => None,
+        };
+        let mut created = container::create(CreateOptions {
+            root: &self.root(),
+            id,
+            bundle: &bundle,
+            gate: GateKind::Parent,
+            no_pivot: false,
+            die_with_parent: true,
+            streams: theirs,
+            takes_terminal: tty,
+            preserve_fds: 0,
+            pid_namespace,
+        })
+        .map_err(|error| describe(&error))?;
+        if let Some(master) = created.terminal.take() {
+            io = Io::terminal(master, stdin).map_err(|error| refuse(ErrorKind::Failed, error.to_string()))?;
+        }
+        let state = ContainerState {
+            id: id.to_owned(),
+            status: Status::Created,
+            pid: Some(created.child.pid),
+            created_at: created.state.created.clone(),
+            started_at: None,
+            exit: None,
+        };
+        let slot = Slot { state: state.clone(), io, created: Some(created), log, stdin_once };
+        self.slots.insert(id.to_owned(), slot);
+        self.persist(id);
+        Ok(ResponseBody::Container { state })
+    }
+
+    fn start(&mut self, id: &str) -> Result<ResponseBody, ErrorBody> {
+        let slot = self.slot(id)?;
+        let Some(created) = slot.created.as_ref().filter(|_| slot.state.status == Status::Created) else {
+            let message = format!("cannot start container {id:?}: it is {}", slot.state.status);
+            return Err(refuse(ErrorKind::Conflict, message));
+        };
+        created.start().map_err(|error| describe(&error))?;
+        slot.state.status = Status::Running;
+        slot.state.started_at = Some(clock());
+        let state = slot.state.clone();
+        self.persist(id);
+        Ok(ResponseBody::Container { state })
+    }
+
+    fn signal(&mut self, id: &str, signal: i32, all: bool) -> Result<ResponseBody, ErrorBody> {
+        if !(0..=64).contains(&signal) {
+            return Err(refuse(ErrorKind::Invalid, format!("signal {signal}: expected 0 to 64")));
+        }
+        let slot = self.slot(id)?;
+        let Some(created) = slot.created.as_ref() else {
+            return Err(refuse(ErrorKind::Conflict, format!("cannot signal container {id:?}: it is stopped")));
+        };
+        if all {
+            created.cgroup.signal(signal).map_err(|error| describe(&error.into()))?;
+        } else {
+            agent_sys::signal::pidfd_kill(created.child.pidfd.as_fd(), signal)
+                .map_err(|source| describe(&ContainerError::Kernel { what: "send the signal", source }))?;
+        }
+        Ok(ResponseBody::Done)
+    }
+
+    fn delete(&mut self, id: &str) -> Result<ResponseBody, ErrorBody> {
+        let slot = self.slot(id)?;
+        if slot.state.status == Status::Running {
+            return Err(refuse(ErrorKind::Conflict, format!("cannot delete container {id:?}: it is running")));
+        }
+        let removed = self.remove(id);
+        removed.map_err(|error| describe(&error))?;
+        Ok(ResponseBody::Done)
+    }
+
+    fn remove(&mut self, id: &str) -> Result<(), ContainerError> {
+        let result = match Container::load(&self.root(), id) {
+            Err(ContainerError::NotFound(_)) => Ok(()),
+            found => found.and_then(|container| container.delete(true)),
+        };
+        if result.is_ok() {
+            self.slots.remove(id);
+            let _ = fs::remove_file(self.record(id));
+        }
+        result
+    }
+
+    /// Kills and removes everything. What fails is told in the monitor's log; the agent empties the pod's cgroup anyway.
+    pub(super) fn shutdown(&mut self) {
+        for id in self.slots.keys().cloned().collect::<Vec<_>>() {
+            if let Err(error) = self.remove(&id) {
+                eprintln!("{} remove container {id}: {}", clock(), container::error::chain(&error));
+            }
+        }
+        if let Some(reaper) = self.reaper.take() {
+            let _ = agent_sys::signal::pidfd_kill(reaper.pidfd.as_fd(), libc::SIGKILL);
+            container::create::reap(&reaper);
+        }
+        let _ = fs::remove_dir(self.root());
+        let _ = fs::remove_dir(self.config.state_dir.join("containers"));
+        let _ = fs::remove_file(&self.config.socket);
+    }
+
+    /// Runs a process for an exec connection.
+    pub(super) fn exec(&mut self, request: ExecRequest) -> Result<Session, ErrorBody> {
+        self.slot(&request.container)?;
+        let container = Container::load(&self.root(), &request.container).map_err(|error| describe(&error))?;
+        let mut process = request.process;
+        process.set_terminal(Some(request.tty));
+        let failed = |error: agent_sys::Errno| refuse(ErrorKind::Failed, format!("make streams: {error}"));
+        let (mut io, streams) =
+            if request.tty { Default::default() } else { Io::pipes(request.stdin).map_err(failed)? };
+        let options = ExecOptions { process: &process, streams, die_with_parent: true, preserve_fds: 0 };
+        let joined = container::exec(&container, options).map_err(|error| describe(&error))?;
+        if let Some(master) = joined.terminal {
+            io = Io::terminal(master, request.stdin).map_err(failed)?;
+        }
+        Ok(Session { child: joined.child, io, code: None })
+    }
+
+    /// Takes output of a container: into its log; gives it for those attached.
+    pub(super) fn output(&mut self, id: &str, index: usize, buffer: &mut [u8]) -> Got {
+        let Some(slot) = self.slots.get_mut(id) else { return Got::End };
+        let got = slot.io.read(index, buffer);
+        if let (Got::Bytes(length), Some(log)) = (&got, &mut slot.log) {
+            let source = if index == 0 { Source::Stdout } else { Source::Stderr };
+            if let Err(error) = log.write(source, &buffer[..*length]) {
+                eprintln!("{} write the log of {id}: {error}", clock());
+            }
+        }
+        got
+    }
+
+    /// Which container this process is the first of.
+    pub(super) fn container_of(&self, pid: i32) -> Option<String> {
+        let mut slots = self.slots.iter();
+        slots.find(|(_, slot)| slot.created.as_ref().is_some_and(|c| c.child.pid == pid)).map(|(id, _)| id.clone())
+    }
+
+    /// Takes note of a container's end, after its last output was read.
+    pub(super) fn ended(&mut self, id: &str, status: WaitStatus) -> Option<Exit> {
+        let slot = self.slots.get_mut(id)?;
+        let created = slot.created.take()?;
+        let signal = status.terminating_signal();
+        let code = exit_code(status);
+        let exit = Exit { code, signal, oom_killed: code != 0 && created.cgroup.oom_kills() > 0, finished_at: clock() };
+        // Its processes in a shared PID namespace, and execs, do not outlive it.
+        let _ = created.cgroup.signal(libc::SIGKILL);
+        if let Some(log) = &mut slot.log
+            && let Err(error) = log.finish()
+        {
+            eprintln!("{} finish the log of {id}: {error}", clock());
+        }
+        slot.io = Io::default();
+        slot.state.status = Status::Stopped;
+        slot.state.pid = None;
+        slot.state.exit = Some(exit.clone());
+        self.persist(id);
+        Some(exit)
+    }
+}
+
+/// The code a shell would show.
+pub(super) fn exit_code(status: WaitStatus) -> i32 {
+    status.exit_status().or_else(|| Some(128 + status.terminating_signal()?)).unwrap_or(255)
+}

@@ -1,0 +1,148 @@
+//! From a configuration file to a monitor that listens.
+
+use std::{
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{fs::PermissionsExt, net::UnixListener},
+    },
+    path::{Path, PathBuf},
+};
+
+use agent_sys::{
+    Errno,
+    clone::{Child, CloneArgs, clone3},
+    fd, namespace, process, signal,
+};
+
+use super::protocol::{MonitorConfig, VERSION};
+use crate::{cgroup::CgroupError, spec::SpecError};
+
+/// Why a monitor does not run, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum MonitorError {
+    /// The configuration.
+    #[error("load the configuration")]
+    Config(#[source] SpecError),
+    /// Of another time.
+    #[error("configuration version {0}: expected {VERSION}")]
+    Version(u32),
+    /// The monitor's own cgroup.
+    #[error("enter the monitor's cgroup")]
+    Cgroup(#[source] CgroupError),
+    /// A kernel call.
+    #[error("{what}")]
+    Kernel {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        source: Errno,
+    },
+    /// A file.
+    #[error("{what} {path}", path = path.display())]
+    File {
+        /// What was tried.
+        what: &'static str,
+        /// With which.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+pub(super) fn kernel(what: &'static str) -> impl FnOnce(Errno) -> MonitorError {
+    move |source| MonitorError::Kernel { what, source }
+}
+
+fn file(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> MonitorError {
+    let path = path.to_owned();
+    move |source| MonitorError::File { what, path, source }
+}
+
+/// A monitor that listens.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) config: MonitorConfig,
+    pub(super) listener: UnixListener,
+    /// SIGCHLD and SIGTERM.
+    pub(super) signals: OwnedFd,
+    /// Process 1 of the shared PID namespace.
+    pub(super) reaper: Option<Child>,
+}
+
+pub(super) fn prepare(path: &Path) -> Result<Prepared, MonitorError> {
+    let config: MonitorConfig = crate::spec::read_json(path).map_err(MonitorError::Config)?;
+    if config.version != VERSION {
+        return Err(MonitorError::Version(config.version));
+    }
+    // Out of the agent's session and group: signals for its terminal are not for us. Already a leader is fine.
+    let _ = rustix::process::setsid();
+    signal::ignore(libc::SIGPIPE);
+    signal::ignore(libc::SIGHUP);
+    signal::ignore(libc::SIGINT);
+    if let Some(cgroup) = &config.cgroup {
+        crate::cgroup::enter(cgroup).map_err(MonitorError::Cgroup)?;
+    }
+    process::adopt_orphans().map_err(kernel("become the reaper of orphans"))?;
+    let flags = [
+        (config.new_net, libc::CLONE_NEWNET),
+        (config.new_ipc, libc::CLONE_NEWIPC),
+        (config.new_uts, libc::CLONE_NEWUTS),
+    ];
+    let flags = flags.iter().filter(|(wanted, _)| *wanted).fold(0, |flags, (_, flag)| flags | *flag as u64);
+    if flags != 0 {
+        namespace::unshare(flags).map_err(kernel("make the pod's namespaces"))?;
+    }
+    if config.new_net {
+        agent_sys::link::loopback_up().map_err(kernel("bring up the loopback link"))?;
+    }
+    if let (Some(name), true) = (&config.hostname, config.new_uts) {
+        rustix::system::sethostname(name.as_bytes()).map_err(kernel("set the host name"))?;
+    }
+    for (key, value) in &config.sysctls {
+        let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/');
+        let path = PathBuf::from(format!("/proc/sys/{}", key.replace('.', "/")));
+        if !key.chars().all(known) || key.contains("..") {
+            return Err(file("set sysctl", &path)(std::io::ErrorKind::InvalidInput.into()));
+        }
+        std::fs::write(&path, value).map_err(file("set sysctl", &path))?;
+    }
+    let reaper = if config.share_pid { Some(fork_reaper()?) } else { None };
+    let signals = signal::signal_fd(&[libc::SIGCHLD, libc::SIGTERM]).map_err(kernel("watch signals"))?;
+    let containers = config.state_dir.join("containers");
+    std::fs::create_dir_all(&containers).map_err(file("create", &containers))?;
+    let _ = std::fs::remove_file(&config.socket);
+    let before = rustix::process::umask(rustix::fs::Mode::from(0o177));
+    let listener = UnixListener::bind(&config.socket).map_err(file("listen on", &config.socket));
+    rustix::process::umask(before);
+    let listener = listener?;
+    std::fs::set_permissions(&config.socket, std::fs::Permissions::from_mode(0o600))
+        .and_then(|()| listener.set_nonblocking(true))
+        .map_err(file("listen on", &config.socket))?;
+    // Whoever started us waits for this byte.
+    let _ = rustix::io::write(rustix::stdio::stdout(), b"1");
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null");
+    let null = null.map_err(file("open", Path::new("/dev/null")))?;
+    fd::dup_onto(null.as_fd(), 1).map_err(kernel("let go of standard output"))?;
+    Ok(Prepared { config, listener, signals, reaper })
+}
+
+/// The first process of a PID namespace that containers share: it reaps what they leave, and dies with us.
+fn fork_reaper() -> Result<Child, MonitorError> {
+    let args = CloneArgs { namespaces: libc::CLONE_NEWPID as u64, ..CloneArgs::default() };
+    clone3(&args, || {
+        let _ = process::die_with_parent(libc::SIGKILL);
+        // Blocked, so that it waits for us to ask.
+        if signal::signal_fd(&[libc::SIGCHLD]).is_err() {
+            return 1;
+        }
+        loop {
+            while let Ok(Some(_)) = rustix::process::wait(rustix::process::WaitOptions::NOHANG) {}
+            if signal::wait_for(&[libc::SIGCHLD]).is_err_and(|error| error != Errno::INTR) {
+                return 1;
+            }
+        }
+    })
+    .map_err(kernel("fork the pod's process 1"))
+}

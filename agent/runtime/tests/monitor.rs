@@ -1,0 +1,256 @@
+//! The pod monitor from its birth to its end.
+
+mod bundle;
+
+use std::{io::Read, os::unix::net::UnixStream, path::PathBuf};
+
+use agent_runtime::{
+    container::Status,
+    monitor::{
+        self,
+        client::{Client, ClientError, StreamClient},
+        protocol::{AttachRequest, Event, ExecRequest, MonitorConfig, RequestBody, ResponseBody, VERSION},
+        stream::{Channel, End},
+    },
+};
+use bundle::{bundle, eventually, gantry_oci, missing, unique};
+use oci_spec::runtime::{Process, ProcessBuilder};
+use serde_json::json;
+
+struct Pod {
+    dir: tempfile::TempDir,
+    name: String,
+    config: MonitorConfig,
+    monitor: monitor::SpawnedMonitor,
+}
+
+fn pod(change: impl FnOnce(&mut MonitorConfig)) -> Pod {
+    let dir = tempfile::tempdir().unwrap();
+    let name = unique();
+    let mut config = MonitorConfig {
+        version: VERSION,
+        pod_uid: name.clone(),
+        socket: dir.path().join("m.sock"),
+        state_dir: dir.path().join("state"),
+        cgroup: Some(format!("/gantry-oci/{name}/monitor")),
+        hostname: Some("the-pod".to_owned()),
+        new_net: true,
+        new_ipc: true,
+        new_uts: true,
+        share_pid: false,
+        sysctls: Default::default(),
+    };
+    change(&mut config);
+    let monitor = monitor::spawn(&gantry_oci(), &config).unwrap();
+    Pod { dir, name, config, monitor }
+}
+
+impl Pod {
+    fn client(&self) -> Client {
+        Client::connect(&self.config.socket).unwrap()
+    }
+
+    /// A bundle as the agent writes it: no namespaces but those of the container alone.
+    fn bundle(&self, script: &str) -> bundle::Bundle {
+        let mut bundle = bundle(script);
+        let mut namespaces = vec![json!({"type": "mount"}), json!({"type": "cgroup"})];
+        if !self.config.share_pid {
+            namespaces.push(json!({"type": "pid"}));
+        }
+        bundle.config["linux"]["namespaces"] = json!(namespaces);
+        bundle.config.as_object_mut().unwrap().remove("hostname");
+        bundle.config["linux"]["cgroupsPath"] = json!(format!("/gantry-oci/{}/{}", self.name, unique()));
+        bundle.save();
+        bundle
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.path().join("0.log")
+    }
+
+    fn create(&self, client: &mut Client, id: &str, bundle: &bundle::Bundle, stdin: bool, tty: bool) {
+        let body = RequestBody::Create {
+            container: id.to_owned(),
+            bundle: bundle.path().to_owned(),
+            log: Some(self.log()),
+            stdin,
+            stdin_once: false,
+            tty,
+        };
+        client.request(body).unwrap();
+    }
+
+    /// Asks for the end and checks that nothing is left.
+    fn end(self) {
+        self.client().request(RequestBody::Shutdown).unwrap();
+        let status = rustix::process::waitid(
+            rustix::process::WaitId::PidFd(std::os::fd::AsFd::as_fd(&self.monitor.pidfd)),
+            rustix::process::WaitIdOptions::EXITED,
+        );
+        assert_eq!(status.unwrap().unwrap().exit_status(), Some(0));
+        assert!(!self.config.socket.exists());
+        for mount in agent_runtime::cgroup::detect().unwrap().v1 {
+            let group = mount.mount.join("gantry-oci").join(&self.name);
+            let _ = std::fs::remove_dir(group.join("monitor"));
+            // The pod's own directories belong to whoever made them: here this test.
+            let _ = std::fs::remove_dir(&group);
+            assert!(!group.exists(), "{}", group.display());
+        }
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(self.dir.path().to_str().unwrap()));
+        let log = std::fs::read_to_string(self.config.state_dir.join("monitor.log")).unwrap();
+        assert_eq!(log, "", "the monitor complained");
+    }
+}
+
+fn start(id: &str) -> RequestBody {
+    RequestBody::Start { container: id.to_owned() }
+}
+
+fn process(args: &[&str]) -> Process {
+    let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+    let env = vec!["PATH=/bin".to_owned()];
+    ProcessBuilder::default().args(args).env(env).cwd("/").terminal(false).build().unwrap()
+}
+
+fn exec(pod: &Pod, id: &str, args: &[&str], stdin: bool, tty: bool) -> Result<StreamClient, ClientError> {
+    let request = ExecRequest { container: id.to_owned(), process: process(args), stdin, tty };
+    StreamClient::exec(&pod.config.socket, request)
+}
+
+macro_rules! need {
+    () => {
+        if let Some(why) = missing() {
+            println!("skipped: {why}");
+            return;
+        }
+    };
+}
+
+#[test]
+fn a_container_runs_logs_and_exits() {
+    need!();
+    let pod = pod(|_| {});
+    let mut client = pod.client();
+    let bundle = pod.bundle("hostname; echo oops >&2; printf end; exit 7");
+    pod.create(&mut client, "a", &bundle, false, false);
+    let ResponseBody::Container { state } = client.request(start("a")).unwrap() else { panic!() };
+    assert_eq!(state.status, Status::Running);
+    let Event::Exited { container, exit } = client.event().unwrap();
+    assert_eq!((container.as_str(), exit.code, exit.signal, exit.oom_killed), ("a", 7, None, false));
+    let log = std::fs::read_to_string(pod.log()).unwrap();
+    let lines: Vec<&str> = log.lines().map(|line| line.split_once(' ').unwrap().1).collect();
+    assert!(lines.contains(&"stdout F the-pod"), "{log}");
+    assert!(lines.contains(&"stderr F oops"), "{log}");
+    assert!(lines.contains(&"stdout F end"), "{log}");
+    client.request(RequestBody::Delete { container: "a".to_owned() }).unwrap();
+    pod.end();
+}
+
+#[test]
+fn exec_has_input_output_and_a_code() {
+    need!();
+    let pod = pod(|_| {});
+    let mut client = pod.client();
+    let bundle = pod.bundle("sleep 1000");
+    pod.create(&mut client, "a", &bundle, false, false);
+    client.request(start("a")).unwrap();
+    let mut stream = exec(&pod, "a", &["sh", "-c", "cat; echo err >&2; exit 5"], true, false).unwrap();
+    stream.send(Channel::Stdin, &[b'x'; 300_000]).unwrap();
+    stream.send(Channel::CloseStdin, b"").unwrap();
+    let (output, errors, end) = stream.finish().unwrap();
+    assert_eq!((output.len(), errors.as_slice(), end), (300_000, b"err\n".as_slice(), End::Code(5)));
+
+    let stream = exec(&pod, "a", &["sh", "-c", "stty size; test -t 1 && echo tty"], false, true).unwrap();
+    let (output, _, end) = stream.finish().unwrap();
+    assert_eq!((String::from_utf8_lossy(&output).contains("tty"), end), (true, End::Code(0)));
+
+    let Err(ClientError::Refused(error)) = exec(&pod, "a", &["nothing"], false, false) else { panic!() };
+    assert!(error.message.contains("executable file not found in $PATH"), "{}", error.message);
+    assert_eq!(error.kind, monitor::protocol::ErrorKind::MissingProgram);
+    pod.end();
+}
+
+#[test]
+fn clients_come_and_go_and_noise_hurts_nobody() {
+    need!();
+    let pod = pod(|_| {});
+    let mut client = pod.client();
+    let bundle = pod.bundle("read line; echo got $line; exit 3");
+    pod.create(&mut client, "a", &bundle, true, false);
+    client.request(start("a")).unwrap();
+    drop(client);
+    let mut noise = UnixStream::connect(&pod.config.socket).unwrap();
+    std::io::Write::write_all(&mut noise, &[0xff; 64]).unwrap();
+    assert_eq!(noise.read(&mut [0; 8]).unwrap_or(0), 0, "the connection is closed");
+    let attach = AttachRequest { container: "a".to_owned(), stdin: true, stdout: true, stderr: true };
+    let mut stream = StreamClient::attach(&pod.config.socket, attach).unwrap();
+    stream.send(Channel::Stdin, b"it\n").unwrap();
+    let (output, _, end) = stream.finish().unwrap();
+    assert_eq!((output.as_slice(), end), (b"got it\n".as_slice(), End::Code(3)));
+    // Nobody listened for events, and yet the exit is known: to a new client, and on disk.
+    let ResponseBody::List { containers } = pod.client().request(RequestBody::List).unwrap() else { panic!() };
+    assert_eq!(containers[0].exit.as_ref().unwrap().code, 3);
+    let record = std::fs::read_to_string(pod.config.state_dir.join("containers/a.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+    assert_eq!((&record["version"], &record["exit"]["code"]), (&json!(1), &json!(3)));
+    // The log is still read by lines.
+    assert!(std::fs::read_to_string(pod.log()).unwrap().contains("stdout F got it"));
+    let log = pod.config.state_dir.join("monitor.log");
+    assert!(std::fs::read_to_string(&log).unwrap().contains("close a connection"));
+    std::fs::write(log, "").unwrap();
+    pod.end();
+}
+
+#[test]
+fn memory_kills_are_told() {
+    need!();
+    let pod = pod(|_| {});
+    let mut client = pod.client();
+    let mut bundle = pod.bundle("dd if=/dev/zero of=/dev/null bs=100M count=1");
+    bundle.config["linux"]["resources"] = json!({"memory": {"limit": 16 << 20, "swap": 16 << 20}});
+    bundle.config["process"]["args"] = json!(["dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1"]);
+    bundle.save();
+    pod.create(&mut client, "a", &bundle, false, false);
+    client.request(start("a")).unwrap();
+    let Event::Exited { exit, .. } = client.event().unwrap();
+    assert_eq!((exit.code, exit.signal, exit.oom_killed), (137, Some(9), true));
+    pod.end();
+}
+
+#[test]
+fn a_shared_pid_namespace_has_a_reaper() {
+    need!();
+    let pod = pod(|config| config.share_pid = true);
+    let mut client = pod.client();
+    let bundle = pod.bundle("readlink /proc/self/ns/pid; echo pid $$; sleep 1000");
+    pod.create(&mut client, "a", &bundle, false, false);
+    client.request(start("a")).unwrap();
+    eventually("the log has two lines", || std::fs::read_to_string(pod.log()).is_ok_and(|t| t.lines().count() == 2));
+    assert!(!std::fs::read_to_string(pod.log()).unwrap().contains("pid 1\n"));
+    client.request(RequestBody::Signal { container: "a".to_owned(), signal: 15, all: true }).unwrap();
+    let Event::Exited { exit, .. } = client.event().unwrap();
+    assert_eq!(exit.code, 143);
+    pod.end();
+}
+
+#[test]
+fn containers_die_with_their_monitor() {
+    need!();
+    let pod = pod(|_| {});
+    let mut client = pod.client();
+    let bundle = pod.bundle("sleep 1000");
+    pod.create(&mut client, "a", &bundle, false, false);
+    let ResponseBody::Container { state } = client.request(start("a")).unwrap() else { panic!() };
+    let pid = state.pid.unwrap();
+    rustix::process::pidfd_send_signal(&pod.monitor.pidfd, rustix::process::Signal::KILL).unwrap();
+    let stat = format!("/proc/{pid}/stat");
+    eventually("the container is gone", || {
+        std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z") || stat.contains(") X"))
+    });
+    let path = bundle.config["linux"]["cgroupsPath"].as_str().unwrap();
+    let group = agent_runtime::cgroup::open(path).unwrap();
+    group.delete().unwrap();
+    let group = agent_runtime::cgroup::open(&format!("/gantry-oci/{}", pod.name)).unwrap();
+    group.delete().unwrap();
+}

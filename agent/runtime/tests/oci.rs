@@ -1,0 +1,353 @@
+//! What an OCI runtime must do, proven on runc first and then asked of ours.
+
+mod bundle;
+
+use bundle::{Bundle, Runtime, bundle, eventually, gantry_oci, missing, unique};
+use serde_json::json;
+
+/// Every case runs on each runtime by name.
+type Case = (&'static str, fn(&Runtime));
+
+const CASES: &[Case] = &[
+    ("exit codes", exit_codes),
+    ("namespaces are distinct", namespaces_are_distinct),
+    ("cgroup limits are applied", cgroup_limits),
+    ("capabilities", capabilities),
+    ("seccomp blocks", seccomp_blocks),
+    ("paths are masked and read-only", masked_paths),
+    ("the root is read-only", readonly_root),
+    ("mounts", mounts),
+    ("mount destinations stay inside", mount_escapes),
+    ("user ids, groups and umask", user_ids),
+    ("limits, no_new_privs and sysctl", limits),
+    ("states", states),
+    ("a missing command is an error", missing_command),
+    ("hooks", hooks),
+    ("exec", exec),
+    ("devices", devices),
+    ("user namespace", user_namespace),
+    ("bad input", bad_input),
+];
+
+fn suite(program: std::path::PathBuf) {
+    if let Some(why) = missing() {
+        println!("skipped: {why}");
+        return;
+    }
+    let runtime = Runtime::new(program);
+    let mut failed = Vec::new();
+    for (name, case) in CASES {
+        println!("case: {name}");
+        if std::panic::catch_unwind(|| case(&runtime)).is_err() {
+            failed.push(*name);
+        }
+    }
+    assert!(failed.is_empty(), "failed: {failed:?}");
+}
+
+#[test]
+fn runc() {
+    match ["/usr/sbin/runc", "/usr/bin/runc"].iter().find(|path| std::path::Path::new(path).exists()) {
+        Some(path) => suite(path.into()),
+        None => println!("skipped: runc is not installed"),
+    }
+}
+
+#[test]
+fn gantry() {
+    suite(gantry_oci());
+}
+
+fn output(runtime: &Runtime, bundle: &Bundle) -> String {
+    let (code, output, errors) = runtime.run(bundle);
+    assert_eq!(code, 0, "{output}{errors}");
+    output
+}
+
+fn exit_codes(runtime: &Runtime) {
+    for (script, code) in [("exit 0", 0), ("exit 42", 42), ("kill -9 $$", 0), ("sh -c 'kill -9 $$'; exit $?", 137)] {
+        // Process 1 of a PID namespace cannot kill itself.
+        assert_eq!(runtime.run(&bundle(script)).0, code, "{script}");
+    }
+}
+
+fn namespaces_are_distinct(runtime: &Runtime) {
+    let names = ["pid", "net", "ipc", "uts", "mnt", "cgroup"];
+    let script = names.map(|name| format!("readlink /proc/self/ns/{name}")).join("; ");
+    let found = output(runtime, &bundle(&format!("{script}; echo $$; hostname")));
+    let lines: Vec<&str> = found.lines().collect();
+    for (name, theirs) in names.iter().zip(&lines) {
+        let ours = std::fs::read_link(format!("/proc/self/ns/{name}")).unwrap();
+        assert!(theirs.starts_with(name) && *theirs != ours.to_str().unwrap(), "{name}: {theirs}");
+    }
+    assert_eq!(&lines[6..], ["1", "gantry"]);
+}
+
+fn cgroup_limits(runtime: &Runtime) {
+    if agent_runtime::cgroup::detect().unwrap().v1.is_empty() {
+        println!("skipped: the limits are read from v1 files");
+        return;
+    }
+    let mut bundle = bundle("sleep 1000");
+    let name = unique();
+    bundle.config["linux"]["cgroupsPath"] = json!(format!("/{name}"));
+    bundle.config["linux"]["resources"] = json!({
+        "devices": [{"allow": false, "access": "rwm"}],
+        "memory": {"limit": 33554432, "reservation": 16777216},
+        "cpu": {"shares": 512, "quota": 20000, "period": 100000},
+        "pids": {"limit": 17}
+    });
+    let path = bundle.save().to_str().unwrap().to_owned();
+    let created = runtime.call(&["create", "-b", &path, &name]);
+    assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
+    for (file, value) in [
+        ("memory/memory.limit_in_bytes", "33554432"),
+        ("memory/memory.soft_limit_in_bytes", "16777216"),
+        ("cpu/cpu.shares", "512"),
+        ("cpu/cpu.cfs_quota_us", "20000"),
+        ("pids/pids.max", "17"),
+    ] {
+        let (controller, file) = file.split_once('/').unwrap();
+        let read = std::fs::read_to_string(format!("/sys/fs/cgroup/{controller}/{name}/{file}")).unwrap();
+        assert_eq!(read.trim(), value, "{file}");
+    }
+    let devices = std::fs::read_to_string(format!("/sys/fs/cgroup/devices/{name}/devices.list")).unwrap();
+    assert!(devices.contains("c 1:3 rwm") && !devices.contains("a *:* rwm"), "{devices}");
+    assert!(runtime.call(&["delete", "--force", &name]).status.success());
+    assert!(!std::path::Path::new(&format!("/sys/fs/cgroup/memory/{name}")).exists());
+}
+
+fn capabilities(runtime: &Runtime) {
+    let mut bundle = bundle("grep Cap /proc/self/status");
+    let set = ["CAP_CHOWN", "CAP_KILL"];
+    bundle.config["process"]["capabilities"] =
+        json!({"bounding": set, "effective": set, "permitted": set, "inheritable": set, "ambient": ["CAP_KILL"]});
+    let found = output(runtime, &bundle);
+    for (name, value) in [("CapPrm", "21"), ("CapEff", "21"), ("CapBnd", "21"), ("CapInh", "21"), ("CapAmb", "20")] {
+        assert!(found.contains(&format!("{name}:\t00000000000000{value}")), "{name} {found}");
+    }
+    bundle.config["process"]["user"] = json!({"uid": 1000, "gid": 1000});
+    let found = output(runtime, &bundle);
+    assert!(found.contains("CapEff:\t0000000000000020"), "ambient survives the user: {found}");
+}
+
+fn seccomp_blocks(runtime: &Runtime) {
+    let mut bundle = bundle("mkdir /x && echo made; grep Seccomp: /proc/self/status");
+    bundle.config["linux"]["seccomp"] = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir", "mkdirat", "no_such_call"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}]
+    });
+    let (_, found, errors) = runtime.run(&bundle);
+    assert!(found.contains("Seccomp:\t2") && !found.contains("made"), "{found}");
+    assert!(errors.contains("No space left"), "{errors}");
+    for privileges in [true, false] {
+        bundle.config["process"]["noNewPrivileges"] = json!(privileges);
+        bundle.config["process"]["args"] = json!(["sh", "-c", "id; echo fine"]);
+        bundle.config["linux"]["seccomp"] = serde_json::to_value(agent_runtime::seccomp::default_profile()).unwrap();
+        assert!(output(runtime, &bundle).contains("fine"));
+    }
+}
+
+fn masked_paths(runtime: &Runtime) {
+    let mut bundle = bundle(
+        "ls /hidden; cat /secret; (echo x > /fixed/file) 2>/dev/null || echo refused; echo 1 > /proc/sys/kernel/panic || echo ro",
+    );
+    let root = bundle.path().join("rootfs");
+    for dir in ["hidden", "fixed"] {
+        std::fs::create_dir(root.join(dir)).unwrap();
+        std::fs::write(root.join(dir).join("file"), "text").unwrap();
+    }
+    std::fs::write(root.join("secret"), "text").unwrap();
+    bundle.config["linux"]["maskedPaths"] = json!(["/hidden", "/secret", "/nowhere"]);
+    bundle.config["linux"]["readonlyPaths"] = json!(["/fixed", "/proc/sys", "/nowhere"]);
+    assert_eq!(output(runtime, &bundle), "refused\nro\n");
+}
+
+fn readonly_root(runtime: &Runtime) {
+    let mut bundle = bundle("mkdir /x 2>/dev/null || echo refused; mkdir /dev/x && echo made");
+    bundle.config["root"]["readonly"] = json!(true);
+    assert_eq!(output(runtime, &bundle), "refused\nmade\n");
+}
+
+fn mounts(runtime: &Runtime) {
+    let mut bundle = bundle(
+        "cat /data/file; mkdir /data/x 2>/dev/null || echo ro; cat /one; grep -E ' /(data|scratch) ' /proc/mounts",
+    );
+    let host = bundle.path().join("host");
+    std::fs::create_dir(&host).unwrap();
+    std::fs::write(host.join("file"), "content\n").unwrap();
+    let list = bundle.config["mounts"].as_array_mut().unwrap();
+    list.push(json!({"destination": "/data", "source": host, "type": "bind", "options": ["rbind", "ro", "nosuid", "rprivate"]}));
+    list.push(json!({"destination": "/one", "source": host.join("file"), "type": "none", "options": ["bind"]}));
+    list.push(json!({"destination": "/scratch", "source": "tmpfs", "type": "tmpfs", "options": ["nodev", "size=1m", "mode=700"]}));
+    let found = output(runtime, &bundle);
+    assert!(found.starts_with("content\nro\ncontent\n"), "{found}");
+    assert!(found.contains("tmpfs /scratch tmpfs rw,nodev,relatime,size=1024k,mode=700"), "{found}");
+    let data = found.lines().find(|line| line.contains(" /data ")).unwrap();
+    assert!(data.contains("ro,nosuid"), "{data}");
+}
+
+fn mount_escapes(runtime: &Runtime) {
+    for (link, target, destination) in [
+        ("up", "../../../../../../../..", "/up/escaped-gantry"),
+        ("abs", "/", "/abs/escaped-gantry"),
+        ("x", "y", "/x/../../../escaped-gantry"),
+    ] {
+        let mut bundle = bundle("ls -d /escaped-gantry");
+        std::os::unix::fs::symlink(target, bundle.path().join("rootfs").join(link)).unwrap();
+        let list = bundle.config["mounts"].as_array_mut().unwrap();
+        list.push(json!({"destination": destination, "source": "tmpfs", "type": "tmpfs"}));
+        let (_, found, _) = runtime.run(&bundle);
+        assert_eq!(found, "/escaped-gantry\n", "{destination}");
+        assert!(!std::path::Path::new("/escaped-gantry").exists());
+    }
+}
+
+fn user_ids(runtime: &Runtime) {
+    let mut bundle = bundle("id -u; id -g; id -G; umask; echo $HOME");
+    std::fs::create_dir(bundle.path().join("rootfs/etc")).unwrap();
+    std::fs::write(bundle.path().join("rootfs/etc/passwd"), "app:x:1000:2000::/home/app:/bin/sh\n").unwrap();
+    bundle.config["process"]["user"] = json!({"uid": 1000, "gid": 2000, "additionalGids": [3000, 4000], "umask": 63});
+    assert_eq!(output(runtime, &bundle), "1000\n2000\n2000 3000 4000\n0077\n/home/app\n");
+}
+
+fn limits(runtime: &Runtime) {
+    let mut bundle =
+        bundle("ulimit -n; grep NoNew /proc/self/status; cat /proc/sys/net/ipv4/ip_forward /proc/self/oom_score_adj");
+    bundle.config["process"]["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}]);
+    bundle.config["process"]["oomScoreAdj"] = json!(500);
+    bundle.config["linux"]["sysctl"] = json!({"net.ipv4.ip_forward": "1"});
+    assert_eq!(output(runtime, &bundle), "100\nNoNewPrivs:\t1\n1\n500\n");
+}
+
+fn status(runtime: &Runtime, id: &str) -> String {
+    let state = runtime.call(&["state", id]);
+    let state: serde_json::Value = serde_json::from_slice(&state.stdout).unwrap_or_default();
+    state["status"].as_str().unwrap_or("gone").to_owned()
+}
+
+fn states(runtime: &Runtime) {
+    let bundle = bundle("sleep 1000");
+    let path = bundle.save().to_str().unwrap().to_owned();
+    let id = unique();
+    let pid_file = bundle.path().join("pid");
+    let ok = |args: &[&str]| {
+        let output = runtime.call(args);
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    let refused = |args: &[&str]| assert!(!runtime.call(args).status.success(), "{args:?}");
+    ok(&["create", "--bundle", &path, "--pid-file", pid_file.to_str().unwrap(), &id]);
+    let pid: u32 = std::fs::read_to_string(&pid_file).unwrap().parse().unwrap();
+    assert!(std::path::Path::new(&format!("/proc/{pid}")).exists());
+    assert_eq!(status(runtime, &id), "created");
+    refused(&["create", "--bundle", &path, &id]);
+    ok(&["start", &id]);
+    assert_eq!(status(runtime, &id), "running");
+    refused(&["delete", &id]);
+    refused(&["start", &id]);
+    ok(&["pause", &id]);
+    assert_eq!(status(runtime, &id), "paused");
+    ok(&["resume", &id]);
+    assert_eq!(status(runtime, &id), "running");
+    ok(&["kill", &id, "KILL"]);
+    eventually("the container is stopped", || status(runtime, &id) == "stopped");
+    refused(&["kill", &id, "KILL"]);
+    refused(&["start", &id]);
+    ok(&["delete", &id]);
+    refused(&["state", &id]);
+    refused(&["delete", &id]);
+    ok(&["delete", "--force", &id]);
+    ok(&["create", "--bundle", &path, &id]);
+    ok(&["delete", &id]);
+}
+
+fn missing_command(runtime: &Runtime) {
+    for (command, text) in
+        [("nothing", "executable file not found in $PATH"), ("/bin/nothing", "no such file or directory")]
+    {
+        let mut bundle = bundle("");
+        bundle.config["process"]["args"] = json!([command]);
+        let (code, _, errors) = runtime.run(&bundle);
+        assert_eq!(code, 1);
+        assert!(errors.contains(text), "{errors}");
+    }
+}
+
+fn hooks(runtime: &Runtime) {
+    let mut bundle = bundle("true");
+    let log = bundle.path().join("hooks");
+    let hook = |name: &str| {
+        let line = format!("read -r state; echo {name} >> {}", log.display());
+        json!([{"path": "/bin/sh", "args": ["sh", "-c", line], "timeout": 5}])
+    };
+    bundle.config["hooks"] = json!({
+        "createRuntime": hook("createRuntime"), "poststart": hook("poststart"), "poststop": hook("poststop")
+    });
+    output(runtime, &bundle);
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), "createRuntime\npoststart\npoststop\n");
+    bundle.config["hooks"] = json!({"createRuntime": [{"path": "/bin/false"}]});
+    assert_ne!(runtime.run(&bundle).0, 0);
+}
+
+fn exec(runtime: &Runtime) {
+    let bundle = bundle("sleep 1000");
+    let path = bundle.save().to_str().unwrap().to_owned();
+    let id = unique();
+    assert!(runtime.call(&["run", "--detach", "--bundle", &path, &id]).status.success());
+    let output =
+        runtime.call(&["exec", "--env", "A=b", "--cwd", "/bin", &id, "sh", "-c", "echo $A $PWD; hostname; exit 9"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "b /bin\ngantry\n");
+    assert_eq!(output.status.code(), Some(9));
+    let output = runtime.call(&["exec", "--user", "5:6", &id, "id"]);
+    assert!(String::from_utf8_lossy(&output.stdout).starts_with("uid=5 gid=6"));
+    assert!(!runtime.call(&["exec", &id, "nothing"]).status.success());
+    let processes = runtime.call(&["ps", "--format", "json", &id]);
+    let pids: Vec<i32> = serde_json::from_slice(&processes.stdout).unwrap();
+    assert_eq!(pids.len(), 1);
+    assert!(runtime.call(&["delete", "--force", &id]).status.success());
+}
+
+fn devices(runtime: &Runtime) {
+    let mut bundle =
+        bundle("ls -l /dev/thing /dev/null; echo x > /dev/null && echo written; readlink /dev/fd; cat /dev/thing 2>&1");
+    bundle.config["linux"]["devices"] =
+        json!([{"path": "/dev/thing", "type": "c", "major": 10, "minor": 229, "fileMode": 438, "uid": 7, "gid": 8}]);
+    let (_, found, _) = runtime.run(&bundle);
+    assert!(found.contains("crw-rw-rw-    1 7        8          10, 229"), "{found}");
+    assert!(found.contains("crw-rw-rw-"), "{found}");
+    assert!(found.contains("written\n/proc/self/fd\n"), "{found}");
+    assert!(found.contains("Operation not permitted"), "the device cgroup denies it: {found}");
+}
+
+fn user_namespace(runtime: &Runtime) {
+    let mut bundle = bundle("id -u; cat /proc/self/uid_map; hostname; grep -c . /proc/mounts");
+    let linux = bundle.config["linux"].as_object_mut().unwrap();
+    linux["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+    let map = json!([{"containerID": 0, "hostID": 100000, "size": 65536}]);
+    linux.insert("uidMappings".to_owned(), map.clone());
+    linux.insert("gidMappings".to_owned(), map);
+    // The mapped root must be able to reach the bundle.
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(bundle.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let status = std::process::Command::new("chown").args(["-R", "100000:100000"]).arg(bundle.path()).status();
+    assert!(status.unwrap().success());
+    let found = output(runtime, &bundle);
+    let words: Vec<&str> = found.split_whitespace().collect();
+    assert_eq!(words[..5], ["0", "0", "100000", "65536", "gantry"], "{found}");
+}
+
+fn bad_input(runtime: &Runtime) {
+    let mut broken = bundle("true");
+    broken.config["process"]["args"] = json!([]);
+    assert_ne!(runtime.run(&broken).0, 0);
+    let mut broken = bundle("true");
+    broken.config["linux"]["sysctl"] = json!({"kernel.panic": "1"});
+    assert_ne!(runtime.run(&broken).0, 0);
+    let broken = bundle("true");
+    let path = broken.path().to_str().unwrap();
+    assert!(!runtime.call(&["run", "--bundle", path, "no-config"]).status.success());
+    std::fs::write(broken.path().join("config.json"), "{\"ociVersion\": 3").unwrap();
+    assert!(!runtime.call(&["run", "--bundle", path, "bad-json"]).status.success());
+    broken.save();
+    assert!(!runtime.call(&["run", "--bundle", path, "../up"]).status.success());
+}

@@ -1,0 +1,33 @@
+//! What an agent needs to be told.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ipnet::Ipv4Net;
+
+use crate::instance::Instance;
+
+/// Configuration of an agent.
+#[derive(Clone)]
+pub struct Config {
+    /// Where it lives.
+    pub instance: Instance,
+    /// The Node's name.
+    pub node_name: String,
+    /// The address that other nodes and the server reach it by.
+    pub node_ip: IpAddr,
+    /// Labels to register with.
+    pub labels: BTreeMap<String, String>,
+    /// Taints to register with, `key=value:Effect` parsed.
+    pub taints: Vec<k8s_openapi::api::core::v1::Taint>,
+    /// Port of the kubelet API; 0 for any.
+    pub kubelet_port: u16,
+    /// TLS of the kubelet API.
+    pub kubelet_tls: Arc<rustls::ServerConfig>,
+    /// All pods' addresses; traffic between them is not masqueraded.
+    pub cluster_cidr: Ipv4Net,
+    /// This program, to be run as pod monitors.
+    pub program: PathBuf,
+}

@@ -1,0 +1,299 @@
+//! A container of a pod as an OCI runtime specification. Pure: values in, `config.json` out.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use agent_runtime::spec::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, OCI_VERSION, default_capabilities};
+use api::pod::QosClass;
+use api::quantity::Quantity;
+use k8s_openapi::api::core::v1::{Capabilities, Container, PodSpec, ResourceRequirements, SeccompProfile, SecurityContext};
+use oci_spec::runtime::LinuxSeccomp;
+use serde_json::{Value, json};
+
+use crate::user::Identity;
+
+const CFS_PERIOD_MICROSECONDS: i64 = 100_000;
+const SHM_BYTES: u64 = 64 << 20;
+/// Every capability, for privileged containers: capability.h of the kernel, CAP_LAST_CAP 40.
+const ALL_CAPABILITIES: [&str; 41] = [
+    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
+    "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
+    "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
+    "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
+    "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
+/// A bind mount of something on the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Bind {
+    pub(crate) source: PathBuf,
+    pub(crate) destination: String,
+    pub(crate) read_only: bool,
+    /// `private`, `rslave` or `rshared`.
+    pub(crate) propagation: &'static str,
+}
+
+/// Everything that makes a container what it is.
+pub(crate) struct Parts<'a> {
+    pub(crate) spec: &'a PodSpec,
+    pub(crate) container: &'a Container,
+    pub(crate) qos: QosClass,
+    pub(crate) identity: &'a Identity,
+    pub(crate) args: Vec<String>,
+    pub(crate) env: Vec<String>,
+    pub(crate) cwd: String,
+    pub(crate) root: PathBuf,
+    pub(crate) binds: Vec<Bind>,
+    pub(crate) cgroup: String,
+    /// Whether negative OOM scores can be set here (CAP_SYS_RESOURCE).
+    pub(crate) can_lower_oom_score: bool,
+    /// Bytes of memory of the machine, for OOM scores.
+    pub(crate) memory_capacity: i64,
+    /// The profile for `RuntimeDefault`.
+    pub(crate) seccomp: Option<LinuxSeccomp>,
+    /// Devices of the machine for privileged containers: path, `c` or `b`, major, minor, mode.
+    pub(crate) devices: Vec<Device>,
+}
+
+/// A device node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Device {
+    pub(crate) path: String,
+    pub(crate) kind: &'static str,
+    pub(crate) major: u64,
+    pub(crate) minor: u64,
+    pub(crate) mode: u32,
+}
+
+/// Whether a container is privileged.
+pub(crate) fn is_privileged(container: &Container) -> bool {
+    container.security_context.as_ref().and_then(|context| context.privileged) == Some(true)
+}
+
+/// The `config.json` of a container.
+pub(crate) fn specification(parts: &Parts<'_>) -> Value {
+    let security = parts.container.security_context.clone().unwrap_or_default();
+    let privileged = security.privileged == Some(true);
+    let capabilities = capabilities(security.capabilities.as_ref(), privileged);
+    // Without root, capabilities count only where they are ambient; Kubernetes gives none then.
+    let effective: &BTreeSet<String> = if parts.identity.uid == 0 { &capabilities } else { &BTreeSet::new() };
+    let mut namespaces = vec![json!({"type": "mount"}), json!({"type": "cgroup"})];
+    let pid_is_shared = parts.spec.host_pid == Some(true) || parts.spec.share_process_namespace == Some(true);
+    if !pid_is_shared {
+        namespaces.push(json!({"type": "pid"}));
+    }
+    let unmasked = privileged || security.proc_mount.as_deref() == Some("Unmasked");
+    let none: [&str; 0] = [];
+    json!({
+        "ociVersion": OCI_VERSION,
+        "process": {
+            "terminal": parts.container.tty == Some(true),
+            "user": user(parts),
+            "args": parts.args,
+            "env": parts.env,
+            "cwd": parts.cwd,
+            "capabilities": {"bounding": capabilities, "permitted": effective, "effective": effective, "inheritable": none, "ambient": none},
+            "noNewPrivileges": security.allow_privilege_escalation == Some(false),
+            "oomScoreAdj": oom_score(parts),
+        },
+        "root": {"path": parts.root, "readonly": security.read_only_root_filesystem == Some(true)},
+        "mounts": mounts(parts, privileged),
+        "linux": {
+            "namespaces": namespaces,
+            "cgroupsPath": parts.cgroup,
+            "resources": resources(parts, privileged),
+            "devices": parts.devices.iter().map(|device| json!({"path": device.path, "type": device.kind,
+                "major": device.major, "minor": device.minor, "fileMode": device.mode})).collect::<Vec<_>>(),
+            "maskedPaths": if unmasked { &none[..] } else { &DEFAULT_MASKED_PATHS[..] },
+            "readonlyPaths": if unmasked { &none[..] } else { &DEFAULT_READONLY_PATHS[..] },
+            "seccomp": seccomp(parts, &security, privileged),
+            "rootfsPropagation": "rslave",
+        },
+    })
+}
+
+fn user(parts: &Parts<'_>) -> Value {
+    let pod = parts.spec.security_context.clone().unwrap_or_default();
+    let mut groups: BTreeSet<u32> = match pod.supplemental_groups_policy.as_deref() {
+        Some("Strict") => BTreeSet::new(),
+        _ => parts.identity.groups.iter().copied().collect(),
+    };
+    let wished = pod.supplemental_groups.into_iter().flatten().chain(pod.fs_group);
+    groups.extend(wished.filter_map(|gid| u32::try_from(gid).ok()));
+    groups.insert(parts.identity.gid);
+    json!({"uid": parts.identity.uid, "gid": parts.identity.gid, "additionalGids": groups})
+}
+
+fn capabilities(wish: Option<&Capabilities>, privileged: bool) -> BTreeSet<String> {
+    let full = |name: &str| format!("CAP_{}", name.trim_start_matches("CAP_").to_uppercase());
+    let all = || ALL_CAPABILITIES.iter().map(|name| full(name));
+    if privileged {
+        return all().collect();
+    }
+    let mut set: BTreeSet<String> = default_capabilities().iter().map(|capability| full(&capability.to_string())).collect();
+    let (add, drop) = wish.map_or((&[][..], &[][..]), |wish| {
+        (wish.add.as_deref().unwrap_or_default(), wish.drop.as_deref().unwrap_or_default())
+    });
+    if add.iter().any(|name| name.eq_ignore_ascii_case("ALL")) {
+        set = all().collect();
+    }
+    if drop.iter().any(|name| name.eq_ignore_ascii_case("ALL")) {
+        set.clear();
+    }
+    for name in drop {
+        set.remove(&full(name));
+    }
+    // Unknown names were never granted by a kernel; they are left out rather than failing the container.
+    let known: BTreeSet<String> = all().collect();
+    set.extend(add.iter().map(|name| full(name)).filter(|name| known.contains(name)));
+    set
+}
+
+fn quantity(resources: Option<&ResourceRequirements>, limits: bool, name: &str) -> Option<Quantity> {
+    let resources = resources?;
+    let list = if limits { resources.limits.as_ref() } else { resources.requests.as_ref() };
+    Quantity::parse(&list?.get(name)?.0).ok()
+}
+
+/// CPU shares of a request in thousandths: 1024 a core, at least 2 (kernel documentation, cpu.shares).
+pub(crate) fn cpu_shares(milli: i64) -> u64 {
+    u64::try_from(milli.saturating_mul(1024) / 1000).unwrap_or(0).clamp(2, 262_144)
+}
+
+/// CFS quota of a limit in thousandths.
+pub(crate) fn cpu_quota(milli: i64) -> i64 {
+    (milli.saturating_mul(CFS_PERIOD_MICROSECONDS) / 1000).max(1000)
+}
+
+fn resources(parts: &Parts<'_>, privileged: bool) -> Value {
+    let resources = parts.container.resources.as_ref();
+    let (cpu_request, cpu_limit) = (quantity(resources, false, "cpu"), quantity(resources, true, "cpu"));
+    // A limit without a request is the request, as defaulting does for the API's sake.
+    let shares = cpu_shares(cpu_request.or(cpu_limit).map_or(0, Quantity::milli));
+    let mut cpu = json!({"shares": shares});
+    if let Some(limit) = cpu_limit {
+        cpu["quota"] = cpu_quota(limit.milli()).into();
+        cpu["period"] = CFS_PERIOD_MICROSECONDS.into();
+    }
+    let mut memory = json!({});
+    if let Some(limit) = quantity(resources, true, "memory") {
+        memory["limit"] = limit.value().into();
+        // No swap beyond the limit: Kubernetes counts memory, not swap.
+        memory["swap"] = limit.value().into();
+    }
+    let devices = match privileged {
+        true => json!([{"allow": true, "access": "rwm"}]),
+        false => json!([{"allow": false, "access": "rwm"}]),
+    };
+    json!({"cpu": cpu, "memory": memory, "devices": devices})
+}
+
+/// How soon the kernel picks the container when memory runs out. Kubernetes documentation, "Node-pressure
+/// Eviction", node out of memory behavior.
+fn oom_score(parts: &Parts<'_>) -> i64 {
+    let score = match parts.qos {
+        QosClass::Guaranteed => -997,
+        QosClass::BestEffort => 1000,
+        QosClass::Burstable => {
+            let request = quantity(parts.container.resources.as_ref(), false, "memory").map_or(0, Quantity::value);
+            let share = i128::from(request) * 1000 / i128::from(parts.memory_capacity.max(1));
+            (1000 - i64::try_from(share).unwrap_or(0)).clamp(3, 999)
+        }
+    };
+    if parts.can_lower_oom_score { score } else { score.max(0) }
+}
+
+fn seccomp(parts: &Parts<'_>, security: &SecurityContext, privileged: bool) -> Value {
+    let pod = parts.spec.security_context.as_ref().and_then(|pod| pod.seccomp_profile.as_ref());
+    let wish: Option<&SeccompProfile> = security.seccomp_profile.as_ref().or(pod);
+    match wish.map(|wish| wish.type_.as_str()) {
+        Some("Unconfined") => Value::Null,
+        // Privileged containers are confined only where they ask for it.
+        None if privileged => Value::Null,
+        _ => json!(parts.seccomp),
+    }
+}
+
+fn mounts(parts: &Parts<'_>, privileged: bool) -> Vec<Value> {
+    let mount = |destination: &str, kind: &str, options: &[&str]| {
+        json!({"destination": destination, "type": kind, "source": kind, "options": options})
+    };
+    let access = if privileged { "rw" } else { "ro" };
+    let mut all = vec![
+        mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
+        mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        mount("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", access]),
+        mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", access]),
+    ];
+    // Parents before children, so that a volume below a volume is seen.
+    let mut binds: Vec<&Bind> = parts.binds.iter().collect();
+    binds.sort_by_key(|bind| bind.destination.matches('/').count());
+    all.extend(binds.into_iter().map(|bind| {
+        let access = if bind.read_only { "ro" } else { "rw" };
+        json!({"destination": bind.destination, "type": "bind", "source": bind.source,
+            "options": ["rbind", bind.propagation, access]})
+    }));
+    all
+}
+
+/// The size of the memory a pod's containers share.
+pub(crate) const fn shm_bytes() -> u64 {
+    SHM_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::from_value;
+
+    use super::*;
+
+    fn build(container: Value) -> Value {
+        let spec: PodSpec = from_value(json!({"containers": [container]})).unwrap();
+        let parts = Parts {
+            container: &spec.containers[0],
+            qos: QosClass::Burstable,
+            identity: &Identity { uid: 0, gid: 0, groups: vec![] },
+            args: vec!["/bin/true".into()],
+            env: vec![],
+            cwd: "/".into(),
+            root: "/root".into(),
+            binds: vec![],
+            cgroup: "/x".into(),
+            can_lower_oom_score: true,
+            memory_capacity: 1 << 30,
+            seccomp: None,
+            devices: vec![],
+            spec: &spec,
+        };
+        let value = specification(&parts);
+        let parsed: Result<oci_spec::runtime::Spec, _> = from_value(value.clone());
+        assert!(parsed.is_ok(), "{parsed:?}");
+        value
+    }
+
+    #[test]
+    fn resources_become_cgroup_settings() {
+        let spec = build(json!({"name": "c", "resources": {"requests": {"cpu": "250m", "memory": "256Mi"},
+            "limits": {"cpu": "500m", "memory": "512Mi"}}}));
+        assert_eq!(spec["linux"]["resources"]["cpu"], json!({"shares": 256, "quota": 50_000, "period": 100_000}));
+        assert_eq!(spec["linux"]["resources"]["memory"]["limit"], 512 << 20);
+        assert_eq!(spec["process"]["oomScoreAdj"], 750);
+        assert_eq!(build(json!({"name": "c"}))["linux"]["resources"]["cpu"]["shares"], 2);
+    }
+
+    #[test]
+    fn containers_are_confined_unless_privileged() {
+        let plain = build(json!({"name": "c"}));
+        assert_eq!(plain["process"]["capabilities"]["bounding"].as_array().unwrap().len(), 14);
+        assert!(!plain["linux"]["maskedPaths"].as_array().unwrap().is_empty());
+        let changed = build(json!({"name": "c", "securityContext": {"capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]}}}));
+        assert_eq!(changed["process"]["capabilities"]["effective"], json!(["CAP_NET_ADMIN"]));
+        let privileged = build(json!({"name": "c", "securityContext": {"privileged": true}}));
+        assert_eq!(privileged["process"]["capabilities"]["bounding"].as_array().unwrap().len(), 41);
+        assert!(privileged["linux"]["maskedPaths"].as_array().unwrap().is_empty());
+        assert!(privileged["linux"]["seccomp"].is_null());
+    }
+}

@@ -1,0 +1,85 @@
+//! NodeRestriction: an agent writes its own node and the status of its own pods, and cannot lift its own taints.
+//! Kubernetes documentation, "Admission Controllers", NodeRestriction.
+
+use controller_object::resource::Subresource;
+use controller_object::status::{About, Status};
+use serde_json::Value;
+
+use super::Admission;
+use crate::registry::{Registry, names};
+
+pub(super) fn admit(registry: &Registry, admission: &Admission<'_>, object: &Value) -> Result<(), Status> {
+    let Some(node) = admission.user.node_name() else { return Ok(()) };
+    let name = names(object).1;
+    let refuse = |detail: String| Err(Status::forbidden(About::resource(admission.resource, name), &detail));
+    match (admission.resource.group.as_str(), admission.resource.plural.as_str(), admission.subresource) {
+        ("", "nodes", _) if name != node => refuse(format!("node {node:?} is not allowed to modify node {name:?}")),
+        ("", "nodes", None) => match admission.old {
+            Some(old) if old.pointer("/spec/taints") != object.pointer("/spec/taints") => {
+                refuse(format!("node {node:?} is not allowed to modify taints"))
+            }
+            _ => match changed_label(admission.old, object) {
+                Some(label) => refuse(format!("node {node:?} is not allowed to modify labels: {label}")),
+                None => Ok(()),
+            },
+        },
+        ("", "pods", None) if admission.old.is_none() => {
+            match object.pointer("/metadata/annotations/kubernetes.io~1config.mirror") {
+                Some(_) if object.pointer("/spec/nodeName").and_then(Value::as_str) == Some(node) => Ok(()),
+                _ => refuse(format!(
+                    "pod does not have \"kubernetes.io/config.mirror\" annotation, node {node:?} can only create mirror pods"
+                )),
+            }
+        }
+        ("", "pods", Some(Subresource::Status)) => {
+            let bound = admission.old.and_then(|old| old.pointer("/spec/nodeName")).and_then(Value::as_str);
+            match bound == Some(node) {
+                true => Ok(()),
+                false => refuse(format!(
+                    "node {node:?} can only update pod status for pods with spec.nodeName set to itself"
+                )),
+            }
+        }
+        ("", "serviceaccounts", Some(Subresource::Token)) => token_is_of_own_pod(registry, node, admission, object),
+        ("coordination.k8s.io", "leases", _) if name != node => {
+            refuse(format!("can only access node lease with the same name as the requesting node {node:?}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A label under `node-restriction.kubernetes.io/` that the node wants to set or change.
+fn changed_label(old: Option<&Value>, new: &Value) -> Option<String> {
+    let empty = serde_json::Map::new();
+    let of = |object: Option<&Value>| {
+        object.and_then(|o| o.pointer("/metadata/labels")).and_then(Value::as_object).unwrap_or(&empty).clone()
+    };
+    let (before, after) = (of(old), of(Some(new)));
+    let restricted = |key: &&String| {
+        key.split_once('/').is_some_and(|(prefix, _)| {
+            prefix == "node-restriction.kubernetes.io" || prefix.ends_with(".node-restriction.kubernetes.io")
+        })
+    };
+    before.keys().chain(after.keys()).filter(restricted).find(|key| before.get(*key) != after.get(*key)).cloned()
+}
+
+fn token_is_of_own_pod(
+    registry: &Registry,
+    node: &str,
+    admission: &Admission<'_>,
+    request: &Value,
+) -> Result<(), Status> {
+    let refuse = |detail: &str| Err(Status::forbidden(About::resource(admission.resource, names(request).1), detail));
+    let bound = request.pointer("/spec/boundObjectRef");
+    let text = |field: &str| bound.and_then(|b| b.get(field)).and_then(Value::as_str);
+    if text("kind") != Some("Pod") {
+        return refuse("node requested token not bound to a pod");
+    }
+    let namespace = names(request).0;
+    let pod = text("name").and_then(|name| registry.peek("", "v1", "pods", namespace, name));
+    let pod_text = |pointer: &str| pod.as_ref().and_then(|pod| pod.pointer(pointer)).and_then(Value::as_str);
+    match pod_text("/spec/nodeName") == Some(node) && pod_text("/metadata/uid") == text("uid") {
+        true => Ok(()),
+        false => refuse("node requested token bound to a pod scheduled on a different node"),
+    }
+}

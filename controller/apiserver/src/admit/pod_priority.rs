@@ -1,0 +1,51 @@
+//! Priority: a pod's class becomes its number.
+
+use controller_object::status::{About, Status};
+use serde_json::Value;
+
+use super::Admission;
+use crate::registry::{Registry, names};
+
+pub(super) fn admit(registry: &Registry, admission: &Admission<'_>, pod: &mut Value) -> Result<(), Status> {
+    if !admission.creates("", "pods") {
+        return Ok(());
+    }
+    let pod_name = names(pod).1.to_owned();
+    let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else { return Ok(()) };
+    let wanted = spec.get("priorityClassName").and_then(Value::as_str).filter(|name| !name.is_empty());
+    let class = match wanted {
+        Some(name) => {
+            Some(registry.peek("scheduling.k8s.io", "v1", "priorityclasses", None, name).ok_or_else(|| {
+                let detail = format!("no PriorityClass with name {name} was found");
+                Status::forbidden(About::resource(admission.resource, &pod_name), &detail)
+            })?)
+        }
+        None => default_class(registry),
+    };
+    let value = class.as_ref().and_then(|class| class["value"].as_i64()).unwrap_or(0);
+    if let Some(given) = spec.get("priority").and_then(Value::as_i64)
+        && given != value
+    {
+        let detail = format!(
+            "the integer value of priority ({given}) must not be provided in pod spec; priority admission controller computed {value} from the given PriorityClass name"
+        );
+        return Err(Status::forbidden(About::resource(admission.resource, &pod_name), &detail));
+    }
+    spec.insert("priority".into(), value.into());
+    let policy = class.as_ref().and_then(|class| class["preemptionPolicy"].as_str()).unwrap_or("PreemptLowerPriority");
+    spec.insert("preemptionPolicy".into(), policy.into());
+    if let Some(name) = class.as_ref().and_then(|class| class.pointer("/metadata/name")) {
+        spec.insert("priorityClassName".into(), name.clone());
+    }
+    Ok(())
+}
+
+fn default_class(registry: &Registry) -> Option<Value> {
+    let resource = registry.table.find("scheduling.k8s.io", "v1", "priorityclasses")?;
+    let prefix = registry.prefix(resource, None);
+    let page = registry.store.range(&controller_store::model::RangeRequest { prefix, ..Default::default() }).ok()?;
+    page.items
+        .iter()
+        .filter_map(|kv| serde_json::from_slice::<Value>(&kv.value).ok())
+        .find(|class| class["globalDefault"] == Value::Bool(true))
+}

@@ -1,0 +1,73 @@
+//! ServiceAccount admission: every pod runs as an account that exists and gets its token mounted.
+
+use controller_object::status::{About, Status};
+use serde_json::{Value, json};
+
+use super::Admission;
+use crate::registry::{Registry, names};
+
+const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+const MIRROR: &str = "/metadata/annotations/kubernetes.io~1config.mirror";
+/// An hour and a bit, as upstream: recognisable among requests that users make.
+const TOKEN_SECONDS: u64 = 3607;
+
+pub(super) fn admit(registry: &Registry, admission: &Admission<'_>, pod: &mut Value) -> Result<(), Status> {
+    if !admission.creates("", "pods") || pod.pointer(MIRROR).is_some() {
+        return Ok(());
+    }
+    let (namespace, pod_name) = names(pod);
+    let (namespace, pod_name) = (namespace.unwrap_or("default").to_owned(), pod_name.to_owned());
+    let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else { return Ok(()) };
+    let given = |field: &str| spec.get(field).and_then(Value::as_str).filter(|name| !name.is_empty());
+    let account = given("serviceAccountName").or(given("serviceAccount")).unwrap_or("default").to_owned();
+    spec.insert("serviceAccountName".into(), account.clone().into());
+    spec.insert("serviceAccount".into(), account.clone().into());
+    let Some(live) = registry.peek("", "v1", "serviceaccounts", Some(&namespace), &account) else {
+        let detail =
+            format!("error looking up service account {namespace}/{account}: serviceaccount \"{account}\" not found");
+        return Err(Status::forbidden(About::resource(admission.resource, &pod_name), &detail));
+    };
+    if spec.get("imagePullSecrets").and_then(Value::as_array).is_none_or(Vec::is_empty)
+        && let Some(secrets) = live.get("imagePullSecrets")
+    {
+        spec.insert("imagePullSecrets".into(), secrets.clone());
+    }
+    let automount = spec
+        .get("automountServiceAccountToken")
+        .or_else(|| live.get("automountServiceAccountToken"))
+        .and_then(Value::as_bool)
+        .unwrap_or(true);
+    if automount {
+        mount_token(spec);
+    }
+    Ok(())
+}
+
+fn mount_token(spec: &mut serde_json::Map<String, Value>) {
+    let name = format!("kube-api-access-{}", super::random_suffix());
+    let mut mounted = false;
+    for field in ["initContainers", "containers"] {
+        for container in spec.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten() {
+            let Some(container) = container.as_object_mut() else { continue };
+            let mounts = container.entry("volumeMounts").or_insert_with(|| json!([]));
+            let Some(mounts) = mounts.as_array_mut() else { continue };
+            if mounts.iter().all(|mount| mount["mountPath"] != MOUNT_PATH) {
+                mounts.push(json!({"name": name, "mountPath": MOUNT_PATH, "readOnly": true}));
+                mounted = true;
+            }
+        }
+    }
+    if !mounted {
+        return;
+    }
+    let namespace =
+        json!({"items": [{"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]});
+    let volume = json!({"name": name, "projected": {"defaultMode": 0o644, "sources": [
+        {"serviceAccountToken": {"path": "token", "expirationSeconds": TOKEN_SECONDS}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {"downwardAPI": namespace},
+    ]}});
+    if let Some(volumes) = spec.entry("volumes").or_insert_with(|| json!([])).as_array_mut() {
+        volumes.push(volume);
+    }
+}

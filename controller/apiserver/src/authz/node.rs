@@ -1,0 +1,222 @@
+//! The node authorizer: an agent reads what its own pods need, and nothing of the others'.
+//! Kubernetes documentation, "Using Node Authorization".
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use controller_store::model::RangeRequest;
+use controller_store::store::Store;
+use controller_store::watch::Watcher;
+use serde_json::Value;
+
+use super::{Action, ResourceAction};
+use crate::authn::User;
+
+const PODS: &str = "/registry/core/pods/";
+
+/// What one pod lets its node read.
+#[derive(Debug, Default)]
+struct PodRefs {
+    node: String,
+    namespace: String,
+    name: String,
+    service_account: String,
+    /// Resource plural and name, in the pod's namespace.
+    refs: Vec<(&'static str, String)>,
+}
+
+/// Decides by the pods bound to the node that asks.
+pub(crate) struct NodeAuthorizer {
+    store: Arc<Store>,
+    state: Mutex<(Option<Watcher>, HashMap<Bytes, PodRefs>)>,
+}
+
+impl NodeAuthorizer {
+    pub(crate) fn new(store: Arc<Store>) -> Self {
+        Self { store, state: Mutex::new((None, HashMap::new())) }
+    }
+
+    pub(crate) fn is_allowed(&self, user: &User, action: &Action<'_>) -> bool {
+        let (Some(node), Action::Resource(action)) = (user.node_name(), action) else { return false };
+        match (action.group, action.resource) {
+            ("", "nodes") => self.may_use_node(node, action),
+            ("", "pods") => self.may_use_pods(node, action),
+            ("", "secrets" | "configmaps" | "persistentvolumeclaims") => {
+                // Lists and watches must name the one object (`metadata.name=`), which is then `name`.
+                let reads = matches!(action.verb, "get" | "list" | "watch");
+                reads && action.subresource.is_none() && self.refers(node, action.resource, action)
+            }
+            ("", "serviceaccounts") => match (action.verb, action.subresource) {
+                ("create", Some("token")) => self.runs_as(node, action),
+                ("get", None) => self.runs_as(node, action),
+                _ => false,
+            },
+            ("", "services") => matches!(action.verb, "get" | "list" | "watch"),
+            ("", "events") | ("events.k8s.io", "events") => matches!(action.verb, "create" | "update" | "patch"),
+            ("coordination.k8s.io", "leases") => {
+                action.namespace == Some("kube-node-lease")
+                    && (action.verb == "create" || action.name == Some(node))
+                    && matches!(action.verb, "create" | "get" | "update" | "patch" | "delete")
+            }
+            ("node.k8s.io", "runtimeclasses") => matches!(action.verb, "get" | "list" | "watch"),
+            ("authentication.k8s.io", "tokenreviews") | ("authorization.k8s.io", "subjectaccessreviews") => {
+                action.verb == "create"
+            }
+            _ => false,
+        }
+    }
+
+    fn may_use_node(&self, node: &str, action: &ResourceAction<'_>) -> bool {
+        let own = action.name == Some(node) || action.selected_node == Some(node);
+        match (action.verb, action.subresource) {
+            // The name of a new node is in its body; NodeRestriction compares it.
+            ("create", None) => true,
+            ("get" | "list" | "watch", None) => own,
+            ("update" | "patch", None | Some("status")) => action.name == Some(node),
+            _ => false,
+        }
+    }
+
+    fn may_use_pods(&self, node: &str, action: &ResourceAction<'_>) -> bool {
+        match (action.verb, action.subresource) {
+            ("list" | "watch", None) => action.selected_node == Some(node),
+            ("get" | "delete", None) | ("update" | "patch", Some("status")) => {
+                let (Some(namespace), Some(name)) = (action.namespace, action.name) else { return false };
+                self.any_pod(|pod| pod.node == node && pod.namespace == namespace && pod.name == name)
+            }
+            // Mirror pods; NodeRestriction looks at the body.
+            ("create", None) => true,
+            _ => false,
+        }
+    }
+
+    fn refers(&self, node: &str, resource: &str, action: &ResourceAction<'_>) -> bool {
+        let (Some(namespace), Some(name)) = (action.namespace, action.name) else { return false };
+        self.any_pod(|pod| {
+            pod.node == node
+                && pod.namespace == namespace
+                && pod.refs.iter().any(|(kind, target)| *kind == resource && target == name)
+        })
+    }
+
+    fn runs_as(&self, node: &str, action: &ResourceAction<'_>) -> bool {
+        let (Some(namespace), Some(name)) = (action.namespace, action.name) else { return false };
+        self.any_pod(|pod| pod.node == node && pod.namespace == namespace && pod.service_account == name)
+    }
+
+    /// Takes in what changed since the last question, then looks.
+    fn any_pod(&self, matches: impl Fn(&PodRefs) -> bool) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (watcher, pods) = &mut *state;
+        match watcher.as_mut().map(Watcher::poll_batch) {
+            Some(Ok(events)) => {
+                for event in events {
+                    match event.current.as_ref().and_then(|kv| pod_refs(&kv.value)) {
+                        Some(refs) => pods.insert(event.key().clone(), refs),
+                        None => pods.remove(event.key()),
+                    };
+                }
+            }
+            None | Some(Err(_)) => {
+                let request = RangeRequest { prefix: Bytes::from_static(PODS.as_bytes()), ..Default::default() };
+                if let Ok(page) = self.store.range(&request) {
+                    *pods = page.items.iter().filter_map(|kv| Some((kv.key.clone(), pod_refs(&kv.value)?))).collect();
+                    *watcher = self.store.watch(request.prefix, page.revision).ok();
+                }
+            }
+        }
+        pods.values().any(matches)
+    }
+}
+
+/// The references of a bound pod; `None` for one that is not bound.
+fn pod_refs(pod: &[u8]) -> Option<PodRefs> {
+    let pod: Value = serde_json::from_slice(pod).ok()?;
+    let text = |pointer: &str| pod.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let node = text("/spec/nodeName");
+    if node.is_empty() {
+        return None;
+    }
+    let mut refs = Vec::new();
+    let mut add = |kind, name: Option<&Value>| {
+        if let Some(name) = name.and_then(Value::as_str) {
+            refs.push((kind, name.to_owned()));
+        }
+    };
+    let list = |value: &Value, field: &str| value.get(field).and_then(Value::as_array).cloned().unwrap_or_default();
+    let spec = pod.get("spec")?;
+    for secret in list(spec, "imagePullSecrets") {
+        add("secrets", secret.get("name"));
+    }
+    for field in ["containers", "initContainers", "ephemeralContainers"] {
+        for container in list(spec, field) {
+            for source in list(&container, "envFrom") {
+                add("secrets", source.pointer("/secretRef/name"));
+                add("configmaps", source.pointer("/configMapRef/name"));
+            }
+            for variable in list(&container, "env") {
+                add("secrets", variable.pointer("/valueFrom/secretKeyRef/name"));
+                add("configmaps", variable.pointer("/valueFrom/configMapKeyRef/name"));
+            }
+        }
+    }
+    for volume in list(spec, "volumes") {
+        add("secrets", volume.pointer("/secret/secretName"));
+        add("configmaps", volume.pointer("/configMap/name"));
+        add("persistentvolumeclaims", volume.pointer("/persistentVolumeClaim/claimName"));
+        for source in volume.pointer("/projected/sources").and_then(Value::as_array).into_iter().flatten() {
+            add("secrets", source.pointer("/secret/name"));
+            add("configmaps", source.pointer("/configMap/name"));
+        }
+    }
+    Some(PodRefs {
+        node,
+        namespace: text("/metadata/namespace"),
+        name: text("/metadata/name"),
+        service_account: text("/spec/serviceAccountName"),
+        refs,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use controller_store::driver::Memory;
+    use controller_store::model::Op;
+    use controller_store::store::Config;
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_node_reads_what_its_pods_use_and_no_more() {
+        let store = Arc::new(Store::open(Memory, Config::default()).unwrap());
+        let pod = json!({"metadata": {"name": "p", "namespace": "a"}, "spec": {"nodeName": "n1", "serviceAccountName": "sa",
+            "volumes": [{"name": "v", "secret": {"secretName": "s1"}}],
+            "containers": [{"name": "c", "envFrom": [{"configMapRef": {"name": "c1"}}]}]}});
+        let op = Op::Put { key: Bytes::from(format!("{PODS}a/p")), value: pod.to_string().into(), ttl: None };
+        let authorizer = NodeAuthorizer::new(Arc::clone(&store));
+        let may = |node: &str, verb, resource, name| {
+            let user = User::new(&format!("system:node:{node}"), &["system:nodes"]);
+            let action =
+                ResourceAction { verb, resource, namespace: Some("a"), name: Some(name), ..Default::default() };
+            authorizer.is_allowed(&user, &Action::Resource(action))
+        };
+        assert!(!may("n1", "get", "secrets", "s1"));
+        store.commit(&[], vec![op]).await.unwrap();
+        assert!(may("n1", "get", "secrets", "s1") && may("n1", "get", "configmaps", "c1"));
+        assert!(!may("n1", "get", "secrets", "s2") && !may("n2", "get", "secrets", "s1"));
+        assert!(!may("n1", "update", "secrets", "s1"));
+        let masquerade = User::new("system:node:n1", &[]);
+        let action = ResourceAction {
+            verb: "get",
+            resource: "secrets",
+            namespace: Some("a"),
+            name: Some("s1"),
+            ..Default::default()
+        };
+        assert!(!authorizer.is_allowed(&masquerade, &Action::Resource(action)), "the group is needed too");
+        store.commit(&[], vec![Op::Delete { key: Bytes::from(format!("{PODS}a/p")) }]).await.unwrap();
+        assert!(!may("n1", "get", "secrets", "s1"));
+    }
+}

@@ -1,0 +1,145 @@
+//! What exists in every cluster: the system namespaces, the default roles and bindings, the system
+//! priority classes. Written in one commit at the first start; later starts add what is missing.
+
+use controller_object::resource::{Resource, Table};
+use controller_object::{defaulting, strategy};
+use controller_store::model::{CommitError, Compare, Op};
+use serde_json::{Value, json};
+
+use crate::authn::{AUTHENTICATED, MASTERS, NODES, SERVICE_ACCOUNTS, UNAUTHENTICATED};
+use crate::registry::{Registry, stored_bytes};
+
+const DEFAULT_ROLES: &str = include_str!("authz/default_roles.txt");
+const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
+const RBAC: &str = "rbac.authorization.k8s.io/v1";
+
+/// Writes every default object that is not there yet.
+pub(crate) async fn ensure(registry: &Registry) -> Result<(), CommitError> {
+    let (mut compares, mut ops) = (Vec::new(), Vec::new());
+    for mut object in default_objects() {
+        let Some(resource) = resource_of(registry.table, &object) else { continue };
+        let (_, name) = crate::registry::names(&object);
+        let key = registry.key(resource, None, name);
+        if registry.store.get(&key).is_some() {
+            continue;
+        }
+        let stamp = strategy::Stamp { now: crate::time::now(), uid: uuid::Uuid::new_v4().to_string() };
+        strategy::prepare_for_create(resource, &mut object, &stamp);
+        defaulting::default(resource, &mut object);
+        compares.push(Compare::Absent(key.clone()));
+        ops.push(Op::Put { key, value: stored_bytes(resource, &object), ttl: None });
+    }
+    if !ops.is_empty() {
+        registry.store.commit(&compares, ops).await?;
+    }
+    Ok(())
+}
+
+fn resource_of<'a>(table: &'a Table, object: &Value) -> Option<&'a Resource> {
+    let (group, version) = object["apiVersion"].as_str()?.rsplit_once('/').unwrap_or(("", "v1"));
+    table.find_kind(group, version, object["kind"].as_str()?).map(|resource| &**resource)
+}
+
+fn default_objects() -> Vec<Value> {
+    let mut objects: Vec<Value> = NAMESPACES
+        .iter()
+        .map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))
+        .collect();
+    objects.extend(default_roles());
+    let group = |name: &str| json!({"kind": "Group", "name": name, "apiGroup": "rbac.authorization.k8s.io"});
+    let user = |name: &str| json!({"kind": "User", "name": name, "apiGroup": "rbac.authorization.k8s.io"});
+    objects.push(binding("cluster-admin", "cluster-admin", &[group(MASTERS)]));
+    objects.push(binding("system:discovery", "system:discovery", &[group(AUTHENTICATED)]));
+    objects.push(binding("system:basic-user", "system:basic-user", &[group(AUTHENTICATED)]));
+    let everybody = [group(AUTHENTICATED), group(UNAUTHENTICATED)];
+    objects.push(binding("system:public-info-viewer", "system:public-info-viewer", &everybody));
+    objects.push(binding("system:monitoring", "system:monitoring", &[group("system:monitoring")]));
+    objects.push(binding("system:node", "system:node", &[group(NODES)]));
+    objects.push(binding("system:node-proxier", "system:node-proxier", &[user("system:kube-proxy"), group(NODES)]));
+    objects.push(binding("system:kube-scheduler", "system:kube-scheduler", &[user("system:kube-scheduler")]));
+    let issuer = "system:service-account-issuer-discovery";
+    objects.push(binding(issuer, issuer, &[group(SERVICE_ACCOUNTS)]));
+    for role in role_names().filter(|name| name.starts_with("system:controller:")) {
+        let account = role.trim_start_matches("system:controller:");
+        let subject = json!({"kind": "ServiceAccount", "name": account, "namespace": "kube-system"});
+        objects.push(binding(role, role, &[subject]));
+    }
+    for (name, value, what) in [
+        (
+            "system-cluster-critical",
+            2_000_000_000,
+            "pods that must run in the cluster, but can be moved to another node",
+        ),
+        ("system-node-critical", 2_000_001_000, "pods that must not be moved from their node"),
+    ] {
+        objects.push(json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
+            "value": value, "description": format!("Used for {what}.")}));
+    }
+    objects
+}
+
+fn metadata(name: &str) -> Value {
+    json!({"name": name, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
+        "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"}})
+}
+
+fn binding(name: &str, role: &str, subjects: &[Value]) -> Value {
+    json!({"apiVersion": RBAC, "kind": "ClusterRoleBinding", "metadata": metadata(name), "subjects": subjects,
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role}})
+}
+
+fn lines() -> impl Iterator<Item = Vec<&'static str>> {
+    DEFAULT_ROLES
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(|line| line.split('|').map(str::trim).collect())
+}
+
+fn role_names() -> impl Iterator<Item = &'static str> {
+    let mut seen = std::collections::BTreeSet::new();
+    lines().filter_map(move |line| line.first().copied().filter(|name| seen.insert(*name)))
+}
+
+fn rules_of(role: &str) -> Vec<Value> {
+    let words = |list: &str| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let mut rules = Vec::new();
+    for line in lines().filter(|line| line.first() == Some(&role)) {
+        match line.as_slice() {
+            [_, "=", other] => rules.extend(rules_of(other)),
+            [_, verbs, "url", paths] => rules.push(json!({"verbs": words(verbs), "nonResourceURLs": words(paths)})),
+            [_, verbs, groups, resources] => {
+                let groups: Vec<&str> =
+                    groups.split(',').map(|group| if group == "core" { "" } else { group }).collect();
+                rules.push(json!({"verbs": words(verbs), "apiGroups": groups, "resources": words(resources)}));
+            }
+            other => debug_assert!(false, "a line of default_roles.txt has {} columns", other.len()),
+        }
+    }
+    rules
+}
+
+fn default_roles() -> impl Iterator<Item = Value> {
+    role_names().map(
+        |name| json!({"apiVersion": RBAC, "kind": "ClusterRole", "metadata": metadata(name), "rules": rules_of(name)}),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn admin_includes_edit_includes_view() {
+        let (admin, edit, view) = (rules_of("admin"), rules_of("edit"), rules_of("view"));
+        assert!(view.iter().all(|rule| edit.contains(rule)) && edit.iter().all(|rule| admin.contains(rule)));
+        let secrets = |rules: &[Value]| rules.iter().any(|rule| rule["resources"].to_string().contains("\"secrets\""));
+        assert!(!secrets(&view) && secrets(&edit));
+    }
+
+    #[test]
+    fn every_default_object_has_a_resource() {
+        for object in default_objects() {
+            assert!(resource_of(Table::builtin(), &object).is_some(), "{object}");
+        }
+    }
+}

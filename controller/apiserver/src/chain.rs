@@ -1,0 +1,168 @@
+//! Step 3: what happens to every request, read from top to bottom.
+//! authn -> authz -> body -> (handlers: decode -> default -> admit -> validate -> store).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use bytes::Bytes;
+use controller_object::resource::Subresource;
+use controller_object::status::{About, Status};
+use http::header::UPGRADE;
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+
+use crate::authn::{self, User};
+use crate::authz::{self, Action, ResourceAction};
+use crate::handle::{self, Context};
+use crate::query::Query;
+use crate::route::{RequestInfo, ResourceRequest, Verb, request_info};
+use crate::server::State;
+use crate::{nonresource, reply};
+
+/// The largest body that is read; what Kubernetes takes.
+const BODY_LIMIT: usize = 3 << 20;
+
+/// Answers one request; failures become `Status` answers.
+pub(crate) async fn answer(state: Arc<State>, request: Request<Body>) -> Response<Body> {
+    let started = Instant::now();
+    let method = request.method().clone();
+    let query = Query::parse(request.uri().query());
+    let info = request_info(&method, request.uri().path(), &query);
+    let (verb, group, resource) = match &info {
+        // Unknown names never become label values: a client could make endless many.
+        Some(RequestInfo::Resource(request))
+            if state.registry.table.find(&request.group, &request.version, &request.resource).is_some() =>
+        {
+            (request.verb.as_str(), request.group.clone(), request.resource.clone())
+        }
+        _ => (known_method(&method), String::new(), String::new()),
+    };
+    let response = match info {
+        None => reply::failure(&Status::bad_request("the path or the method is malformed")),
+        Some(info) => run(&state, request, info, query).await.unwrap_or_else(|status| reply::failure(&status)),
+    };
+    state.metrics.observe(verb, &group, &resource, response.status().as_u16(), started.elapsed());
+    response
+}
+
+fn known_method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        _ => "OTHER",
+    }
+}
+
+async fn run(
+    state: &Arc<State>,
+    mut request: Request<Body>,
+    info: RequestInfo,
+    query: Query,
+) -> Result<Response<Body>, Status> {
+    let connection = request.extensions().get::<User>();
+    let user = authn::authenticate(connection, request.headers(), &state.tokens, &state.registry)?;
+    match info {
+        RequestInfo::NonResource(path) => {
+            let verb = request.method().as_str().to_lowercase();
+            authorize(state, &user, &Action::NonResource { verb: &verb, path: &path })?;
+            nonresource::answer(state, &path, request.headers()).ok_or_else(Status::path_not_found)
+        }
+        RequestInfo::Resource(resource_request) => {
+            authorize(state, &user, &Action::Resource(action(&resource_request, &query, &request)))?;
+            let upgrade = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
+            let (parts, body) = request.into_parts();
+            let context = context(state, user, resource_request, query, parts.headers)?;
+            handle::dispatch(context, upgrade, read(body).await?).await
+        }
+    }
+}
+
+/// What a request asks to be allowed.
+fn action<'a>(request: &'a ResourceRequest, query: &'a Query, http: &Request<Body>) -> ResourceAction<'a> {
+    let streams = matches!(request.subresource.as_deref(), Some("exec" | "attach" | "portforward"));
+    let verb = match request.verb {
+        // A stream into a container is no reading, though WebSockets begin with GET.
+        Verb::Get if streams && http.headers().contains_key(UPGRADE) => Verb::Create,
+        verb => verb,
+    };
+    let selected = |field: &str| {
+        let selector = query.get("fieldSelector")?;
+        selector.split(',').find_map(|part| part.strip_prefix(field)?.trim_start_matches('=').into())
+    };
+    // A list restricted to one name is judged as a read of that name.
+    let listed = matches!(request.verb, Verb::List | Verb::Watch | Verb::DeleteCollection);
+    let name = request.name.as_deref().or_else(|| selected("metadata.name=").filter(|_| listed));
+    let selected_node = match request.resource.as_str() {
+        "pods" => selected("spec.nodeName="),
+        "nodes" => selected("metadata.name="),
+        _ => None,
+    };
+    let is_namespace = request.group.is_empty() && request.resource == "namespaces";
+    ResourceAction {
+        verb: verb.as_str(),
+        group: &request.group,
+        resource: &request.resource,
+        subresource: request.subresource.as_deref(),
+        namespace: if is_namespace { request.name.as_deref() } else { request.namespace.as_deref() },
+        name,
+        selected_node,
+    }
+}
+
+fn authorize(state: &State, user: &User, action: &Action<'_>) -> Result<(), Status> {
+    if state.authorizer.is_allowed(user, action) {
+        return Ok(());
+    }
+    let refusal = authz::refusal(user, action);
+    Err(match action {
+        Action::NonResource { path, .. } => Status::forbidden(About { group: "", kind: "", name: path }, &refusal),
+        Action::Resource(action) => {
+            let name = action.name.unwrap_or_default();
+            Status::forbidden(About { group: action.group, kind: action.resource, name }, &refusal)
+        }
+    })
+}
+
+fn context(
+    state: &Arc<State>,
+    user: User,
+    request: ResourceRequest,
+    query: Query,
+    headers: http::HeaderMap,
+) -> Result<Context, Status> {
+    let table = state.registry.table;
+    let resource =
+        table.find(&request.group, &request.version, &request.resource).ok_or_else(Status::path_not_found)?;
+    let subresource = match request.subresource.as_deref() {
+        None => None,
+        Some(name) => {
+            Some(Subresource::parse(name).filter(|sub| resource.has(*sub)).ok_or_else(Status::path_not_found)?)
+        }
+    };
+    if request.namespace.is_some() && !resource.is_namespaced() {
+        return Err(Status::path_not_found());
+    }
+    let negotiated = reply::negotiate(&headers).or_else(|status| match subresource {
+        // Logs and streams are not objects; what the client accepts does not matter.
+        Some(
+            Subresource::Log | Subresource::Exec | Subresource::Attach | Subresource::PortForward | Subresource::Proxy,
+        ) => Ok(reply::Negotiated { shape: reply::Shape::Object, encoding: reply::Encoding::Json }),
+        _ => Err(status),
+    })?;
+    let resource = Arc::clone(resource);
+    Ok(Context { state: Arc::clone(state), user, resource, subresource, request, query, headers, negotiated })
+}
+
+async fn read(body: Body) -> Result<Bytes, Status> {
+    match Limited::new(body, BODY_LIMIT).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(Status::request_entity_too_large(&format!("Request entity too large: limit is {BODY_LIMIT}")))
+        }
+        Err(_) => Err(Status::bad_request("the body could not be read")),
+    }
+}

@@ -1,0 +1,150 @@
+//! Step 4: what each verb does. One file per verb; what a kind means is `controller-object`'s to say.
+
+mod binding;
+mod create;
+pub(crate) mod delete;
+mod filter;
+mod get;
+mod list;
+mod patch;
+mod scale;
+mod token;
+mod update;
+mod watch;
+mod write;
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use bytes::Bytes;
+use controller_object::columns::IncludeObject;
+use controller_object::resource::{Resource, Subresource, Verbs};
+use controller_object::status::{About, Status};
+use http::{HeaderMap, Response, StatusCode};
+use serde_json::{Value, json};
+
+use crate::authn::User;
+use crate::query::Query;
+use crate::reply::{self, Negotiated, Shape};
+use crate::route::{ResourceRequest, Verb};
+use crate::server::State;
+use crate::{node_proxy, review};
+
+/// Everything a handler needs to know about one request.
+pub(crate) struct Context {
+    pub(crate) state: Arc<State>,
+    pub(crate) user: User,
+    pub(crate) resource: Arc<Resource>,
+    pub(crate) subresource: Option<Subresource>,
+    pub(crate) request: ResourceRequest,
+    pub(crate) query: Query,
+    pub(crate) headers: HeaderMap,
+    pub(crate) negotiated: Negotiated,
+}
+
+impl Context {
+    pub(crate) fn namespace(&self) -> Option<&str> {
+        self.request.namespace.as_deref()
+    }
+
+    /// The name in the path; empty for collections.
+    pub(crate) fn name(&self) -> &str {
+        self.request.name.as_deref().unwrap_or_default()
+    }
+
+    fn include(&self) -> IncludeObject {
+        match self.query.get("includeObject") {
+            Some("None") => IncludeObject::None,
+            Some("Object") => IncludeObject::Object,
+            _ => IncludeObject::Metadata,
+        }
+    }
+
+    /// One object in the shape that was asked for.
+    pub(crate) fn show(&self, object: &Value) -> Value {
+        match self.negotiated.shape {
+            Shape::Object => object.clone(),
+            Shape::Table => {
+                let mut table =
+                    controller_object::columns::table(&self.resource, &[object], crate::time::epoch(), self.include());
+                if let Some(version) = object.pointer("/metadata/resourceVersion") {
+                    table["metadata"]["resourceVersion"] = version.clone();
+                }
+                table
+            }
+            Shape::Metadata => partial_metadata(object),
+        }
+    }
+
+    pub(crate) fn reply(&self, code: StatusCode, object: &Value, warnings: &[String]) -> Response<Body> {
+        let mut response = reply::object(code, &self.show(object), self.negotiated.encoding);
+        reply::add_warnings(&mut response, warnings);
+        response
+    }
+}
+
+fn partial_metadata(object: &Value) -> Value {
+    json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": object["metadata"]})
+}
+
+/// Carries out a request that was authorized.
+pub(crate) async fn dispatch(
+    context: Context,
+    upgrade: Option<hyper::upgrade::OnUpgrade>,
+    body: Bytes,
+) -> Result<Response<Body>, Status> {
+    if context.resource.verbs == Verbs::CreateOnly {
+        return review::create(&context, &body);
+    }
+    let refused =
+        || Status::method_not_supported(About::resource(&context.resource, ""), context.request.verb.as_str());
+    match (context.subresource, context.request.verb) {
+        (None, Verb::Get) => get::get(&context),
+        (None, Verb::List) => list::list(&context),
+        (None, Verb::Watch) => watch::watch(context),
+        (None, Verb::Create) if context.request.name.is_none() => match context.resource.plural.as_str() {
+            "bindings" => binding::bind(&context, &body).await,
+            _ => create::create(&context, &body).await,
+        },
+        (None, Verb::Create) => Err(refused()),
+        (None | Some(Subresource::Status | Subresource::Finalize | Subresource::Approval), Verb::Update) => {
+            update::update(&context, &body).await
+        }
+        (None | Some(Subresource::Status | Subresource::Approval), Verb::Patch) => patch::patch(&context, &body).await,
+        (None, Verb::Delete) => delete::delete(&context, &body).await,
+        (None, Verb::DeleteCollection) => delete::delete_collection(&context, &body).await,
+        (Some(Subresource::Status | Subresource::Finalize | Subresource::Approval), Verb::Get) => get::get(&context),
+        (Some(Subresource::Scale), Verb::Get) => scale::get(&context),
+        (Some(Subresource::Scale), Verb::Update | Verb::Patch) => scale::update(&context, &body).await,
+        (Some(Subresource::Binding), Verb::Create) => binding::bind(&context, &body).await,
+        (Some(Subresource::Token), Verb::Create) => token::create(&context, &body),
+        (Some(Subresource::EphemeralContainers | Subresource::Resize), Verb::Get) => get::get(&context),
+        (Some(Subresource::EphemeralContainers | Subresource::Resize), Verb::Update) => {
+            update::update(&context, &body).await
+        }
+        (Some(Subresource::EphemeralContainers | Subresource::Resize), Verb::Patch) => {
+            patch::patch(&context, &body).await
+        }
+        (Some(Subresource::Log), Verb::Get) => node_proxy::log(&context).await,
+        (Some(sub @ (Subresource::Exec | Subresource::Attach)), Verb::Get | Verb::Create) => {
+            node_proxy::stream(&context, sub, upgrade).await
+        }
+        (Some(_), _) => Err(refused()),
+    }
+}
+
+impl Context {
+    /// The same request seen as one on the whole object of `resource`.
+    fn on(&self, resource: &Arc<Resource>) -> Context {
+        Context {
+            state: Arc::clone(&self.state),
+            user: self.user.clone(),
+            resource: Arc::clone(resource),
+            subresource: None,
+            request: self.request.clone(),
+            query: self.query.clone(),
+            headers: self.headers.clone(),
+            negotiated: self.negotiated,
+        }
+    }
+}

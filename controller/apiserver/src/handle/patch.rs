@@ -1,0 +1,115 @@
+//! PATCH: JSON, merge, strategic merge, and apply.
+
+use axum::body::Body;
+use controller_object::apply::{self, Operation};
+use controller_object::status::{Reason, Status};
+use controller_object::{decode, patch as patches};
+use http::header::CONTENT_TYPE;
+use http::{Response, StatusCode};
+use serde_json::Value;
+use std::sync::Mutex;
+
+use super::update::replace;
+use super::write::wanted_revision;
+use super::{Context, create};
+
+/// The four ways a patch can be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PatchType {
+    Json,
+    Merge,
+    Strategic,
+    Apply,
+}
+
+impl PatchType {
+    pub(super) fn of(context: &Context) -> Result<Self, Status> {
+        let given = context.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        match given.split(';').next().unwrap_or_default().trim() {
+            "application/json-patch+json" => Ok(Self::Json),
+            "application/merge-patch+json" => Ok(Self::Merge),
+            "application/strategic-merge-patch+json" => Ok(Self::Strategic),
+            "application/apply-patch+yaml" | "application/apply-patch+json" => Ok(Self::Apply),
+            _ => Err(Status::unsupported_media_type(&crate::reply::ACCEPTED_BODIES)),
+        }
+    }
+}
+
+pub(super) async fn patch(context: &Context, body: &[u8]) -> Result<Response<Body>, Status> {
+    match PatchType::of(context)? {
+        PatchType::Apply => apply_patch(context, body).await,
+        kind => {
+            let patch = parse(body)?;
+            let validation = context.query.field_validation()?;
+            let warnings = Mutex::new(Vec::new());
+            // A patch that names a resourceVersion wants exactly that one.
+            let revision = match kind {
+                PatchType::Json => None,
+                _ => wanted_revision(&patch),
+            };
+            let (object, _) = replace(context, revision, |old| {
+                let mut new = change(context, kind, old, &patch)?;
+                let found = decode::conform(&context.resource, &mut new, validation)?;
+                *warnings.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = found;
+                context.settle_identity(&mut new)?;
+                Ok((new, Operation::Update))
+            })
+            .await?;
+            let warnings = warnings.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+            Ok(context.reply(StatusCode::OK, &object, &warnings))
+        }
+    }
+}
+
+/// The body of a patch.
+pub(super) fn parse(body: &[u8]) -> Result<Value, Status> {
+    serde_json::from_slice(body).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))
+}
+
+/// One of the three patches that need no field managers.
+pub(super) fn change(context: &Context, kind: PatchType, old: &Value, patch: &Value) -> Result<Value, Status> {
+    match kind {
+        PatchType::Json => patches::json_patch(old, patch),
+        PatchType::Merge => patches::merge_patch(old, patch),
+        PatchType::Strategic | PatchType::Apply => patches::strategic_merge_patch(&context.resource, old, patch),
+    }
+}
+
+async fn apply_patch(context: &Context, body: &[u8]) -> Result<Response<Body>, Status> {
+    if context.query.get("fieldManager").is_none() {
+        return Err(Status::bad_request("fieldManager: Required value: is required for apply patch"));
+    }
+    let text = std::str::from_utf8(body).map_err(|_| Status::bad_request("the patch is not UTF-8"))?;
+    let mut applied =
+        api::yaml::document(text).map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
+    if applied.pointer("/metadata/managedFields").and_then(Value::as_array).is_some_and(|fields| !fields.is_empty()) {
+        return Err(Status::bad_request("metadata.managedFields must be nil"));
+    }
+    let warnings = decode::conform(&context.resource, &mut applied, context.query.field_validation()?)?;
+    context.settle_identity(&mut applied)?;
+    let force = context.query.flag("force");
+    let manager = context.manager(Operation::Apply)?;
+    let revision = wanted_revision(&applied).map(str::to_owned);
+    // Creation can lose a race against another creation; then there is an object to apply to.
+    for _ in 0..2 {
+        let replaced = replace(context, revision.as_deref(), |live| {
+            Ok((apply::apply(&context.resource, Some(live), &applied, &manager, force)?, Operation::Apply))
+        })
+        .await;
+        let missing = match replaced {
+            Ok((object, _)) => return Ok(context.reply(StatusCode::OK, &object, &warnings)),
+            Err(status) if status.reason == Reason::NotFound => status,
+            Err(status) => return Err(status),
+        };
+        if context.subresource.is_some() || revision.is_some() {
+            return Err(missing);
+        }
+        let fresh = apply::apply(&context.resource, None, &applied, &manager, force)?;
+        match create::insert(context, fresh).await {
+            Ok(object) => return Ok(context.reply(StatusCode::CREATED, &object, &warnings)),
+            Err(status) if status.reason == Reason::AlreadyExists => {}
+            Err(status) => return Err(status),
+        }
+    }
+    Err(super::write::overtaken(&context.resource, context.name()))
+}

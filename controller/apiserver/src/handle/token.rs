@@ -1,0 +1,100 @@
+//! TokenRequest: tokens for service accounts, bound to a pod. authentication.k8s.io/v1.
+
+use axum::body::Body;
+use controller_object::status::{About, Cause, Status};
+use http::{Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::Context;
+use crate::admit::{self, Admission};
+use crate::registry::names;
+use crate::token::{Bound, BoundRef, Claims, ISSUER};
+
+const SHORTEST_SECONDS: i64 = 600;
+const LONGEST_SECONDS: i64 = 1 << 32;
+const DEFAULT_SECONDS: i64 = 3600;
+
+pub(super) fn create(context: &Context, body: &[u8]) -> Result<Response<Body>, Status> {
+    let registry = &context.state.registry;
+    let kind = registry
+        .table
+        .find_kind("authentication.k8s.io", "v1", "TokenRequest")
+        .ok_or_else(|| Status::internal_error("the table has no TokenRequest"))?;
+    let mut request = context.decode_as(kind, body)?.object;
+    context.settle_identity(&mut request)?;
+    let admission =
+        Admission { user: &context.user, resource: &context.resource, subresource: context.subresource, old: None };
+    admit::admit(registry, &context.state.authorizer, &admission, &mut request)?;
+    let (namespace, name) = names(&request);
+    let namespace = namespace.unwrap_or_default().to_owned();
+    let account = registry.current(&context.resource, Some(&namespace), name)?.object;
+    let spec = &request["spec"];
+    let seconds = spec["expirationSeconds"].as_i64().unwrap_or(DEFAULT_SECONDS);
+    if !(SHORTEST_SECONDS..=LONGEST_SECONDS).contains(&seconds) {
+        let message = match seconds < SHORTEST_SECONDS {
+            true => "may not specify a duration less than 10 minutes",
+            false => "may not specify a duration larger than 2^32 seconds",
+        };
+        let cause = Cause::invalid("spec.expirationSeconds", &json!(seconds), message);
+        return Err(Status::invalid(kind, "", vec![cause]));
+    }
+    let mut audiences: Vec<String> = spec["audiences"]
+        .as_array()
+        .map(|list| list.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+        .unwrap_or_default();
+    if audiences.is_empty() {
+        audiences.push(ISSUER.into());
+    }
+    let pod = match spec.get("boundObjectRef").filter(|bound| bound.is_object()) {
+        None => None,
+        Some(bound) => Some(bound_pod(context, &namespace, bound)?),
+    };
+    let now = crate::time::epoch();
+    let claims = Claims {
+        iss: ISSUER.into(),
+        sub: format!("system:serviceaccount:{namespace}:{name}"),
+        aud: audiences.clone(),
+        exp: now + seconds,
+        iat: now,
+        nbf: now,
+        jti: uuid::Uuid::new_v4().to_string(),
+        bound: Bound {
+            namespace: namespace.clone(),
+            serviceaccount: BoundRef { name: name.into(), uid: uid_of(&account) },
+            pod,
+            node: None,
+        },
+    };
+    let token =
+        context.state.tokens.sign(&claims).ok_or_else(|| Status::internal_error("the token could not be signed"))?;
+    let expires = jiff::Timestamp::from_second(claims.exp).map(crate::time::format).unwrap_or_default();
+    let mut reply = json!({"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1",
+        "metadata": {"name": name, "namespace": namespace, "creationTimestamp": crate::time::now()},
+        "spec": {"audiences": audiences, "expirationSeconds": seconds},
+        "status": {"token": token, "expirationTimestamp": expires}});
+    if let Some(bound) = spec.get("boundObjectRef") {
+        reply["spec"]["boundObjectRef"] = bound.clone();
+    }
+    Ok(context.reply(StatusCode::CREATED, &reply, &[]))
+}
+
+fn uid_of(object: &Value) -> String {
+    object.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+fn bound_pod(context: &Context, namespace: &str, bound: &Value) -> Result<BoundRef, Status> {
+    if bound["kind"] != "Pod" {
+        return Err(Status::bad_request(format!("cannot bind token to object of type {}", bound["kind"])));
+    }
+    let name = bound["name"].as_str().unwrap_or_default();
+    let registry = &context.state.registry;
+    let pods = registry.table.find("", "v1", "pods").ok_or_else(|| Status::internal_error("the table has no pods"))?;
+    let pod = registry.current(pods, Some(namespace), name)?.object;
+    let uid = uid_of(&pod);
+    if bound["uid"].as_str().is_some_and(|wanted| !wanted.is_empty() && wanted != uid) {
+        let detail =
+            format!("the UID in the bound object reference ({}) does not match the UID in record", bound["uid"]);
+        return Err(Status::conflict(About::resource(pods, name), &detail));
+    }
+    Ok(BoundRef { name: name.into(), uid })
+}

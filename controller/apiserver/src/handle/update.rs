@@ -1,0 +1,76 @@
+//! PUT of an object or of a subresource that is the object itself (`status`, `finalize`).
+
+use axum::body::Body;
+use controller_object::apply::{self, Operation};
+use controller_object::resource::Subresource;
+use controller_object::status::{About, Status};
+use controller_object::{defaulting, strategy};
+use http::{Response, StatusCode};
+use serde_json::Value;
+
+use super::Context;
+use super::write::{ATTEMPTS, Commit, overtaken, wanted_revision};
+use crate::registry::Current;
+
+pub(super) async fn update(context: &Context, body: &[u8]) -> Result<Response<Body>, Status> {
+    let decoded = context.decode(body)?;
+    let mut wanted = decoded.object;
+    context.settle_identity(&mut wanted)?;
+    let revision = wanted_revision(&wanted).map(str::to_owned);
+    let (updated, _) = replace(context, revision.as_deref(), |_| Ok((wanted.clone(), Operation::Update))).await?;
+    Ok(context.reply(StatusCode::OK, &updated, &decoded.warnings))
+}
+
+/// Reads, lets `change` make the new object, and writes it, again if somebody was faster and the client
+/// named no resourceVersion. Answers the new object and the one before.
+pub(super) async fn replace(
+    context: &Context,
+    wanted_revision: Option<&str>,
+    change: impl Fn(&Value) -> Result<(Value, Operation), Status>,
+) -> Result<(Value, Value), Status> {
+    let (resource, name) = (&context.resource, context.name());
+    for _ in 0..ATTEMPTS {
+        let Current { object: old, revision } = context.state.registry.current(resource, context.namespace(), name)?;
+        if wanted_revision.is_some_and(|wanted| wanted != revision.to_string()) {
+            return Err(overtaken(resource, name));
+        }
+        let (mut new, operation) = change(&old)?;
+        let given_uid = new.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
+        let uid = old.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
+        if !given_uid.is_empty() && given_uid != uid {
+            let detail = format!("Precondition failed: UID in precondition: {given_uid}, UID in object meta: {uid}");
+            return Err(Status::conflict(About::resource(resource, name), &detail));
+        }
+        strategy::prepare_for_update(resource, &old, &mut new, context.subresource);
+        if context.subresource == Some(Subresource::Finalize) {
+            // The one subresource that writes the finalizers of a namespace's spec.
+            new["status"] = old["status"].clone();
+        }
+        defaulting::default(resource, &mut new);
+        context.admit_and_validate(Some(&old), &mut new)?;
+        if operation == Operation::Update {
+            apply::track_update(resource, Some(&old), &mut new, &context.manager(operation)?);
+        }
+        if is_unchanged(&old, &new) {
+            return Ok((old.clone(), old));
+        }
+        match context.commit_update(revision, &mut new).await? {
+            Commit::Done => return Ok((new, old)),
+            Commit::Overtaken if wanted_revision.is_some() => return Err(overtaken(resource, name)),
+            Commit::Overtaken => {}
+        }
+    }
+    Err(overtaken(resource, name))
+}
+
+/// Whether a write would change nothing: then there is no new revision and no event.
+fn is_unchanged(old: &Value, new: &Value) -> bool {
+    let strip = |object: &Value| {
+        let mut object = object.clone();
+        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.remove("resourceVersion");
+        }
+        object
+    };
+    strip(old) == strip(new)
+}

@@ -1,0 +1,233 @@
+//! Watches: what is there, then what happens, with bookmarks; 410 where history is gone.
+//! Kubernetes API concepts, "Efficient detection of changes" and "Streaming lists".
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::{BufMut as _, Bytes, BytesMut};
+use controller_object::status::Status;
+use controller_store::model::{Event, KeyValue, RangeRequest, Revision};
+use controller_store::watch::Watcher;
+use http::{Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::time::{Instant, Interval};
+
+use super::Context;
+use super::filter::Filter;
+use super::list::{parse_revision, revision_status};
+use crate::registry;
+use crate::reply::{self, Shape};
+
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// A watch without `timeoutSeconds` ends after 30 to 60 minutes, so that watches do not end together.
+const DEFAULT_MINUTES: u64 = 30;
+
+pub(super) fn watch(context: Context) -> Result<Response<Body>, Status> {
+    let filter = Filter::of(&context)?;
+    let registry = &context.state.registry;
+    let prefix = registry.prefix(&context.resource, context.namespace());
+    let given = context.query.get("resourceVersion").map(parse_revision).transpose()?;
+    let initial = match (context.query.get("sendInitialEvents"), given) {
+        (Some("true"), _) => Initial::EventsAndBookmark,
+        (Some(_), None) | (None, Some(Revision(1..))) => Initial::None,
+        (Some(_), Some(_)) => Initial::None,
+        (None, None | Some(Revision(0))) => Initial::Events,
+    };
+    let mut pending = VecDeque::new();
+    let mut rows = 0;
+    let mut encoder = Encoder { context, filter, rows: &mut rows };
+    let position = match initial {
+        Initial::None => given.filter(|revision| revision.0 > 0).unwrap_or_else(|| encoder.registry().store.revision()),
+        Initial::Events | Initial::EventsAndBookmark => {
+            let request = RangeRequest { prefix: prefix.clone(), ..RangeRequest::default() };
+            let page = encoder.registry().store.range(&request).map_err(revision_status)?;
+            for kv in &page.items {
+                pending.extend(encoder.initial(kv)?);
+            }
+            if initial == Initial::EventsAndBookmark {
+                pending.push_back(encoder.bookmark(page.revision, true));
+            }
+            page.revision
+        }
+    };
+    let watcher = encoder.registry().store.watch(prefix, position);
+    let Encoder { context, filter, .. } = encoder;
+    // Too old a start is told inside the stream, as clients expect it.
+    let (watcher, failed) = match watcher {
+        Ok(watcher) => (Some(watcher), None),
+        Err(error) => (None, Some(error_line(&revision_status(error)))),
+    };
+    pending.extend(failed);
+    let seconds = context.query.number("timeoutSeconds")?.filter(|seconds| *seconds > 0);
+    let lifetime = seconds.map_or_else(
+        || Duration::from_secs(DEFAULT_MINUTES * 60 + rand::random_range(0..DEFAULT_MINUTES * 60)),
+        |seconds| Duration::from_secs(seconds.unsigned_abs()),
+    );
+    let bookmarks = context
+        .query
+        .flag("allowWatchBookmarks")
+        .then(|| tokio::time::interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY));
+    let gauge = context.state.metrics.watch_started(&context.resource);
+    let stream =
+        Stream { context, filter, rows, pending, watcher, bookmarks, end: Instant::now() + lifetime, _gauge: gauge };
+    let body = Body::from_stream(futures::stream::unfold(stream, Stream::next));
+    Ok(reply::with_type(StatusCode::OK, "application/json;stream=watch", body))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Initial {
+    None,
+    Events,
+    EventsAndBookmark,
+}
+
+struct Stream {
+    context: Context,
+    filter: Filter,
+    rows: usize,
+    pending: VecDeque<Bytes>,
+    /// `None` once the stream has told its end.
+    watcher: Option<Watcher>,
+    bookmarks: Option<Interval>,
+    end: Instant,
+    _gauge: crate::metrics::WatchGuard,
+}
+
+enum Wake {
+    Events(Vec<Arc<Event>>),
+    Bookmark,
+    Failed(Status),
+    End,
+}
+
+impl Stream {
+    /// The next lines. Cancel-safe: the body is polled to the end or dropped.
+    async fn next(mut self) -> Option<(Result<Bytes, std::io::Error>, Self)> {
+        while self.pending.is_empty() {
+            let watcher = self.watcher.as_mut()?;
+            let wake = tokio::select! {
+                batch = watcher.next_batch() => match batch {
+                    Ok(events) => Wake::Events(events),
+                    Err(error) => Wake::Failed(revision_status(error)),
+                },
+                () = tick(&mut self.bookmarks) => Wake::Bookmark,
+                () = tokio::time::sleep_until(self.end) => Wake::End,
+                () = self.context.state.shutdown.cancelled() => Wake::End,
+            };
+            let position = watcher.position();
+            let mut encoder = Encoder { context: self.context, filter: self.filter, rows: &mut self.rows };
+            match wake {
+                Wake::Events(events) => {
+                    for event in events {
+                        match encoder.event(&event) {
+                            Ok(line) => self.pending.extend(line),
+                            Err(status) => self.pending.push_back(error_line(&status)),
+                        }
+                    }
+                }
+                Wake::Bookmark => self.pending.push_back(encoder.bookmark(position, false)),
+                Wake::Failed(status) => {
+                    self.pending.push_back(error_line(&status));
+                    self.watcher = None;
+                }
+                Wake::End => return None,
+            }
+            Encoder { context: self.context, filter: self.filter, .. } = encoder;
+        }
+        let mut lines = BytesMut::new();
+        for line in self.pending.drain(..) {
+            lines.put_slice(&line);
+        }
+        Some((Ok(lines.freeze()), self))
+    }
+}
+
+async fn tick(interval: &mut Option<Interval>) {
+    match interval {
+        Some(interval) => drop(interval.tick().await),
+        None => std::future::pending().await,
+    }
+}
+
+fn error_line(status: &Status) -> Bytes {
+    Bytes::from(format!("{}\n", json!({"type": "ERROR", "object": reply::failure_object(status)})))
+}
+
+/// Turns stored values into lines of the stream.
+struct Encoder<'a> {
+    context: Context,
+    filter: Filter,
+    /// How many table rows were sent: only the first carries the column definitions.
+    rows: &'a mut usize,
+}
+
+impl Encoder<'_> {
+    fn registry(&self) -> &registry::Registry {
+        &self.context.state.registry
+    }
+
+    fn passes(&self, kv: &KeyValue) -> Result<bool, Status> {
+        if self.filter.takes_all() {
+            return Ok(true);
+        }
+        let object = registry::to_value(&self.context.resource, kv, kv.mod_revision)?;
+        Ok(self.filter.matches(&self.context.resource, &object))
+    }
+
+    fn initial(&mut self, kv: &KeyValue) -> Result<Option<Bytes>, Status> {
+        match self.passes(kv)? {
+            true => self.line("ADDED", kv, kv.mod_revision).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    /// What a watcher with a selector sees of a change: entering is ADDED, leaving is DELETED.
+    fn event(&mut self, event: &Event) -> Result<Option<Bytes>, Status> {
+        let pass = |kv: &Option<KeyValue>| kv.as_ref().map_or(Ok(false), |kv| self.passes(kv));
+        let (before, now) = (pass(&event.previous)?, pass(&event.current)?);
+        match (before, now, &event.previous, &event.current) {
+            (false, true, _, Some(kv)) => self.line("ADDED", kv, event.revision).map(Some),
+            (true, true, _, Some(kv)) => self.line("MODIFIED", kv, event.revision).map(Some),
+            (true, false, Some(_), Some(kv)) | (true, false, Some(kv), None) => {
+                self.line("DELETED", kv, event.revision).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn line(&mut self, kind: &str, kv: &KeyValue, revision: Revision) -> Result<Bytes, Status> {
+        let mut out = BytesMut::with_capacity(kv.value.len() + 80);
+        out.put_slice(b"{\"type\":\"");
+        out.put_slice(kind.as_bytes());
+        out.put_slice(b"\",\"object\":");
+        if self.context.negotiated.shape == Shape::Object {
+            registry::write_json(&self.context.resource, kv, revision, &mut out)?;
+        } else {
+            let object = registry::to_value(&self.context.resource, kv, revision)?;
+            let mut shown = self.context.show(&object);
+            if self.context.negotiated.shape == Shape::Table && *self.rows > 0 {
+                shown["columnDefinitions"] = Value::Null;
+            }
+            *self.rows += 1;
+            out.put_slice(shown.to_string().as_bytes());
+        }
+        out.put_slice(b"}\n");
+        Ok(out.freeze())
+    }
+
+    fn bookmark(&self, revision: Revision, initial_events_end: bool) -> Bytes {
+        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        if initial_events_end {
+            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let (kind, version) = match self.context.negotiated.shape {
+            Shape::Object => (self.context.resource.kind.clone(), self.context.resource.api_version()),
+            Shape::Table => ("Table".into(), "meta.k8s.io/v1".into()),
+            Shape::Metadata => ("PartialObjectMetadata".into(), "meta.k8s.io/v1".into()),
+        };
+        let object = json!({"kind": kind, "apiVersion": version, "metadata": metadata});
+        Bytes::from(format!("{}\n", json!({"type": "BOOKMARK", "object": object})))
+    }
+}

@@ -1,0 +1,181 @@
+//! Requests that an agent answers: logs, exec, attach. The server dials the agent's kubelet API and
+//! passes bytes; it understands neither logs nor stream protocols.
+
+use std::net::IpAddr;
+
+use axum::body::Body;
+use controller_object::resource::Subresource;
+use controller_object::status::Status;
+use http::header::{CONNECTION, HOST, UPGRADE};
+use http::{HeaderName, Request, Response, StatusCode};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+use crate::handle::Context;
+
+/// Where the agent of a pod answers, and the pod's container that is meant.
+struct Target {
+    address: IpAddr,
+    port: u16,
+    container: String,
+}
+
+fn target(context: &Context) -> Result<Target, Status> {
+    let name = context.name();
+    let pod = context.state.registry.current(&context.resource, context.namespace(), name)?.object;
+    let node_name = pod.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
+    if node_name.is_empty() {
+        return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
+    }
+    let container = container(context.query.get("container"), name, &pod)?;
+    let node = context
+        .state
+        .registry
+        .peek("", "v1", "nodes", None, node_name)
+        .ok_or_else(|| Status::service_unavailable(format!("node {node_name} of pod {name} is not registered")))?;
+    let address = node
+        .pointer("/status/addresses")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .find(|address| address["type"] == "InternalIP")
+        .and_then(|address| address["address"].as_str()?.parse().ok());
+    let port = node.pointer("/status/daemonEndpoints/kubeletEndpoint/Port").and_then(Value::as_u64);
+    match (address, port.and_then(|port| u16::try_from(port).ok())) {
+        (Some(address), Some(port)) => Ok(Target { address, port, container }),
+        _ => Err(Status::service_unavailable(format!("node {node_name} has not told its address and port"))),
+    }
+}
+
+/// The container that is meant, or Kubernetes' words for why that is unclear.
+fn container(wanted: Option<&str>, name: &str, pod: &Value) -> Result<String, Status> {
+    let of = |field: &str| -> Vec<&str> {
+        let list = pod["spec"][field].as_array().into_iter().flatten();
+        list.filter_map(|container| container["name"].as_str()).collect()
+    };
+    let main = of("containers");
+    let all: Vec<&str> = main.iter().copied().chain(of("initContainers")).chain(of("ephemeralContainers")).collect();
+    let annotated =
+        pod.pointer("/metadata/annotations/kubectl.kubernetes.io~1default-container").and_then(Value::as_str);
+    match (wanted, annotated, main.as_slice()) {
+        (Some(wanted), ..) if all.contains(&wanted) => Ok(wanted.to_owned()),
+        (Some(wanted), ..) => Err(Status::bad_request(format!("container {wanted} is not valid for pod {name}"))),
+        (None, Some(annotated), _) if main.contains(&annotated) => Ok(annotated.to_owned()),
+        (None, _, [only]) => Ok((*only).to_owned()),
+        (None, ..) => Err(Status::bad_request(format!(
+            "a container name must be specified for pod {name}, choose one of: [{}]",
+            all.join(" ")
+        ))),
+    }
+}
+
+/// GET pods/x/log.
+pub(crate) async fn log(context: &Context) -> Result<Response<Body>, Status> {
+    let target = target(context)?;
+    let path =
+        format!("/containerLogs/{}/{}/{}", context.namespace().unwrap_or_default(), context.name(), target.container);
+    let response = send(context, &target, &path, context.query.pairs(), &[]).await?;
+    let (parts, body) = response.into_parts();
+    if parts.status != StatusCode::OK {
+        let text = http_body_util::BodyExt::collect(http_body_util::Limited::new(body, 64 << 10)).await;
+        let text = text.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
+        return Err(Status::bad_request(text.trim()));
+    }
+    Ok(crate::reply::with_type(StatusCode::OK, "text/plain", Body::new(body)))
+}
+
+/// GET or POST pods/x/exec and pods/x/attach: an upgrade that is passed on.
+pub(crate) async fn stream(
+    context: &Context,
+    subresource: Subresource,
+    upgrade: Option<OnUpgrade>,
+) -> Result<Response<Body>, Status> {
+    let Some(upgrade) = upgrade else {
+        return Err(Status::bad_request("Upgrade request required"));
+    };
+    let target = target(context)?;
+    let verb = if subresource == Subresource::Exec { "exec" } else { "attach" };
+    let path = format!("/{verb}/{}/{}/{}", context.namespace().unwrap_or_default(), context.name(), target.container);
+    let query: Vec<(String, String)> = context
+        .query
+        .pairs()
+        .iter()
+        .map(|(name, value)| match name.as_str() {
+            // The kubelet API has its own names for the streams.
+            "stdin" => ("input".into(), value.clone()),
+            "stdout" => ("output".into(), value.clone()),
+            "stderr" => ("error".into(), value.clone()),
+            _ => (name.clone(), value.clone()),
+        })
+        .collect();
+    let passed: Vec<HeaderName> = context
+        .headers
+        .keys()
+        .filter(|name| {
+            **name == UPGRADE
+                || **name == CONNECTION
+                || name.as_str().starts_with("sec-websocket")
+                || name.as_str().starts_with("x-stream-protocol")
+        })
+        .cloned()
+        .collect();
+    let mut response = send(context, &target, &path, &query, &passed).await?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let (parts, body) = response.into_parts();
+        return Ok(Response::from_parts(parts, Body::new(body)));
+    }
+    let agent = hyper::upgrade::on(&mut response);
+    tokio::spawn(async move {
+        let (Ok(client), Ok(agent)) = (upgrade.await, agent.await) else { return };
+        // Either side going away ends the stream; there is nobody left to tell.
+        drop(tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(agent)).await);
+    });
+    let (mut parts, _) = response.into_parts();
+    parts.extensions = Default::default();
+    Ok(Response::from_parts(parts, Body::empty()))
+}
+
+async fn send(
+    context: &Context,
+    target: &Target,
+    path: &str,
+    query: &[(String, String)],
+    passed: &[HeaderName],
+) -> Result<Response<hyper::body::Incoming>, Status> {
+    let unreachable =
+        |what: String| Status::service_unavailable(format!("the agent at {}:{}: {what}", target.address, target.port));
+    let tcp =
+        TcpStream::connect((target.address, target.port)).await.map_err(|error| unreachable(error.to_string()))?;
+    tcp.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::clone(&context.state.agent_tls));
+    let tls = connector
+        .connect(ServerName::from(target.address), tcp)
+        .await
+        .map_err(|error| unreachable(error.to_string()))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls))
+        .await
+        .map_err(|error| unreachable(error.to_string()))?;
+    tokio::spawn(connection.with_upgrades());
+    let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
+    let mut request = Request::builder()
+        .method(method(context))
+        .uri(format!("{path}?{query}"))
+        .header(HOST, format!("{}:{}", target.address, target.port));
+    for name in passed {
+        for value in context.headers.get_all(name) {
+            request = request.header(name, value);
+        }
+    }
+    let request = request.body(Body::empty()).map_err(|_| Status::bad_request("the request cannot be passed on"))?;
+    sender.send_request(request).await.map_err(|error| unreachable(error.to_string()))
+}
+
+fn method(context: &Context) -> http::Method {
+    match context.request.verb {
+        crate::route::Verb::Create => http::Method::POST,
+        _ => http::Method::GET,
+    }
+}

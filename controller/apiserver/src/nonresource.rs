@@ -1,0 +1,87 @@
+//! Paths that are not resources: health, version, metrics, discovery, OpenAPI.
+
+use axum::body::Body;
+use bytes::Bytes;
+use controller_object::{discovery, openapi};
+use http::header::{ACCEPT, HOST};
+use http::{HeaderMap, Response, StatusCode};
+use serde_json::json;
+
+use crate::reply;
+use crate::server::State;
+
+/// The release whose API is served.
+pub(crate) const MAJOR: &str = "1";
+pub(crate) const MINOR: &str = "37";
+
+/// Answers a path, or `None` where nothing lives.
+pub(crate) fn answer(state: &State, path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
+    let table = state.registry.table;
+    let json = |value: serde_json::Value| Some(reply::json_bytes(StatusCode::OK, Bytes::from(value.to_string())));
+    let text =
+        |code, text: &str| Some(reply::with_type(code, "text/plain; charset=utf-8", Body::from(text.to_owned())));
+    let segments: Vec<&str> = path.split('/').skip(1).collect();
+    match segments.as_slice() {
+        ["healthz" | "livez" | "readyz", ..] => text(StatusCode::OK, "ok"),
+        ["version"] => json(version()),
+        ["metrics"] => Some(reply::with_type(
+            StatusCode::OK,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Body::from(state.metrics.text()),
+        )),
+        ["api"] | ["apis"] if wants_aggregated(headers) => {
+            let body = discovery::aggregated(table, segments == ["api"]).to_string();
+            let media_type = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+            Some(reply::with_type(StatusCode::OK, media_type, Body::from(body)))
+        }
+        ["api"] => {
+            let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+            json(discovery::api_versions(host))
+        }
+        ["apis"] => json(discovery::api_group_list(table)),
+        ["api", version] => json(discovery::api_resource_list(table, "", version)?),
+        ["apis", group] => json(discovery::api_group(table, group)?),
+        ["apis", group, version] => json(discovery::api_resource_list(table, group, version)?),
+        ["openapi", "v3"] => json(openapi::index(table)),
+        ["openapi", "v3", rest @ ..] => {
+            let document = openapi::document(table, &rest.join("/"))?;
+            Some(reply::json_bytes(StatusCode::OK, Bytes::from(document)))
+        }
+        [""] => json(
+            json!({"paths": ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"]}),
+        ),
+        _ => None,
+    }
+}
+
+fn wants_aggregated(headers: &HeaderMap) -> bool {
+    headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| {
+        accept.split(',').any(|clause| {
+            clause.contains("as=APIGroupDiscoveryList") && clause.contains("v=v2;")
+                || clause.trim_end().ends_with("v=v2")
+        })
+    })
+}
+
+fn version() -> serde_json::Value {
+    json!({
+        "major": MAJOR,
+        "minor": MINOR,
+        "gitVersion": format!("v{MAJOR}.{MINOR}.0+gantry{}", env!("CARGO_PKG_VERSION")),
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "",
+        "compiler": "rustc",
+        "platform": format!("linux/{}", go_arch()),
+    })
+}
+
+/// The architecture in Go's words, which clients expect.
+fn go_arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}

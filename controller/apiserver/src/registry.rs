@@ -1,0 +1,179 @@
+//! Objects in the store: keys, bytes and the resourceVersion that is spliced in on the way out.
+//!
+//! A stored value is JSON that begins with `{"metadata":{`, so the splice is at a fixed offset and reads
+//! need no parsing.
+
+use std::sync::Arc;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use controller_object::conversion;
+use controller_object::resource::{Resource, Table};
+use controller_object::status::{About, Status};
+use controller_store::model::{CommitError, Compare, KeyValue, Op, Revision};
+use controller_store::store::Store;
+use serde_json::Value;
+
+const HEAD: &[u8] = b"{\"metadata\":{";
+
+/// The objects of one cluster.
+pub(crate) struct Registry {
+    pub(crate) store: Arc<Store>,
+    pub(crate) table: &'static Table,
+    /// How long events live.
+    pub(crate) event_ttl: std::time::Duration,
+}
+
+/// An object as it stands in the store.
+pub(crate) struct Current {
+    pub(crate) object: Value,
+    pub(crate) revision: Revision,
+}
+
+impl Registry {
+    pub(crate) fn prefix(&self, resource: &Resource, namespace: Option<&str>) -> Bytes {
+        let group = if resource.storage_group.is_empty() { "core" } else { &resource.storage_group };
+        let plural = &resource.storage_plural;
+        Bytes::from(match namespace {
+            Some(namespace) => format!("/registry/{group}/{plural}/{namespace}/"),
+            None => format!("/registry/{group}/{plural}/"),
+        })
+    }
+
+    pub(crate) fn key(&self, resource: &Resource, namespace: Option<&str>, name: &str) -> Bytes {
+        let mut key = BytesMut::from(self.prefix(resource, namespace));
+        key.put_slice(name.as_bytes());
+        key.freeze()
+    }
+
+    /// The object, or NotFound.
+    pub(crate) fn current(&self, resource: &Resource, namespace: Option<&str>, name: &str) -> Result<Current, Status> {
+        let kv = self
+            .store
+            .get(&self.key(resource, namespace, name))
+            .ok_or_else(|| Status::not_found(About::resource(resource, name)))?;
+        Ok(Current { revision: kv.mod_revision, object: to_value(resource, &kv, kv.mod_revision)? })
+    }
+
+    /// An object of a built-in kind for the server's own decisions; `None` when it is not there.
+    pub(crate) fn peek(
+        &self,
+        group: &str,
+        version: &str,
+        plural: &str,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Option<Value> {
+        let resource = self.table.find(group, version, plural)?;
+        self.current(resource, namespace, name).ok().map(|current| current.object)
+    }
+
+    /// Writes an object, on condition of what was there before. Answers the new revision.
+    pub(crate) async fn put(
+        &self,
+        resource: &Resource,
+        object: &Value,
+        expected: Option<Revision>,
+    ) -> Result<Revision, CommitError> {
+        let (namespace, name) = names(object);
+        let key = self.key(resource, namespace.filter(|_| resource.is_namespaced()), name);
+        let compare = match expected {
+            None => Compare::Absent(key.clone()),
+            Some(revision) => Compare::ModRevision(key.clone(), revision),
+        };
+        let ttl = (resource.storage_plural == "events").then_some(self.event_ttl);
+        self.store.commit(&[compare], vec![Op::Put { key, value: stored_bytes(resource, object), ttl }]).await
+    }
+
+    /// Deletes an object, on condition that it is what was seen.
+    pub(crate) async fn remove(
+        &self,
+        resource: &Resource,
+        object: &Value,
+        expected: Revision,
+    ) -> Result<Revision, CommitError> {
+        let (namespace, name) = names(object);
+        let key = self.key(resource, namespace.filter(|_| resource.is_namespaced()), name);
+        self.store.commit(&[Compare::ModRevision(key.clone(), expected)], vec![Op::Delete { key }]).await
+    }
+}
+
+/// The namespace and name of an object.
+pub(crate) fn names(object: &Value) -> (Option<&str>, &str) {
+    let text = |pointer| object.pointer(pointer).and_then(Value::as_str);
+    (text("/metadata/namespace").filter(|ns| !ns.is_empty()), text("/metadata/name").unwrap_or_default())
+}
+
+/// Whether a request's version of a kind is the one it is stored in.
+fn is_storage_version(resource: &Resource) -> bool {
+    resource.version == resource.storage_version && resource.group == resource.storage_group
+}
+
+/// The stored form: metadata first, without resourceVersion, in the storage version.
+pub(crate) fn stored_bytes(resource: &Resource, object: &Value) -> Bytes {
+    let mut stored = object.clone();
+    if !is_storage_version(resource) {
+        conversion::to_storage(resource, &mut stored);
+    }
+    let mut out = BytesMut::with_capacity(1024).writer();
+    let Some(fields) = stored.as_object_mut() else { return Bytes::new() };
+    let mut metadata = fields.remove("metadata").unwrap_or_else(|| Value::Object(Default::default()));
+    if let Some(metadata) = metadata.as_object_mut() {
+        metadata.remove("resourceVersion");
+    }
+    // Writing to memory does not fail, and JSON values always serialize.
+    let written = (|| -> serde_json::Result<()> {
+        out.get_mut().put_slice(b"{\"metadata\":");
+        serde_json::to_writer(&mut out, &metadata)?;
+        for (name, value) in fields.iter() {
+            out.get_mut().put_slice(b",");
+            serde_json::to_writer(&mut out, name)?;
+            out.get_mut().put_slice(b":");
+            serde_json::to_writer(&mut out, value)?;
+        }
+        Ok(())
+    })();
+    debug_assert!(written.is_ok());
+    let mut bytes = out.into_inner();
+    bytes.put_slice(b"}");
+    bytes.freeze()
+}
+
+/// The object of a stored value at a revision, in the version that was asked for.
+pub(crate) fn to_value(resource: &Resource, kv: &KeyValue, revision: Revision) -> Result<Value, Status> {
+    let mut object: Value = serde_json::from_slice(&kv.value)
+        .map_err(|_| Status::internal_error(format!("{} is damaged in the store", String::from_utf8_lossy(&kv.key))))?;
+    if !is_storage_version(resource) {
+        conversion::from_storage(resource, &mut object);
+    }
+    set_revision(&mut object, revision);
+    Ok(object)
+}
+
+/// Puts a revision into an object.
+pub(crate) fn set_revision(object: &mut Value, revision: Revision) {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.insert("resourceVersion".into(), Value::String(revision.to_string()));
+    }
+}
+
+/// Appends the JSON of a stored value to `out`, with its resourceVersion.
+pub(crate) fn write_json(
+    resource: &Resource,
+    kv: &KeyValue,
+    revision: Revision,
+    out: &mut BytesMut,
+) -> Result<(), Status> {
+    if is_storage_version(resource)
+        && let Some(rest) = kv.value.strip_prefix(HEAD)
+    {
+        out.put_slice(HEAD);
+        out.put_slice(b"\"resourceVersion\":\"");
+        out.put_slice(revision.to_string().as_bytes());
+        out.put_slice(if rest.starts_with(b"}") { b"\"" } else { b"\"," });
+        out.put_slice(rest);
+        return Ok(());
+    }
+    let object = to_value(resource, kv, revision)?;
+    out.put_slice(object.to_string().as_bytes());
+    Ok(())
+}

@@ -1,0 +1,174 @@
+//! Answers: the one place that knows HTTP status codes, and what the client wants to read.
+
+use axum::body::Body;
+use bytes::Bytes;
+use controller_object::status::{Reason, Status};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WARNING, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use serde_json::{Value, json};
+
+/// What an object is shown as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    Object,
+    /// meta.k8s.io/v1 Table.
+    Table,
+    /// meta.k8s.io/v1 PartialObjectMetadata.
+    Metadata,
+}
+
+/// The encoding of a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    Json,
+    Yaml,
+}
+
+/// What can be read back.
+const OFFERED: [&str; 2] = ["application/json", "application/yaml"];
+
+/// What can be sent.
+pub(crate) const ACCEPTED_BODIES: [&str; 2] = ["application/json", "application/yaml"];
+
+/// What the Accept header came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Negotiated {
+    pub(crate) shape: Shape,
+    pub(crate) encoding: Encoding,
+}
+
+/// The first thing on the Accept list that we can do; RFC 9110 section 12.5.1 without weights, as Kubernetes does.
+pub(crate) fn negotiate(headers: &HeaderMap) -> Result<Negotiated, Status> {
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
+    accept.split(',').find_map(parse_accept).ok_or_else(|| Status::not_acceptable(&OFFERED))
+}
+
+fn parse_accept(clause: &str) -> Option<Negotiated> {
+    let mut parts = clause.split(';').map(str::trim);
+    let encoding = match parts.next()? {
+        "application/json" | "*/*" | "application/*" => Encoding::Json,
+        "application/yaml" => Encoding::Yaml,
+        _ => return None,
+    };
+    let mut shape = Shape::Object;
+    for part in parts {
+        match part.split_once('=') {
+            Some(("as", "Table")) => shape = Shape::Table,
+            Some(("as", "PartialObjectMetadata" | "PartialObjectMetadataList")) => shape = Shape::Metadata,
+            Some(("as", _)) => return None,
+            Some(("v", "v1beta1")) => return None,
+            _ => {}
+        }
+    }
+    Some(Negotiated { shape, encoding })
+}
+
+/// The HTTP code of a reason, as apimachinery's errors package has it.
+fn code(reason: Reason) -> StatusCode {
+    match reason {
+        Reason::Unauthorized => StatusCode::UNAUTHORIZED,
+        Reason::Forbidden => StatusCode::FORBIDDEN,
+        Reason::NotFound => StatusCode::NOT_FOUND,
+        Reason::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        Reason::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
+        Reason::AlreadyExists | Reason::Conflict => StatusCode::CONFLICT,
+        Reason::Gone | Reason::Expired => StatusCode::GONE,
+        Reason::RequestEntityTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Reason::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Reason::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
+        Reason::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
+        Reason::BadRequest => StatusCode::BAD_REQUEST,
+        Reason::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
+        Reason::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Reason::Timeout | Reason::ServerTimeout => StatusCode::GATEWAY_TIMEOUT,
+    }
+}
+
+/// A failure as an answer.
+pub(crate) fn failure(status: &Status) -> Response<Body> {
+    let code = code(status.reason);
+    let mut response = json_bytes(code, Bytes::from(status.to_value(code.as_u16()).to_string()));
+    if let Some(seconds) = status.details.as_ref().and_then(|details| details.retry_after_seconds) {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if status.reason == Reason::Unauthorized {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}
+
+/// The Status object of a failure, for inside a watch stream.
+pub(crate) fn failure_object(status: &Status) -> Value {
+    status.to_value(code(status.reason).as_u16())
+}
+
+/// An object as an answer.
+pub(crate) fn object(code: StatusCode, object: &Value, encoding: Encoding) -> Response<Body> {
+    match encoding {
+        Encoding::Json => json_bytes(code, Bytes::from(object.to_string())),
+        Encoding::Yaml => match api::yaml::print(object) {
+            Ok(text) => with_type(code, "application/yaml", Body::from(text)),
+            Err(error) => failure(&Status::internal_error(error)),
+        },
+    }
+}
+
+/// Ready-made JSON as an answer.
+pub(crate) fn json_bytes(code: StatusCode, body: Bytes) -> Response<Body> {
+    with_type(code, "application/json", Body::from(body))
+}
+
+/// Any body with its media type.
+pub(crate) fn with_type(code: StatusCode, media_type: &str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = code;
+    if let Ok(value) = HeaderValue::from_str(media_type) {
+        response.headers_mut().insert(CONTENT_TYPE, value);
+    }
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+/// `Status: Success`, the answer to a deletion that leaves nothing behind.
+pub(crate) fn success(name: &str, group: &str, plural: &str, uid: Option<&str>) -> Response<Body> {
+    let mut details = json!({"name": name, "kind": plural});
+    if !group.is_empty() {
+        details["group"] = group.into();
+    }
+    if let Some(uid) = uid {
+        details["uid"] = uid.into();
+    }
+    let body = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
+    json_bytes(StatusCode::OK, Bytes::from(body.to_string()))
+}
+
+/// Adds Warning headers (RFC 7234 code 299) as kubectl prints them.
+pub(crate) fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {
+    for warning in warnings {
+        let text: String = warning.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()) {
+            response.headers_mut().append(WARNING, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_acceptable_clause_wins() {
+        let of = |accept: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, HeaderValue::from_static(accept));
+            negotiate(&headers).ok()
+        };
+        let json = |shape| Some(Negotiated { shape, encoding: Encoding::Json });
+        assert_eq!(of("application/json;as=Table;v=v1;g=meta.k8s.io,application/json"), json(Shape::Table));
+        assert_eq!(of("application/vnd.kubernetes.protobuf,application/json"), json(Shape::Object));
+        assert_eq!(of("application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json"), json(Shape::Object));
+        assert_eq!(of("application/vnd.kubernetes.protobuf"), None);
+        assert_eq!(of("text/plain, */*").map(|n| n.shape), Some(Shape::Object));
+    }
+}

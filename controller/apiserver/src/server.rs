@@ -1,0 +1,224 @@
+//! The assembled server: its state, its TLS listener, and clients that need no socket.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use controller_object::resource::Table;
+use controller_store::model::CommitError;
+use controller_store::store::Store;
+use http::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::MissedTickBehavior;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tower::util::BoxCloneSyncService;
+
+use crate::authn::{MASTERS, NODES, User};
+use crate::authz::{Authorizer, node::NodeAuthorizer, rbac::Rbac};
+use crate::bootstrap;
+use crate::chain;
+use crate::metrics::Metrics;
+use crate::pki::{self, Authority, Issued, Leaf, PkiError};
+use crate::registry::Registry;
+use crate::tls::{self, ServingCertificate, TlsError};
+use crate::token::TokenKey;
+
+/// How often certificates are looked at while serving.
+const RENEWAL_EVERY: Duration = Duration::from_secs(6 * 3600);
+/// A client that does not finish its TLS handshake by then is dropped.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a server needs to be told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where certificates and keys live.
+    pub tls_dir: PathBuf,
+    /// Names and addresses clients reach the server by.
+    pub names: Vec<String>,
+    /// How long Events live.
+    pub event_ttl: Duration,
+}
+
+/// Why a server could not be assembled.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Keys or certificates.
+    #[error("preparing certificates")]
+    Pki(#[from] PkiError),
+    /// TLS configuration.
+    #[error("preparing TLS")]
+    Tls(#[from] TlsError),
+    /// The default objects could not be written.
+    #[error("writing the default objects")]
+    Bootstrap(#[from] CommitError),
+}
+
+/// What every request shares.
+pub(crate) struct State {
+    pub(crate) registry: Registry,
+    pub(crate) authorizer: Authorizer,
+    pub(crate) tokens: TokenKey,
+    /// How the server shows itself to agents.
+    pub(crate) agent_tls: Arc<rustls::ClientConfig>,
+    pub(crate) metrics: Metrics,
+    /// Ends long-running requests when the server stops.
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// A service that speaks HTTP without a socket; what `kube::Client::new` takes.
+pub type InProcess<B> = BoxCloneSyncService<Request<B>, Response<Body>, Infallible>;
+
+/// The API server.
+pub struct ApiServer {
+    state: Arc<State>,
+    authority: Arc<Authority>,
+    serving: Arc<ServingCertificate>,
+    tls: Arc<rustls::ServerConfig>,
+    leaf: Leaf,
+}
+
+impl Config {
+    /// Assembles the server over a store and writes the default objects.
+    pub async fn build(self, store: Arc<Store>) -> Result<ApiServer, BuildError> {
+        let authority = Arc::new(Authority::open(&self.tls_dir)?);
+        let leaf = Leaf { common_name: "kube-apiserver".into(), organizations: vec![], names: self.names };
+        let serving = ServingCertificate::new(&authority.ensure("apiserver", &leaf)?)?;
+        let tls = tls::server_config(Arc::clone(&serving), authority.certificate())?;
+        let agent_client =
+            authority.ensure("apiserver-agent-client", &Leaf::client("kube-apiserver-kubelet-client", MASTERS))?;
+        let registry = Registry { store: Arc::clone(&store), table: Table::builtin(), event_ttl: self.event_ttl };
+        bootstrap::ensure(&registry).await?;
+        let state = State {
+            registry,
+            authorizer: Authorizer { rbac: Rbac::new(Arc::clone(&store)), node: NodeAuthorizer::new(store) },
+            tokens: TokenKey::open(&self.tls_dir.join("service.key"))?,
+            agent_tls: tls::client_config(authority.certificate(), &agent_client)?,
+            metrics: Metrics::new(),
+            shutdown: CancellationToken::new(),
+        };
+        Ok(ApiServer { state: Arc::new(state), authority, serving, tls, leaf })
+    }
+}
+
+impl ApiServer {
+    /// The certificate authority of the cluster, PEM.
+    pub fn ca(&self) -> &str {
+        self.authority.certificate()
+    }
+
+    /// A client of this server in the same process, with an identity of its own.
+    pub fn client<B>(&self, user: User) -> InProcess<B>
+    where
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<tower::BoxError>,
+    {
+        let state = Arc::clone(&self.state);
+        BoxCloneSyncService::new(tower::service_fn(move |request: Request<B>| {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(user.clone());
+            let state = Arc::clone(&state);
+            async move { Ok(chain::answer(state, request).await) }
+        }))
+    }
+
+    /// The certificate that an agent serves its kubelet API with.
+    pub fn agent_serving(&self, node: &str, addresses: &[IpAddr]) -> Result<Issued, PkiError> {
+        let mut names = vec![node.to_owned()];
+        names.extend(addresses.iter().map(IpAddr::to_string));
+        let common_name = format!("system:node:{node}");
+        self.authority.ensure("agent-serving", &Leaf { common_name, organizations: vec![NODES.into()], names })
+    }
+
+    /// Writes the administrator's kubeconfig.
+    pub fn write_kubeconfig(&self, file: &Path, url: &str) -> Result<(), PkiError> {
+        let admin = self.authority.ensure("admin", &Leaf::client("system:admin", MASTERS))?;
+        if let Some(dir) = file.parent() {
+            std::fs::create_dir_all(dir).map_err(|source| PkiError::File { path: dir.into(), source })?;
+        }
+        pki::write_private(file, kubeconfig(url, self.ca(), &admin).as_bytes())
+    }
+
+    /// Serves until the server is shut down. Errors of single connections end those connections.
+    pub async fn serve(&self, listener: TcpListener) {
+        let acceptor = TlsAcceptor::from(Arc::clone(&self.tls));
+        let mut renewal = tokio::time::interval(RENEWAL_EVERY);
+        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        let (state, acceptor) = (Arc::clone(&self.state), acceptor.clone());
+                        tokio::spawn(serve_connection(state, acceptor, stream));
+                    }
+                    // Out of descriptors, mostly: others will free some.
+                    Err(error) => {
+                        tracing::warn!(%error, "accepting a connection");
+                        tokio::task::yield_now().await;
+                    }
+                },
+                _ = renewal.tick() => self.renew(),
+                () = self.state.shutdown.cancelled() => return,
+            }
+        }
+    }
+
+    fn renew(&self) {
+        let renewed = self
+            .authority
+            .ensure("apiserver", &self.leaf)
+            .map_err(BuildError::from)
+            .and_then(|issued| self.serving.replace(&issued).map_err(BuildError::from));
+        if let Err(error) = renewed {
+            tracing::error!(%error, "renewing the serving certificate");
+        }
+    }
+
+    /// Stops accepting and ends watches.
+    pub fn shutdown(&self) {
+        self.state.shutdown.cancel();
+    }
+}
+
+async fn serve_connection(state: Arc<State>, acceptor: TlsAcceptor, stream: TcpStream) {
+    // Latency matters more than packets; a socket that refuses the option still works.
+    drop(stream.set_nodelay(true));
+    let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await else { return };
+    let user = stream.get_ref().1.peer_certificates().and_then(|chain| User::from_certificate(chain.first()?));
+    let shutdown = state.shutdown.clone();
+    let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+        let mut request = request.map(Body::new);
+        if let Some(user) = &user {
+            request.extensions_mut().insert(user.clone());
+        }
+        let state = Arc::clone(&state);
+        async move { Ok::<_, Infallible>(chain::answer(state, request).await) }
+    });
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        // The client went away or broke the protocol; its requests are gone with it.
+        result = connection.as_mut() => drop(result),
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            drop(connection.await);
+        }
+    }
+}
+
+fn kubeconfig(url: &str, ca: &str, admin: &Issued) -> String {
+    use base64::Engine as _;
+    let encode = |pem: &str| base64::engine::general_purpose::STANDARD.encode(pem);
+    format!(
+        "apiVersion: v1\nkind: Config\nclusters:\n- name: default\n  cluster:\n    server: {url}\n    certificate-authority-data: {}\ncontexts:\n- name: default\n  context:\n    cluster: default\n    user: default\ncurrent-context: default\nusers:\n- name: default\n  user:\n    client-certificate-data: {}\n    client-key-data: {}\n",
+        encode(ca),
+        encode(&admin.certificate),
+        encode(&admin.key)
+    )
+}

@@ -1,0 +1,98 @@
+//! TLS configurations: the server's, whose certificate can be replaced while it serves, and clients'.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+use crate::pki::Issued;
+
+/// Why a TLS configuration could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The PEM text is not what it should be.
+    #[error("reading PEM")]
+    Pem(#[source] rustls::pki_types::pem::Error),
+    /// rustls refused the combination.
+    #[error("configuring TLS")]
+    Config(#[source] rustls::Error),
+    /// The client verifier could not be made.
+    #[error("configuring client certificates")]
+    Verifier(#[source] rustls::server::VerifierBuilderError),
+}
+
+/// The cryptography everything uses.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn chain(pem: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(TlsError::Pem)
+}
+
+fn roots(pem: &str) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in chain(pem)? {
+        roots.add(certificate).map_err(TlsError::Config)?;
+    }
+    Ok(roots)
+}
+
+/// A serving certificate that can be replaced at any time; new connections get the new one.
+#[derive(Debug)]
+pub struct ServingCertificate(RwLock<Arc<CertifiedKey>>);
+
+impl ServingCertificate {
+    /// Serves `issued` until replaced.
+    pub fn new(issued: &Issued) -> Result<Arc<Self>, TlsError> {
+        Ok(Arc::new(Self(RwLock::new(certified(issued)?))))
+    }
+
+    /// Replaces the certificate for new connections.
+    pub fn replace(&self, issued: &Issued) -> Result<(), TlsError> {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = certified(issued)?;
+        Ok(())
+    }
+}
+
+fn certified(issued: &Issued) -> Result<Arc<CertifiedKey>, TlsError> {
+    let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).map_err(TlsError::Pem)?;
+    CertifiedKey::from_der(chain(&issued.certificate)?, key, &provider()).map(Arc::new).map_err(TlsError::Config)
+}
+
+impl ResolvesServerCert for ServingCertificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+/// A server that asks for a client certificate and takes connections without one.
+pub fn server_config(certificate: Arc<ServingCertificate>, client_ca: &str) -> Result<Arc<ServerConfig>, TlsError> {
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(client_ca)?), provider())
+        .allow_unauthenticated()
+        .build()
+        .map_err(TlsError::Verifier)?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Config)?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(certificate);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// A client that trusts one authority and shows a certificate.
+pub fn client_config(ca: &str, identity: &Issued) -> Result<Arc<ClientConfig>, TlsError> {
+    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).map_err(TlsError::Pem)?;
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Config)?
+        .with_root_certificates(roots(ca)?)
+        .with_client_auth_cert(chain(&identity.certificate)?, key)
+        .map_err(TlsError::Config)?;
+    Ok(Arc::new(config))
+}

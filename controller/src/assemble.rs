@@ -1,0 +1,74 @@
+//! The whole control plane on one screen.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use controller_apiserver::authn::User;
+use controller_apiserver::server::{self, ApiServer, BuildError};
+use controller_store::disk::Disk;
+use controller_store::driver::DriverError;
+use controller_store::store::{self, Store};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use crate::config::Config;
+
+/// Why a control plane did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store could not be opened.
+    #[error("opening the store")]
+    Store(#[from] DriverError),
+    /// The API server could not be assembled.
+    #[error("assembling the API server")]
+    ApiServer(#[from] BuildError),
+    /// The port could not be had.
+    #[error("listening on {address}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A control plane that serves.
+pub struct ControlPlane {
+    /// The API server, for clients in this process.
+    pub api: Arc<ApiServer>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    tasks: JoinSet<()>,
+}
+
+impl Config {
+    /// Opens the store, assembles the API server and starts to serve, then starts scheduler and reconcilers.
+    pub async fn start(self) -> Result<ControlPlane, StartError> {
+        let server_dir = self.data_dir.join("server");
+        let store = Arc::new(Store::open(Disk::open(&server_dir.join("store"))?, store::Config::default())?);
+        let api = server::Config { tls_dir: server_dir.join("tls"), names: self.names(), event_ttl: self.event_ttl };
+        let api = Arc::new(api.build(store).await?);
+
+        let address = SocketAddr::new(self.bind_address, self.port);
+        let listening = |source| StartError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(listening)?;
+        let address = listener.local_addr().map_err(listening)?;
+
+        let mut tasks = JoinSet::new();
+        let serving = Arc::clone(&api);
+        tasks.spawn(async move { serving.serve(listener).await });
+
+        let client = |user: User| kube::Client::new(api.client(user), "default");
+        let _ = &client;
+        Ok(ControlPlane { api, address, tasks })
+    }
+}
+
+impl ControlPlane {
+    /// Ends watches, lets requests finish, and makes the last commits durable.
+    pub async fn drain(mut self) {
+        self.api.shutdown();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}

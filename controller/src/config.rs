@@ -1,0 +1,56 @@
+//! What a control plane needs to be told.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+
+/// Configuration of the control plane.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The data directory; the control plane lives in `server/` below it.
+    pub data_dir: PathBuf,
+    /// Address to listen on.
+    pub bind_address: IpAddr,
+    /// Port to listen on; 0 for any.
+    pub port: u16,
+    /// Address that agents and clients on other machines use.
+    pub advertise_address: IpAddr,
+    /// Further names and addresses of the server.
+    pub tls_sans: Vec<String>,
+    /// Addresses of pods.
+    pub cluster_cidr: Ipv4Net,
+    /// Addresses of services.
+    pub service_cidr: Ipv4Net,
+    /// The cluster's DNS domain.
+    pub cluster_domain: String,
+    /// How long Events live.
+    pub event_ttl: Duration,
+}
+
+impl Config {
+    /// The address of the `kubernetes` service: the first of the service range.
+    pub fn kubernetes_address(&self) -> Ipv4Addr {
+        self.service_cidr.hosts().next().unwrap_or(self.service_cidr.network())
+    }
+
+    /// Every name and address that the serving certificate answers to.
+    pub fn names(&self) -> Vec<String> {
+        let domain = &self.cluster_domain;
+        let mut names: Vec<String> =
+            ["localhost", "127.0.0.1", "::1", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
+                .map(str::to_owned)
+                .into();
+        names.push(format!("kubernetes.default.svc.{domain}"));
+        names.push(self.kubernetes_address().to_string());
+        names.push(self.advertise_address.to_string());
+        if !self.bind_address.is_unspecified() {
+            names.push(self.bind_address.to_string());
+        }
+        names.extend(self.tls_sans.iter().cloned());
+        names.sort();
+        names.dedup();
+        names
+    }
+}

@@ -1,0 +1,129 @@
+//! The store: one ordered map, one history, one writer thread over a driver.
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+
+use crate::driver::{Driver, DriverError};
+use crate::model::{CommitError, Compare, KeyValue, Op, Page, RangeRequest, Revision, RevisionError};
+use crate::visible::Visible;
+use crate::watch::{Subscriptions, Watcher};
+use crate::writer::Queue;
+
+/// Sizes of a store.
+#[derive(Debug, Clone, Copy)]
+pub struct Config {
+    /// How many bytes of recent events are kept for watches and consistent pages.
+    pub history_bytes: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { history_bytes: 8 << 20 }
+    }
+}
+
+/// What readers, watchers and the writer share.
+pub(crate) struct Shared {
+    visible: RwLock<Visible>,
+    pub(crate) subscriptions: Subscriptions,
+}
+
+impl Shared {
+    pub(crate) fn visible(&self) -> RwLockReadGuard<'_, Visible> {
+        self.visible.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn visible_mut(&self) -> RwLockWriteGuard<'_, Visible> {
+        self.visible.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keys to bytes at revisions. Shared by reference; dropping it makes the last commits durable first.
+pub struct Store {
+    shared: Arc<Shared>,
+    queue: Arc<Queue>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl Store {
+    /// Loads everything that the driver holds and starts the writer.
+    pub fn open(mut driver: impl Driver, config: Config) -> Result<Self, DriverError> {
+        let loaded = driver.load()?;
+        let expiring = loaded
+            .entries
+            .iter()
+            .filter_map(|(kv, expiry)| expiry.map(|at| (at, kv.key.clone(), kv.mod_revision)))
+            .collect();
+        let entries = loaded.entries.into_iter().map(|(kv, _)| kv).collect();
+        let visible = Visible::new(entries, loaded.revision, config.history_bytes);
+        let subscriptions = Subscriptions::new(visible.history.capacity());
+        let shared = Arc::new(Shared { visible: RwLock::new(visible), subscriptions });
+        let queue = Arc::new(Queue::new(loaded.revision, expiring));
+        let writer = std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn({
+                let (shared, queue) = (Arc::clone(&shared), Arc::clone(&queue));
+                move || queue.run(&shared, &mut driver)
+            })
+            .map_err(|source| DriverError::Engine {
+                path: Default::default(),
+                step: "starting the writer thread",
+                source: source.into(),
+            })?;
+        Ok(Self { shared, queue, writer: Some(writer) })
+    }
+
+    /// The newest durable revision.
+    pub fn revision(&self) -> Revision {
+        self.shared.visible().revision
+    }
+
+    /// The durable value of one key.
+    pub fn get(&self, key: &[u8]) -> Option<KeyValue> {
+        self.shared.visible().map.get(key).cloned()
+    }
+
+    /// The durable keys of a prefix, in order, optionally as of a recent revision.
+    pub fn range(&self, request: &RangeRequest) -> Result<Page, RevisionError> {
+        self.shared.visible().range(request)
+    }
+
+    /// Checks `compares` against everything promised so far and, if all hold, does all `ops` at once.
+    ///
+    /// # Guarantees
+    /// When it returns a revision, the change is durable and visible. When the future is dropped, the
+    /// change may still happen.
+    pub async fn commit(&self, compares: &[Compare], ops: Vec<Op>) -> Result<Revision, CommitError> {
+        let done = self.queue.submit(&self.shared, compares, ops)?;
+        done.await.unwrap_or_else(|_| Err(CommitError::Unavailable { reason: "the store was closed".into() }))
+    }
+
+    /// Watches a prefix for events after `after`.
+    pub fn watch(&self, prefix: Bytes, after: Revision) -> Result<Watcher, RevisionError> {
+        let visible = self.shared.visible();
+        if after > visible.revision {
+            return Err(RevisionError::Future { requested: after, newest: visible.revision });
+        }
+        visible.history.check(after)?;
+        drop(visible);
+        Ok(Watcher::new(Arc::clone(&self.shared), prefix, after))
+    }
+
+    /// Forgets the history up to `revision`: reads and watches from before it fail as compacted.
+    pub fn compact(&self, revision: Revision) {
+        let mut visible = self.shared.visible_mut();
+        let revision = revision.min(visible.revision);
+        visible.history.compact(revision);
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.queue.stop();
+        if let Some(writer) = self.writer.take() {
+            drop(writer.join());
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The contract as tests, run against every driver.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use crate::driver::{Driver, Memory};
+use crate::model::{CommitError, Compare, Op, RangeRequest, Revision, RevisionError};
+use crate::store::{Config, Store};
+
+fn key(name: &str) -> Bytes {
+    Bytes::copy_from_slice(name.as_bytes())
+}
+
+fn put(name: &str, value: &str) -> Op {
+    Op::Put { key: key(name), value: key(value), ttl: None }
+}
+
+fn delete(name: &str) -> Op {
+    Op::Delete { key: key(name) }
+}
+
+fn names(store: &Store, request: RangeRequest) -> Vec<String> {
+    let page = store.range(&request).unwrap();
+    page.items.iter().map(|kv| String::from_utf8_lossy(&kv.key).into_owned()).collect()
+}
+
+fn prefix(name: &str) -> RangeRequest {
+    RangeRequest { prefix: key(name), ..Default::default() }
+}
+
+/// Every promise of `Store`, on a fresh driver each.
+pub(crate) async fn run<D: Driver>(fresh: impl Fn() -> D) {
+    let open = || Store::open(fresh(), Config::default()).unwrap();
+    compares_see_the_pending_head(&open()).await;
+    commits_are_atomic(&open()).await;
+    ranges_page_consistently(&open()).await;
+    watches_replay_and_follow(Arc::new(open())).await;
+    compacted_revisions_are_refused(&open()).await;
+    keys_expire(&open()).await;
+    concurrent_counters_lose_nothing(Arc::new(open())).await;
+}
+
+async fn compares_see_the_pending_head(store: &Store) {
+    let created = store.commit(&[Compare::Absent(key("a"))], vec![put("a", "1")]).await.unwrap();
+    assert!(created > Revision::EMPTY);
+    let again = store.commit(&[Compare::Absent(key("a"))], vec![put("a", "2")]).await;
+    let Err(CommitError::Conflict { current: Some(current), .. }) = again else { panic!("{again:?}") };
+    assert_eq!(current.value, "1");
+    // Two commits in flight at once: the second compares against the first, though it is not durable yet.
+    let update = Compare::ModRevision(key("a"), created);
+    let first = store.commit(std::slice::from_ref(&update), vec![put("a", "2")]);
+    let second = store.commit(std::slice::from_ref(&update), vec![put("a", "3")]);
+    let (first, second) = tokio::join!(first, second);
+    assert!(first.is_ok() && second.is_err(), "{first:?} {second:?}");
+    assert_eq!(store.get(b"a").unwrap().value, "2");
+    assert_eq!(store.get(b"a").unwrap().create_revision, created);
+}
+
+async fn commits_are_atomic(store: &Store) {
+    let revision = store.commit(&[], vec![put("x", "1"), put("y", "1")]).await.unwrap();
+    let failed = store.commit(&[Compare::Absent(key("y"))], vec![put("z", "1"), delete("x")]).await;
+    assert!(failed.is_err());
+    assert!(store.get(b"z").is_none() && store.get(b"x").is_some());
+    assert_eq!(store.get(b"x").unwrap().mod_revision, revision);
+    assert_eq!(store.get(b"y").unwrap().mod_revision, revision);
+}
+
+async fn ranges_page_consistently(store: &Store) {
+    for name in ["p/a", "p/b", "p/c", "q/a"] {
+        store.commit(&[], vec![put(name, "1")]).await.unwrap();
+    }
+    let first = store.range(&RangeRequest { limit: 2, ..prefix("p/") }).unwrap();
+    assert_eq!((first.items.len(), first.remaining), (2, 1));
+    store.commit(&[], vec![delete("p/c"), put("p/b2", "1"), put("p/a", "2")]).await.unwrap();
+    let past = RangeRequest { at: Some(first.revision), ..prefix("p/") };
+    assert_eq!(names(store, past.clone()), ["p/a", "p/b", "p/c"]);
+    assert_eq!(store.range(&past).unwrap().items[0].value, "1");
+    assert_eq!(names(store, RangeRequest { after: Some(key("p/b")), ..past }), ["p/c"]);
+    assert_eq!(names(store, prefix("p/")), ["p/a", "p/b", "p/b2"]);
+    let future = Revision(first.revision.0 + 100);
+    let error = store.range(&RangeRequest { at: Some(future), ..prefix("p/") }).unwrap_err();
+    assert!(matches!(error, RevisionError::Future { .. }));
+}
+
+async fn watches_replay_and_follow(store: Arc<Store>) {
+    let start = store.revision();
+    store.commit(&[], vec![put("w/a", "1"), put("v/a", "1")]).await.unwrap();
+    let mut watcher = store.watch(key("w/"), start).unwrap();
+    let replayed = watcher.next_batch().await.unwrap();
+    assert_eq!(replayed.len(), 1);
+    assert!(replayed[0].previous.is_none());
+    let follower = tokio::spawn(async move {
+        let mut seen = Vec::new();
+        while seen.len() < 2 {
+            seen.extend(watcher.next_batch().await.unwrap());
+        }
+        seen
+    });
+    store.commit(&[], vec![put("w/a", "2")]).await.unwrap();
+    store.commit(&[], vec![delete("w/a")]).await.unwrap();
+    let seen = follower.await.unwrap();
+    assert_eq!(seen[0].previous.as_ref().unwrap().value, "1");
+    assert!(seen[1].current.is_none());
+    assert_eq!(seen[1].previous.as_ref().unwrap().value, "2");
+}
+
+async fn compacted_revisions_are_refused(store: &Store) {
+    let old = store.commit(&[], vec![put("c", "1")]).await.unwrap();
+    let new = store.commit(&[], vec![put("c", "2")]).await.unwrap();
+    store.compact(new);
+    let watch = store.watch(key("c"), old).err();
+    assert!(matches!(watch, Some(RevisionError::Compacted { .. })), "{watch:?}");
+    let range = store.range(&RangeRequest { at: Some(old), ..prefix("c") }).unwrap_err();
+    assert!(matches!(range, RevisionError::Compacted { .. }));
+    assert!(store.watch(key("c"), new).is_ok());
+}
+
+async fn keys_expire(store: &Store) {
+    let ttl = |ms| Some(Duration::from_millis(ms));
+    let start = store.revision();
+    let mut watcher = store.watch(key("e/"), start).unwrap();
+    store.commit(&[], vec![Op::Put { key: key("e/short"), value: key("1"), ttl: ttl(20) }]).await.unwrap();
+    store.commit(&[], vec![Op::Put { key: key("e/renewed"), value: key("1"), ttl: ttl(20) }]).await.unwrap();
+    store.commit(&[], vec![Op::Put { key: key("e/renewed"), value: key("2"), ttl: None }]).await.unwrap();
+    let mut deleted = Vec::new();
+    while deleted.is_empty() {
+        deleted.extend(watcher.next_batch().await.unwrap().into_iter().filter(|event| event.current.is_none()));
+    }
+    assert_eq!(deleted[0].key(), "e/short");
+    assert!(store.get(b"e/renewed").is_some());
+}
+
+async fn concurrent_counters_lose_nothing(store: Arc<Store>) {
+    store.commit(&[], vec![put("n", "0")]).await.unwrap();
+    let add = |store: Arc<Store>| async move {
+        for _ in 0..20 {
+            loop {
+                let now = store.get(b"n").unwrap();
+                let next = String::from_utf8_lossy(&now.value).parse::<u32>().unwrap() + 1;
+                let unchanged = [Compare::ModRevision(key("n"), now.mod_revision)];
+                if store.commit(&unchanged, vec![put("n", &next.to_string())]).await.is_ok() {
+                    break;
+                }
+            }
+        }
+    };
+    let tasks: Vec<_> = (0..8).map(|_| tokio::spawn(add(Arc::clone(&store)))).collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(store.get(b"n").unwrap().value, "160");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_keeps_the_contract() {
+    run(|| Memory).await;
+}
+
+#[tokio::test]
+async fn a_watcher_behind_the_history_is_told() {
+    let store = Store::open(Memory, Config { history_bytes: 2_000 }).unwrap();
+    let mut watcher = store.watch(key("k"), store.revision()).unwrap();
+    for n in 0..50 {
+        store.commit(&[], vec![put("k", &"x".repeat(n))]).await.unwrap();
+    }
+    assert!(matches!(watcher.next_batch().await, Err(RevisionError::Compacted { .. })));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Put(u8, u8),
+    Delete(u8),
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Reading the past gives what a model that kept every version gives.
+    #[test]
+    fn the_past_is_the_present_undone(
+        steps in proptest::collection::vec(
+            prop_oneof![(0u8..6, any::<u8>()).prop_map(|(k, v)| Step::Put(k, v)), (0u8..6).prop_map(Step::Delete)], 1..40)
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let store = Store::open(Memory, Config::default()).unwrap();
+            let mut model = std::collections::BTreeMap::new();
+            let mut versions = vec![(store.revision(), model.clone())];
+            for step in steps {
+                let revision = match step {
+                    Step::Put(k, v) => {
+                        model.insert(format!("k{k}"), v.to_string());
+                        store.commit(&[], vec![put(&format!("k{k}"), &v.to_string())]).await.unwrap()
+                    }
+                    Step::Delete(k) => {
+                        model.remove(&format!("k{k}"));
+                        store.commit(&[], vec![delete(&format!("k{k}"))]).await.unwrap()
+                    }
+                };
+                versions.push((revision, model.clone()));
+            }
+            for (revision, expected) in versions {
+                let page = store.range(&RangeRequest { at: Some(revision), ..prefix("k") }).unwrap();
+                let found: std::collections::BTreeMap<_, _> = page.items.iter().map(|kv| {
+                    let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+                    (text(&kv.key), text(&kv.value))
+                }).collect();
+                assert_eq!(found, expected);
+            }
+        });
+    }
+}
