@@ -42,6 +42,17 @@ pub fn documents(text: &str) -> Result<Vec<Value>, YamlError> {
     Ok(all.into_iter().filter(|v| !v.is_null()).collect())
 }
 
+/// What the parser says about a key that stands twice in one map, if any does.
+pub fn doubled_key(text: &str) -> Option<String> {
+    let strict = serde_saphyr::options! {
+        legacy_octal_numbers: true,
+        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::Error,
+        with_snippet: false,
+    };
+    // Merge keys and everything else were accepted already; only doubled keys can fail here.
+    serde_saphyr::from_multiple_with_options::<Value>(text, strict).err().map(|error| error.to_string())
+}
+
 /// The only document of a text.
 pub fn document(text: &str) -> Result<Value, YamlError> {
     let mut all = documents(text)?;
@@ -97,6 +108,9 @@ mod tests {
         assert_eq!(documents("---\n# only words\n---\na: 1\n---\n---\nb: 2\n").unwrap().len(), 2);
         assert!(document("a: 1\n---\nb: 2").is_err());
         assert!(document("a: [").is_err());
+        assert!(doubled_key("a: 1\nb: 2").is_none());
+        let told = doubled_key("a: 1\na: 2").unwrap();
+        assert!(told.contains("line 2"), "{told}");
     }
 
     #[test]

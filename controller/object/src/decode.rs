@@ -65,7 +65,7 @@ pub fn decode(
     Ok(Decoded { object, warnings })
 }
 
-/// Parses a body, with size and depth limits. The second part lists fields that stand twice.
+/// Parses a body, with size and depth limits. The second part tells of fields that stand twice.
 pub fn parse(media: MediaType, bytes: &[u8]) -> Result<(Value, Vec<String>), Status> {
     if bytes.len() > MAX_BYTES {
         return Err(Status::request_entity_too_large(&format!("limit is {MAX_BYTES}")));
@@ -84,7 +84,7 @@ pub fn parse(media: MediaType, bytes: &[u8]) -> Result<(Value, Vec<String>), Sta
                 let cause = std::error::Error::source(&error).map(|s| format!(": {s}")).unwrap_or_default();
                 Status::bad_request(format!("{error}{cause}"))
             })?;
-            Ok((value, Vec::new()))
+            Ok((value, api::yaml::doubled_key(text).into_iter().collect()))
         }
         MediaType::Json | MediaType::JsonPatch | MediaType::MergePatch | MediaType::StrategicMergePatch => {
             json::parse(bytes)

@@ -1,4 +1,6 @@
 //! What the server itself writes into objects before they are stored, and what clients may not change.
+mod generated;
+
 use crate::resource::{Resource, Subresource};
 use crate::tree::{at, child, fill, integer, list, restore};
 use serde_json::{Map, Value, json};
@@ -61,13 +63,15 @@ pub fn prepare_for_create(resource: &Resource, object: &mut Value, stamp: &Stamp
     if counts_generations(resource) {
         metadata.insert("generation".to_owned(), 1.into());
     }
+    // A node may announce its status at registration, as the kubelet does.
     if !has_open_status(resource)
+        && !resource.is("", "nodes")
         && let Some(map) = object.as_object_mut()
-        && !(resource.is("", "nodes")
-            || resource.is("", "persistentvolumes") && map.get("status").is_some_and(Value::is_null))
     {
-        // A node may announce its status at registration, as the kubelet does.
         map.remove("status");
+    }
+    if resource.is("batch", "jobs") {
+        generated::job_selector(object, &stamp.uid);
     }
     initial_status(resource, object, stamp);
 }
@@ -149,6 +153,9 @@ pub fn prepare_for_update(resource: &Resource, old: &Value, new: &mut Value, sub
             }
             if resource.is("certificates.k8s.io", "certificatesigningrequests") {
                 restore(new, old, "spec");
+            }
+            if resource.is("", "services") {
+                generated::keep_allocated(old, new);
             }
         }
         Some(Subresource::Status) => keep_but(new, old, &["status"]),
@@ -305,6 +312,23 @@ mod tests {
 
     fn stamp() -> Stamp {
         Stamp { now: "2026-01-01T00:00:00Z".into(), uid: "u".into() }
+    }
+
+    #[test]
+    fn jobs_select_by_their_own_uid_and_services_keep_addresses() {
+        let jobs = Table::builtin().find("batch", "v1", "jobs").unwrap();
+        let mut job = json!({"metadata": {"name": "j", "uid": "forged"}, "spec": {"template": {}}});
+        crate::defaulting::default(jobs, &mut job);
+        prepare_for_create(jobs, &mut job, &stamp());
+        assert_eq!(job["spec"]["selector"]["matchLabels"]["batch.kubernetes.io/controller-uid"], "u");
+        assert_eq!(job["spec"]["template"]["metadata"]["labels"]["job-name"], "j");
+        let services = Table::builtin().find("", "v1", "services").unwrap();
+        let old = json!({"metadata": {"name": "s"}, "spec": {"type": "NodePort", "clusterIP": "10.43.0.9", "clusterIPs": ["10.43.0.9"], "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30001}]}});
+        let mut new = json!({"metadata": {"name": "s"}, "spec": {"type": "NodePort", "ports": [{"port": 81, "protocol": "TCP"}, {"port": 80, "protocol": "TCP"}]}});
+        prepare_for_update(services, &old, &mut new, None);
+        assert_eq!(new["spec"]["clusterIP"], "10.43.0.9");
+        assert_eq!(new["spec"]["ports"][1]["nodePort"], 30001);
+        assert!(new["spec"]["ports"][0].get("nodePort").is_none());
     }
 
     #[test]

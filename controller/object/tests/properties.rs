@@ -4,7 +4,7 @@ use controller_object::columns::{IncludeObject, table as print};
 use controller_object::decode::{FieldValidation, conform, decode};
 use controller_object::media::MediaType;
 use controller_object::resource::{Resource, Table};
-use controller_object::schema::{Cursor, Scalar, View};
+use controller_object::schema::{Cursor, ListKind, Scalar, View};
 use controller_object::strategy::{Stamp, prepare_for_create, prepare_for_update};
 use controller_object::{conversion, defaulting, patch, scale, validation};
 use proptest::prelude::*;
@@ -82,26 +82,17 @@ fn shaped(cursor: Cursor<'_>, seed: &mut u64, depth: usize) -> Value {
             for i in 0..count {
                 let mut value = shaped(item, seed, depth + 1);
                 // Elements that merge by key must be told apart.
-                if let Some(map) = value.as_object_mut() {
-                    for (key, name) in [
-                        ("name", json!(format!("n{i}"))),
-                        ("uid", json!(format!("u{i}"))),
-                        ("mountPath", json!(format!("/m{i}"))),
-                        ("devicePath", json!(format!("/d{i}"))),
-                        ("containerPort", json!(i + 1)),
-                        ("port", json!(i + 1)),
-                        ("ip", json!(format!("i{i}"))),
-                        ("type", json!(format!("t{i}"))),
-                        ("topologyKey", json!(format!("y{i}"))),
-                        ("whenUnsatisfiable", json!("w")),
-                        ("resourceName", json!(format!("r{i}"))),
-                        ("protocol", json!("TCP")),
-                        ("topologyKeys", json!([])),
-                    ] {
-                        if item.field(key).is_some_and(|f| matches!(f.view(), View::Scalar(_))) {
-                            map.insert(key.to_owned(), name);
-                        }
-                    }
+                let mut keys: Vec<&str> = match cursor.list_kind() {
+                    ListKind::Map(keys) => keys.iter().map(AsRef::as_ref).collect(),
+                    ListKind::Set | ListKind::Atomic => Vec::new(),
+                };
+                keys.extend(cursor.patch().and_then(|p| p.key.as_deref()));
+                for key in keys {
+                    let own = match item.field(key).map(Cursor::view) {
+                        Some(View::Scalar(Scalar::Int32 | Scalar::Int64)) => json!(i + 1),
+                        _ => json!(format!("own{i}")),
+                    };
+                    value[key] = own;
                 }
                 if !items.contains(&value) {
                     items.push(value);

@@ -2,6 +2,7 @@
 use super::set::{FieldSet, element_step};
 use crate::schema::{Cursor, ListKind, View};
 use serde_json::Value;
+use std::collections::HashMap;
 
 /// The live value with the applied one laid over it.
 pub(super) fn merge(cursor: Cursor<'_>, live: &Value, applied: &Value) -> Value {
@@ -29,20 +30,23 @@ pub(super) fn merge(cursor: Cursor<'_>, live: &Value, applied: &Value) -> Value 
 
 /// Elements keep the applied order; elements of others keep their place before the one they stood before.
 fn merge_list(item: Cursor<'_>, kind: &ListKind, live: &[Value], applied: &[Value]) -> Vec<Value> {
-    let step = |value: &Value| element_step(kind, value);
-    let applied_steps: Vec<Option<String>> = applied.iter().map(step).collect();
-    let live_steps: Vec<Option<String>> = live.iter().map(step).collect();
-    let merged = |index: usize| {
-        let before = live_steps.iter().position(|s| *s == applied_steps[index]);
+    // The first element of a name counts.
+    let index = |items: &[Value]| -> HashMap<String, usize> {
+        let named = items.iter().enumerate().rev();
+        named.filter_map(|(at, item)| Some((element_step(kind, item)?, at))).collect()
+    };
+    let (in_live, in_applied) = (index(live), index(applied));
+    let merged = |at: usize| {
+        let before = element_step(kind, &applied[at]).and_then(|step| in_live.get(&step));
         match before {
-            Some(at) => merge(item, &live[at], &applied[index]),
-            None => applied[index].clone(),
+            Some(before) => merge(item, &live[*before], &applied[at]),
+            None => applied[at].clone(),
         }
     };
     let mut result = Vec::with_capacity(live.len() + applied.len());
     let mut next = 0;
-    for (value, own) in live.iter().zip(&live_steps) {
-        match applied_steps.iter().position(|s| s == own) {
+    for value in live {
+        match element_step(kind, value).and_then(|step| in_applied.get(&step).copied()) {
             None => result.push(value.clone()),
             Some(at) => {
                 while next <= at {

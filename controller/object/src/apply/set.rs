@@ -37,18 +37,6 @@ pub(super) fn element_step(kind: &ListKind, item: &Value) -> Option<String> {
     }
 }
 
-/// The value that a step leads to.
-fn descend<'a>(cursor: Cursor<'_>, value: &'a Value, step: &str) -> Option<&'a Value> {
-    if let Some(name) = step.strip_prefix("f:") {
-        return value.get(name);
-    }
-    let items = value.as_array()?;
-    if let Some(index) = step.strip_prefix("i:") {
-        return items.get(index.parse::<usize>().ok()?);
-    }
-    items.iter().find(|item| element_step(cursor.list_kind(), item).as_deref() == Some(step))
-}
-
 fn below<'a>(cursor: Cursor<'a>, step: &str) -> Option<Cursor<'a>> {
     match (step.strip_prefix("f:"), cursor.view()) {
         (Some(name), _) => cursor.field(name),
@@ -188,8 +176,20 @@ impl FieldSet {
     /// The paths that lead to something in `value`.
     pub(super) fn existing(&self, cursor: Cursor<'_>, value: &Value) -> Self {
         let mut kept = Self { member: self.member, below: BTreeMap::new() };
+        // Elements are named once, not once for each path: lists may be long.
+        let elements: BTreeMap<String, &Value> = match (value, self.below.is_empty()) {
+            (Value::Array(items), false) => {
+                items.iter().rev().filter_map(|item| Some((element_step(cursor.list_kind(), item)?, item))).collect()
+            }
+            _ => BTreeMap::new(),
+        };
         for (step, set) in &self.below {
-            let Some(next) = descend(cursor, value, step) else { continue };
+            let found = match (step.strip_prefix("f:"), step.strip_prefix("i:")) {
+                (Some(name), _) => value.get(name),
+                (None, Some(index)) => index.parse::<usize>().ok().and_then(|index| value.get(index)),
+                (None, None) => elements.get(step).copied(),
+            };
+            let Some(next) = found else { continue };
             let set = match below(cursor, step) {
                 Some(cursor) => set.existing(cursor, next),
                 None => set.clone(),

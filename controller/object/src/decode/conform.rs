@@ -45,7 +45,7 @@ pub(super) fn conform_with(
     if let Some(cursor) = resource.cursor() {
         walk.value(cursor, object, "").map_err(refuse)?;
     }
-    let mut warnings: Vec<String> = doubled.iter().map(|path| format!("duplicate field {path:?}")).collect();
+    let mut warnings = doubled;
     walk.unknown.sort();
     warnings.extend(walk.unknown.iter().map(|path| format!("unknown field {path:?}")));
     match validation {

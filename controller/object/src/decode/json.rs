@@ -19,7 +19,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<(Value, Vec<String>), serde_json::Er
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = Seed(&trace).deserialize(&mut deserializer)?;
     deserializer.end()?;
-    Ok((value, trace.into_inner().doubled))
+    let doubled = trace.into_inner().doubled;
+    Ok((value, doubled.iter().map(|path| format!("duplicate field {path:?}")).collect()))
 }
 
 #[derive(Clone, Copy)]

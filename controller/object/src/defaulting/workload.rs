@@ -84,27 +84,9 @@ pub(super) fn daemon_set(object: &mut Value) {
 }
 
 pub(super) fn job(object: &mut Value) {
-    let uid = text(object, &["metadata", "uid"]).unwrap_or_default().to_owned();
-    let name = text(object, &["metadata", "name"]).unwrap_or_default().to_owned();
-    let Some(spec) = child(object, "spec") else { return };
-    job_spec(spec);
-    job_selector(spec, &uid, &name);
-}
-
-/// A job selects its pods by its uid, unless the user says otherwise.
-fn job_selector(spec: &mut Value, uid: &str, name: &str) {
-    use api::well_known::{LABEL_JOB_CONTROLLER_UID, LABEL_JOB_NAME};
-    if uid.is_empty() || spec["manualSelector"] == true || spec.get("selector").is_some() {
-        return;
+    if let Some(spec) = child(object, "spec") {
+        job_spec(spec);
     }
-    if let Some(labels) = child(spec, "template").and_then(|t| child(t, "metadata")).and_then(|m| child(m, "labels")) {
-        for (key, value) in
-            [("controller-uid", uid), ("job-name", name), (LABEL_JOB_CONTROLLER_UID, uid), (LABEL_JOB_NAME, name)]
-        {
-            labels[key] = value.into();
-        }
-    }
-    spec["selector"] = json!({"matchLabels": {LABEL_JOB_CONTROLLER_UID: uid}});
 }
 
 fn job_spec(spec: &mut Value) {

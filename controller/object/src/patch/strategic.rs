@@ -4,6 +4,7 @@ use crate::resource::Resource;
 use crate::schema::{Cursor, View};
 use crate::status::Status;
 use serde_json::{Map, Value};
+use std::collections::HashMap;
 
 const PATCH: &str = "$patch";
 const RETAIN: &str = "$retainKeys";
@@ -134,7 +135,15 @@ fn merge_list(
         _ => None,
     };
     let replaces = after.iter().any(|item| item.get(PATCH).and_then(Value::as_str) == Some("replace"));
-    let mut result = if replaces { Vec::new() } else { before.clone() };
+    let start = if replaces { Vec::new() } else { before.clone() };
+    let mut at: HashMap<String, usize> = HashMap::new();
+    for (index, item) in start.iter().enumerate() {
+        if let Some(id) = item.get(key) {
+            at.entry(id.to_string()).or_insert(index);
+        }
+    }
+    // Deleted elements leave a gap until the end, so that places stay valid.
+    let mut places: Vec<Option<Value>> = start.into_iter().map(Some).collect();
     for item in after {
         let Value::Object(changes) = item else {
             return Err(format!("expected objects in a list that merges by {key:?}"));
@@ -146,16 +155,24 @@ fn merge_list(
         let Some(id) = changes.get(key) else {
             return Err(format!("map: {item} does not contain declared merge key: {key}"));
         };
-        let at = result.iter().position(|r| r.get(key) == Some(id));
-        match (directive, at) {
-            (Some("delete"), _) => result.retain(|r| r.get(key) != Some(id)),
-            (_, Some(at)) => {
-                let current = result[at].as_object().cloned().unwrap_or_default();
-                result[at] = Value::Object(merge_map(item_cursor, current, changes, depth + 1)?);
+        let known = at.get(&id.to_string()).copied().and_then(|index| places.get_mut(index));
+        match (directive, known) {
+            (Some("delete"), Some(place)) => {
+                *place = None;
+                at.remove(&id.to_string());
             }
-            (_, None) => result.push(Value::Object(merge_map(item_cursor, Map::new(), changes, depth + 1)?)),
+            (Some("delete"), None) => {}
+            (_, Some(place)) => {
+                let current = place.take().and_then(|v| v.as_object().cloned()).unwrap_or_default();
+                *place = Some(Value::Object(merge_map(item_cursor, current, changes, depth + 1)?));
+            }
+            (_, None) => {
+                at.insert(id.to_string(), places.len());
+                places.push(Some(Value::Object(merge_map(item_cursor, Map::new(), changes, depth + 1)?)));
+            }
         }
     }
+    let result: Vec<Value> = places.into_iter().flatten().collect();
     match order {
         Some(order) => reorder(Some(key), result, &before, order),
         None => Ok(result),
@@ -165,17 +182,18 @@ fn merge_list(
 /// Puts listed elements into the given order; others keep their place relative to their neighbours in `before`.
 fn reorder(key: Option<&str>, items: Vec<Value>, before: &[Value], order: &Value) -> Result<Vec<Value>, String> {
     let order = order.as_array().ok_or_else(|| format!("{ORDER_PREFIX} directives must be lists"))?;
-    let id = |item: &Value| key.map_or_else(|| Some(item.clone()), |key| item.get(key).cloned());
-    let rank = |item: &Value| {
-        let own = id(item)?;
-        order.iter().position(|o| id(o).as_ref() == Some(&own))
+    let id = |item: &Value| match key {
+        Some(key) => item.get(key).map(Value::to_string),
+        None => Some(item.to_string()),
     };
-    let place = |item: &Value| {
-        let own = id(item);
-        before.iter().position(|b| id(b) == own)
+    let index = |items: &[Value]| -> HashMap<String, usize> {
+        items.iter().enumerate().rev().filter_map(|(at, item)| Some((id(item)?, at))).collect()
     };
+    let (ranks, places) = (index(order), index(before));
+    let rank = |item: &Value| id(item).and_then(|id| ranks.get(&id).copied());
+    let place = |item: &Value| id(item).and_then(|id| places.get(&id).copied());
     let (mut listed, others): (Vec<Value>, Vec<Value>) = items.into_iter().partition(|item| rank(item).is_some());
-    listed.sort_by_key(|item| rank(item));
+    listed.sort_by_cached_key(&rank);
     // Merge: an unlisted element goes before the first listed one that stood behind it.
     let mut result = Vec::with_capacity(listed.len() + others.len());
     let mut others = others.into_iter().peekable();

@@ -162,7 +162,7 @@ pub(super) fn custom_resource_definition(object: &Value, faults: &mut Faults) {
     }
     let name = text(object, &["metadata", "name"]).unwrap_or_default();
     if name != format!("{plural}.{group}") {
-        faults.invalid("metadata.name", name, &format!("must be spec.names.plural+\".\"+spec.group"));
+        faults.invalid("metadata.name", name, "must be spec.names.plural+\".\"+spec.group");
     }
     for key in ["plural", "kind"] {
         if is_blank(spec["names"].get(key)) {

@@ -46,10 +46,10 @@ pub(super) fn secret(object: &Value, faults: &mut Faults) {
         "kubernetes.io/dockerconfigjson" => needs(&[".dockerconfigjson"]),
         "kubernetes.io/dockercfg" => needs(&[".dockercfg"]),
         "kubernetes.io/ssh-auth" => needs(&["ssh-privatekey"]),
-        "kubernetes.io/basic-auth" => {
-            if at(object, &["data", "username"]).is_none() && at(object, &["data", "password"]).is_none() {
-                needs(&["username", "password"]);
-            }
+        "kubernetes.io/basic-auth"
+            if at(object, &["data", "username"]).is_none() && at(object, &["data", "password"]).is_none() =>
+        {
+            needs(&["username", "password"]);
         }
         "kubernetes.io/service-account-token" => {
             let name = text(object, &["metadata", "annotations", api::well_known::ANNOTATION_SERVICE_ACCOUNT_NAME]);

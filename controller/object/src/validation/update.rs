@@ -76,12 +76,10 @@ fn service(old: &Value, new: &Value, faults: &mut Faults) {
     if kind(old) == "ExternalName" || kind(new) == "ExternalName" {
         return;
     }
-    for (key, path) in [(&["spec", "clusterIP"][..], "spec.clusterIP")] {
-        let before = text(old, key).unwrap_or_default();
-        if !before.is_empty() && Some(before) != text(new, key) {
-            let after = text(new, key).unwrap_or_default();
-            faults.invalid(path, after, "field is immutable");
-        }
+    let key = ["spec", "clusterIP"];
+    let before = text(old, &key).unwrap_or_default();
+    if !before.is_empty() && Some(before) != text(new, &key) {
+        faults.invalid("spec.clusterIP", text(new, &key).unwrap_or_default(), "field is immutable");
     }
 }
 
