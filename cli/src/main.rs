@@ -2,8 +2,13 @@
 //! Never holds logic of the control plane or the agent.
 //! Start reading here.
 
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
 use clap::Parser;
 
+mod failure;
 mod verb;
 
 /// A container orchestrator in one binary.
@@ -14,6 +19,27 @@ struct Gantry {
     verb: verb::Verb,
 }
 
-fn main() -> std::process::ExitCode {
-    std::process::ExitCode::from(verb::run(Gantry::parse().verb))
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    // The runtime and the monitor fork: they must run before anything could start a thread.
+    let called = args.first().and_then(|name| Path::new(name).file_name()?.to_str());
+    if called == Some("gantry-oci") {
+        return exit_code(agent_runtime::cli::main(args));
+    }
+    if let [_, verb, config] = args.as_slice()
+        && verb == "monitor"
+    {
+        return exit_code(agent_runtime::monitor::main(Path::new(config)));
+    }
+    match verb::run(Gantry::parse().verb) {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn exit_code(code: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
 }

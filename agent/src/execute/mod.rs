@@ -88,7 +88,13 @@ impl Executor {
 
     /// Runs one command. `WakeAt` is the worker's own business.
     pub(crate) async fn run(self, command: Command) -> Option<Event> {
-        tracing::debug!(hop = "agent", kind = "Pod", object = format!("{}/{}", self.namespace(), self.name()), uid = self.uid, ?command);
+        tracing::debug!(
+            hop = "agent",
+            kind = "Pod",
+            object = format!("{}/{}", self.namespace(), self.name()),
+            uid = self.uid,
+            ?command
+        );
         match command {
             Command::SetUpVolumes => Some(match volume::set_up(&self).await {
                 Ok(()) => Event::VolumesReady,
@@ -99,10 +105,12 @@ impl Executor {
                 Err(failure) => Event::SandboxFailed(failure),
             }),
             Command::EnsureImage { container } => Some(container::ensure_image(&self, container).await),
-            Command::StartContainer { container, attempt } => Some(match container::start(&self, container, attempt).await {
-                Ok(()) => Event::ContainerStarted { container },
-                Err(failure) => Event::ContainerFailed { container, failure },
-            }),
+            Command::StartContainer { container, attempt } => {
+                Some(match container::start(&self, container, attempt).await {
+                    Ok(()) => Event::ContainerStarted { container },
+                    Err(failure) => Event::ContainerFailed { container, failure },
+                })
+            }
             Command::StopContainer { container, attempt } => {
                 container::signal(&self, container, attempt, container::Signal::Stop).await;
                 None

@@ -137,7 +137,9 @@ pub(crate) fn found(states: &[agent_runtime::monitor::protocol::ContainerState],
     for state in states {
         let Some((index, attempt)) = parse_id(pod, &state.id) else { continue };
         let Some(spec) = &pod.spec else { continue };
-        let Some(container) = spec.init_containers.iter().flatten().chain(&spec.containers).nth(index) else { continue };
+        let Some(container) = spec.init_containers.iter().flatten().chain(&spec.containers).nth(index) else {
+            continue;
+        };
         let one = protocol::Found {
             name: container.name.clone(),
             attempt,
@@ -195,7 +197,8 @@ fn prepare(executor: &Executor) -> Result<i32, Failure> {
         share_pid: spec.share_process_namespace == Some(true),
         sysctls: sysctls.into_iter().map(|sysctl| (sysctl.name, sysctl.value)).collect(),
     };
-    let spawned = agent_runtime::monitor::spawn(&executor.host.config.program, &config).map_err(|error| fail(&error))?;
+    let spawned =
+        agent_runtime::monitor::spawn(&executor.host.config.program, &config).map_err(|error| fail(&error))?;
     crate::worker::reap(spawned.pid, spawned.pidfd);
     Ok(spawned.pid)
 }
@@ -235,7 +238,8 @@ fn pod_resources(pod: &Pod) -> oci_spec::runtime::LinuxResources {
 fn write_files(executor: &Executor, ips: &[String]) -> Result<(), Failure> {
     let fail = |error: &dyn std::error::Error| failure(REASON, error);
     let run_dir = executor.run_dir();
-    agent_volume::directory::tmpfs(&run_dir.join("shm"), Some(oci::shm_bytes()), 0o1777).map_err(|error| fail(&error))?;
+    agent_volume::directory::tmpfs(&run_dir.join("shm"), Some(oci::shm_bytes()), 0o1777)
+        .map_err(|error| fail(&error))?;
     let name = hostname(&executor.pod);
     let spec = executor.pod.spec.clone().unwrap_or_default();
     let mut files = vec![("hostname", format!("{name}\n")), ("resolv.conf", resolv_conf(&spec))];
