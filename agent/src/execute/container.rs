@@ -133,7 +133,7 @@ fn write_bundle(
     bundle: &Path,
     key: &str,
 ) -> Result<(), Failure> {
-    let fail = |error: &dyn std::error::Error| failure(CREATE_ERROR, error);
+    let fail = |error: &(dyn std::error::Error + 'static)| failure(CREATE_ERROR, error);
     let image = executor.host.images.find(container.image.as_deref().unwrap_or_default()).map_err(|e| fail(&e))?;
     let image = image.ok_or_else(|| Failure { reason: CREATE_ERROR.into(), message: "the image is gone".into() })?;
     let root = mount_root(executor, &image, bundle, key)?;
@@ -181,7 +181,7 @@ fn wish(spec: &k8s_openapi::api::core::v1::PodSpec, container: &Container) -> Wi
 }
 
 fn mount_root(executor: &Executor, image: &Image, bundle: &Path, key: &str) -> Result<PathBuf, Failure> {
-    let fail = |error: &dyn std::error::Error| failure(CREATE_ERROR, error);
+    let fail = |error: &(dyn std::error::Error + 'static)| failure(CREATE_ERROR, error);
     let snapshot = executor.host.images.snapshot(key, image).map_err(|error| fail(&error))?;
     let root = bundle.join("rootfs");
     fs::create_dir_all(&root).map_err(|error| fail(&error))?;

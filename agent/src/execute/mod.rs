@@ -51,7 +51,11 @@ pub(crate) struct Executor {
 }
 
 /// Formats an error with its causes: what people and conditions are told.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    // The client prints a refusal with its whole structure; its message is what was meant.
+    if let Some(kube::Error::Api(status)) = error.downcast_ref::<kube::Error>() {
+        return status.message.clone();
+    }
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
@@ -65,7 +69,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// A failure of an error with its causes.
-pub(crate) fn failure(reason: &str, error: &dyn std::error::Error) -> Failure {
+pub(crate) fn failure(reason: &str, error: &(dyn std::error::Error + 'static)) -> Failure {
     Failure { reason: reason.into(), message: chain(error) }
 }
 

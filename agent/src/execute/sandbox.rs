@@ -174,7 +174,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 
 /// Cgroup and monitor. Answers the monitor's pid.
 fn prepare(executor: &Executor) -> Result<i32, Failure> {
-    let fail = |error: &dyn std::error::Error| failure(REASON, error);
+    let fail = |error: &(dyn std::error::Error + 'static)| failure(REASON, error);
     let run_dir = executor.run_dir();
     fs::create_dir_all(&run_dir).map_err(|error| fail(&error))?;
     let cgroup_path = executor.cgroup();
@@ -236,7 +236,7 @@ fn pod_resources(pod: &Pod) -> oci_spec::runtime::LinuxResources {
 
 /// Shared memory, /etc files, and the record that lets the sandbox be found again.
 fn write_files(executor: &Executor, ips: &[String]) -> Result<(), Failure> {
-    let fail = |error: &dyn std::error::Error| failure(REASON, error);
+    let fail = |error: &(dyn std::error::Error + 'static)| failure(REASON, error);
     let run_dir = executor.run_dir();
     agent_volume::directory::tmpfs(&run_dir.join("shm"), Some(oci::shm_bytes()), 0o1777)
         .map_err(|error| fail(&error))?;
@@ -324,7 +324,7 @@ pub(crate) async fn stop(executor: &Executor) {
 }
 
 fn sweep(executor: &Executor, images: &agent_image::store::ImageStore) {
-    let warn = |what: &str, error: &dyn std::error::Error| {
+    let warn = |what: &str, error: &(dyn std::error::Error + 'static)| {
         tracing::warn!(error = super::chain(error), uid = executor.uid, "{what}");
     };
     let run_dir = executor.run_dir();

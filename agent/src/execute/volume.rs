@@ -22,7 +22,7 @@ const DEFAULT_TOKEN_SECONDS: i64 = 3600;
 /// Files of projections beyond this are refused.
 const DATA_BYTES: u64 = 64 << 20;
 
-fn fail(error: impl std::error::Error) -> Failure {
+fn fail(error: impl std::error::Error + 'static) -> Failure {
     failure(REASON, &error)
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use controller_object::apply::{Manager, Operation};
 use controller_object::decode::{self, Decoded};
 use controller_object::media::MediaType;
-use controller_object::resource::Resource;
+use controller_object::resource::{Resource, Subresource};
 use controller_object::status::{About, Cause, Status};
 use controller_object::validation;
 use controller_store::model::{CommitError, Revision};
@@ -34,6 +34,24 @@ impl Context {
             .and_then(MediaType::parse)
             .ok_or_else(|| Status::unsupported_media_type(&crate::reply::ACCEPTED_BODIES))?;
         decode::decode(self.state.registry.table, resource, media, body, self.query.field_validation()?)
+    }
+
+    /// The object in the body of a subresource that exchanges another kind: Scale, Binding, TokenRequest.
+    pub(super) fn decode_exchanged(&self, subresource: Subresource, body: &[u8]) -> Result<Decoded, Status> {
+        let unknown = || Status::internal_error(format!("{} exchanges no kind", subresource.as_str()));
+        let (group, version, kind) = subresource.kind().ok_or_else(unknown)?;
+        let package = group.split('.').next().filter(|first| !first.is_empty()).unwrap_or("core");
+        let type_name = format!("io.k8s.api.{package}.{version}.{kind}");
+        let root = self.resource.schema.find(&type_name).ok_or_else(unknown)?;
+        let exchanged = Resource {
+            group: group.into(),
+            version: version.into(),
+            kind: kind.into(),
+            root: Some(root),
+            type_name,
+            ..(*self.resource).clone()
+        };
+        self.decode_as(&exchanged, body)
     }
 
     /// Who the fields of this write belong to: `fieldManager`, or the first word of the user agent.
