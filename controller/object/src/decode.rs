@@ -71,6 +71,7 @@ pub fn parse(media: MediaType, bytes: &[u8]) -> Result<(Value, Vec<String>), Sta
         return Err(Status::request_entity_too_large(&format!("limit is {MAX_BYTES}")));
     }
     match media {
+        MediaType::Protobuf => Ok((crate::protobuf::decode(bytes)?, Vec::new())),
         MediaType::Yaml | MediaType::ApplyYaml => {
             let text = std::str::from_utf8(bytes)
                 .map_err(|e| Status::bad_request(format!("error converting YAML to JSON: {e}")))?;

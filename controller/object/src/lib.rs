@@ -11,6 +11,7 @@ pub mod field;
 pub mod media;
 pub mod openapi;
 pub mod patch;
+pub mod protobuf;
 pub mod resource;
 pub mod scale;
 pub mod schema;

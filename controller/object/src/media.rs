@@ -15,12 +15,21 @@ pub enum MediaType {
     StrategicMergePatch,
     /// `application/apply-patch+yaml`
     ApplyYaml,
+    /// `application/vnd.kubernetes.protobuf`
+    Protobuf,
 }
 
 impl MediaType {
     /// Every media type, in the order in which errors list them.
-    pub const ALL: [Self; 6] =
-        [Self::Json, Self::Yaml, Self::JsonPatch, Self::MergePatch, Self::StrategicMergePatch, Self::ApplyYaml];
+    pub const ALL: [Self; 7] = [
+        Self::Json,
+        Self::Yaml,
+        Self::JsonPatch,
+        Self::MergePatch,
+        Self::StrategicMergePatch,
+        Self::ApplyYaml,
+        Self::Protobuf,
+    ];
 
     /// Reads a `Content-Type`; parameters such as `charset` are ignored. Empty means JSON.
     pub fn parse(content_type: &str) -> Option<Self> {
@@ -43,6 +52,7 @@ impl MediaType {
             Self::MergePatch => "application/merge-patch+json",
             Self::StrategicMergePatch => "application/strategic-merge-patch+json",
             Self::ApplyYaml => "application/apply-patch+yaml",
+            Self::Protobuf => "application/vnd.kubernetes.protobuf",
         }
     }
 }

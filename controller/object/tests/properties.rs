@@ -239,4 +239,32 @@ proptest! {
         track_update(resource, Some(&created), &mut same, &later);
         prop_assert_eq!(same, created);
     }
+
+    #[test]
+    fn hostile_protobuf_is_no_danger(
+        kind in prop::sample::select(vec!["Pod", "Namespace", "Secret", "Event", "DeleteOptions", "Node"]),
+        mut raw in prop::collection::vec(any::<u8>(), 0..100),
+        nested in 0usize..150,
+    ) {
+        let _ = controller_object::protobuf::decode(&raw);
+        for _ in 0..nested {
+            raw = delimited(1, &raw);
+        }
+        let meta = [delimited(1, b"v1"), delimited(2, kind.as_bytes())].concat();
+        let body = [b"k8s\0".to_vec(), delimited(1, &meta), delimited(2, &raw)].concat();
+        let _ = controller_object::protobuf::decode(&body);
+    }
+}
+
+/// A length-delimited field.
+fn delimited(number: u8, content: &[u8]) -> Vec<u8> {
+    let mut out = vec![number << 3 | 2];
+    let mut length = content.len();
+    while length >= 0x80 {
+        out.push(length as u8 | 0x80);
+        length >>= 7;
+    }
+    out.push(length as u8);
+    out.extend(content);
+    out
 }

@@ -69,3 +69,35 @@ fn nothing_is_lost() {
     assert!(checked > 60, "only {checked} kinds were found");
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
+
+#[test]
+fn protobuf_says_the_same() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/roundtrip");
+    let Ok(entries) = std::fs::read_dir(&folder) else {
+        println!("skipped: no test data at {}", folder.display());
+        return;
+    };
+    let (mut checked, mut unknown, mut faults) = (0, 0, Vec::new());
+    for entry in entries.filter_map(Result::ok).filter(|e| e.path().extension().is_some_and(|x| x == "pb")) {
+        let path = entry.path();
+        let original: Value = serde_json::from_slice(&std::fs::read(path.with_extension("json")).unwrap()).unwrap();
+        let name = path.file_stem().unwrap_or_default().display();
+        if original.get("kind").is_none() {
+            continue; // a WatchEvent: no object
+        }
+        match controller_object::protobuf::decode(&std::fs::read(&path).unwrap()) {
+            Ok(decoded) => {
+                let mut different = Vec::new();
+                lost(&original, &decoded, "", &mut different);
+                lost(&decoded, &original, " (more)", &mut different);
+                faults.extend(different.into_iter().map(|d| format!("{name}: {d}")));
+                checked += 1;
+            }
+            Err(status) if status.message.contains("no kind") => unknown += 1,
+            Err(status) => faults.push(format!("{name}: {status}")),
+        }
+    }
+    println!("{checked} kinds, {unknown} of versions that are not served");
+    assert!(checked > 75, "only {checked} kinds were found");
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
