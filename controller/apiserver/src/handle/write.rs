@@ -28,12 +28,19 @@ impl Context {
 
     /// The object of another kind in a request's body (a Scale, a Binding).
     pub(super) fn decode_as(&self, resource: &Resource, body: &[u8]) -> Result<Decoded, Status> {
-        let text = self.headers.get(CONTENT_TYPE).map_or(Ok("application/json"), |value| value.to_str());
-        let media = text
-            .ok()
-            .and_then(MediaType::parse)
-            .ok_or_else(|| Status::unsupported_media_type(&crate::reply::ACCEPTED_BODIES))?;
+        let media = self.media_type()?;
         decode::decode(self.state.registry.table, resource, media, body, self.query.field_validation()?)
+    }
+
+    fn media_type(&self) -> Result<MediaType, Status> {
+        let text = self.headers.get(CONTENT_TYPE).map_or(Ok("application/json"), |value| value.to_str());
+        let media = text.ok().and_then(MediaType::parse);
+        media.ok_or_else(|| Status::unsupported_media_type(&crate::reply::ACCEPTED_BODIES))
+    }
+
+    /// A body that is no object of its own kind: DeleteOptions.
+    pub(super) fn parse(&self, body: &[u8]) -> Result<Value, Status> {
+        decode::parse(self.media_type()?, body).map(|(value, _)| value)
     }
 
     /// The object in the body of a subresource that exchanges another kind: Scale, Binding, TokenRequest.
