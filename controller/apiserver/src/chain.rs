@@ -98,7 +98,7 @@ fn impersonate(state: &State, user: User, headers: &http::HeaderMap) -> Result<U
     if others {
         return Err(Status::bad_request("only Impersonate-User and Impersonate-Group are supported"));
     }
-    let may = |group, resource, namespace, name| {
+    let may = |group: &str, resource: &str, namespace: Option<&str>, name: &str| {
         let action =
             ResourceAction { verb: "impersonate", group, resource, namespace, name: Some(name), ..Default::default() };
         authorize(state, &user, &Action::Resource(action))
