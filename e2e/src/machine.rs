@@ -113,3 +113,19 @@ impl Traces {
         }
     }
 }
+
+/// The processes of a pod's containers by the name that their start has, from the pids controller.
+pub fn container_processes(uid: &str) -> std::collections::BTreeMap<String, BTreeSet<i32>> {
+    let output = Command::new("find")
+        .args(["/sys/fs/cgroup", "-path", &format!("*/pod{uid}/*"), "-name", "cgroup.procs"])
+        .output();
+    let files = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let mut found = std::collections::BTreeMap::<String, BTreeSet<i32>>::new();
+    for file in files.lines().filter(|file| !file.contains("/monitor/")) {
+        let Some(name) = Path::new(file).parent().and_then(Path::file_name) else { continue };
+        let pids = std::fs::read_to_string(file).unwrap_or_default();
+        let pids = pids.lines().filter_map(|line| line.parse::<i32>().ok());
+        found.entry(name.to_string_lossy().into_owned()).or_default().extend(pids);
+    }
+    found
+}
