@@ -86,17 +86,15 @@ pub(crate) fn find(conversation: &mut Conversation, name: &str) -> io::Result<Op
     Ok(answer.replies.into_iter().find_map(read_link))
 }
 
-/// Every link of the instance.
-pub(crate) fn list(conversation: &mut Conversation, instance: &Instance) -> io::Result<Vec<Link>> {
+/// Every link of the instance, and whether its group holds nothing else.
+pub(crate) fn list(conversation: &mut Conversation, instance: &Instance) -> io::Result<(Vec<Link>, bool)> {
     let mut message = LinkMessage::default();
     message.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
     let links = conversation.list(RouteNetlinkMessage::GetLink(message))?;
     let prefix = instance.link_prefix();
-    Ok(links
-        .into_iter()
-        .filter_map(read_link)
-        .filter(|link| link.group == instance.link_group() && link.name.starts_with(&prefix))
-        .collect())
+    let in_group = links.into_iter().filter_map(read_link).filter(|link| link.group == instance.link_group());
+    let (ours, others): (Vec<Link>, Vec<Link>) = in_group.partition(|link| link.name.starts_with(&prefix));
+    Ok((ours, others.is_empty()))
 }
 
 fn read_link(message: RouteNetlinkMessage) -> Option<Link> {
@@ -118,6 +116,13 @@ fn read_link(message: RouteNetlinkMessage) -> Option<Link> {
 pub(crate) fn remove(index: u32) -> Request<RouteNetlinkMessage> {
     let mut message = LinkMessage::default();
     message.header.index = index;
+    Request::new(RouteNetlinkMessage::DelLink(message), 0)
+}
+
+/// Removes all links of a group, in the time that one takes.
+pub(crate) fn remove_group(group: u32) -> Request<RouteNetlinkMessage> {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![LinkAttribute::Group(group)];
     Request::new(RouteNetlinkMessage::DelLink(message), 0)
 }
 

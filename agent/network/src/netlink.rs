@@ -6,11 +6,16 @@
 use std::io;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable, NetlinkMessage,
-    NetlinkPayload, NetlinkSerializable,
+    ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable,
+    NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 use netlink_sys::{Socket, SocketAddr};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::ReceiveTimeout;
+use nix::sys::time::{TimeVal, TimeValLike};
 
+/// An answer is there when the send returns; one that is not by then is an error, not a thread that waits for ever.
+const PATIENCE_SECONDS: i64 = 10;
 /// How often a listing that changed underneath is asked for again.
 const LISTINGS: usize = 8;
 
@@ -55,6 +60,7 @@ impl Conversation {
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
         socket.set_cap_ack(true)?;
+        setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(PATIENCE_SECONDS))?;
         Ok(Conversation { socket, sequence: 0 })
     }
 
@@ -81,18 +87,18 @@ impl Conversation {
                         replies.push(reply);
                         return Ok(());
                     }
-                    NetlinkPayload::Error(error) => match error.code {
-                        None => Ok(()),
-                        Some(code) => Err(io::Error::from_raw_os_error(code.get().saturating_neg())),
-                    },
-                    NetlinkPayload::Overrun(_) => return Err(io::Error::other("netlink answers were lost")),
-                    NetlinkPayload::Noop | NetlinkPayload::Done(_) => return Ok(()),
+                    NetlinkPayload::Error(error) => refusal(&error),
+                    NetlinkPayload::Overrun(_) => return Err(lost()),
                     _ => return Ok(()),
                 };
-                if let Some(slot) = awaited.iter_mut().find(|(awaited, _)| *awaited == number) {
-                    slot.1.get_or_insert(result);
+                match awaited.iter_mut().find(|(awaited, _)| *awaited == number) {
+                    Some((_, slot)) => {
+                        slot.get_or_insert(result);
+                        Ok(())
+                    }
+                    // A refused bracket: the kernel answers nothing else of that transaction.
+                    None => result,
                 }
-                Ok(())
             })?;
         }
         let results = awaited.into_iter().filter_map(|(_, result)| result).collect();
@@ -116,11 +122,11 @@ impl Conversation {
                     match payload {
                         NetlinkPayload::InnerMessage(reply) => replies.push(reply),
                         NetlinkPayload::Done(_) => done = true,
-                        NetlinkPayload::Error(error) => match error.code {
-                            None => done = true,
-                            Some(code) => return Err(io::Error::from_raw_os_error(code.get().saturating_neg())),
-                        },
-                        NetlinkPayload::Overrun(_) => return Err(io::Error::other("netlink answers were lost")),
+                        NetlinkPayload::Error(error) => {
+                            refusal(&error)?;
+                            done = true;
+                        }
+                        NetlinkPayload::Overrun(_) => return Err(lost()),
                         _ => {}
                     }
                     Ok(())
@@ -162,6 +168,18 @@ impl Conversation {
     }
 }
 
+/// An error with code zero is an acknowledgement.
+fn refusal(error: &ErrorMessage) -> io::Result<()> {
+    match error.code {
+        None => Ok(()),
+        Some(code) => Err(io::Error::from_raw_os_error(code.get().saturating_neg())),
+    }
+}
+
+fn lost() -> io::Error {
+    io::Error::other("netlink answers were lost")
+}
+
 fn append<M>(buffer: &mut Vec<u8>, message: M, flags: u16, sequence: u32)
 where
     M: NetlinkSerializable + Into<NetlinkPayload<M>>,
@@ -174,4 +192,50 @@ where
     let length = message.buffer_len();
     buffer.resize(start + length.next_multiple_of(4), 0);
     message.serialize(&mut buffer[start..start + length]);
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_netfilter::none::ControlMessage;
+    use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
+    use netlink_packet_route::RouteNetlinkMessage;
+    use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+    use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+
+    use super::*;
+
+    fn named(name: &str) -> RouteNetlinkMessage {
+        let mut message = LinkMessage::default();
+        message.attributes = vec![LinkAttribute::IfName(name.to_owned())];
+        RouteNetlinkMessage::GetLink(message)
+    }
+
+    #[test]
+    fn each_request_has_its_own_result() {
+        let mut conversation = Conversation::open(NETLINK_ROUTE).unwrap();
+        for _ in 0..3 {
+            let requests = ["lo", "no-such-link", "lo"].map(|name| Request::new(named(name), 0));
+            let answer = conversation.ask(requests.into()).unwrap();
+            let codes: Vec<_> =
+                answer.results.iter().map(|result| result.as_ref().err().and_then(io::Error::raw_os_error)).collect();
+            assert_eq!(codes, [None, Some(nix::libc::ENODEV), None]);
+            assert_eq!(answer.replies.len(), 2);
+        }
+        assert!(!conversation.list(RouteNetlinkMessage::GetLink(LinkMessage::default())).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_refused_transaction_does_not_wait_for_what_is_inside() {
+        let control = |control| {
+            // The subsystem of logging, which knows no transactions.
+            NetfilterMessage::new(NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 4), control)
+        };
+        let requests = vec![
+            Request::silent(control(ControlMessage::BatchBegin)),
+            Request::new(control(ControlMessage::Other { message_type: 99, attributes: Vec::new() }), 0),
+            Request::silent(control(ControlMessage::BatchEnd)),
+        ];
+        let error = Conversation::open(NETLINK_NETFILTER).unwrap().ask(requests).unwrap_err();
+        assert!(matches!(error.raw_os_error(), Some(nix::libc::EOPNOTSUPP | nix::libc::EPERM)), "{error}");
+    }
 }

@@ -169,7 +169,7 @@ impl Network {
         let stray = on_thread(self.shared.instance.table(), (), move || {
             // A link is made after its lease and goes before it, so one without a lease when it is looked at belongs
             // to nobody.
-            sandbox::disconnect_all(&network.shared.instance, |link| network.is_leased(link))
+            sandbox::disconnect_strays(&network.shared.instance, |link| network.is_leased(link))
         });
         errors.extend(stray.await.err());
         NetworkError::collect(errors)

@@ -10,7 +10,7 @@ use crate::{NetworkError, rules};
 pub async fn reset(instance: &str) -> Result<(), NetworkError> {
     let instance = Instance::parse(instance)?;
     on_thread(instance.table(), (), move || {
-        let results = [disconnect_all(&instance, |_| false), rules::remove(&instance)];
+        let results = [disconnect_all(&instance), rules::remove(&instance)];
         NetworkError::collect(results.into_iter().filter_map(Result::err).collect())
     })
     .await

@@ -79,7 +79,7 @@ impl Rules {
         // Attributes: destination register, what to return (output interface), flags (source address, input
         // interface, presence only).
         rule.push(other("fib", &[(1, 1), (2, 1), (3, 1 | 1 << 3 | 1 << 5)]));
-        rule.push(compare(Operator::Equal, &[0]));
+        rule.push(compare(Operator::Equal, &[0; 4]));
         let drop = Verdict::Other(0);
         rule.push(Expressions::Immediate(vec![
             Immediate::DestinationRegister(Register::Verdict),

@@ -167,12 +167,25 @@ pub(crate) fn disconnect(instance: &Instance, address: Ipv4Addr) -> Result<(), N
     }
 }
 
-/// Removes every link of the instance that `keep` does not want, and goes on after a failure.
-pub(crate) fn disconnect_all(instance: &Instance, keep: impl Fn(&str) -> bool) -> Result<(), NetworkError> {
+/// Removes the links of the instance that no pod `holds`, and goes on after a failure.
+pub(crate) fn disconnect_strays(instance: &Instance, holds: impl Fn(&str) -> bool) -> Result<(), NetworkError> {
     let mut host = open()?;
-    let links = link::list(&mut host, instance).map_err(|source| NetworkError::ListLinks { source })?;
-    let unwanted = links.iter().filter(|link| !keep(&link.name));
-    NetworkError::collect(unwanted.filter_map(|link| remove(&mut host, link).err()).collect())
+    let (links, _) = link::list(&mut host, instance).map_err(|source| NetworkError::ListLinks { source })?;
+    let strays = links.iter().filter(|link| !holds(&link.name));
+    NetworkError::collect(strays.filter_map(|link| remove(&mut host, link).err()).collect())
+}
+
+/// Removes every link of the instance.
+pub(crate) fn disconnect_all(instance: &Instance) -> Result<(), NetworkError> {
+    let mut host = open()?;
+    let (links, alone) = link::list(&mut host, instance).map_err(|source| NetworkError::ListLinks { source })?;
+    if !links.is_empty() && alone {
+        let group = link::remove_group(instance.link_group());
+        if host.ask(vec![group]).is_ok_and(|answer| answer.results.iter().all(Result::is_ok)) {
+            return Ok(());
+        }
+    }
+    NetworkError::collect(links.iter().filter_map(|link| remove(&mut host, link).err()).collect())
 }
 
 /// A conversation about links with the calling thread's namespace.

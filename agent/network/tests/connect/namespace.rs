@@ -15,10 +15,10 @@ const NEWNET: u64 = nix::libc::CLONE_NEWNET as u64;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A namespace held by a descriptor.
-pub struct Namespace(File);
+pub(crate) struct Namespace(File);
 
 impl Namespace {
-    pub fn new() -> Namespace {
+    pub(crate) fn new() -> Namespace {
         let make = || {
             namespace::unshare(NEWNET).expect("a new network namespace");
             loopback_up().expect("loopback");
@@ -27,17 +27,17 @@ impl Namespace {
         std::thread::spawn(make).join().unwrap()
     }
 
-    pub fn current() -> Namespace {
+    pub(crate) fn current() -> Namespace {
         Namespace(File::open("/proc/thread-self/ns/net").unwrap())
     }
 
     /// Good for other processes too.
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()).into()
     }
 
     /// Runs something on a thread inside.
-    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let inside = scope.spawn(|| {
                 namespace::setns(self.0.as_fd(), NEWNET).unwrap();
@@ -48,7 +48,7 @@ impl Namespace {
     }
 
     /// Connects from here to `address` in `to` and back: the source that the other side saw.
-    pub fn reach(&self, to: &Namespace, address: IpAddr) -> std::io::Result<IpAddr> {
+    pub(crate) fn reach(&self, to: &Namespace, address: IpAddr) -> std::io::Result<IpAddr> {
         let listener = to.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap());
         let target = SocketAddr::new(address, listener.local_addr().unwrap().port());
         let mut client = self.run(|| TcpStream::connect_timeout(&target, PATIENCE))?;
@@ -64,7 +64,7 @@ impl Namespace {
 }
 
 /// Runs a test as the host: in a namespace of its own, with a directory for leases. Skips where that cannot be.
-pub fn as_host<F: Future<Output = ()>>(test: impl FnOnce(PathBuf) -> F + Send) {
+pub(crate) fn as_host<F: Future<Output = ()>>(test: impl FnOnce(PathBuf) -> F + Send) {
     for tool in ["ip", "nft"] {
         if matches!(Command::new(tool).arg("-V").output(), Err(error) if error.kind() == ErrorKind::NotFound) {
             println!("skipped: {tool} is not installed (apt-get install iproute2 nftables)");
@@ -87,14 +87,14 @@ pub fn as_host<F: Future<Output = ()>>(test: impl FnOnce(PathBuf) -> F + Send) {
 }
 
 /// Runs a tool in the calling thread's namespace and gives its output.
-pub fn tool(line: &str) -> String {
+pub(crate) fn tool(line: &str) -> String {
     let mut words = line.split_whitespace();
     let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
     assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
-pub async fn open(instance: &str, state_dir: PathBuf) -> Network {
+pub(crate) async fn open(instance: &str, state_dir: PathBuf) -> Network {
     let cluster_cidr = "10.42.0.0/16".parse().unwrap();
     Network::open(Config { instance: instance.to_owned(), state_dir, cluster_cidr }).await.unwrap()
 }
