@@ -118,6 +118,12 @@ pub enum NetworkError {
         #[source]
         source: io::Error,
     },
+    /// The pod's namespace is the host's.
+    #[error("network namespace {path} is the host's own: expected a pod's")]
+    HostNamespace {
+        /// The namespace.
+        path: PathBuf,
+    },
     /// The namespace has a link that the network did not make.
     #[error("network namespace {path} already has another {link}")]
     Occupied {

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use agent_sys::namespace::setns;
@@ -88,6 +89,14 @@ impl Sandbox {
         let own = Path::new("/proc/thread-self/ns/net");
         let home = File::open(own).map_err(|source| failed(own, source))?;
         let namespace = File::open(&self.namespace).map_err(|source| failed(&self.namespace, source))?;
+        let identity = |path: &Path, file: &File| {
+            let metadata = file.metadata().map_err(|source| failed(path, source))?;
+            Ok((metadata.dev(), metadata.ino()))
+        };
+        if identity(own, &home)? == identity(&self.namespace, &namespace)? {
+            // Connecting it would replace the host's default route.
+            return Err(NetworkError::HostNamespace { path: self.namespace.clone() });
+        }
         let enter = |namespace: &File| setns(namespace.as_fd(), nix::libc::CLONE_NEWNET as u64);
         enter(&namespace).map_err(|errno| failed(&self.namespace, errno.into()))?;
         let pod = open();

@@ -150,6 +150,8 @@ fn failures_name_the_cause_and_keep_nothing() {
         assert!(matches!(error, NetworkError::Namespace { .. }), "{error}");
         let error = network.setup("pod", "/proc/self/ns/uts".as_ref()).await.unwrap_err();
         assert!(matches!(error, NetworkError::Namespace { .. }), "{error}");
+        let error = network.setup("pod", &Namespace::current().path()).await.unwrap_err();
+        assert!(matches!(error, NetworkError::HostNamespace { .. }), "{error}");
         let error = network.setup("../pod", &pod.path()).await.unwrap_err();
         assert!(matches!(error, NetworkError::Uid { .. }), "{error}");
         pod.run(|| tool("ip link add eth0 type veth peer name other"));
