@@ -9,11 +9,12 @@ pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("e2e lies in the workspace").to_owned()
 }
 
-/// The program under test, built beside this test.
+/// The program under test, built beside this program or test.
 pub fn gantry() -> PathBuf {
-    let exe = std::env::current_exe().expect("a test has a path");
-    let target = exe.ancestors().find(|dir| dir.file_name().is_some_and(|name| name == "deps")).expect("in deps/");
-    target.parent().expect("deps lies in a profile directory").join("gantry")
+    let exe = std::env::current_exe().expect("a program has a path");
+    let dir = exe.parent().expect("a program lies in a directory");
+    let dir = if dir.ends_with("deps") { dir.parent().expect("deps lies in a profile directory") } else { dir };
+    dir.join("gantry")
 }
 
 /// Pods need root.
