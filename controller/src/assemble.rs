@@ -13,6 +13,9 @@ use tokio::task::JoinSet;
 
 use crate::config::Config;
 
+/// The user that binds pods; the role of that name is one of the defaults.
+const SCHEDULER: &str = "system:kube-scheduler";
+
 /// Why a control plane did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -60,7 +63,8 @@ impl Config {
         tasks.spawn(async move { serving.serve(listener).await });
 
         let client = |user: User| kube::Client::new(api.client(user), "default");
-        let _ = &client;
+        let scheduler = controller_scheduler::driver::Config { client: client(User::new(SCHEDULER, &[])) };
+        tasks.spawn(controller_scheduler::driver::run(scheduler));
         Ok(ControlPlane { api, address, tasks })
     }
 }
@@ -69,6 +73,7 @@ impl ControlPlane {
     /// Ends watches, lets requests finish, and makes the last commits durable.
     pub async fn drain(mut self) {
         self.api.shutdown();
-        while self.tasks.join_next().await.is_some() {}
+        // What decides has no state of its own: it is ended, not asked.
+        self.tasks.shutdown().await;
     }
 }
