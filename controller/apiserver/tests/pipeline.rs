@@ -170,7 +170,13 @@ async fn bad_input_is_refused_by_field() {
     }
     let large = server.raw(admin(), Method::POST, MAPS, "application/json", "x".repeat((3 << 20) + 1)).await;
     assert_eq!((large.code, large.body["reason"].as_str()), (413, Some("RequestEntityTooLarge")));
-    for path in ["/api/v1/nothing", "/apis/none/v1/x", "/api/v1/namespaces/default/configmaps/a/unknown", "/nowhere"] {
+    for path in [
+        "/api/v1/nothing",
+        "/apis/none/v1/x",
+        "/api/v1/configmaps/a",
+        "/api/v1/namespaces/default/configmaps/a/unknown",
+        "/nowhere",
+    ] {
         assert_eq!(server.get(path).await.code, 404, "{path}");
     }
     assert_eq!(server.create("/api/v1/namespaces/none/configmaps", map("a")).await.code, 404);
@@ -392,6 +398,12 @@ async fn nodes_and_strangers_stay_within_their_bounds() {
         )
         .await;
     assert_eq!(other.code, 403);
+    let greedy =
+        json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]}})
+            .to_string();
+    let pods = "/api/v1/namespaces/default/pods";
+    let made = server.raw(node.clone(), Method::POST, pods, "application/json", greedy).await;
+    assert_eq!(made.code, 403, "an agent makes no pods");
     let taint = json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}}).to_string();
     let tainted = server.raw(node, Method::PATCH, "/api/v1/nodes/n1", "application/merge-patch+json", taint).await;
     assert_eq!(tainted.code, 403, "{}", tainted.body);

@@ -85,8 +85,7 @@ impl NodeAuthorizer {
                 let (Some(namespace), Some(name)) = (action.namespace, action.name) else { return false };
                 self.any_pod(|pod| pod.node == node && pod.namespace == namespace && pod.name == name)
             }
-            // Mirror pods; NodeRestriction looks at the body.
-            ("create", None) => true,
+            // Agents make no pods: one that names other people's Secrets would let its node read them.
             _ => false,
         }
     }
