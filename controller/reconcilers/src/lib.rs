@@ -3,7 +3,12 @@
 //! Start reading at `run`, then `queue` and `cache`.
 mod cache;
 mod deployment;
+mod discovered;
 mod error;
+mod garbage;
+mod namespace;
+mod namespaced_default;
+mod node;
 mod pod;
 mod queue;
 mod record;

@@ -64,12 +64,6 @@ impl<K: Clone + Eq + Hash + Ord + Debug + Send + 'static> Queue<K> {
         }
     }
 
-    /// The key needs a look then.
-    pub(crate) fn add_after(&self, key: K, wait: Duration) {
-        self.lock().later.insert((Instant::now() + wait, key));
-        self.news.notify_one();
-    }
-
     fn lock(&self) -> std::sync::MutexGuard<'_, State<K>> {
         // Nothing below can panic half-way through a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
