@@ -8,8 +8,18 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod client;
+mod duration;
 mod failure;
+mod kind;
+mod kubeconfig;
+mod list;
+mod manifest;
+mod output;
+mod screen;
+mod target;
 mod verb;
+mod watch;
 
 /// A container orchestrator in one binary.
 #[derive(Debug, Parser)]
@@ -17,6 +27,8 @@ mod verb;
 struct Gantry {
     #[command(subcommand)]
     verb: verb::Verb,
+    #[command(flatten)]
+    connect: kubeconfig::ConnectArgs,
 }
 
 fn main() -> ExitCode {
@@ -31,10 +43,19 @@ fn main() -> ExitCode {
     {
         return exit_code(agent_runtime::monitor::main(Path::new(config)));
     }
-    match verb::run(Gantry::parse().verb) {
+    let gantry = match Gantry::try_parse_from(args) {
+        Ok(gantry) => gantry,
+        Err(error) => {
+            // Help is no failure; a closed pipe is none either.
+            drop(error.print());
+            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
+    match verb::run(gantry.verb, &gantry.connect) {
         Ok(code) => code,
+        Err(failure::Failure::OutputClosed) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{failure}");
+            screen::note(failure.to_string());
             ExitCode::FAILURE
         }
     }
