@@ -40,7 +40,12 @@ fn config_error(message: String) -> Failure {
 }
 
 /// All variables in order; later ones override earlier ones, and may use them.
-pub(crate) fn variables(pod: &Pod, container: &Container, sources: &Sources, place: &Place) -> Result<Vec<(String, String)>, Failure> {
+pub(crate) fn variables(
+    pod: &Pod,
+    container: &Container,
+    sources: &Sources,
+    place: &Place,
+) -> Result<Vec<(String, String)>, Failure> {
     let mut all: Vec<(String, String)> = Vec::new();
     let mut set = |name: String, value: String| match all.iter_mut().find(|(own, _)| *own == name) {
         Some(entry) => entry.1 = value,
@@ -100,12 +105,11 @@ fn value_from(
     place: &Place,
 ) -> Result<Option<String>, Failure> {
     if let Some(reference) = &source.config_map_key_ref {
-        let value = sources.config_maps.get(&reference.name).and_then(|map| map.data.as_ref()?.get(&reference.key).cloned());
-        return found(value, reference.optional, || {
-            match sources.config_maps.contains_key(&reference.name) {
-                true => format!("couldn't find key {} in ConfigMap {}", reference.key, reference.name),
-                false => format!("configmap {:?} not found", reference.name),
-            }
+        let value =
+            sources.config_maps.get(&reference.name).and_then(|map| map.data.as_ref()?.get(&reference.key).cloned());
+        return found(value, reference.optional, || match sources.config_maps.contains_key(&reference.name) {
+            true => format!("couldn't find key {} in ConfigMap {}", reference.key, reference.name),
+            false => format!("configmap {:?} not found", reference.name),
         });
     }
     if let Some(reference) = &source.secret_key_ref {
@@ -131,7 +135,11 @@ fn value_from(
     Err(config_error("valueFrom: expected one of configMapKeyRef, secretKeyRef, fieldRef, resourceFieldRef".into()))
 }
 
-fn found(value: Option<String>, optional: Option<bool>, message: impl FnOnce() -> String) -> Result<Option<String>, Failure> {
+fn found(
+    value: Option<String>,
+    optional: Option<bool>,
+    message: impl FnOnce() -> String,
+) -> Result<Option<String>, Failure> {
     match (value, optional) {
         (Some(value), _) => Ok(Some(value)),
         (None, Some(true)) => Ok(None),
@@ -173,7 +181,8 @@ fn lines(map: Option<&BTreeMap<String, String>>) -> String {
 /// A container's request or limit in units of a divisor, rounded up.
 pub(crate) fn resource(pod: &Pod, container: &str, name: &str, divisor: Option<&str>) -> Option<String> {
     let containers = pod.spec.as_ref()?.containers.iter();
-    let resources = containers.chain(pod.spec.as_ref()?.init_containers.iter().flatten()).find(|own| own.name == container)?;
+    let resources =
+        containers.chain(pod.spec.as_ref()?.init_containers.iter().flatten()).find(|own| own.name == container)?;
     let resources = resources.resources.clone().unwrap_or_default();
     let (of, name) = name.split_once('.')?;
     let list = match of {

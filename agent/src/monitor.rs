@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use agent_runtime::monitor::protocol::{
-    self, ContainerState, Decoder, ErrorBody, Event, FrameError, Hello, Message, Request, RequestBody, ResponseBody, VERSION,
+    self, ContainerState, Decoder, ErrorBody, Event, FrameError, Hello, Message, Request, RequestBody, ResponseBody,
+    VERSION,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -96,7 +97,12 @@ async fn send(mut write: OwnedWriteHalf, mut queue: mpsc::UnboundedReceiver<Vec<
     }
 }
 
-async fn receive(mut read: OwnedReadHalf, mut decoder: Decoder, waiting: Waiting, events: mpsc::UnboundedSender<Event>) {
+async fn receive(
+    mut read: OwnedReadHalf,
+    mut decoder: Decoder,
+    waiting: Waiting,
+    events: mpsc::UnboundedSender<Event>,
+) {
     while let Ok(message) = next_message(&mut read, &mut decoder).await {
         match message {
             Message::Response { id, result } => {

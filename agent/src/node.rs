@@ -99,7 +99,9 @@ impl Machine<'_> {
             capacity: Some(self.capacity.quantities(0)),
             allocatable: Some(self.capacity.quantities(RESERVED_MEMORY_BYTES)),
             conditions: Some(conditions(previous)),
-            daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(self.port) }) }),
+            daemon_endpoints: Some(NodeDaemonEndpoints {
+                kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(self.port) }),
+            }),
             node_info: Some(NodeSystemInfo {
                 architecture: go_arch().into(),
                 boot_id: read_line("/proc/sys/kernel/random/boot_id"),
@@ -142,7 +144,12 @@ fn conditions(previous: &NodeStatus) -> Vec<NodeCondition> {
 }
 
 /// Registers the node, or takes over the one of that name. Answers the node as the server has it.
-pub(crate) async fn register(client: &kube::Client, config: &Config, capacity: &Capacity, port: u16) -> kube::Result<Node> {
+pub(crate) async fn register(
+    client: &kube::Client,
+    config: &Config,
+    capacity: &Capacity,
+    port: u16,
+) -> kube::Result<Node> {
     let api: Api<Node> = Api::all(client.clone());
     let this = Machine { config, capacity, port };
     let node = match api.get_opt(&config.node_name).await? {
@@ -152,7 +159,8 @@ pub(crate) async fn register(client: &kube::Client, config: &Config, capacity: &
             node
         }
         None => {
-            let metadata = ObjectMeta { name: Some(config.node_name.clone()), labels: Some(this.labels()), ..Default::default() };
+            let metadata =
+                ObjectMeta { name: Some(config.node_name.clone()), labels: Some(this.labels()), ..Default::default() };
             let taints = Some(config.taints.clone()).filter(|taints| !taints.is_empty());
             let spec = Some(NodeSpec { taints, ..Default::default() });
             api.create(&PostParams::default(), &Node { metadata, spec, ..Default::default() }).await?
@@ -215,7 +223,8 @@ async fn renew(leases: &Api<Lease>, name: &str, node: &Node) -> kube::Result<()>
                 uid: node.metadata.uid.clone().unwrap_or_default(),
                 ..Default::default()
             };
-            let metadata = ObjectMeta { name: Some(name.to_owned()), owner_references: Some(vec![owner]), ..Default::default() };
+            let metadata =
+                ObjectMeta { name: Some(name.to_owned()), owner_references: Some(vec![owner]), ..Default::default() };
             leases.create(&PostParams::default(), &Lease { metadata, spec: Some(spec) }).await.map(drop)
         }
         other => other.map(drop),

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use agent_runtime::spec::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, OCI_VERSION, default_capabilities};
 use api::pod::QosClass;
 use api::quantity::Quantity;
-use k8s_openapi::api::core::v1::{Capabilities, Container, PodSpec, ResourceRequirements, SeccompProfile, SecurityContext};
+use k8s_openapi::api::core::v1::{
+    Capabilities, Container, PodSpec, ResourceRequirements, SeccompProfile, SecurityContext,
+};
 use oci_spec::runtime::LinuxSeccomp;
 use serde_json::{Value, json};
 
@@ -16,11 +18,46 @@ const CFS_PERIOD_MICROSECONDS: i64 = 100_000;
 const SHM_BYTES: u64 = 64 << 20;
 /// Every capability, for privileged containers: capability.h of the kernel, CAP_LAST_CAP 40.
 const ALL_CAPABILITIES: [&str; 41] = [
-    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
-    "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
-    "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
-    "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
-    "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
     "CHECKPOINT_RESTORE",
 ];
 
@@ -131,7 +168,8 @@ fn capabilities(wish: Option<&Capabilities>, privileged: bool) -> BTreeSet<Strin
     if privileged {
         return all().collect();
     }
-    let mut set: BTreeSet<String> = default_capabilities().iter().map(|capability| full(&capability.to_string())).collect();
+    let mut set: BTreeSet<String> =
+        default_capabilities().iter().map(|capability| full(&capability.to_string())).collect();
     let (add, drop) = wish.map_or((&[][..], &[][..]), |wish| {
         (wish.add.as_deref().unwrap_or_default(), wish.drop.as_deref().unwrap_or_default())
     });
@@ -216,9 +254,7 @@ fn seccomp(parts: &Parts<'_>, security: &SecurityContext, privileged: bool) -> V
 }
 
 fn mounts(parts: &Parts<'_>, privileged: bool) -> Vec<Value> {
-    let mount = |destination: &str, kind: &str, options: &[&str]| {
-        json!({"destination": destination, "type": kind, "source": kind, "options": options})
-    };
+    let mount = |destination: &str, kind: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": kind, "options": options});
     let access = if privileged { "rw" } else { "ro" };
     let mut all = vec![
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
@@ -289,7 +325,8 @@ mod tests {
         let plain = build(json!({"name": "c"}));
         assert_eq!(plain["process"]["capabilities"]["bounding"].as_array().unwrap().len(), 14);
         assert!(!plain["linux"]["maskedPaths"].as_array().unwrap().is_empty());
-        let changed = build(json!({"name": "c", "securityContext": {"capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]}}}));
+        let changed =
+            build(json!({"name": "c", "securityContext": {"capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]}}}));
         assert_eq!(changed["process"]["capabilities"]["effective"], json!(["CAP_NET_ADMIN"]));
         let privileged = build(json!({"name": "c", "securityContext": {"privileged": true}}));
         assert_eq!(privileged["process"]["capabilities"]["bounding"].as_array().unwrap().len(), 41);

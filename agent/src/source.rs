@@ -55,7 +55,11 @@ impl Source {
         tracing::info!(
             hop = "agent",
             kind = "Pod",
-            object = format!("{}/{}", pod.metadata.namespace.as_deref().unwrap_or_default(), pod.metadata.name.as_deref().unwrap_or_default()),
+            object = format!(
+                "{}/{}",
+                pod.metadata.namespace.as_deref().unwrap_or_default(),
+                pod.metadata.name.as_deref().unwrap_or_default()
+            ),
             uid,
             rev = pod.metadata.resource_version,
             "assigned"
@@ -120,7 +124,8 @@ async fn clear_orphan(host: &Arc<Host>, uid: &str) {
     }
     // Its QoS class is not known any more: the sweep must find its cgroup wherever it is.
     for class in ["Guaranteed", "Burstable", "BestEffort"] {
-        pod.status = Some(k8s_openapi::api::core::v1::PodStatus { qos_class: Some(class.into()), ..Default::default() });
+        pod.status =
+            Some(k8s_openapi::api::core::v1::PodStatus { qos_class: Some(class.into()), ..Default::default() });
         let executor = executor(host, Arc::new(pod.clone()), uid.to_owned(), &Channel::new());
         sandbox::stop(&executor).await;
         crate::execute::volume::tear_down(&executor).await;
@@ -150,7 +155,14 @@ async fn adopt(host: &Arc<Host>, pod: Arc<Pod>, uid: String) -> Worker {
     spawn(host, pod, uid, first, None, channel)
 }
 
-fn spawn(host: &Arc<Host>, pod: Arc<Pod>, uid: String, first: Event, monitor: Option<Monitor>, channel: Channel) -> Worker {
+fn spawn(
+    host: &Arc<Host>,
+    pod: Arc<Pod>,
+    uid: String,
+    first: Event,
+    monitor: Option<Monitor>,
+    channel: Channel,
+) -> Worker {
     Worker::spawn(Arc::clone(host), pod, uid, first, monitor, channel)
 }
 
@@ -175,6 +187,6 @@ fn remember(status: &ContainerStatus) -> Found {
         attempt: u32::try_from(status.restart_count).unwrap_or(0),
         image_id: status.image_id.clone(),
         started_at: Some(started.map_or(finished_at, |time| time.0)),
-        exit: Some(Exit { code, signal: None, oom_killed: false, finished_at }),
+        exit: Some(Exit { code, signal: None, oom_killed: false, finished_at, message: String::new() }),
     }
 }

@@ -80,7 +80,8 @@ struct Entry {
 fn read(root: &Path, path: &str) -> String {
     let open = || -> Option<File> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let directory = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        let directory =
+            rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         let file = File::from(openat2(directory, path, flags, Mode::empty(), resolve).ok()?);
         file.metadata().ok()?.is_file().then_some(file)
@@ -123,7 +124,10 @@ fn group_by_name(file: &str, wanted: &str) -> Option<u32> {
 }
 
 fn groups_of(file: &str, user: &str) -> Vec<u32> {
-    groups(file).filter(|(.., members)| members.split(',').any(|member| member.trim() == user)).map(|(_, id, _)| id).collect()
+    groups(file)
+        .filter(|(.., members)| members.split(',').any(|member| member.trim() == user))
+        .map(|(_, id, _)| id)
+        .collect()
 }
 
 #[cfg(test)]
@@ -133,7 +137,8 @@ mod tests {
     fn root() -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("etc")).unwrap();
-        std::fs::write(root.path().join("etc/passwd"), "root:x:0:0::/:/bin/sh\nweb:x:33:34:w:/:/bin/false\nbroken\n").unwrap();
+        std::fs::write(root.path().join("etc/passwd"), "root:x:0:0::/:/bin/sh\nweb:x:33:34:w:/:/bin/false\nbroken\n")
+            .unwrap();
         std::fs::write(root.path().join("etc/group"), "root:x:0:\nadm:x:4:web,other\nstaff:x:50:\n").unwrap();
         root
     }

@@ -40,7 +40,14 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// Starts a worker. `first` is how the pod's life here begins.
-    pub(crate) fn spawn(host: Arc<Host>, pod: Arc<Pod>, uid: String, first: Event, monitor: Option<crate::monitor::Monitor>, channel: Channel) -> Self {
+    pub(crate) fn spawn(
+        host: Arc<Host>,
+        pod: Arc<Pod>,
+        uid: String,
+        first: Event,
+        monitor: Option<crate::monitor::Monitor>,
+        channel: Channel,
+    ) -> Self {
         let Channel { inputs, received } = channel;
         let executor = Executor {
             host: Arc::clone(&host),
@@ -191,7 +198,8 @@ async fn publish(executor: Executor, mut statuses: watch::Receiver<Option<PodSta
             let patch = serde_json::json!({"metadata": {"uid": executor.uid}, "status": status});
             match api.patch_status(executor.name(), &params, &Patch::Merge(patch)).await {
                 Ok(_) => break,
-                Err(kube::Error::Api(answer)) if matches!(answer.code, 404 | 409 | 422) => break,
+                // Gone, replaced by another of its name, or not this node's any more.
+                Err(kube::Error::Api(answer)) if matches!(answer.code, 403 | 404 | 409 | 422) => break,
                 Err(error) => tracing::warn!(%error, uid = executor.uid, "writing the pod's status"),
             }
             tokio::select! {
@@ -205,11 +213,18 @@ async fn publish(executor: Executor, mut statuses: watch::Receiver<Option<PodSta
 /// Waits for a child of this process so that it leaves no zombie.
 pub(crate) fn reap(pid: i32, pidfd: OwnedFd) {
     let wait = async move {
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe; here the AsyncFd alone owns the descriptor, so it stays open"
+        )]
         let Ok(ready) = tokio::io::unix::AsyncFd::new(pidfd) else { return };
         if ready.readable().await.is_ok() {
             let flags = rustix::process::WaitIdOptions::EXITED;
             // The exit status is nobody's business: the worker saw the socket close.
-            drop(rustix::process::waitid(rustix::process::WaitId::PidFd(ready.get_ref().as_fd()), flags));
+            if let Err(error) = rustix::process::waitid(rustix::process::WaitId::PidFd(ready.get_ref().as_fd()), flags)
+            {
+                tracing::debug!(%error, pid, "waiting for a monitor");
+            }
             tracing::debug!(pid, "a monitor ended");
         }
     };

@@ -2,9 +2,24 @@
 //! Never holds logic of the control plane or the agent.
 //! Start reading here.
 
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
 use clap::Parser;
 
+mod client;
+mod duration;
+mod failure;
+mod kind;
+mod kubeconfig;
+mod list;
+mod manifest;
+mod output;
+mod screen;
+mod target;
 mod verb;
+mod watch;
 
 /// A container orchestrator in one binary.
 #[derive(Debug, Parser)]
@@ -12,8 +27,40 @@ mod verb;
 struct Gantry {
     #[command(subcommand)]
     verb: verb::Verb,
+    #[command(flatten)]
+    connect: kubeconfig::ConnectArgs,
 }
 
-fn main() -> std::process::ExitCode {
-    std::process::ExitCode::from(verb::run(Gantry::parse().verb))
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    // The runtime and the monitor fork: they must run before anything could start a thread.
+    let called = args.first().and_then(|name| Path::new(name).file_name()?.to_str());
+    if called == Some("gantry-oci") {
+        return exit_code(agent_runtime::cli::main(args));
+    }
+    if let [_, verb, config] = args.as_slice()
+        && verb == "monitor"
+    {
+        return exit_code(agent_runtime::monitor::main(Path::new(config)));
+    }
+    let gantry = match Gantry::try_parse_from(args) {
+        Ok(gantry) => gantry,
+        Err(error) => {
+            // Help is no failure; a closed pipe is none either.
+            drop(error.print());
+            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
+    match verb::run(gantry.verb, &gantry.connect) {
+        Ok(code) => code,
+        Err(failure::Failure::OutputClosed) => ExitCode::SUCCESS,
+        Err(failure) => {
+            screen::note(failure.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn exit_code(code: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
 }

@@ -1,9 +1,19 @@
-//! Sandbox links, addresses, routes and rules of the pod network (IPv4 only for now).
-//! Never knows the Kubernetes client.
-//! Start reading at `network`.
+//! Sandbox links, addresses, routes and rules of the pod network; IPv4 only for now.
+//! Never knows the Kubernetes client, never runs a program, never bridges: every packet passes the inet hooks.
+//! Start reading at `network`, then `sandbox`.
 
 mod error;
+mod forwarding;
+mod instance;
+mod lease;
+mod link;
+mod netlink;
 mod network;
+mod pool;
+mod reset;
+mod rules;
+mod sandbox;
 
-pub use error::NetworkError;
-pub use network::{Config, Network, reset};
+pub use error::{NetworkError, PodStep};
+pub use network::{Config, Network};
+pub use reset::reset;

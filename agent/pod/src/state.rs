@@ -185,10 +185,11 @@ impl PodState {
     pub fn is_terminal(&self) -> bool {
         let has_apps = self.facts.containers.iter().any(|facts| facts.role == Role::App);
         self.init_failed()
-            || has_apps && self.with_roles().all(|(container, role)| match role {
-                Role::App => container.stage == ContainerStage::Ended,
-                Role::Init | Role::Sidecar => true,
-            })
+            || has_apps
+                && self.with_roles().all(|(container, role)| match role {
+                    Role::App => container.stage == ContainerStage::Ended,
+                    Role::Init | Role::Sidecar => true,
+                })
     }
 
     pub(crate) fn with_roles(&self) -> impl Iterator<Item = (&Container, Role)> {

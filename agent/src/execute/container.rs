@@ -70,7 +70,9 @@ pub(crate) async fn ensure_image(executor: &Executor, index: usize) -> Event {
         ),
         (Ok(None), _) => failed(
             "ErrImagePull",
-            format!("Failed to pull image {reference:?}: it is not on this node and no registry is configured; bring it in with `gantry image import`"),
+            format!(
+                "Failed to pull image {reference:?}: it is not on this node and no registry is configured; bring it in with `gantry image import`"
+            ),
         ),
         (Err(failure), _) => Event::ImageFailed { container: index, failure },
     }
@@ -124,8 +126,14 @@ async fn fetch_sources(executor: &Executor, container: &Container) -> Result<Sou
 }
 
 /// The root file system, mounted, and `config.json` beside it.
-fn write_bundle(executor: &Executor, container: &Container, sources: &Sources, bundle: &Path, key: &str) -> Result<(), Failure> {
-    let fail = |error: &dyn std::error::Error| failure(CREATE_ERROR, error);
+fn write_bundle(
+    executor: &Executor,
+    container: &Container,
+    sources: &Sources,
+    bundle: &Path,
+    key: &str,
+) -> Result<(), Failure> {
+    let fail = |error: &(dyn std::error::Error + 'static)| failure(CREATE_ERROR, error);
     let image = executor.host.images.find(container.image.as_deref().unwrap_or_default()).map_err(|e| fail(&e))?;
     let image = image.ok_or_else(|| Failure { reason: CREATE_ERROR.into(), message: "the image is gone".into() })?;
     let root = mount_root(executor, &image, bundle, key)?;
@@ -173,18 +181,23 @@ fn wish(spec: &k8s_openapi::api::core::v1::PodSpec, container: &Container) -> Wi
 }
 
 fn mount_root(executor: &Executor, image: &Image, bundle: &Path, key: &str) -> Result<PathBuf, Failure> {
-    let fail = |error: &dyn std::error::Error| failure(CREATE_ERROR, error);
+    let fail = |error: &(dyn std::error::Error + 'static)| failure(CREATE_ERROR, error);
     let snapshot = executor.host.images.snapshot(key, image).map_err(|error| fail(&error))?;
     let root = bundle.join("rootfs");
     fs::create_dir_all(&root).map_err(|error| fail(&error))?;
     let options = snapshot.options();
-    mount(Some("overlay"), &root, Some("overlay"), MsFlags::empty(), Some(options.as_os_str()))
-        .map_err(|error| Failure { reason: CREATE_ERROR.into(), message: format!("mount overlay on {}: {error}", root.display()) })?;
+    mount(Some("overlay"), &root, Some("overlay"), MsFlags::empty(), Some(options.as_os_str())).map_err(|error| {
+        Failure { reason: CREATE_ERROR.into(), message: format!("mount overlay on {}: {error}", root.display()) }
+    })?;
     Ok(root)
 }
 
 /// Image variables, then Kubernetes' own, then the pod's.
-fn merge_environment(image: &[String], variables: &[(String, String)], pod: &k8s_openapi::api::core::v1::Pod) -> Vec<String> {
+fn merge_environment(
+    image: &[String],
+    variables: &[(String, String)],
+    pod: &k8s_openapi::api::core::v1::Pod,
+) -> Vec<String> {
     let mut all: Vec<(String, String)> = Vec::new();
     let mut set = |name: &str, value: &str| match all.iter_mut().find(|(own, _)| own == name) {
         Some(entry) => entry.1 = value.to_owned(),
@@ -220,7 +233,10 @@ fn arguments(
         (None, None) => entry.into_iter().chain(image.cmd().clone().unwrap_or_default()).collect(),
     };
     match all.is_empty() {
-        true => Err(Failure { reason: CREATE_ERROR.into(), message: "no command specified: neither the container nor its image names one".into() }),
+        true => Err(Failure {
+            reason: CREATE_ERROR.into(),
+            message: "no command specified: neither the container nor its image names one".into(),
+        }),
         false => Ok(all),
     }
 }
@@ -254,8 +270,10 @@ fn binds(executor: &Executor, container: &Container, bundle: &Path) -> Result<Ve
 }
 
 fn volume_bind(executor: &Executor, mounted: &VolumeMount, subpath_target: &Path) -> Result<Bind, Failure> {
-    let source = volume::source(executor, &mounted.name)
-        .ok_or_else(|| Failure { reason: CONFIG_ERROR.into(), message: format!("the pod has no volume {:?}", mounted.name) })?;
+    let source = volume::source(executor, &mounted.name).ok_or_else(|| Failure {
+        reason: CONFIG_ERROR.into(),
+        message: format!("the pod has no volume {:?}", mounted.name),
+    })?;
     let source = match mounted.sub_path.as_deref().filter(|path| !path.is_empty()) {
         None => source,
         Some(path) => subpath::bind(&source, path, subpath_target).map_err(|error| Failure {
@@ -322,6 +340,17 @@ fn stop_signal(executor: &Executor, container: &Container) -> Option<i32> {
     let text = config.config().as_ref()?.stop_signal().clone()?;
     let name = if text.starts_with("SIG") { text.clone() } else { format!("SIG{text}") };
     text.parse().ok().or_else(|| name.parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32))
+}
+
+/// What a container left for its status; Kubernetes takes 4 KiB of it.
+pub(crate) fn termination_message(bundle: &Path) -> String {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    let file = fs::File::open(bundle.join("termination-log"));
+    match file.map(|file| file.take(4096).read_to_end(&mut bytes)) {
+        Ok(Ok(_)) => String::from_utf8_lossy(&bytes).into_owned(),
+        _ => String::new(),
+    }
 }
 
 /// Removes what is left of a start that ended.

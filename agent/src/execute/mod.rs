@@ -51,7 +51,11 @@ pub(crate) struct Executor {
 }
 
 /// Formats an error with its causes: what people and conditions are told.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    // The client prints a refusal with its whole structure; its message is what was meant.
+    if let Some(kube::Error::Api(status)) = error.downcast_ref::<kube::Error>() {
+        return status.message.clone();
+    }
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
@@ -65,7 +69,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// A failure of an error with its causes.
-pub(crate) fn failure(reason: &str, error: &dyn std::error::Error) -> Failure {
+pub(crate) fn failure(reason: &str, error: &(dyn std::error::Error + 'static)) -> Failure {
     Failure { reason: reason.into(), message: chain(error) }
 }
 
@@ -88,7 +92,13 @@ impl Executor {
 
     /// Runs one command. `WakeAt` is the worker's own business.
     pub(crate) async fn run(self, command: Command) -> Option<Event> {
-        tracing::debug!(hop = "agent", kind = "Pod", object = format!("{}/{}", self.namespace(), self.name()), uid = self.uid, ?command);
+        tracing::debug!(
+            hop = "agent",
+            kind = "Pod",
+            object = format!("{}/{}", self.namespace(), self.name()),
+            uid = self.uid,
+            ?command
+        );
         match command {
             Command::SetUpVolumes => Some(match volume::set_up(&self).await {
                 Ok(()) => Event::VolumesReady,
@@ -99,10 +109,12 @@ impl Executor {
                 Err(failure) => Event::SandboxFailed(failure),
             }),
             Command::EnsureImage { container } => Some(container::ensure_image(&self, container).await),
-            Command::StartContainer { container, attempt } => Some(match container::start(&self, container, attempt).await {
-                Ok(()) => Event::ContainerStarted { container },
-                Err(failure) => Event::ContainerFailed { container, failure },
-            }),
+            Command::StartContainer { container, attempt } => {
+                Some(match container::start(&self, container, attempt).await {
+                    Ok(()) => Event::ContainerStarted { container },
+                    Err(failure) => Event::ContainerFailed { container, failure },
+                })
+            }
             Command::StopContainer { container, attempt } => {
                 container::signal(&self, container, attempt, container::Signal::Stop).await;
                 None

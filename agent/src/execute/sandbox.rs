@@ -92,12 +92,14 @@ pub(crate) async fn connect(executor: &Executor) -> Result<Monitor, crate::monit
     let (monitor, mut exits) = Monitor::connect(&socket_path(&executor.run_dir())).await?;
     executor.set_monitor(Some(monitor.clone()));
     let (inputs, pod) = (executor.inputs.clone(), std::sync::Arc::clone(&executor.pod));
-    let own = std::sync::Arc::clone(&executor.monitor);
+    let (own, bundles) = (std::sync::Arc::clone(&executor.monitor), executor.run_dir().join("c"));
     tokio::spawn(async move {
         while let Some(event) = exits.recv().await {
-            let agent_runtime::monitor::protocol::Event::Exited { container, exit } = event;
-            if let Some((container, attempt)) = parse_id(&pod, &container) {
-                let event = Event::ContainerExited { container, attempt, exit: from_monitor(&exit) };
+            let agent_runtime::monitor::protocol::Event::Exited { container: id, exit } = event;
+            if let Some((container, attempt)) = parse_id(&pod, &id) {
+                let mut exit = from_monitor(&exit);
+                exit.message = super::container::termination_message(&bundles.join(&id));
+                let event = Event::ContainerExited { container, attempt, exit };
                 drop(inputs.send(Input::Machine(event)));
             }
         }
@@ -115,6 +117,7 @@ pub(crate) fn from_monitor(exit: &agent_runtime::monitor::protocol::Exit) -> Exi
         signal: exit.signal,
         oom_killed: exit.oom_killed,
         finished_at: exit.finished_at.parse().unwrap_or(now),
+        message: String::new(),
     }
 }
 
@@ -137,7 +140,9 @@ pub(crate) fn found(states: &[agent_runtime::monitor::protocol::ContainerState],
     for state in states {
         let Some((index, attempt)) = parse_id(pod, &state.id) else { continue };
         let Some(spec) = &pod.spec else { continue };
-        let Some(container) = spec.init_containers.iter().flatten().chain(&spec.containers).nth(index) else { continue };
+        let Some(container) = spec.init_containers.iter().flatten().chain(&spec.containers).nth(index) else {
+            continue;
+        };
         let one = protocol::Found {
             name: container.name.clone(),
             attempt,
@@ -172,7 +177,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 
 /// Cgroup and monitor. Answers the monitor's pid.
 fn prepare(executor: &Executor) -> Result<i32, Failure> {
-    let fail = |error: &dyn std::error::Error| failure(REASON, error);
+    let fail = |error: &(dyn std::error::Error + 'static)| failure(REASON, error);
     let run_dir = executor.run_dir();
     fs::create_dir_all(&run_dir).map_err(|error| fail(&error))?;
     let cgroup_path = executor.cgroup();
@@ -195,7 +200,8 @@ fn prepare(executor: &Executor) -> Result<i32, Failure> {
         share_pid: spec.share_process_namespace == Some(true),
         sysctls: sysctls.into_iter().map(|sysctl| (sysctl.name, sysctl.value)).collect(),
     };
-    let spawned = agent_runtime::monitor::spawn(&executor.host.config.program, &config).map_err(|error| fail(&error))?;
+    let spawned =
+        agent_runtime::monitor::spawn(&executor.host.config.program, &config).map_err(|error| fail(&error))?;
     crate::worker::reap(spawned.pid, spawned.pidfd);
     Ok(spawned.pid)
 }
@@ -233,9 +239,10 @@ fn pod_resources(pod: &Pod) -> oci_spec::runtime::LinuxResources {
 
 /// Shared memory, /etc files, and the record that lets the sandbox be found again.
 fn write_files(executor: &Executor, ips: &[String]) -> Result<(), Failure> {
-    let fail = |error: &dyn std::error::Error| failure(REASON, error);
+    let fail = |error: &(dyn std::error::Error + 'static)| failure(REASON, error);
     let run_dir = executor.run_dir();
-    agent_volume::directory::tmpfs(&run_dir.join("shm"), Some(oci::shm_bytes()), 0o1777).map_err(|error| fail(&error))?;
+    agent_volume::directory::tmpfs(&run_dir.join("shm"), Some(oci::shm_bytes()), 0o1777)
+        .map_err(|error| fail(&error))?;
     let name = hostname(&executor.pod);
     let spec = executor.pod.spec.clone().unwrap_or_default();
     let mut files = vec![("hostname", format!("{name}\n")), ("resolv.conf", resolv_conf(&spec))];
@@ -320,7 +327,7 @@ pub(crate) async fn stop(executor: &Executor) {
 }
 
 fn sweep(executor: &Executor, images: &agent_image::store::ImageStore) {
-    let warn = |what: &str, error: &dyn std::error::Error| {
+    let warn = |what: &str, error: &(dyn std::error::Error + 'static)| {
         tracing::warn!(error = super::chain(error), uid = executor.uid, "{what}");
     };
     let run_dir = executor.run_dir();

@@ -22,7 +22,7 @@ const DEFAULT_TOKEN_SECONDS: i64 = 3600;
 /// Files of projections beyond this are refused.
 const DATA_BYTES: u64 = 64 << 20;
 
-fn fail(error: impl std::error::Error) -> Failure {
+fn fail(error: impl std::error::Error + 'static) -> Failure {
     failure(REASON, &error)
 }
 
@@ -96,7 +96,11 @@ async fn set_up_kind(executor: &Executor, volume: &Volume) -> Result<(), Failure
     let (dir, gid) = (executor.volume_dir(plugin, &volume.name), executor.fs_group());
     if let Some(empty) = &volume.empty_dir {
         let in_memory = empty.medium.as_deref() == Some("Memory");
-        let size = empty.size_limit.as_ref().map(|limit| api::quantity::Quantity::parse(&limit.0).map_err(fail)).transpose()?;
+        let size = empty
+            .size_limit
+            .as_ref()
+            .map(|limit| api::quantity::Quantity::parse(&limit.0).map_err(fail))
+            .transpose()?;
         let size = size.and_then(|size| u64::try_from(size.value()).ok()).filter(|size| *size > 0);
         return blocking(move || {
             if in_memory {
@@ -129,12 +133,14 @@ fn mode(mode: Option<i32>) -> u32 {
 async fn payload(executor: &Executor, volume: &Volume) -> Result<Payload, Failure> {
     if let Some(source) = &volume.config_map {
         let data = config_map(executor, &source.name, source.optional == Some(true)).await?;
-        return files(&data, source.items.as_deref(), mode(source.default_mode), source.optional == Some(true)).map_err(fail);
+        return files(&data, source.items.as_deref(), mode(source.default_mode), source.optional == Some(true))
+            .map_err(fail);
     }
     if let Some(source) = &volume.secret {
         let name = source.secret_name.clone().unwrap_or_default();
         let data = secret(executor, &name, source.optional == Some(true)).await?;
-        return files(&data, source.items.as_deref(), mode(source.default_mode), source.optional == Some(true)).map_err(fail);
+        return files(&data, source.items.as_deref(), mode(source.default_mode), source.optional == Some(true))
+            .map_err(fail);
     }
     if let Some(source) = &volume.downward_api {
         return downward(executor, source.items.as_deref().unwrap_or_default(), mode(source.default_mode));
@@ -215,8 +221,8 @@ async fn token(executor: &Executor, source: &ServiceAccountTokenProjection) -> R
     let account = executor.pod.spec.as_ref().and_then(|spec| spec.service_account_name.clone());
     let account = account.filter(|name| !name.is_empty()).unwrap_or_else(|| "default".into());
     let request = TokenRequest {
-        spec: TokenRequestSpec {
-            audiences: source.audience.clone().into_iter().collect(),
+        spec: Some(TokenRequestSpec {
+            audiences: source.audience.clone().map(|audience| vec![audience]),
             expiration_seconds: Some(source.expiration_seconds.unwrap_or(DEFAULT_TOKEN_SECONDS)),
             bound_object_ref: Some(BoundObjectReference {
                 api_version: Some("v1".into()),
@@ -224,19 +230,23 @@ async fn token(executor: &Executor, source: &ServiceAccountTokenProjection) -> R
                 name: Some(executor.name().into()),
                 uid: Some(executor.uid.clone()),
             }),
-        },
+            ..Default::default()
+        }),
         ..Default::default()
     };
     let api: Api<ServiceAccount> = Api::namespaced(executor.host.client.clone(), executor.namespace());
     let reply = api.create_token_request(&account, &PostParams::default(), &request).await.map_err(fail)?;
-    reply.status.map(|status| status.token).ok_or_else(|| said("the server gave no token".into()))
+    reply.status.and_then(|status| status.token).ok_or_else(|| said("the server gave no token".into()))
 }
 
 /// Whether the pod has volumes whose content changes with time or with API objects.
 pub(crate) fn can_change(executor: &Executor) -> bool {
     let volumes = executor.pod.spec.as_ref().and_then(|spec| spec.volumes.as_ref());
     volumes.into_iter().flatten().any(|volume| {
-        volume.config_map.is_some() || volume.secret.is_some() || volume.projected.is_some() || volume.downward_api.is_some()
+        volume.config_map.is_some()
+            || volume.secret.is_some()
+            || volume.projected.is_some()
+            || volume.downward_api.is_some()
     })
 }
 

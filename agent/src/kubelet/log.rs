@@ -1,6 +1,7 @@
 //! GET /containerLogs/NAMESPACE/POD/CONTAINER: a container's log, from a file that the pod's monitor writes.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use futures::stream;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
 use serde::Deserialize;
 use tokio::io::unix::AsyncFd;
 
@@ -47,10 +48,16 @@ impl Params {
     fn options(&self) -> Result<Options, String> {
         let number = |name: &str, value: Option<&String>| match value {
             None => Ok(None),
-            Some(text) => text.parse::<u64>().map(Some).map_err(|_| format!("{name}: invalid value {text:?}: expected a whole number")),
+            Some(text) => text
+                .parse::<u64>()
+                .map(Some)
+                .map_err(|_| format!("{name}: invalid value {text:?}: expected a whole number")),
         };
         let since = match (&self.since_time, number("sinceSeconds", self.since_seconds.as_ref())?) {
-            (Some(time), _) => Some(time.parse::<Timestamp>().map_err(|_| format!("sinceTime: invalid value {time:?}: expected RFC 3339"))?),
+            (Some(time), _) => Some(
+                time.parse::<Timestamp>()
+                    .map_err(|_| format!("sinceTime: invalid value {time:?}: expected RFC 3339"))?,
+            ),
             (None, Some(seconds)) => {
                 let seconds = i64::try_from(seconds).unwrap_or(i64::MAX / 4).min(1 << 40);
                 Timestamp::now().checked_sub(SignedDuration::from_secs(seconds)).ok()
@@ -81,8 +88,11 @@ pub(super) async fn get(
     let answer = async {
         let options = params.options()?;
         let log = find(&host, &namespace, &pod, &container, flag(params.previous.as_ref())).await?;
-        let reader = Reader::open(&log.path, options).await.map_err(|error| format!("failed to open the log of container {container}: {error}"))?;
-        let follow = flag(params.follow.as_ref()).then_some(Follow { host, namespace, pod, container, attempt: log.attempt });
+        let reader = Reader::open(&log.path, options)
+            .await
+            .map_err(|error| format!("failed to open the log of container {container}: {error}"))?;
+        let follow =
+            flag(params.follow.as_ref()).then_some(Follow { host, namespace, pod, container, attempt: log.attempt });
         Ok::<_, String>(Body::from_stream(lines(reader, log.path, follow)))
     };
     match answer.await {
@@ -135,7 +145,8 @@ impl Follow {
         let api: Api<Pod> = Api::namespaced(self.host.client.clone(), &self.namespace);
         let Ok(pod) = api.get(&self.pod).await else { return false };
         let status = pod.status.unwrap_or_default();
-        let all = status.container_statuses.into_iter().flatten().chain(status.init_container_statuses.into_iter().flatten());
+        let all =
+            status.container_statuses.into_iter().flatten().chain(status.init_container_statuses.into_iter().flatten());
         let own = all.into_iter().find(|status| status.name == self.container);
         own.is_some_and(|status| {
             let running = status.state.is_some_and(|state| state.running.is_some());
@@ -150,20 +161,25 @@ enum State {
 }
 
 /// Wakes when the log's directory or file changes.
-struct Changes(AsyncFd<Inotify>);
+struct Changes(AsyncFd<OwnedFd>);
 
 impl Changes {
     fn of(path: &Path) -> io::Result<Self> {
-        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        let flags = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVE;
-        inotify.add_watch(path.parent().unwrap_or(path), flags)?;
-        Ok(Self(AsyncFd::new(inotify)?))
+        let inotify = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+        let flags = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVE;
+        add_watch(&inotify, path.parent().unwrap_or(path), flags)?;
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe; here the AsyncFd alone owns the descriptor, so it stays open"
+        )]
+        AsyncFd::new(inotify).map(Self)
     }
 
     async fn next(&self) {
         // An error here ends the wait; the reader then finds out what is wrong.
         if let Ok(mut ready) = self.0.readable().await {
-            drop(self.0.get_ref().read_events());
+            let mut buffer = [0u8; 4096];
+            while rustix::io::read(self.0.get_ref(), &mut buffer).is_ok_and(|count| count > 0) {}
             ready.clear_ready();
         }
     }

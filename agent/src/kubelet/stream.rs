@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use agent_runtime::monitor::protocol::{self, AttachRequest, Decoder, ExecRequest, Hello, Message};
 use agent_runtime::monitor::stream::{self, Channel, End, Size};
-use axum::extract::ws::{CloseFrame, Message as Frame, WebSocket, WebSocketUpgrade, rejection::WebSocketUpgradeRejection};
+use axum::extract::ws::{
+    CloseFrame, Message as Frame, WebSocket, WebSocketUpgrade, rejection::WebSocketUpgradeRejection,
+};
 use axum::extract::{self, RawQuery};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
@@ -60,21 +62,43 @@ impl Wish {
 type Names = extract::Path<(String, String, String)>;
 type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 
-pub(super) async fn exec(extract::State(host): Shared, extract::Path(names): Names, RawQuery(query): RawQuery, upgrade: Upgrade) -> Response {
+pub(super) async fn exec(
+    extract::State(host): Shared,
+    extract::Path(names): Names,
+    RawQuery(query): RawQuery,
+    upgrade: Upgrade,
+) -> Response {
     let wish = Wish::parse(query.as_deref().unwrap_or_default());
     answer(host, names, wish, true, upgrade).await
 }
 
-pub(super) async fn attach(extract::State(host): Shared, extract::Path(names): Names, RawQuery(query): RawQuery, upgrade: Upgrade) -> Response {
+pub(super) async fn attach(
+    extract::State(host): Shared,
+    extract::Path(names): Names,
+    RawQuery(query): RawQuery,
+    upgrade: Upgrade,
+) -> Response {
     let wish = Wish::parse(query.as_deref().unwrap_or_default());
     answer(host, names, wish, false, upgrade).await
 }
 
-async fn answer(host: Arc<Host>, names: (String, String, String), wish: Wish, is_exec: bool, upgrade: Upgrade) -> Response {
+async fn answer(
+    host: Arc<Host>,
+    names: (String, String, String),
+    wish: Wish,
+    is_exec: bool,
+    upgrade: Upgrade,
+) -> Response {
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade,
         // SPDY clients fall back to WebSocket where they can; the others are told.
-        Err(_) => return (StatusCode::BAD_REQUEST, "expected a WebSocket upgrade with v5.channel.k8s.io or v4.channel.k8s.io").into_response(),
+        Err(_) => {
+            return (
+                StatusCode::BAD_REQUEST,
+                "expected a WebSocket upgrade with v5.channel.k8s.io or v4.channel.k8s.io",
+            )
+                .into_response();
+        }
     };
     if is_exec && wish.command.is_empty() {
         return (StatusCode::BAD_REQUEST, "you must specify at least 1 command for the container").into_response();
@@ -105,7 +129,9 @@ async fn locate(host: &Arc<Host>, (namespace, name, container): &(String, String
     let (monitor, _) = crate::monitor::Monitor::connect(&socket).await.map_err(|_| absent())?;
     let states = monitor.list().await.map_err(|_| absent())?;
     let prefix = format!("{container}.");
-    let running = states.into_iter().find(|state| state.id.starts_with(&prefix) && state.exit.is_none() && state.started_at.is_some());
+    let running = states
+        .into_iter()
+        .find(|state| state.id.starts_with(&prefix) && state.exit.is_none() && state.started_at.is_some());
     let id = running.ok_or_else(absent)?.id;
     Ok(Place { bundle: run_dir.join("c").join(&id), socket, id })
 }
@@ -133,7 +159,9 @@ async fn converse(mut socket: WebSocket, place: Place, wish: Wish, is_exec: bool
         Ok(code) => json!({"metadata": {}, "status": "Failure", "reason": "NonZeroExitCode",
             "message": format!("command terminated with non-zero exit code: error executing command {:?}, exit code {code}", wish.command),
             "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]}}),
-        Err(message) => json!({"metadata": {}, "status": "Failure", "reason": "InternalError", "message": message, "code": 500}),
+        Err(message) => {
+            json!({"metadata": {}, "status": "Failure", "reason": "InternalError", "message": message, "code": 500})
+        }
     };
     let mut frame = vec![ERROR];
     frame.extend_from_slice(status.to_string().as_bytes());
@@ -178,10 +206,15 @@ async fn open(place: &Place, wish: &Wish, is_exec: bool) -> Result<(UnixStream, 
 }
 
 /// Carries data both ways until the process ends. Answers its exit code.
-async fn relay(socket: &mut WebSocket, monitor: UnixStream, rest: Vec<u8>, wish: &Wish, is_v5: bool) -> Result<i32, String> {
+async fn relay(
+    socket: &mut WebSocket,
+    monitor: UnixStream,
+    rest: Vec<u8>,
+    wish: &Wish,
+    is_v5: bool,
+) -> Result<i32, String> {
     let (mut read, mut write) = monitor.into_split();
     let mut decoder = stream::Decoder::starting_with(rest);
-    let mut client_is_there = true;
     loop {
         tokio::select! {
             frame = next_frame(&mut read, &mut decoder) => match frame? {
@@ -194,7 +227,7 @@ async fn relay(socket: &mut WebSocket, monitor: UnixStream, rest: Vec<u8>, wish:
                 },
                 _ => {}
             },
-            message = socket.recv(), if client_is_there => match message {
+            message = socket.recv() => match message {
                 Some(Ok(Frame::Binary(data))) => {
                     if let Some(frame) = to_monitor(&data, is_v5) {
                         write.write_all(&frame).await.map_err(|error| error.to_string())?;
@@ -202,7 +235,6 @@ async fn relay(socket: &mut WebSocket, monitor: UnixStream, rest: Vec<u8>, wish:
                 }
                 Some(Ok(Frame::Close(_)) | Err(_)) | None => {
                     // Closing the connection tells the monitor that nobody listens any more.
-                    client_is_there = false;
                     drop(write.shutdown().await);
                     return Err("the client went away".into());
                 }

@@ -1,19 +1,82 @@
 //! One file per verb.
 
+mod apply;
+mod check;
+mod delete;
+mod get;
+mod image;
+mod reset;
 mod server;
 
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
 use clap::Subcommand;
+
+use crate::failure::Failure;
+use crate::kubeconfig::ConnectArgs;
+use crate::screen;
 
 /// What `gantry` can be told to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Run the control plane and, unless told otherwise, the agent of this machine.
-    Server(server::Args),
+    Server(Box<server::Args>),
+    /// Work with the images of this machine.
+    #[command(subcommand)]
+    Image(image::Verb),
+    /// Look whether this machine can run pods; say what to do where it cannot.
+    Check(check::Args),
+    /// Stop every pod of a data directory and remove all that its instance made on this machine.
+    Reset(reset::Args),
+    /// Show objects.
+    Get(Box<get::Args>),
+    /// Make objects be as manifests say.
+    Apply(apply::Args),
+    /// Delete objects.
+    Delete(Box<delete::Args>),
 }
 
-/// Carries out a verb. Answers the exit code.
-pub(crate) fn run(verb: Verb) -> u8 {
+/// Where a trial run takes place.
+#[derive(Debug, Clone, Copy, PartialEq, clap::ValueEnum)]
+pub(crate) enum DryRun {
+    /// The server decides and stores nothing.
+    Server,
+}
+
+/// Where an instance lives.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DataDir {
+    /// Where everything that must last is kept.
+    #[arg(long, default_value = "/var/lib/gantry", value_name = "DIR")]
+    data_dir: PathBuf,
+}
+
+/// Carries out a verb.
+pub(crate) fn run(verb: Verb, connect: &ConnectArgs) -> Result<ExitCode, Failure> {
     match verb {
-        Verb::Server(args) => server::run(args),
+        Verb::Server(args) => server::run(*args),
+        Verb::Image(verb) => image::run(verb),
+        Verb::Check(args) => check::run(&args),
+        Verb::Reset(args) => reset::run(&args),
+        Verb::Get(args) => converse(get::run(connect, &args)),
+        Verb::Apply(args) => converse(apply::run(connect, &args)),
+        Verb::Delete(args) => converse(delete::run(connect, &args)),
     }
+}
+
+/// Runs a verb that talks to a server.
+fn converse(verb: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let done = runtime.block_on(verb);
+    // A read of standard input that nobody will answer must not keep the process.
+    runtime.shutdown_background();
+    done
+}
+
+/// Tells failures of single objects, and the exit code that they make.
+fn told(failures: Vec<Failure>) -> ExitCode {
+    failures.iter().for_each(|failure| screen::note(failure.to_string()));
+    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,62 +1,209 @@
 //! `gantry server`: the control plane and the agent in one process.
 
-use std::net::IpAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Args as _;
-use controller::config::Config;
+use agent::assemble::Agent;
+use agent::instance::Instance;
+use controller::assemble::ControlPlane;
+use controller_apiserver::authn::{NODES, User};
+use controller_apiserver::tls;
+use ipnet::Ipv4Net;
+use k8s_openapi::api::core::v1::Taint;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use super::DataDir;
+use crate::failure::Failure;
+
+/// What is logged unless `GANTRY_LOG` says otherwise (tracing's EnvFilter syntax).
+const DEFAULT_LOG: &str = "info,fjall=warn,lsm_tree=warn";
 
 /// Flags of `gantry server`; names as k3s has them where the thing is the same.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Where everything that must last is kept.
-    #[arg(long, default_value = "/var/lib/gantry")]
-    data_dir: PathBuf,
+    #[command(flatten)]
+    data: DataDir,
     /// Address to listen on.
-    #[arg(long, default_value = "0.0.0.0")]
+    #[arg(long, default_value = "0.0.0.0", value_name = "ADDRESS")]
     bind_address: IpAddr,
     /// Port to listen on.
-    #[arg(long, default_value_t = 6443)]
+    #[arg(long, default_value_t = 6443, value_name = "PORT")]
     https_listen_port: u16,
-    /// Address that agents and clients on other machines use.
-    #[arg(long)]
+    /// Address that agents and clients on other machines use; by default the node's.
+    #[arg(long, value_name = "ADDRESS")]
     advertise_address: Option<IpAddr>,
-    /// Further names and addresses of the server's certificate.
-    #[arg(long)]
+    /// Further name or address of the server's certificate; may be repeated.
+    #[arg(long, value_name = "NAME")]
     tls_san: Vec<String>,
     /// Where the administrator's kubeconfig is written.
-    #[arg(long, default_value = "/etc/gantry/kubeconfig.yaml")]
+    #[arg(long, default_value = "/etc/gantry/kubeconfig.yaml", value_name = "FILE")]
     write_kubeconfig: PathBuf,
     /// Do not run pods on this machine.
     #[arg(long)]
     disable_agent: bool,
+    #[command(flatten)]
+    node: NodeArgs,
+    /// Addresses of pods.
+    #[arg(long, default_value = "10.42.0.0/16", value_name = "CIDR")]
+    cluster_cidr: Ipv4Net,
+    /// Addresses of services.
+    #[arg(long, default_value = "10.43.0.0/16", value_name = "CIDR")]
+    service_cidr: Ipv4Net,
+    /// The cluster's DNS domain.
+    #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
+    cluster_domain: String,
+    /// How long Events live, in seconds.
+    #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
+    event_ttl: u64,
 }
 
-pub(crate) fn run(args: Args) -> u8 {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
-        Ok(r) => r,
-        Err(_) => return 1,
+/// Flags about this machine as a node.
+#[derive(Debug, clap::Args)]
+struct NodeArgs {
+    /// Name of the node; by default the host name.
+    #[arg(long, value_name = "NAME")]
+    node_name: Option<String>,
+    /// Address of the node; by default that of the default route's link.
+    #[arg(long, value_name = "ADDRESS")]
+    node_ip: Option<IpAddr>,
+    /// Label to register the node with; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]
+    node_label: Vec<(String, String)>,
+    /// Taint to register the node with; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE:EFFECT", value_parser = parse_taint)]
+    node_taint: Vec<Taint>,
+    /// Port of the kubelet API.
+    #[arg(long, default_value_t = 10250, value_name = "PORT")]
+    kubelet_port: u16,
+}
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    match api::name::qualified_name(key).into_iter().chain(api::name::label_value(value)).next() {
+        Some(problem) => Err(problem),
+        None => Ok((key.to_owned(), value.to_owned())),
+    }
+}
+
+fn parse_taint(text: &str) -> Result<Taint, String> {
+    let (pair, effect) = text.rsplit_once(':').ok_or("expected KEY=VALUE:EFFECT or KEY:EFFECT")?;
+    if !matches!(effect, "NoSchedule" | "PreferNoSchedule" | "NoExecute") {
+        return Err(format!("effect {effect:?}: expected NoSchedule, PreferNoSchedule or NoExecute"));
+    }
+    let (key, value) = pair.split_once('=').map_or((pair, None), |(key, value)| (key, Some(value.to_owned())));
+    match api::name::qualified_name(key).into_iter().next() {
+        Some(problem) => Err(problem),
+        None => Ok(Taint { key: key.to_owned(), value, effect: effect.to_owned(), time_added: None }),
+    }
+}
+
+pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
+    let filter = EnvFilter::try_from_env("GANTRY_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    // kube asks rustls for the process's provider; a second installation would be ours as well.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let threads = std::thread::available_parallelism().map_or(2, usize::from).min(8);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+    runtime.block_on(serve(args))?;
+    // Blocking work that hangs (a stalled disk) must not keep the process: what counts is durable already.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(args: Args) -> Result<(), Failure> {
+    std::fs::create_dir_all(&args.data.data_dir)?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let node_ip = args.node.node_ip.unwrap_or_else(default_address);
+    let config = controller::config::Config {
+        data_dir: args.data.data_dir.clone(),
+        bind_address: args.bind_address,
+        port: args.https_listen_port,
+        advertise_address: args.advertise_address.unwrap_or(node_ip),
+        tls_sans: args.tls_san.clone(),
+        cluster_cidr: args.cluster_cidr,
+        service_cidr: args.service_cidr,
+        cluster_domain: args.cluster_domain.clone(),
+        event_ttl: Duration::from_secs(args.event_ttl),
     };
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    runtime.block_on(async {
-        let config = Config {
-            data_dir: args.data_dir.clone(),
-            bind_address: args.bind_address,
-            port: args.https_listen_port,
-            advertise_address: args.advertise_address.unwrap_or([127, 0, 0, 1].into()),
-            tls_sans: args.tls_san.clone(),
-            cluster_cidr: "10.42.0.0/16".parse().unwrap(),
-            service_cidr: "10.43.0.0/16".parse().unwrap(),
-            cluster_domain: "cluster.local".into(),
-            event_ttl: Duration::from_secs(3600),
-        };
-        let plane = config.start().await.unwrap();
-        let url = format!("https://127.0.0.1:{}", plane.address.port());
-        plane.api.write_kubeconfig(&args.write_kubeconfig, &url).unwrap();
-        eprintln!("ready {url} {}", args.write_kubeconfig.display());
-        tokio::signal::ctrl_c().await.unwrap();
-        plane.drain().await;
+    let plane = config.start().await?;
+    let host = if args.bind_address.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { args.bind_address };
+    let url = format!("https://{}:{}", bracketed(host), plane.address.port());
+    plane.api.write_kubeconfig(&args.write_kubeconfig, &url)?;
+    let agent = match args.disable_agent {
+        true => None,
+        false => Some(start_agent(&args, &plane, node_ip).await?),
+    };
+    eprintln!("ready {url} {}", args.write_kubeconfig.display());
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    if let Some(agent) = agent {
+        agent.drain().await;
+    }
+    plane.drain().await;
+    Ok(())
+}
+
+async fn start_agent(args: &Args, plane: &ControlPlane, node_ip: IpAddr) -> Result<Agent, Failure> {
+    let node_name = match &args.node.node_name {
+        Some(name) => name.clone(),
+        None => host_name()?,
+    };
+    if let Some(problem) = api::name::rfc1123_subdomain(&node_name).into_iter().next() {
+        return Err(Failure::new(format!("error: --node-name {node_name:?}: {problem}")));
+    }
+    let serving = plane.api.agent_serving(&node_name, &[node_ip, Ipv4Addr::LOCALHOST.into()])?;
+    let certificate = tls::ServingCertificate::new(&serving)?;
+    let config = agent::config::Config {
+        instance: Instance::of(&args.data.data_dir)?,
+        node_ip,
+        labels: args.node.node_label.iter().cloned().collect::<BTreeMap<_, _>>(),
+        taints: args.node.node_taint.clone(),
+        kubelet_port: args.node.kubelet_port,
+        kubelet_tls: tls::server_config(certificate, plane.api.ca())?,
+        cluster_cidr: args.cluster_cidr,
+        program: std::env::current_exe()?,
+        node_name: node_name.clone(),
+    };
+    let user = User::new(&format!("system:node:{node_name}"), &[NODES]);
+    Ok(config.start(kube::Client::new(plane.api.client(user), "default")).await?)
+}
+
+fn bracketed(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    }
+}
+
+fn host_name() -> Result<String, Failure> {
+    Ok(nix::unistd::gethostname()?.to_string_lossy().to_lowercase())
+}
+
+/// The first IPv4 address of the default route's link, of any link that is up, or loopback.
+fn default_address() -> IpAddr {
+    let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
+    let link = routes.lines().skip(1).find_map(|line| {
+        let mut fields = line.split_whitespace();
+        let (link, destination) = (fields.next()?, fields.next()?);
+        (destination == "00000000").then(|| link.to_owned())
     });
-    0
+    // Host ends of pods' links carry an address of the pod range; the node's is not among them.
+    let of_a_pod =
+        |name: &str| name.len() == 15 && name[1..].bytes().all(|b| b.is_ascii_hexdigit()) && name.starts_with('g');
+    let addresses: Vec<(String, Ipv4Addr)> = nix::ifaddrs::getifaddrs()
+        .into_iter()
+        .flatten()
+        .filter(|entry| !of_a_pod(&entry.interface_name))
+        .filter_map(|entry| Some((entry.interface_name.clone(), entry.address?.as_sockaddr_in()?.ip())))
+        .collect();
+    let of_default = addresses.iter().find(|(name, _)| Some(name) == link.as_ref());
+    let any = addresses.iter().find(|(_, address)| !address.is_loopback());
+    of_default.or(any).map_or(Ipv4Addr::LOCALHOST, |(_, address)| *address).into()
 }

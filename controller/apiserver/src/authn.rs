@@ -16,7 +16,8 @@ use crate::token::{Claims, ISSUER, TokenKey};
 pub const MASTERS: &str = "system:masters";
 pub(crate) const AUTHENTICATED: &str = "system:authenticated";
 pub(crate) const UNAUTHENTICATED: &str = "system:unauthenticated";
-pub(crate) const NODES: &str = "system:nodes";
+/// The group of all agents.
+pub const NODES: &str = "system:nodes";
 pub(crate) const SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 const POD_UID: &str = "authentication.kubernetes.io/pod-uid";

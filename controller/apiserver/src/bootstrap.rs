@@ -24,8 +24,8 @@ pub(crate) async fn ensure(registry: &Registry) -> Result<(), CommitError> {
             continue;
         }
         let stamp = strategy::Stamp { now: crate::time::now(), uid: uuid::Uuid::new_v4().to_string() };
-        strategy::prepare_for_create(resource, &mut object, &stamp);
         defaulting::default(resource, &mut object);
+        strategy::prepare_for_create(resource, &mut object, &stamp);
         compares.push(Compare::Absent(key.clone()));
         ops.push(Op::Put { key, value: stored_bytes(resource, &object), ttl: None });
     }

@@ -65,6 +65,7 @@ async fn run(
 ) -> Result<Response<Body>, Status> {
     let connection = request.extensions().get::<User>();
     let user = authn::authenticate(connection, request.headers(), &state.tokens, &state.registry)?;
+    let user = impersonate(state, user, request.headers())?;
     match info {
         RequestInfo::NonResource(path) => {
             let verb = request.method().as_str().to_lowercase();
@@ -79,6 +80,45 @@ async fn run(
             handle::dispatch(context, upgrade, read(body).await?).await
         }
     }
+}
+
+/// The user that a request wants to act as, where its own user may do that (`kubectl --as`).
+/// Kubernetes documentation, "Authenticating", user impersonation.
+fn impersonate(state: &State, user: User, headers: &http::HeaderMap) -> Result<User, Status> {
+    let text = |value: &http::HeaderValue| value.to_str().ok().map(str::to_owned);
+    let groups: Vec<String> = headers.get_all("impersonate-group").iter().filter_map(text).collect();
+    let others = ["impersonate-uid"].iter().any(|name| headers.contains_key(*name))
+        || headers.keys().any(|name| name.as_str().starts_with("impersonate-extra-"));
+    let Some(name) = headers.get("impersonate-user").and_then(text) else {
+        return match groups.is_empty() && !others {
+            true => Ok(user),
+            false => Err(Status::bad_request("Impersonate-User: required where other impersonation headers are set")),
+        };
+    };
+    if others {
+        return Err(Status::bad_request("only Impersonate-User and Impersonate-Group are supported"));
+    }
+    let may = |group: &str, resource: &str, namespace: Option<&str>, name: &str| {
+        let action =
+            ResourceAction { verb: "impersonate", group, resource, namespace, name: Some(name), ..Default::default() };
+        authorize(state, &user, &Action::Resource(action))
+    };
+    let account = name.strip_prefix("system:serviceaccount:").and_then(|account| account.split_once(':'));
+    let mut target = match account {
+        Some((namespace, account)) => {
+            may("", "serviceaccounts", Some(namespace), account)?;
+            User::service_account(namespace, account)
+        }
+        None => {
+            may("", "users", None, &name)?;
+            User::new(&name, &[])
+        }
+    };
+    for group in groups {
+        may("", "groups", None, &group)?;
+        target.groups.push(group);
+    }
+    Ok(target)
 }
 
 /// What a request asks to be allowed.
@@ -143,7 +183,8 @@ fn context(
             Some(Subresource::parse(name).filter(|sub| resource.has(*sub)).ok_or_else(Status::path_not_found)?)
         }
     };
-    if request.namespace.is_some() && !resource.is_namespaced() {
+    let named_nowhere = request.namespace.is_none() && request.name.is_some() && resource.is_namespaced();
+    if named_nowhere || request.namespace.is_some() && !resource.is_namespaced() {
         return Err(Status::path_not_found());
     }
     let negotiated = reply::negotiate(&headers).or_else(|status| match subresource {

@@ -28,7 +28,8 @@ pub(crate) enum Encoding {
 const OFFERED: [&str; 2] = ["application/json", "application/yaml"];
 
 /// What can be sent.
-pub(crate) const ACCEPTED_BODIES: [&str; 2] = ["application/json", "application/yaml"];
+pub(crate) const ACCEPTED_BODIES: [&str; 3] =
+    ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 
 /// What the Accept header came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use bytes::Bytes;
+use controller_object::resource::Subresource;
 use controller_object::status::{About, Status};
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
@@ -13,8 +14,8 @@ use crate::reply;
 
 pub(super) async fn bind(context: &Context, body: &[u8]) -> Result<Response<Body>, Status> {
     let table = context.state.registry.table;
-    let missing = || Status::internal_error("the table has no bindings");
-    let decoded = context.decode_as(table.find("", "v1", "bindings").ok_or_else(missing)?, body)?;
+    let missing = || Status::internal_error("the table has no pods");
+    let decoded = context.decode_exchanged(Subresource::Binding, body)?;
     let pods = table.find("", "v1", "pods").ok_or_else(missing)?;
     let (binding, target) = (&decoded.object, &decoded.object["target"]);
     let name = match context.name() {

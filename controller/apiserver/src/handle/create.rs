@@ -30,14 +30,15 @@ pub(super) async fn create(context: &Context, body: &[u8]) -> Result<Response<Bo
 pub(super) async fn insert(context: &Context, mut object: Value) -> Result<Value, Status> {
     let resource = &context.resource;
     let stamp = strategy::Stamp { now: crate::time::now(), uid: uuid::Uuid::new_v4().to_string() };
-    strategy::prepare_for_create(resource, &mut object, &stamp);
+    defaulting::default(resource, &mut object);
     let base = generate_base(&object);
     for attempt in 0..NAME_ATTEMPTS {
         let mut object = object.clone();
         if let Some(base) = &base {
             object["metadata"]["name"] = format!("{base}{}", crate::admit::random_suffix()).into();
         }
-        defaulting::default(resource, &mut object);
+        // Jobs make their selector of the final name and uid.
+        strategy::prepare_for_create(resource, &mut object, &stamp);
         context.admit_and_validate(None, &mut object)?;
         // An apply has already said whose fields these are.
         if object.pointer("/metadata/managedFields").is_none() {

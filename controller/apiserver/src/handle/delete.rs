@@ -51,7 +51,7 @@ impl DeleteOptions {
     fn of(context: &Context, body: &[u8]) -> Result<Self, Status> {
         let mut options = match body.iter().all(u8::is_ascii_whitespace) {
             true => Self::default(),
-            false => serde_json::from_slice::<Self>(body)
+            false => Self::deserialize(context.parse(body)?)
                 .map_err(|error| Status::bad_request(format!("DeleteOptions: {error}")))?,
         };
         if let Some(seconds) = context.query.number("gracePeriodSeconds")? {

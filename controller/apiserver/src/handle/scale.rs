@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use controller_object::apply::Operation;
+use controller_object::resource::Subresource;
 use controller_object::scale;
 use controller_object::status::{About, Status};
 use http::{Method, Response, StatusCode};
@@ -30,15 +31,20 @@ pub(super) async fn update(context: &Context, body: &[u8]) -> Result<Response<Bo
             let revision = wanted_revision(&patch).map(str::to_owned);
             (Some((PatchType::of(context)?, patch)), revision)
         }
-        _ => (None, wanted_revision(&patch::parse(body)?).map(str::to_owned)),
+        _ => (None, None),
     };
+    let given = match context.request.verb {
+        Verb::Patch => None,
+        _ => Some(context.decode_exchanged(Subresource::Scale, body)?.object),
+    };
+    let revision = revision.or_else(|| given.as_ref().and_then(wanted_revision).map(str::to_owned));
     // The parent changes as a whole object, so its generation moves and its controller acts.
     let parent = context.on(&context.resource);
     let (object, _) = replace(&parent, revision.as_deref(), |old| {
         let wanted = match &patch {
             Some((PatchType::Json, patch)) => controller_object::patch::json_patch(&scale_of(context, old)?, patch)?,
             Some((_, patch)) => controller_object::patch::merge_patch(&scale_of(context, old)?, patch)?,
-            None => patch::parse(body)?,
+            None => given.clone().unwrap_or_default(),
         };
         let mut new = old.clone();
         scale::set_replicas(&context.resource, &mut new, &wanted)?;

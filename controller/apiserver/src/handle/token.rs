@@ -1,6 +1,7 @@
 //! TokenRequest: tokens for service accounts, bound to a pod. authentication.k8s.io/v1.
 
 use axum::body::Body;
+use controller_object::resource::Subresource;
 use controller_object::status::{About, Cause, Status};
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
@@ -16,11 +17,7 @@ const DEFAULT_SECONDS: i64 = 3600;
 
 pub(super) fn create(context: &Context, body: &[u8]) -> Result<Response<Body>, Status> {
     let registry = &context.state.registry;
-    let kind = registry
-        .table
-        .find_kind("authentication.k8s.io", "v1", "TokenRequest")
-        .ok_or_else(|| Status::internal_error("the table has no TokenRequest"))?;
-    let mut request = context.decode_as(kind, body)?.object;
+    let mut request = context.decode_exchanged(Subresource::Token, body)?.object;
     context.settle_identity(&mut request)?;
     let admission =
         Admission { user: &context.user, resource: &context.resource, subresource: context.subresource, old: None };
@@ -36,7 +33,7 @@ pub(super) fn create(context: &Context, body: &[u8]) -> Result<Response<Body>, S
             false => "may not specify a duration larger than 2^32 seconds",
         };
         let cause = Cause::invalid("spec.expirationSeconds", &json!(seconds), message);
-        return Err(Status::invalid(kind, "", vec![cause]));
+        return Err(Status::invalid(&context.resource, name, vec![cause]));
     }
     let mut audiences: Vec<String> = spec["audiences"]
         .as_array()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use controller_object::apply::{Manager, Operation};
 use controller_object::decode::{self, Decoded};
 use controller_object::media::MediaType;
-use controller_object::resource::Resource;
+use controller_object::resource::{Resource, Subresource};
 use controller_object::status::{About, Cause, Status};
 use controller_object::validation;
 use controller_store::model::{CommitError, Revision};
@@ -28,12 +28,37 @@ impl Context {
 
     /// The object of another kind in a request's body (a Scale, a Binding).
     pub(super) fn decode_as(&self, resource: &Resource, body: &[u8]) -> Result<Decoded, Status> {
-        let text = self.headers.get(CONTENT_TYPE).map_or(Ok("application/json"), |value| value.to_str());
-        let media = text
-            .ok()
-            .and_then(MediaType::parse)
-            .ok_or_else(|| Status::unsupported_media_type(&crate::reply::ACCEPTED_BODIES))?;
+        let media = self.media_type()?;
         decode::decode(self.state.registry.table, resource, media, body, self.query.field_validation()?)
+    }
+
+    fn media_type(&self) -> Result<MediaType, Status> {
+        let text = self.headers.get(CONTENT_TYPE).map_or(Ok("application/json"), |value| value.to_str());
+        let media = text.ok().and_then(MediaType::parse);
+        media.ok_or_else(|| Status::unsupported_media_type(&crate::reply::ACCEPTED_BODIES))
+    }
+
+    /// A body that is no object of its own kind: DeleteOptions.
+    pub(super) fn parse(&self, body: &[u8]) -> Result<Value, Status> {
+        decode::parse(self.media_type()?, body).map(|(value, _)| value)
+    }
+
+    /// The object in the body of a subresource that exchanges another kind: Scale, Binding, TokenRequest.
+    pub(super) fn decode_exchanged(&self, subresource: Subresource, body: &[u8]) -> Result<Decoded, Status> {
+        let unknown = || Status::internal_error(format!("{} exchanges no kind", subresource.as_str()));
+        let (group, version, kind) = subresource.kind().ok_or_else(unknown)?;
+        let package = group.split('.').next().filter(|first| !first.is_empty()).unwrap_or("core");
+        let type_name = format!("io.k8s.api.{package}.{version}.{kind}");
+        let root = self.resource.schema.find(&type_name).ok_or_else(unknown)?;
+        let exchanged = Resource {
+            group: group.into(),
+            version: version.into(),
+            kind: kind.into(),
+            root: Some(root),
+            type_name,
+            ..(*self.resource).clone()
+        };
+        self.decode_as(&exchanged, body)
     }
 
     /// Who the fields of this write belong to: `fieldManager`, or the first word of the user agent.

@@ -1,0 +1,193 @@
+//! A cluster of one node in a directory of its own, removed with the value.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::client::{Client, eventually};
+use crate::machine;
+
+const READY_WITHIN: Duration = Duration::from_secs(20);
+
+/// A running server with its data directory.
+pub struct Cluster {
+    dir: tempfile::TempDir,
+    server: Option<Child>,
+    ports: (u16, u16),
+    cidr_base: u8,
+    starts: u32,
+}
+
+/// Two ports that are free now.
+fn free_ports() -> (u16, u16) {
+    let listen = || TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let (a, b) = (listen(), listen());
+    let port = |listener: &TcpListener| listener.local_addr().expect("bound").port();
+    (port(&a), port(&b))
+}
+
+impl Cluster {
+    /// Imports the images and starts a server; returns once it says that it is ready.
+    pub fn start(images: &[&Path]) -> Self {
+        let dir = tempfile::Builder::new().prefix("gantry-e2e-").tempdir().expect("a temporary directory");
+        // Instances in one network namespace need address ranges of their own.
+        let cidr_base = 64 + (std::process::id() % 128) as u8;
+        let mut cluster = Self { dir, server: None, ports: free_ports(), cidr_base, starts: 0 };
+        for image in images {
+            let data = cluster.data_dir();
+            let output = Command::new(machine::gantry())
+                .args(["image", "import"])
+                .arg(image)
+                .arg("--data-dir")
+                .arg(&data)
+                .output()
+                .expect("gantry runs");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+        cluster.start_server();
+        cluster
+    }
+
+    /// The data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// The administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.dir.path().join("kubeconfig.yaml")
+    }
+
+    fn log_path(&self, start: u32) -> PathBuf {
+        self.dir.path().join(format!("server-{start}.log"))
+    }
+
+    /// Everything that the servers of this cluster logged.
+    pub fn log(&self) -> String {
+        (0..self.starts).map(|start| std::fs::read_to_string(self.log_path(start)).unwrap_or_default()).collect()
+    }
+
+    /// Starts the server in the background without waiting for it.
+    pub fn spawn_server(&mut self) {
+        let log = File::create(self.log_path(self.starts)).expect("a log file");
+        self.starts += 1;
+        let child = Command::new(machine::gantry())
+            .arg("server")
+            .arg("--data-dir")
+            .arg(self.data_dir())
+            .arg("--write-kubeconfig")
+            .arg(self.kubeconfig())
+            .args(["--bind-address", "127.0.0.1", "--node-name", "node-1"])
+            .args(["--https-listen-port", &self.ports.0.to_string(), "--kubelet-port", &self.ports.1.to_string()])
+            .args(["--cluster-cidr", &format!("10.{}.0.0/16", self.cidr_base)])
+            .env("GANTRY_LOG", "debug,fjall=warn,lsm_tree=warn,hyper=info,h2=info,rustls=info,tower=info,kube=info")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("gantry runs");
+        self.server = Some(child);
+    }
+
+    /// Starts the server and waits for its ready line.
+    pub fn start_server(&mut self) {
+        self.spawn_server();
+        self.wait_ready();
+    }
+
+    /// Waits for the ready line of the newest server.
+    pub fn wait_ready(&mut self) {
+        let path = self.log_path(self.starts - 1);
+        let server = self.server.as_mut().expect("a server was started");
+        eventually("the server is ready", READY_WITHIN, || {
+            let log = std::fs::read_to_string(&path).unwrap_or_default();
+            if let Ok(Some(status)) = server.try_wait() {
+                panic!("the server ended with {status}:\n{log}");
+            }
+            log.lines().any(|line| line.starts_with("ready https://")).then_some(())
+        });
+    }
+
+    /// The server's process id.
+    pub fn server_pid(&self) -> Pid {
+        let id = self.server.as_ref().expect("a server runs").id();
+        Pid::from_raw(i32::try_from(id).expect("process ids are small"))
+    }
+
+    /// Kills the server with no chance to say goodbye.
+    pub fn kill_server(&mut self) {
+        self.end_server(Signal::SIGKILL);
+    }
+
+    /// Asks the server to stop, as systemd does.
+    pub fn stop_server(&mut self) {
+        self.end_server(Signal::SIGTERM);
+    }
+
+    fn end_server(&mut self, signal: Signal) {
+        if self.server.is_none() {
+            return;
+        }
+        kill(self.server_pid(), signal).expect("the server is ours");
+        let mut server = self.server.take().expect("looked at above");
+        server.wait().expect("the server ends");
+    }
+
+    /// The stock kubectl.
+    pub fn kubectl(&self) -> Client {
+        Client::new(&machine::program("kubectl").expect("checked by need!"), &self.kubeconfig())
+    }
+
+    /// `gantry` as a client.
+    pub fn gantry(&self) -> Client {
+        Client::new(&machine::gantry(), &self.kubeconfig())
+    }
+
+    /// Removes all that the instance made on this machine, keeping its data unless `purge`.
+    pub fn reset(&mut self, purge: bool) {
+        self.stop_server();
+        let mut command = Command::new(machine::gantry());
+        command.arg("reset").arg("--data-dir").arg(self.data_dir());
+        if purge {
+            command.arg("--purge");
+        }
+        let output = command.output().expect("gantry runs");
+        assert!(output.status.success(), "reset: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the end of the server's log ---");
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            for line in lines.iter().skip(lines.len().saturating_sub(60)) {
+                eprintln!("{line}");
+            }
+        }
+        self.kill_if_running();
+        let reset =
+            Command::new(machine::gantry()).args(["reset", "--purge", "--data-dir"]).arg(self.data_dir()).output();
+        if let Ok(output) = reset
+            && !output.status.success()
+            && !std::thread::panicking()
+        {
+            panic!("reset: {}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+}
+
+impl Cluster {
+    fn kill_if_running(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            drop(server.kill());
+            drop(server.wait());
+        }
+    }
+}

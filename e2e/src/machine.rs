@@ -1,0 +1,132 @@
+//! What this machine offers to tests, and what an instance leaves on it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The workspace.
+pub fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("e2e lies in the workspace").to_owned()
+}
+
+/// The program under test, built beside this program or test.
+pub fn gantry() -> PathBuf {
+    let exe = std::env::current_exe().expect("a program has a path");
+    let dir = exe.parent().expect("a program lies in a directory");
+    let dir = if dir.ends_with("deps") { dir.parent().expect("deps lies in a profile directory") } else { dir };
+    dir.join("gantry")
+}
+
+/// Pods need root.
+pub fn root() -> Result<(), String> {
+    match nix::unistd::geteuid().is_root() {
+        true => Ok(()),
+        false => Err("running pods needs root".into()),
+    }
+}
+
+/// A program of that name in the path.
+pub fn program(name: &str) -> Result<PathBuf, String> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file());
+    found.ok_or_else(|| format!("there is no program {name}"))
+}
+
+/// The minor version of the stock kubectl.
+pub fn kubectl_minor() -> Result<u32, String> {
+    let output = Command::new(program("kubectl")?).args(["version", "--client", "-o", "json"]).output();
+    let output = output.map_err(|error| error.to_string())?;
+    let version: serde_json::Value = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
+    let minor = version["clientVersion"]["minor"].as_str().unwrap_or_default();
+    let digits: String = minor.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().map_err(|_| format!("kubectl's version is unclear: {minor:?}"))
+}
+
+/// The directory of an OCI layout that `hack/image` makes of a recipe.
+pub fn image(recipe: &str) -> Result<PathBuf, String> {
+    let output =
+        Command::new(workspace().join("hack/image")).args([recipe, &format!("hack/recipes/{recipe}")]).output();
+    let output = output.map_err(|error| format!("hack/image: {error}"))?;
+    match output.status.success() {
+        true => Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).lines().last().unwrap_or_default().trim())),
+        false => Err(format!("hack/image {recipe}: {}", String::from_utf8_lossy(&output.stderr))),
+    }
+}
+
+/// Processes, mounts, cgroups, links and rule tables of this machine that name a gantry instance.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Traces {
+    /// Command lines of monitors and servers.
+    pub processes: BTreeSet<String>,
+    /// Mount points.
+    pub mounts: BTreeSet<String>,
+    /// Directories of cgroups.
+    pub cgroups: BTreeSet<String>,
+    /// Network links.
+    pub links: BTreeSet<String>,
+    /// Network namespaces held by processes.
+    pub namespaces: usize,
+    /// Tables of nftables.
+    pub tables: BTreeSet<String>,
+    /// Routes of the main table.
+    pub routes: BTreeSet<String>,
+}
+
+impl Traces {
+    /// Looks at the machine. `marks` are texts that name the instance.
+    pub fn of(marks: &[&str]) -> Self {
+        let marked = |text: &str| marks.iter().any(|mark| text.contains(mark));
+        let keep = |lines: String| lines.lines().filter(|line| marked(line)).map(str::to_owned).collect();
+        let mut namespaces = BTreeSet::new();
+        let mut processes = BTreeSet::new();
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            if entry.file_name().to_str().is_none_or(|name| name.parse::<u32>().is_err()) {
+                continue;
+            }
+            if let Ok(target) = std::fs::read_link(entry.path().join("ns/net")) {
+                namespaces.insert(target);
+            }
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            let cgroup = std::fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
+            // A process that ended and waits for init to notice has no command line any more.
+            if !line.is_empty() && (marked(&line) || marked(&cgroup)) {
+                processes.insert(format!("{} {line}", entry.file_name().to_string_lossy()));
+            }
+        }
+        let run = |program: &str, args: &[&str]| {
+            let output = Command::new(program).args(args).output();
+            output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+        };
+        Self {
+            processes,
+            mounts: keep(std::fs::read_to_string("/proc/self/mounts").unwrap_or_default()),
+            cgroups: keep(run("find", &["/sys/fs/cgroup", "-type", "d"])),
+            links: std::fs::read_dir("/sys/class/net")
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|entry| entry.file_name().to_string_lossy().into_owned())
+                .collect(),
+            namespaces: namespaces.len(),
+            tables: run("nft", &["list", "tables"]).lines().map(str::to_owned).collect(),
+            routes: run("ip", &["route"]).lines().map(|line| line.trim().to_owned()).collect(),
+        }
+    }
+}
+
+/// The processes of a pod's containers by the name that their start has, from the pids controller.
+pub fn container_processes(uid: &str) -> std::collections::BTreeMap<String, BTreeSet<i32>> {
+    let output = Command::new("find")
+        .args(["/sys/fs/cgroup", "-path", &format!("*/pod{uid}/*"), "-name", "cgroup.procs"])
+        .output();
+    let files = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let mut found = std::collections::BTreeMap::<String, BTreeSet<i32>>::new();
+    for file in files.lines().filter(|file| !file.contains("/monitor/")) {
+        let Some(name) = Path::new(file).parent().and_then(Path::file_name) else { continue };
+        let pids = std::fs::read_to_string(file).unwrap_or_default();
+        let pids = pids.lines().filter_map(|line| line.parse::<i32>().ok());
+        found.entry(name.to_string_lossy().into_owned()).or_default().extend(pids);
+    }
+    found
+}
