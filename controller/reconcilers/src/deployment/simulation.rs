@@ -26,7 +26,7 @@ impl World {
 
     fn image(&mut self, image: &str) {
         let spec = &mut self.deployment.spec;
-        spec.template.spec.containers[0].image = Some(image.to_owned());
+        spec.template.spec.as_mut().unwrap().containers[0].image = Some(image.to_owned());
     }
 
     fn resize(&mut self, count: i32) {

@@ -210,6 +210,6 @@ mod tests {
         );
         let (late, next) = status(&set(2), &pods, Some(("FailedCreate", "no".into())), at(110));
         assert_eq!((late.available_replicas, next, late.observed_generation), (Some(1), None, Some(3)));
-        assert_eq!(late.conditions.unwrap()[0].type_, "ReplicaFailure");
+        assert_eq!(late.conditions.unwrap()[0].type_.as_deref(), Some("ReplicaFailure"));
     }
 }
