@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent_image::store::{ImageError, ImageStore};
 use agent_network::{Network, NetworkError};
@@ -107,11 +108,14 @@ impl Agent {
     }
 }
 
+/// Waits for the node's range and uses it; until then pods with a network of their own wait.
 async fn use_pod_range(client: kube::Client, node: String, network: Network) {
-    if let Some(range) = node::pod_range(&client, &node).await
-        && let Err(error) = network.set_pod_range(range).await
-    {
+    let Some(range) = node::pod_range(&client, &node).await else { return };
+    let mut wait = Duration::from_millis(200);
+    while let Err(error) = network.set_pod_range(range).await {
         tracing::error!(error = chain(&error), %range, "using the node's pod range");
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(Duration::from_secs(30));
     }
 }
 

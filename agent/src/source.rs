@@ -187,6 +187,6 @@ fn remember(status: &ContainerStatus) -> Found {
         attempt: u32::try_from(status.restart_count).unwrap_or(0),
         image_id: status.image_id.clone(),
         started_at: Some(started.map_or(finished_at, |time| time.0)),
-        exit: Some(Exit { code, signal: None, oom_killed: false, finished_at }),
+        exit: Some(Exit { code, signal: None, oom_killed: false, finished_at, message: String::new() }),
     }
 }

@@ -198,7 +198,8 @@ async fn publish(executor: Executor, mut statuses: watch::Receiver<Option<PodSta
             let patch = serde_json::json!({"metadata": {"uid": executor.uid}, "status": status});
             match api.patch_status(executor.name(), &params, &Patch::Merge(patch)).await {
                 Ok(_) => break,
-                Err(kube::Error::Api(answer)) if matches!(answer.code, 404 | 409 | 422) => break,
+                // Gone, replaced by another of its name, or not this node's any more.
+                Err(kube::Error::Api(answer)) if matches!(answer.code, 403 | 404 | 409 | 422) => break,
                 Err(error) => tracing::warn!(%error, uid = executor.uid, "writing the pod's status"),
             }
             tokio::select! {

@@ -13,6 +13,12 @@ use tokio::task::JoinSet;
 
 use crate::config::Config;
 
+/// The user that binds pods; the role of that name is one of the defaults.
+const SCHEDULER: &str = "system:kube-scheduler";
+
+/// Each node gets a /24 of the pods' addresses, as k3s and kubeadm give it.
+const NODE_PREFIX: u8 = 24;
+
 /// Why a control plane did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -59,8 +65,19 @@ impl Config {
         let serving = Arc::clone(&api);
         tasks.spawn(async move { serving.serve(listener).await });
 
-        let client = |user: User| kube::Client::new(api.client(user), "default");
-        let _ = &client;
+        let scheduler = kube::Client::new(api.client(User::new(SCHEDULER, &[])), "default");
+        let scheduler = controller_scheduler::driver::Config { client: scheduler };
+        tasks.spawn(controller_scheduler::driver::run(scheduler));
+        let serving = Arc::clone(&api);
+        let reconcilers = controller_reconcilers::Config {
+            client_for: Box::new(move |name| {
+                kube::Client::new(serving.client(User::service_account("kube-system", name)), "default")
+            }),
+            cluster_cidr: self.cluster_cidr,
+            node_prefix: NODE_PREFIX,
+            root_ca: api.ca().to_owned(),
+        };
+        tasks.spawn(controller_reconcilers::run(reconcilers));
         Ok(ControlPlane { api, address, tasks })
     }
 }
@@ -69,6 +86,7 @@ impl ControlPlane {
     /// Ends watches, lets requests finish, and makes the last commits durable.
     pub async fn drain(mut self) {
         self.api.shutdown();
-        while self.tasks.join_next().await.is_some() {}
+        // What decides has no state of its own: it is ended, not asked.
+        self.tasks.shutdown().await;
     }
 }

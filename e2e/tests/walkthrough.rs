@@ -70,7 +70,7 @@ fn walk(cluster: &Cluster, client: &Client, can_exec: bool) {
     assert_eq!(String::from_utf8_lossy(&page.expect("busybox runs").stdout), "hello from gantry\n");
     let name = pod["metadata"]["name"].as_str().expect("a name");
     let log = client.stream(&["logs", "-f", name]);
-    log.wait("the request in the log", SOON, |line| line.contains("url:/"));
+    log.wait("the request in the log", SOON, |line| line.contains("response:200"));
     drop(log);
     containers_are_apart(pod["metadata"]["uid"].as_str().expect("a uid"));
 

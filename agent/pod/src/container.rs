@@ -139,7 +139,7 @@ pub(crate) fn start_failed(
         container: Some(name),
     }));
     // 128 is what the kubelet reports for a container that never came to run.
-    let exit = Exit { code: 128, signal: None, oom_killed: false, finished_at: now };
+    let exit = Exit { code: 128, signal: None, oom_killed: false, finished_at: now, message: String::new() };
     let restarts = pod.facts.restarts(role, exit.code);
     let container = &mut pod.containers[index];
     if over || !restarts {
@@ -169,7 +169,13 @@ pub(crate) fn exited(
 
 /// Everything of a container died with its sandbox.
 pub(crate) fn lost(pod: &mut PodState, index: usize, now: Timestamp, commands: &mut Vec<Command>) {
-    let exit = Exit { code: 128 + SIGKILL, signal: Some(SIGKILL), oom_killed: false, finished_at: now };
+    let exit = Exit {
+        code: 128 + SIGKILL,
+        signal: Some(SIGKILL),
+        oom_killed: false,
+        finished_at: now,
+        message: String::new(),
+    };
     match pod.containers[index].stage {
         ContainerStage::Starting | ContainerStage::Running { .. } => end(pod, index, exit, now, commands),
         ContainerStage::EnsuringImage => pod.containers[index].stage = ContainerStage::Waiting,
@@ -245,7 +251,7 @@ pub(crate) fn adopt(pod: &mut PodState, found: Vec<Found>, now: Timestamp) {
     if apps_started {
         for index in 0..pod.containers.len() {
             if pod.role(index) == Role::Init && pod.containers[index].last.is_none() {
-                let exit = Exit { code: 0, signal: None, oom_killed: false, finished_at: now };
+                let exit = Exit { code: 0, signal: None, oom_killed: false, finished_at: now, message: String::new() };
                 pod.containers[index].last = Some((exit, None));
                 pod.containers[index].stage = ContainerStage::Ended;
             }

@@ -19,7 +19,7 @@ fn facts(policy: RestartPolicy, roles: &[Role]) -> PodFacts {
 }
 
 fn exit(code: i32, seconds: i64) -> Exit {
-    Exit { code, signal: None, oom_killed: false, finished_at: at(seconds) }
+    Exit { code, signal: None, oom_killed: false, finished_at: at(seconds), message: String::new() }
 }
 
 /// Drives a pod and keeps its last commands, leaving notices aside.

@@ -13,6 +13,8 @@ pub struct Exit {
     pub oom_killed: bool,
     /// When.
     pub finished_at: Timestamp,
+    /// What the container left in its termination message file.
+    pub message: String,
 }
 
 /// Why something could not be done, for people: a CamelCase reason and a sentence.

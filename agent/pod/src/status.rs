@@ -169,7 +169,7 @@ fn terminated(
         started_at: started_at.map(|at| Time(whole_seconds(at))),
         finished_at: Some(Time(whole_seconds(exit.finished_at))),
         container_id: Some(container_id(uid, name, attempt)),
-        message: None,
+        message: Some(exit.message.clone()).filter(|message| !message.is_empty()),
     }
 }
 

@@ -342,6 +342,17 @@ fn stop_signal(executor: &Executor, container: &Container) -> Option<i32> {
     text.parse().ok().or_else(|| name.parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32))
 }
 
+/// What a container left for its status; Kubernetes takes 4 KiB of it.
+pub(crate) fn termination_message(bundle: &Path) -> String {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    let file = fs::File::open(bundle.join("termination-log"));
+    match file.map(|file| file.take(4096).read_to_end(&mut bytes)) {
+        Ok(Ok(_)) => String::from_utf8_lossy(&bytes).into_owned(),
+        _ => String::new(),
+    }
+}
+
 /// Removes what is left of a start that ended.
 pub(crate) async fn remove(executor: &Executor, index: usize, attempt: u32) {
     let Some(container) = executor.container(index) else { return };

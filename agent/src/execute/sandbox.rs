@@ -92,12 +92,14 @@ pub(crate) async fn connect(executor: &Executor) -> Result<Monitor, crate::monit
     let (monitor, mut exits) = Monitor::connect(&socket_path(&executor.run_dir())).await?;
     executor.set_monitor(Some(monitor.clone()));
     let (inputs, pod) = (executor.inputs.clone(), std::sync::Arc::clone(&executor.pod));
-    let own = std::sync::Arc::clone(&executor.monitor);
+    let (own, bundles) = (std::sync::Arc::clone(&executor.monitor), executor.run_dir().join("c"));
     tokio::spawn(async move {
         while let Some(event) = exits.recv().await {
-            let agent_runtime::monitor::protocol::Event::Exited { container, exit } = event;
-            if let Some((container, attempt)) = parse_id(&pod, &container) {
-                let event = Event::ContainerExited { container, attempt, exit: from_monitor(&exit) };
+            let agent_runtime::monitor::protocol::Event::Exited { container: id, exit } = event;
+            if let Some((container, attempt)) = parse_id(&pod, &id) {
+                let mut exit = from_monitor(&exit);
+                exit.message = super::container::termination_message(&bundles.join(&id));
+                let event = Event::ContainerExited { container, attempt, exit };
                 drop(inputs.send(Input::Machine(event)));
             }
         }
@@ -115,6 +117,7 @@ pub(crate) fn from_monitor(exit: &agent_runtime::monitor::protocol::Exit) -> Exi
         signal: exit.signal,
         oom_killed: exit.oom_killed,
         finished_at: exit.finished_at.parse().unwrap_or(now),
+        message: String::new(),
     }
 }
 

@@ -194,9 +194,13 @@ fn default_address() -> IpAddr {
         let (link, destination) = (fields.next()?, fields.next()?);
         (destination == "00000000").then(|| link.to_owned())
     });
+    // Host ends of pods' links carry an address of the pod range; the node's is not among them.
+    let of_a_pod =
+        |name: &str| name.len() == 15 && name[1..].bytes().all(|b| b.is_ascii_hexdigit()) && name.starts_with('g');
     let addresses: Vec<(String, Ipv4Addr)> = nix::ifaddrs::getifaddrs()
         .into_iter()
         .flatten()
+        .filter(|entry| !of_a_pod(&entry.interface_name))
         .filter_map(|entry| Some((entry.interface_name.clone(), entry.address?.as_sockaddr_in()?.ip())))
         .collect();
     let of_default = addresses.iter().find(|(name, _)| Some(name) == link.as_ref());

@@ -183,7 +183,8 @@ fn context(
             Some(Subresource::parse(name).filter(|sub| resource.has(*sub)).ok_or_else(Status::path_not_found)?)
         }
     };
-    if request.namespace.is_some() && !resource.is_namespaced() {
+    let named_nowhere = request.namespace.is_none() && request.name.is_some() && resource.is_namespaced();
+    if named_nowhere || request.namespace.is_some() && !resource.is_namespaced() {
         return Err(Status::path_not_found());
     }
     let negotiated = reply::negotiate(&headers).or_else(|status| match subresource {

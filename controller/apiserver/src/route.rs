@@ -65,6 +65,11 @@ pub(crate) fn request_info(method: &Method, path: &str, query: &Query) -> Option
         .map(|segment| percent_decode_str(segment).decode_utf8().map(|s| s.into_owned()))
         .collect::<Result<_, _>>()
         .ok()?;
+    // A decoded slash would make one name out of a namespace and a name.
+    let is_plain = |segment: &String| !segment.contains('/') && segment != "." && segment != "..";
+    if !segments.iter().all(is_plain) {
+        return None;
+    }
     let words: Vec<&str> = segments.iter().map(String::as_str).collect();
     let (group, version, rest) = match words.as_slice() {
         ["api", version, rest @ ..] if !rest.is_empty() => ("", *version, rest),
@@ -139,6 +144,8 @@ mod tests {
                 Some(RequestInfo::NonResource(p)) if p == path
             ));
         }
-        assert!(request_info(&Method::GET, "/api/v1/pods/%ff", &Query::default()).is_none());
+        for path in ["/api/v1/pods/%ff", "/api/v1/secrets/default%2Fsecret", "/api/v1/namespaces/a/secrets/.."] {
+            assert!(request_info(&Method::GET, path, &Query::default()).is_none(), "{path}");
+        }
     }
 }

@@ -1,3 +1,18 @@
-//! One reconciler per kind: observe, plan (pure), apply (idempotent).
-//! Never knows the store or the API server; a reconciler never knows another.
-//! Start reading at `deployment`.
+//! One reconciler per kind: observe -> plan (pure) -> apply (idempotent), woken by watches and timers only.
+//! Never reads a store, never schedules a pod, never sleeps for a fixed time at rest.
+//! Start reading at `run`, then `queue` and `cache`.
+mod cache;
+mod deployment;
+mod discovered;
+mod error;
+mod garbage;
+mod namespace;
+mod namespaced_default;
+mod node;
+mod pod;
+mod queue;
+mod record;
+mod replicaset;
+mod run;
+
+pub use run::{Config, run};

@@ -1,3 +1,12 @@
-//! Chooses a node: snapshot and pod to decision (pure), and one driver that binds.
-//! Never knows the store or the API server.
-//! Start reading at `decide`.
+//! Chooses a node for every pod that has none: snapshot + pod -> decision, and one driver that binds.
+//! Never reads a store, never starts a container, never decides with a clock in hand.
+//! Start reading at `driver`.
+pub mod decide;
+pub mod driver;
+mod filter;
+pub mod queue;
+mod record;
+mod score;
+pub mod snapshot;
+
+pub use driver::{Config, run};

@@ -219,3 +219,40 @@ fn setup_waits_for_the_range_and_many_pods_come_at_once() {
         assert_eq!(tool("nft list tables"), "");
     });
 }
+
+#[test]
+fn links_and_leases_agree_whatever_was_given_up() {
+    as_host(async |leases| {
+        let network = open("a0000007", leases.clone()).await;
+        network.set_pod_range("10.42.0.0/24".parse().unwrap()).await.unwrap();
+        let pods: Vec<_> = (0..12).map(|_| Namespace::new()).collect();
+        let mut works = Vec::new();
+        for round in 0..6 {
+            for (number, pod) in pods.iter().enumerate() {
+                let (network, uid, path) = (network.clone(), format!("pod-{number}"), pod.path());
+                works.push(tokio::spawn(async move {
+                    match (round + number) % 3 {
+                        0 => network.teardown(&uid).await,
+                        _ => network.setup(&uid, &path).await.map(drop),
+                    }
+                }));
+            }
+            tokio::time::sleep(Duration::from_micros(700)).await;
+            for work in works.iter().step_by(2) {
+                work.abort();
+            }
+        }
+        for work in works {
+            work.await.unwrap_or(Ok(())).unwrap();
+        }
+        // Work that was given up ends in its own time; the next on the same pod waits for it.
+        let kept = HashSet::from(["pod-0".to_owned(), "pod-1".to_owned()]);
+        for uid in &kept {
+            let number: usize = uid["pod-".len()..].parse().unwrap();
+            network.setup(uid, &pods[number].path()).await.unwrap();
+        }
+        network.retain(&kept).await.unwrap();
+        assert_eq!(tool("ip -brief link show type veth").lines().count(), 2);
+        assert_eq!(std::fs::read_dir(leases).unwrap().count(), 2);
+    });
+}

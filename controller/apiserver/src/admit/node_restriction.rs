@@ -23,14 +23,6 @@ pub(super) fn admit(registry: &Registry, admission: &Admission<'_>, object: &Val
                 None => Ok(()),
             },
         },
-        ("", "pods", None) if admission.old.is_none() => {
-            match object.pointer("/metadata/annotations/kubernetes.io~1config.mirror") {
-                Some(_) if object.pointer("/spec/nodeName").and_then(Value::as_str) == Some(node) => Ok(()),
-                _ => refuse(format!(
-                    "pod does not have \"kubernetes.io/config.mirror\" annotation, node {node:?} can only create mirror pods"
-                )),
-            }
-        }
         ("", "pods", Some(Subresource::Status)) => {
             let bound = admission.old.and_then(|old| old.pointer("/spec/nodeName")).and_then(Value::as_str);
             match bound == Some(node) {

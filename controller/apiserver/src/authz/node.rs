@@ -83,10 +83,11 @@ impl NodeAuthorizer {
             ("list" | "watch", None) => action.selected_node == Some(node),
             ("get" | "delete", None) | ("update" | "patch", Some("status")) => {
                 let (Some(namespace), Some(name)) = (action.namespace, action.name) else { return false };
-                self.any_pod(|pod| pod.node == node && pod.namespace == namespace && pod.name == name)
+                // A pod that is gone is answered with NotFound, so that its agent can stop asking.
+                let gone = self.store.get(format!("{PODS}{namespace}/{name}").as_bytes()).is_none();
+                gone || self.any_pod(|pod| pod.node == node && pod.namespace == namespace && pod.name == name)
             }
-            // Mirror pods; NodeRestriction looks at the body.
-            ("create", None) => true,
+            // Agents make no pods: one that names other people's Secrets would let its node read them.
             _ => false,
         }
     }

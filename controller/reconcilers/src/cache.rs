@@ -1,0 +1,208 @@
+//! What the watches have told: one cache per kind, shared by the reconcilers.
+//!
+//! Writes of our own go in at once with the revision that the server answered, and a watch event never replaces
+//! anything newer. So a run that follows a write sees it, however far the watch lags behind; that is what keeps a
+//! ReplicaSet from making a pod twice.
+use futures::StreamExt as _;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Resource};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::sync::{Arc, PoisonError, RwLock};
+use tokio::sync::watch;
+
+/// `namespace/name`, or the name alone.
+pub(crate) type Key = Arc<str>;
+
+type Listener<F> = Box<dyn Fn(Option<&Arc<F>>, Option<&Arc<F>>) + Send + Sync>;
+
+struct Entry<F> {
+    revision: u64,
+    fact: Arc<F>,
+}
+
+/// The cache of one kind.
+pub(crate) struct Cache<F> {
+    entries: RwLock<BTreeMap<Key, Entry<F>>>,
+    listeners: RwLock<Vec<Listener<F>>>,
+    listed: watch::Sender<bool>,
+}
+
+/// The key of an object.
+pub(crate) fn key_of(metadata: &ObjectMeta) -> Key {
+    let name = metadata.name.as_deref().unwrap_or_default();
+    match metadata.namespace.as_deref() {
+        Some(namespace) => format!("{namespace}/{name}").into(),
+        None => name.into(),
+    }
+}
+
+/// Namespace and name of a key.
+pub(crate) fn split(key: &str) -> (&str, &str) {
+    key.split_once('/').unwrap_or(("", key))
+}
+
+fn revision_of(metadata: &ObjectMeta) -> u64 {
+    metadata.resource_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+impl<F: Send + Sync + 'static> Cache<F> {
+    /// An empty cache.
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            entries: RwLock::new(BTreeMap::new()),
+            listeners: RwLock::new(Vec::new()),
+            listed: watch::channel(false).0,
+        })
+    }
+
+    /// Calls `listener(before, after)` for every change.
+    pub(crate) fn on_change(&self, listener: impl Fn(Option<&Arc<F>>, Option<&Arc<F>>) + Send + Sync + 'static) {
+        self.listeners.write().unwrap_or_else(PoisonError::into_inner).push(Box::new(listener));
+    }
+
+    /// Waits for the first complete list.
+    pub(crate) async fn listed(&self) {
+        // The sender lives in self, so that this cannot fail.
+        let _ = self.listed.subscribe().wait_for(|listed| *listed).await;
+    }
+
+    /// One object.
+    pub(crate) fn get(&self, key: &str) -> Option<Arc<F>> {
+        self.read().get(key).map(|entry| Arc::clone(&entry.fact))
+    }
+
+    /// All objects of a namespace.
+    pub(crate) fn in_namespace(&self, namespace: &str) -> Vec<Arc<F>> {
+        // '0' follows '/'.
+        let (from, to): (Key, Key) = (format!("{namespace}/").into(), format!("{namespace}0").into());
+        self.read().range(from..to).map(|(_, entry)| Arc::clone(&entry.fact)).collect()
+    }
+
+    /// All objects.
+    pub(crate) fn all(&self) -> Vec<Arc<F>> {
+        self.read().values().map(|entry| Arc::clone(&entry.fact)).collect()
+    }
+
+    /// Takes in what a write of ours answered, or what the watch told; older news are dropped.
+    pub(crate) fn put(&self, metadata: &ObjectMeta, fact: F) {
+        self.put_at(key_of(metadata), revision_of(metadata), fact);
+    }
+
+    /// Replaces an object by what is known of it until the watch tells that it is gone.
+    pub(crate) fn pin(&self, key: &Key, fact: F) {
+        if self.get(key).is_some() {
+            self.put_at(Arc::clone(key), u64::MAX, fact);
+        }
+    }
+
+    fn put_at(&self, key: Key, revision: u64, fact: F) {
+        let fact = Arc::new(fact);
+        let before = {
+            let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+            if entries.get(&key).is_some_and(|known| known.revision >= revision) {
+                return;
+            }
+            entries.insert(key, Entry { revision, fact: Arc::clone(&fact) })
+        };
+        self.tell(before.as_ref().map(|entry| &entry.fact), Some(&fact));
+    }
+
+    /// The object is gone.
+    pub(crate) fn remove(&self, key: &str) {
+        let before = self.entries.write().unwrap_or_else(PoisonError::into_inner).remove(key);
+        if let Some(before) = before {
+            self.tell(Some(&before.fact), None);
+        }
+    }
+
+    fn tell(&self, before: Option<&Arc<F>>, after: Option<&Arc<F>>) {
+        for listener in self.listeners.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            listener(before, after);
+        }
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<Key, Entry<F>>> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fills the cache from a watch until dropped. `project` keeps what is needed of an object.
+    pub(crate) async fn reflect<K>(self: Arc<Self>, api: Api<K>, config: watcher::Config, project: fn(K) -> F)
+    where
+        K: Resource + Clone + serde::de::DeserializeOwned + Debug + Send + 'static,
+    {
+        let mut stream = Box::pin(watcher(api, config).default_backoff());
+        let mut unseen: BTreeSet<Key> = BTreeSet::new();
+        while let Some(event) = stream.next().await {
+            match event {
+                // What is written between here and the end of the list is not in this set, and stays.
+                Ok(Event::Init) => unseen = self.read().keys().cloned().collect(),
+                Ok(Event::InitApply(object)) => {
+                    unseen.remove(&key_of(object.meta()));
+                    self.apply(object, project);
+                }
+                Ok(Event::InitDone) => {
+                    for key in std::mem::take(&mut unseen) {
+                        self.remove(&key);
+                    }
+                    self.listed.send_replace(true);
+                }
+                Ok(Event::Apply(object)) => self.apply(object, project),
+                Ok(Event::Delete(object)) => self.remove(&key_of(object.meta())),
+                Err(error) => {
+                    tracing::warn!(kind = std::any::type_name::<K>(), %error, "the watch is started again");
+                }
+            }
+        }
+    }
+
+    fn apply<K: Resource>(&self, object: K, project: fn(K) -> F) {
+        let metadata = object.meta();
+        let (key, revision) = (key_of(metadata), revision_of(metadata));
+        self.put_at(key, revision, project(object));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metadata(name: &str, revision: u64) -> ObjectMeta {
+        ObjectMeta {
+            namespace: Some("d".into()),
+            name: Some(name.into()),
+            resource_version: Some(revision.to_string()),
+            ..ObjectMeta::default()
+        }
+    }
+
+    #[test]
+    fn older_news_are_dropped() {
+        let cache = Cache::new();
+        let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let log = Arc::clone(&told);
+        cache.on_change(move |before, after| {
+            log.lock().unwrap().push((before.map(|b| **b), after.map(|a| **a)));
+        });
+        cache.put(&metadata("a", 5), 5);
+        cache.put(&metadata("a", 4), 4);
+        cache.pin(&"d/a".into(), 9);
+        cache.put(&metadata("a", 6), 6);
+        cache.pin(&"d/b".into(), 1);
+        assert_eq!(cache.get("d/a").as_deref(), Some(&9));
+        cache.remove("d/a");
+        assert_eq!(*told.lock().unwrap(), [(None, Some(5)), (Some(5), Some(9)), (Some(9), None)]);
+    }
+
+    #[test]
+    fn namespaces_do_not_mix() {
+        let cache = Cache::new();
+        for key in ["d/a", "d/b", "d-e/a", "d0/a", "c/z"] {
+            cache.put_at(key.into(), 1, key);
+        }
+        assert_eq!(cache.in_namespace("d").iter().map(|f| **f).collect::<Vec<_>>(), ["d/a", "d/b"]);
+        assert_eq!(cache.all().len(), 5);
+    }
+}

@@ -1,0 +1,6 @@
+//! Garbage collection: what all owners have left goes; owners wait for their dependents where that was asked for.
+mod apply;
+mod graph;
+mod plan;
+
+pub(crate) use apply::start;

@@ -1,0 +1,93 @@
+//! The facts about a pod that reconcilers need, and no more: there are many pods.
+use crate::cache::{Key, key_of};
+use k8s_openapi::api::core::v1::{Pod, Toleration};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use std::collections::BTreeMap;
+
+/// How far a pod is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// Not started yet.
+    #[default]
+    Pending,
+    /// Nobody knows.
+    Unknown,
+    /// Started.
+    Running,
+    /// Ended.
+    Ended,
+}
+
+/// A pod.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct PodFacts {
+    pub(crate) key: Option<Key>,
+    pub(crate) uid: Box<str>,
+    pub(crate) labels: BTreeMap<String, String>,
+    /// The owner that is its controller: kind, name, uid.
+    pub(crate) controller: Option<(Box<str>, Box<str>, Box<str>)>,
+    pub(crate) node: Option<Box<str>>,
+    pub(crate) phase: Phase,
+    /// Since when it is ready, in seconds since 1970.
+    pub(crate) ready_since: Option<i64>,
+    pub(crate) is_deleting: bool,
+    pub(crate) created: i64,
+    pub(crate) restarts: i32,
+    pub(crate) deletion_cost: i32,
+    pub(crate) tolerations: Vec<Toleration>,
+}
+
+/// The owner that is the controller.
+pub(crate) fn controller_of(owners: Option<&Vec<OwnerReference>>) -> Option<&OwnerReference> {
+    owners?.iter().find(|owner| owner.controller == Some(true))
+}
+
+impl PodFacts {
+    /// Takes the facts out.
+    pub(crate) fn new(pod: Pod) -> Self {
+        let key = key_of(&pod.metadata);
+        let controller = controller_of(pod.metadata.owner_references.as_ref())
+            .map(|owner| (owner.kind.as_str().into(), owner.name.as_str().into(), owner.uid.as_str().into()));
+        let metadata = pod.metadata;
+        let spec = pod.spec.unwrap_or_default();
+        let status = pod.status.unwrap_or_default();
+        let ready = status.conditions.iter().flatten().find(|c| c.type_ == "Ready" && c.status == "True");
+        let created = metadata.creation_timestamp.map_or(0, |t| t.0.as_second());
+        let restarts = status.container_statuses.iter().flatten().map(|c| c.restart_count).max().unwrap_or_default();
+        let cost = metadata.annotations.as_ref().and_then(|a| a.get(api::well_known::ANNOTATION_POD_DELETION_COST));
+        Self {
+            key: Some(key),
+            uid: metadata.uid.unwrap_or_default().into(),
+            labels: metadata.labels.unwrap_or_default(),
+            controller,
+            node: spec.node_name.filter(|name| !name.is_empty()).map(Into::into),
+            phase: match status.phase.as_deref() {
+                Some("Running") => Phase::Running,
+                Some("Succeeded" | "Failed") => Phase::Ended,
+                Some("Unknown") => Phase::Unknown,
+                Some(_) | None => Phase::Pending,
+            },
+            ready_since: ready.map(|c| c.last_transition_time.as_ref().map_or(created, |t| t.0.as_second())),
+            is_deleting: metadata.deletion_timestamp.is_some(),
+            created,
+            restarts,
+            deletion_cost: cost.and_then(|text| text.parse().ok()).unwrap_or_default(),
+            tolerations: spec.tolerations.unwrap_or_default(),
+        }
+    }
+
+    /// Counts for its controller: not ended, not being deleted.
+    pub(crate) fn is_active(&self) -> bool {
+        !self.is_deleting && self.phase != Phase::Ended
+    }
+
+    /// The name alone.
+    pub(crate) fn name(&self) -> &str {
+        self.key.as_deref().map_or("", |key| crate::cache::split(key).1)
+    }
+
+    /// The namespace.
+    pub(crate) fn namespace(&self) -> &str {
+        self.key.as_deref().map_or("", |key| crate::cache::split(key).0)
+    }
+}

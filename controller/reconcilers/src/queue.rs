@@ -1,0 +1,232 @@
+//! A work queue: keys that need a look. One run per key at a time; news during a run make one more run.
+//! Failures are tried again with a growing wait; nothing polls.
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+const FIRST_BACKOFF: Duration = Duration::from_millis(5);
+const MAX_BACKOFF: Duration = Duration::from_secs(300);
+
+/// What a run wants next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Nothing until there are news.
+    Wait,
+    /// Another run after this time.
+    After(Duration),
+}
+
+struct State<K> {
+    ready: VecDeque<K>,
+    queued: HashSet<K>,
+    running: HashSet<K>,
+    again: HashSet<K>,
+    failures: HashMap<K, u32>,
+    later: BTreeSet<(Instant, K)>,
+}
+
+/// The queue.
+pub(crate) struct Queue<K> {
+    state: Mutex<State<K>>,
+    news: Notify,
+}
+
+impl<K: Clone + Eq + Hash + Ord + Debug + Send + 'static> Queue<K> {
+    /// An empty one.
+    pub(crate) fn new() -> Arc<Self> {
+        let state = State {
+            ready: VecDeque::new(),
+            queued: HashSet::new(),
+            running: HashSet::new(),
+            again: HashSet::new(),
+            failures: HashMap::new(),
+            later: BTreeSet::new(),
+        };
+        Arc::new(Self { state: Mutex::new(state), news: Notify::new() })
+    }
+
+    /// The key needs a look.
+    pub(crate) fn add(&self, key: K) {
+        let mut state = self.lock();
+        if state.running.contains(&key) {
+            state.again.insert(key);
+            return;
+        }
+        if state.queued.insert(key.clone()) {
+            state.ready.push_back(key);
+            drop(state);
+            self.news.notify_one();
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State<K>> {
+        // Nothing below can panic half-way through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next key to run, or how long until there may be one.
+    fn take(&self, now: Instant) -> Result<K, Option<Duration>> {
+        let mut state = self.lock();
+        while let Some((at, _)) = state.later.first()
+            && *at <= now
+            && let Some((_, key)) = state.later.pop_first()
+        {
+            if state.running.contains(&key) {
+                state.again.insert(key);
+            } else if state.queued.insert(key.clone()) {
+                state.ready.push_back(key);
+            }
+        }
+        match state.ready.pop_front() {
+            Some(key) => {
+                state.queued.remove(&key);
+                state.running.insert(key.clone());
+                Ok(key)
+            }
+            None => Err(state.later.first().map(|(at, _)| at.saturating_duration_since(now))),
+        }
+    }
+
+    fn done(&self, key: K, next: Option<Next>, now: Instant) {
+        let mut state = self.lock();
+        state.running.remove(&key);
+        if state.again.remove(&key) && state.queued.insert(key.clone()) {
+            state.ready.push_back(key.clone());
+        }
+        match next {
+            Some(next) => {
+                state.failures.remove(&key);
+                if let Next::After(wait) = next {
+                    state.later.retain(|(_, other)| *other != key);
+                    state.later.insert((now + wait, key));
+                }
+            }
+            None => {
+                let failures = state.failures.entry(key.clone()).or_default();
+                let wait = FIRST_BACKOFF.saturating_mul(1 << (*failures).min(16)).min(MAX_BACKOFF);
+                *failures += 1;
+                state.later.insert((now + wait, key));
+            }
+        }
+    }
+
+    /// Runs `handle` for keys as they come, at most `workers` at once, until dropped. `Err` is logged and tried again.
+    pub(crate) async fn work<H, F, E>(self: Arc<Self>, name: &'static str, workers: usize, handle: H)
+    where
+        H: Fn(K) -> F,
+        F: Future<Output = Result<Next, E>> + Send + 'static,
+        E: std::error::Error + Send + 'static,
+    {
+        let mut runs: JoinSet<(K, Result<Next, E>)> = JoinSet::new();
+        let mut keys: HashMap<tokio::task::Id, K> = HashMap::new();
+        loop {
+            let mut wait = None;
+            while runs.len() < workers {
+                match self.take(Instant::now()) {
+                    Ok(key) => {
+                        let run = handle(key.clone());
+                        let own = key.clone();
+                        let task = runs.spawn(async move { (own, run.await) });
+                        keys.insert(task.id(), key);
+                    }
+                    Err(until) => {
+                        wait = until;
+                        break;
+                    }
+                }
+            }
+            tokio::select! {
+                Some(ended) = runs.join_next_with_id(), if !runs.is_empty() => match ended {
+                    Ok((id, (key, result))) => {
+                        keys.remove(&id);
+                        let next = match result {
+                            Ok(next) => Some(next),
+                            Err(error) => {
+                                tell(name, &key, &error);
+                                None
+                            }
+                        };
+                        self.done(key, next, Instant::now());
+                    }
+                    Err(error) => {
+                        tracing::error!(reconciler = name, %error, "a run ended early");
+                        if let Some(key) = keys.remove(&error.id()) {
+                            self.done(key, None, Instant::now());
+                        }
+                    }
+                },
+                () = self.news.notified() => {}
+                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
+            }
+        }
+    }
+}
+
+/// One line with the whole chain of causes.
+fn tell<K: Debug>(name: &str, key: &K, error: &dyn std::error::Error) {
+    let mut chain = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        chain.push_str(": ");
+        chain.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    tracing::info!(reconciler = name, object = ?key, error = chain, "tried again");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[tokio::test(start_paused = true)]
+    async fn one_run_per_key_and_one_more_for_news() {
+        let queue = Queue::new();
+        let (runs, at_once) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (counted, current) = (Arc::clone(&runs), Arc::clone(&at_once));
+        let task = tokio::spawn(Arc::clone(&queue).work("test", 4, move |_key: u32| {
+            let (runs, at_once) = (Arc::clone(&counted), Arc::clone(&current));
+            async move {
+                assert_eq!(at_once.fetch_add(1, Ordering::SeqCst), 0);
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                at_once.fetch_sub(1, Ordering::SeqCst);
+                runs.fetch_add(1, Ordering::SeqCst);
+                Ok::<_, std::fmt::Error>(Next::Wait)
+            }
+        }));
+        queue.add(1);
+        queue.add(1);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        for _ in 0..10 {
+            queue.add(1);
+        }
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(runs.load(Ordering::SeqCst), 2);
+        task.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_back_off_and_success_forgets() {
+        let queue = Queue::new();
+        let runs = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&runs);
+        let task = tokio::spawn(Arc::clone(&queue).work("test", 1, move |_key: u32| {
+            let run = counted.fetch_add(1, Ordering::SeqCst);
+            async move { if run < 5 { Err(std::fmt::Error) } else { Ok(Next::After(Duration::from_secs(100))) } }
+        }));
+        queue.add(1);
+        tokio::time::sleep(Duration::from_millis(4)).await;
+        assert_eq!(runs.load(Ordering::SeqCst), 1);
+        // 5 + 10 + 20 + 40 + 80 ms.
+        tokio::time::sleep(Duration::from_millis(160)).await;
+        assert_eq!(runs.load(Ordering::SeqCst), 6);
+        tokio::time::sleep(Duration::from_secs(101)).await;
+        assert_eq!(runs.load(Ordering::SeqCst), 7);
+        task.abort();
+    }
+}

@@ -1,0 +1,260 @@
+//! Carries the plan of a ReplicaSet out: idempotent, and what it writes is in the cache before the run ends.
+use super::plan::{self, Plan};
+use crate::cache::{Cache, Key, key_of, split};
+use crate::error::{ReconcileError, at, code};
+use crate::pod::PodFacts;
+use crate::queue::{Next, Queue};
+use crate::record::{Recorder, Severity};
+use api::selector::Selector;
+use futures::future::join_all;
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
+
+const WORKERS: usize = 8;
+
+/// Everything a run uses.
+pub(crate) struct Reconciler {
+    pub(crate) client: kube::Client,
+    pub(crate) sets: Arc<Cache<ReplicaSet>>,
+    pub(crate) pods: Arc<Cache<PodFacts>>,
+    pub(crate) recorder: Recorder,
+}
+
+/// Reconciles until dropped.
+pub(crate) async fn start(reconciler: Reconciler) {
+    let queue: Arc<Queue<Key>> = Queue::new();
+    let wake = Arc::clone(&queue);
+    reconciler.sets.on_change(move |before, after| {
+        for set in [before, after].into_iter().flatten() {
+            wake.add(key_of(&set.metadata));
+        }
+    });
+    let (wake, sets) = (Arc::clone(&queue), Arc::clone(&reconciler.sets));
+    reconciler.pods.on_change(move |before, after| {
+        for pod in [before, after].into_iter().flatten() {
+            match &pod.controller {
+                Some((kind, name, _)) if **kind == *"ReplicaSet" => {
+                    wake.add(format!("{}/{name}", pod.namespace()).into());
+                }
+                Some(_) => {}
+                None => {
+                    for set in sets.in_namespace(pod.namespace()) {
+                        if selector_of(&set).is_ok_and(|selector| selector.matches(&pod.labels)) {
+                            wake.add(key_of(&set.metadata));
+                        }
+                    }
+                }
+            }
+        }
+    });
+    reconciler.sets.listed().await;
+    reconciler.pods.listed().await;
+    for set in reconciler.sets.all() {
+        queue.add(key_of(&set.metadata));
+    }
+    let reconciler = Arc::new(reconciler);
+    let work = move |key: Key| {
+        let reconciler = Arc::clone(&reconciler);
+        async move { reconciler.reconcile(&key).await }
+    };
+    queue.work("replicaset", WORKERS, work).await;
+}
+
+fn selector_of(set: &ReplicaSet) -> Result<Selector, ReconcileError> {
+    match Selector::from_label_selector(&set.spec.selector) {
+        Ok(selector) if !selector.is_empty() => Ok(selector),
+        Err(error) => Err(ReconcileError::Object(format!("spec.selector: {error}"))),
+        Ok(_) => Err(ReconcileError::Object("spec.selector: must not be empty".to_owned())),
+    }
+}
+
+impl Reconciler {
+    async fn reconcile(&self, key: &Key) -> Result<Next, ReconcileError> {
+        let Some(set) = self.sets.get(key) else { return Ok(Next::Wait) };
+        let (namespace, _) = split(key);
+        let selector = match selector_of(&set) {
+            Ok(selector) => selector,
+            Err(error) => {
+                tracing::warn!(kind = "ReplicaSet", object = &**key, %error, "left alone");
+                return Ok(Next::Wait);
+            }
+        };
+        let plan = plan::plan(&set, &selector, &self.pods.in_namespace(namespace));
+        let mut failure = None;
+        let done = self.carry_out(&set, namespace, &plan, &mut failure).await;
+        let now = jiff::Timestamp::now();
+        let (status, next) = plan::status(&set, &self.pods.in_namespace(namespace), failure, now);
+        if set.status.as_ref() != Some(&status) {
+            let sets: Api<ReplicaSet> = Api::namespaced(self.client.clone(), namespace);
+            let patch = json!({"metadata": {"uid": set.metadata.uid}, "status": whole(&status)});
+            let name = set.metadata.name.as_deref().unwrap_or_default();
+            match sets.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await {
+                Ok(set) => self.sets.put(&set.metadata.clone(), set),
+                Err(error) if matches!(code(&error), 404 | 409) => {}
+                Err(error) => return done.and(Err(at("writing the status")(error))),
+            }
+        }
+        done?;
+        Ok(next.and_then(|s| u64::try_from(s).ok()).map_or(Next::Wait, |s| Next::After(Duration::from_secs(s))))
+    }
+
+    async fn carry_out(
+        &self,
+        set: &ReplicaSet,
+        namespace: &str,
+        plan: &Plan,
+        failure: &mut Option<(&'static str, String)>,
+    ) -> Result<(), ReconcileError> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        for pod in &plan.adopt {
+            let owner = json!({"metadata": {"uid": &*pod.uid, "ownerReferences": [owner_reference(set)]}});
+            self.change(&pods, pod, owner, "adopting a pod").await?;
+        }
+        for pod in &plan.release {
+            let uid = set.metadata.uid.as_deref().unwrap_or_default();
+            let owner = json!({"metadata": {"uid": &*pod.uid, "ownerReferences": [{"$patch": "delete", "uid": uid}]}});
+            self.change(&pods, pod, owner, "releasing a pod").await?;
+        }
+        let mut batch = 1;
+        let mut left = plan.create;
+        while left > 0 {
+            // Slow start: if pods are refused, few requests are wasted.
+            let size = batch.min(left);
+            let results = join_all((0..size).map(|_| self.create(&pods, set))).await;
+            if let Some(Err(error)) = results.into_iter().find(Result::is_err) {
+                *failure = Some(("FailedCreate", error.to_string()));
+                return Err(at("creating a pod")(error));
+            }
+            left -= size;
+            batch *= 2;
+        }
+        for chunk in plan.delete.chunks(64) {
+            let results = join_all(chunk.iter().map(|pod| self.delete(&pods, set, pod))).await;
+            if let Some(Err(error)) = results.into_iter().find(Result::is_err) {
+                *failure = Some(("FailedDelete", error.to_string()));
+                return Err(at("deleting a pod")(error));
+            }
+        }
+        Ok(())
+    }
+
+    async fn change(
+        &self,
+        pods: &Api<Pod>,
+        pod: &PodFacts,
+        patch: serde_json::Value,
+        step: &'static str,
+    ) -> Result<(), ReconcileError> {
+        match pods.patch(pod.name(), &PatchParams::default(), &Patch::Strategic(patch)).await {
+            Ok(pod) => self.pods.put(&pod.metadata.clone(), PodFacts::new(pod)),
+            // Gone, or another pod by now.
+            Err(error) if matches!(code(&error), 404 | 409) => {}
+            Err(error) => return Err(at(step)(error)),
+        }
+        Ok(())
+    }
+
+    async fn create(&self, pods: &Api<Pod>, set: &ReplicaSet) -> Result<(), kube::Error> {
+        match pods.create(&PostParams::default(), &pod_of(set)).await {
+            Ok(pod) => {
+                let message = format!("Created pod: {}", pod.metadata.name.as_deref().unwrap_or_default());
+                self.pods.put(&pod.metadata.clone(), PodFacts::new(pod));
+                self.recorder.send(reference(set), Severity::Normal, "SuccessfulCreate", message);
+                Ok(())
+            }
+            // The namespace is being deleted, and this set with it.
+            Err(error) if code(&error) == 403 && error.to_string().contains("being terminated") => Ok(()),
+            Err(error) => {
+                self.recorder.send(
+                    reference(set),
+                    Severity::Warning,
+                    "FailedCreate",
+                    format!("Error creating: {error}"),
+                );
+                Err(error)
+            }
+        }
+    }
+
+    async fn delete(&self, pods: &Api<Pod>, set: &ReplicaSet, pod: &Arc<PodFacts>) -> Result<(), kube::Error> {
+        let own = Preconditions { uid: Some(pod.uid.to_string()), resource_version: None };
+        let params = DeleteParams { preconditions: Some(own), ..DeleteParams::default() };
+        match pods.delete(pod.name(), &params).await {
+            Ok(_) => {}
+            Err(error) if matches!(code(&error), 404 | 409) => {}
+            Err(error) => {
+                self.recorder.send(
+                    reference(set),
+                    Severity::Warning,
+                    "FailedDelete",
+                    format!("Error deleting: {error}"),
+                );
+                return Err(error);
+            }
+        }
+        if let Some(key) = &pod.key {
+            // Until the watch tells that it is gone, it counts as going.
+            self.pods.pin(key, PodFacts { is_deleting: true, ..PodFacts::clone(pod) });
+        }
+        let message = format!("Deleted pod: {}", pod.name());
+        self.recorder.send(reference(set), Severity::Normal, "SuccessfulDelete", message);
+        Ok(())
+    }
+}
+
+/// A status with every number and no missing list, so that a merge patch leaves nothing old behind.
+fn whole(status: &k8s_openapi::api::apps::v1::ReplicaSetStatus) -> serde_json::Value {
+    let mut value = json!(status);
+    if status.conditions.is_none() {
+        value["conditions"] = serde_json::Value::Null;
+    }
+    value
+}
+
+fn owner_reference(set: &ReplicaSet) -> OwnerReference {
+    OwnerReference {
+        api_version: "apps/v1".to_owned(),
+        kind: "ReplicaSet".to_owned(),
+        name: set.metadata.name.clone().unwrap_or_default(),
+        uid: set.metadata.uid.clone().unwrap_or_default(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+/// The object that events are about.
+fn reference(set: &ReplicaSet) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("apps/v1".to_owned()),
+        kind: Some("ReplicaSet".to_owned()),
+        namespace: set.metadata.namespace.clone(),
+        name: set.metadata.name.clone(),
+        uid: set.metadata.uid.clone(),
+        ..ObjectReference::default()
+    }
+}
+
+/// A pod by the template.
+fn pod_of(set: &ReplicaSet) -> Pod {
+    let template = set.spec.template.clone().unwrap_or_default();
+    let given = template.metadata.unwrap_or_default();
+    let name = set.metadata.name.as_deref().unwrap_or_default();
+    Pod {
+        metadata: ObjectMeta {
+            generate_name: Some(format!("{name}-")),
+            namespace: set.metadata.namespace.clone(),
+            labels: given.labels,
+            annotations: given.annotations,
+            finalizers: given.finalizers,
+            owner_references: Some(vec![owner_reference(set)]),
+            ..ObjectMeta::default()
+        },
+        spec: template.spec,
+        status: None,
+    }
+}

@@ -1,0 +1,94 @@
+//! All reconcilers on one screen.
+use crate::cache::{Cache, Key, key_of};
+use crate::namespaced_default::{self, NamespaceFacts, RootCaFacts};
+use crate::node::{self, NodeFacts};
+use crate::pod::PodFacts;
+use crate::record::Recorder;
+use crate::{deployment, garbage, namespace, replicaset};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, ServiceAccount};
+use kube::Api;
+use kube::runtime::watcher;
+use std::sync::Arc;
+use tokio::task::JoinSet;
+
+/// What the reconcilers need.
+pub struct Config {
+    /// A client with the identity of the controller of this name, such as `replicaset-controller`.
+    pub client_for: Box<dyn Fn(&str) -> kube::Client + Send + Sync>,
+    /// Where the pods' addresses come from.
+    pub cluster_cidr: ipnet::Ipv4Net,
+    /// The length of a node's part of it.
+    pub node_prefix: u8,
+    /// The certificate (PEM) by which pods know the API server.
+    pub root_ca: String,
+}
+
+/// Reconciles until it is dropped.
+pub async fn run(config: Config) {
+    let mut tasks: JoinSet<()> = JoinSet::new();
+    let pods: Arc<Cache<PodFacts>> = Cache::new();
+    let sets: Arc<Cache<ReplicaSet>> = Cache::new();
+    let client = (config.client_for)("replicaset-controller");
+    tasks.spawn(replicaset::start(replicaset::Reconciler {
+        recorder: Recorder::start(client.clone(), "replicaset-controller"),
+        sets: Arc::clone(&sets),
+        pods: Arc::clone(&pods),
+        client: client.clone(),
+    }));
+    tasks.spawn(Arc::clone(&pods).reflect(Api::<Pod>::all(client.clone()), watcher::Config::default(), PodFacts::new));
+    tasks.spawn(Arc::clone(&sets).reflect(Api::<ReplicaSet>::all(client), watcher::Config::default(), |set| set));
+    let client = (config.client_for)("deployment-controller");
+    let deployments: Arc<Cache<Deployment>> = Cache::new();
+    tasks.spawn(deployment::start(deployment::Reconciler {
+        recorder: Recorder::start(client.clone(), "deployment-controller"),
+        deployments: Arc::clone(&deployments),
+        sets,
+        pods: Arc::clone(&pods),
+        client: client.clone(),
+    }));
+    tasks.spawn(
+        deployments.reflect(Api::<Deployment>::all(client), watcher::Config::default(), |deployment| deployment),
+    );
+    let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let client = (config.client_for)("service-account-controller");
+    let namespaces: Arc<Cache<NamespaceFacts>> = Cache::new();
+    let accounts: Arc<Cache<Key>> = Cache::new();
+    tasks.spawn(namespaced_default::service_accounts(client.clone(), Arc::clone(&namespaces), Arc::clone(&accounts)));
+    let api = Api::<ServiceAccount>::all(client);
+    tasks.spawn(accounts.reflect(api, named(namespaced_default::ACCOUNT), |account| key_of(&account.metadata)));
+    let client = (config.client_for)("root-ca-cert-publisher");
+    let maps: Arc<Cache<RootCaFacts>> = Cache::new();
+    let certificate = config.root_ca;
+    let publisher =
+        namespaced_default::root_ca(client.clone(), Arc::clone(&namespaces), Arc::clone(&maps), certificate);
+    tasks.spawn(publisher);
+    tasks.spawn(maps.reflect(Api::<ConfigMap>::all(client), named(namespaced_default::ROOT_CA), RootCaFacts::new));
+
+    let client = (config.client_for)("namespace-controller");
+    tasks.spawn(namespace::start(client.clone(), Arc::clone(&namespaces), Arc::clone(&pods)));
+    let api = Api::<Namespace>::all(client);
+    tasks.spawn(namespaces.reflect(api, watcher::Config::default(), NamespaceFacts::new));
+
+    let client = (config.client_for)("node-controller");
+    let nodes: Arc<Cache<NodeFacts>> = Cache::new();
+    let leases: Arc<Cache<node::LeaseFacts>> = Cache::new();
+    tasks.spawn(node::start(node::Reconciler {
+        client: client.clone(),
+        nodes: Arc::clone(&nodes),
+        leases: Arc::clone(&leases),
+        pods,
+        ranges: node::Ranges::new(config.cluster_cidr, config.node_prefix),
+    }));
+    tasks.spawn(nodes.reflect(Api::<Node>::all(client.clone()), watcher::Config::default(), NodeFacts::new));
+    let api = Api::<Lease>::namespaced(client, api::well_known::NAMESPACE_NODE_LEASE);
+    tasks.spawn(leases.reflect(api, watcher::Config::default(), node::LeaseFacts::new));
+
+    tasks.spawn(garbage::start((config.client_for)("generic-garbage-collector")));
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a reconciler ended early");
+        }
+    }
+}

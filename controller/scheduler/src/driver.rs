@@ -1,0 +1,255 @@
+//! The one executor: watches pods and nodes, lets `decide` decide, assumes the pod in its place and binds.
+//!
+//! Flow: watch -> snapshot and queue -> decide -> assume -> bind (several at once). Guarantees: a decision sees every
+//! earlier one. Errors: a refused binding is forgotten and the pod tried again; a broken watch is listed anew.
+use crate::decide::{Decision, decide};
+use crate::queue::Queue;
+use crate::record::{Notice, Notices};
+use crate::snapshot::{NodeFacts, PodFacts, PodKey, Snapshot};
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::{Binding, Node, ObjectReference, Pod};
+use kube::api::{Api, ObjectMeta, PostParams};
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, watcher};
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+
+/// Bindings on their way at once.
+const MAX_BINDING: usize = 64;
+/// Decisions in a row before the watches are looked at again.
+const MAX_DECISIONS: usize = 32;
+
+/// What the scheduler needs.
+#[derive(Clone)]
+pub struct Config {
+    /// A client with the identity `system:kube-scheduler`.
+    pub client: kube::Client,
+}
+
+struct Bound {
+    pod: Arc<PodFacts>,
+    node: Box<str>,
+    result: Result<(), kube::Error>,
+}
+
+struct Driver {
+    client: kube::Client,
+    snapshot: Snapshot,
+    queue: Queue,
+    binding: JoinSet<Bound>,
+    notices: Notices,
+    pods_seen: Option<HashSet<PodKey>>,
+    nodes_seen: Option<BTreeSet<Box<str>>>,
+    pods_listed: bool,
+    nodes_listed: bool,
+}
+
+/// Schedules until it is dropped.
+pub async fn run(config: Config) {
+    let all = watcher::Config::default();
+    // Pods that have ended take nothing; leaving the selection counts as deletion.
+    let live = watcher::Config::default().fields("status.phase!=Succeeded,status.phase!=Failed");
+    let pods = Api::<Pod>::all(config.client.clone());
+    let nodes = Api::<Node>::all(config.client.clone());
+    let mut pods = Box::pin(watcher(pods, live).default_backoff());
+    let mut nodes = Box::pin(watcher(nodes, all).default_backoff());
+    let mut driver = Driver {
+        notices: Notices::start(config.client.clone()),
+        client: config.client,
+        snapshot: Snapshot::default(),
+        queue: Queue::default(),
+        binding: JoinSet::new(),
+        pods_seen: None,
+        nodes_seen: None,
+        pods_listed: false,
+        nodes_listed: false,
+    };
+    loop {
+        let more = driver.schedule();
+        let wake = match (more, driver.queue.next_wake()) {
+            (true, _) => Some(Duration::ZERO),
+            (false, Some(at)) => Some(at.saturating_duration_since(Instant::now())),
+            (false, None) => None,
+        };
+        // Cancel safety: both streams keep what they have not given out, and so does the set of bindings.
+        tokio::select! {
+            biased;
+            Some(bound) = driver.binding.join_next(), if !driver.binding.is_empty() => match bound {
+                Ok(bound) => driver.bound(bound),
+                Err(error) => tracing::error!(%error, "a binding task ended early"),
+            },
+            Some(event) = nodes.next() => match event {
+                Ok(event) => driver.node_event(event),
+                Err(error) => tracing::warn!(%error, "the watch of nodes is started again"),
+            },
+            Some(event) = pods.next() => match event {
+                Ok(event) => driver.pod_event(event),
+                Err(error) => tracing::warn!(%error, "the watch of pods is started again"),
+            },
+            () = tokio::time::sleep(wake.unwrap_or_default()), if wake.is_some() => {}
+        }
+    }
+}
+
+impl Driver {
+    /// Decides about active pods; tells whether there are more.
+    fn schedule(&mut self) -> bool {
+        if !self.pods_listed || !self.nodes_listed {
+            return false;
+        }
+        self.queue.advance(Instant::now());
+        for _ in 0..MAX_DECISIONS {
+            if self.binding.len() >= MAX_BINDING {
+                return false;
+            }
+            let Some(pod) = self.queue.pop() else { return false };
+            match decide(&self.snapshot, &pod) {
+                Decision::Bind(node) => {
+                    tracing::debug!(kind = "Pod", object = &*pod.key, uid = &*pod.uid, %node, "bind");
+                    self.snapshot.place(&pod.key, &pod.uid, &node, &pod.load);
+                    let client = self.client.clone();
+                    self.binding.spawn(async move {
+                        let result = bind(client, &pod, &node).await;
+                        Bound { pod, node, result }
+                    });
+                }
+                Decision::Unfit(error) => {
+                    tracing::debug!(kind = "Pod", object = &*pod.key, uid = &*pod.uid, %error, "no node fits");
+                    self.queue.unfit(&pod.key, Instant::now());
+                    self.notices.send(Notice::Unfit(pod, error.to_string()));
+                }
+            }
+        }
+        true
+    }
+
+    fn bound(&mut self, bound: Bound) {
+        let Bound { pod, node, result } = bound;
+        match result {
+            Ok(()) => {
+                if self.queue.get(&pod.key).is_some_and(|waiting| waiting.uid == pod.uid) {
+                    self.queue.remove(&pod.key);
+                }
+                self.notices.send(Notice::Bound(pod, node));
+            }
+            Err(error) => {
+                if self.snapshot.placed_uid(&pod.key) == Some(&pod.uid) {
+                    let waits = self.queue.get(&pod.key).is_some_and(|waiting| waiting.uid == pod.uid);
+                    // If the watch has told meanwhile that another one bound it, its place is real.
+                    if waits {
+                        self.snapshot.unplace(&pod.key);
+                    }
+                }
+                let gone = matches!(&error, kube::Error::Api(status) if status.code == 404);
+                self.queue.failed(&pod.key, Instant::now());
+                if !gone {
+                    tracing::warn!(kind = "Pod", object = &*pod.key, uid = &*pod.uid, %node, %error, "binding failed");
+                    self.notices.send(Notice::Failed(pod, format!("binding rejected: {error}")));
+                }
+            }
+        }
+    }
+
+    fn pod_event(&mut self, event: watcher::Event<Pod>) {
+        match event {
+            watcher::Event::Init => self.pods_seen = Some(HashSet::new()),
+            watcher::Event::InitApply(pod) => {
+                let pod = PodFacts::new(pod);
+                if let Some(seen) = &mut self.pods_seen {
+                    seen.insert(Arc::clone(&pod.key));
+                }
+                self.pod_applied(pod);
+            }
+            watcher::Event::InitDone => {
+                self.pods_listed = true;
+                let seen = self.pods_seen.take().unwrap_or_default();
+                let known = self.queue.keys().chain(self.snapshot.placed_keys());
+                let gone: Vec<PodKey> = known.filter(|key| !seen.contains(*key)).cloned().collect();
+                for key in gone {
+                    self.pod_gone(&key);
+                }
+            }
+            watcher::Event::Apply(pod) => self.pod_applied(PodFacts::new(pod)),
+            watcher::Event::Delete(pod) => self.pod_gone(&PodFacts::new(pod).key),
+        }
+    }
+
+    fn pod_applied(&mut self, pod: PodFacts) {
+        if pod.is_ended {
+            self.pod_gone(&pod.key);
+        } else if let Some(node) = &pod.node {
+            self.queue.remove(&pod.key);
+            self.snapshot.place(&pod.key, &pod.uid, node, &pod.load);
+        } else {
+            match self.snapshot.placed_uid(&pod.key) {
+                Some(uid) if *uid != pod.uid => drop(self.snapshot.unplace(&pod.key)),
+                // Bound already; the watch only lags behind.
+                Some(_) if self.queue.get(&pod.key).is_none() => return,
+                Some(_) | None => {}
+            }
+            match pod.is_ours {
+                true => self.queue.offer(pod),
+                false => drop(self.queue.remove(&pod.key)),
+            }
+        }
+    }
+
+    fn pod_gone(&mut self, key: &str) {
+        self.queue.remove(key);
+        if self.snapshot.unplace(key) {
+            self.queue.move_all(Instant::now());
+        }
+    }
+
+    fn node_event(&mut self, event: watcher::Event<Node>) {
+        let moved = match event {
+            watcher::Event::Init => {
+                self.nodes_seen = Some(BTreeSet::new());
+                false
+            }
+            watcher::Event::InitApply(node) => {
+                let node = NodeFacts::new(node);
+                if let Some(seen) = &mut self.nodes_seen {
+                    seen.insert(node.name.clone());
+                }
+                self.snapshot.set_node(node)
+            }
+            watcher::Event::InitDone => {
+                self.nodes_listed = true;
+                self.snapshot.retain_nodes(&self.nodes_seen.take().unwrap_or_default());
+                false
+            }
+            watcher::Event::Apply(node) => self.snapshot.set_node(NodeFacts::new(node)),
+            watcher::Event::Delete(node) => {
+                self.snapshot.remove_node(&node.metadata.name.unwrap_or_default());
+                false
+            }
+        };
+        if moved {
+            self.queue.move_all(Instant::now());
+        }
+    }
+}
+
+/// POST pods/x/binding; the uid makes sure that it is still the same pod.
+async fn bind(client: kube::Client, pod: &PodFacts, node: &str) -> Result<(), kube::Error> {
+    let (namespace, name) = pod.names();
+    let binding = Binding {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some(namespace.to_owned()),
+            uid: Some(pod.uid.to_string()),
+            ..ObjectMeta::default()
+        },
+        target: ObjectReference {
+            kind: Some("Node".to_owned()),
+            name: Some(node.to_owned()),
+            ..ObjectReference::default()
+        },
+    };
+    let pods: Api<Pod> = Api::namespaced(client, namespace);
+    let _: serde_json::Value = pods.create_subresource("binding", name, &PostParams::default(), &binding).await?;
+    Ok(())
+}

@@ -1,0 +1,174 @@
+//! Decisions by table, and what holds for every sequence of them.
+use controller_scheduler::decide::{Decision, decide};
+use controller_scheduler::queue::Queue;
+use controller_scheduler::snapshot::{NodeFacts, PodFacts, Snapshot};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+fn node(name: &str, cpu: &str, pods: u32, more: Value) -> NodeFacts {
+    let mut value = json!({
+        "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
+        "status": {"allocatable": {"cpu": cpu, "memory": "4Gi", "pods": pods.to_string()}},
+    });
+    if !more.is_null() {
+        value["spec"] = more;
+    }
+    NodeFacts::new(serde_json::from_value(value).unwrap())
+}
+
+fn pod(name: &str, cpu: &str, more: Value) -> PodFacts {
+    let mut value = json!({
+        "metadata": {"name": name, "namespace": "d", "uid": name},
+        "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]},
+    });
+    for (key, field) in more.as_object().into_iter().flatten() {
+        value["spec"][key] = field.clone();
+    }
+    PodFacts::new(serde_json::from_value(value).unwrap())
+}
+
+fn snapshot(nodes: Vec<NodeFacts>) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    for node in nodes {
+        snapshot.set_node(node);
+    }
+    snapshot
+}
+
+fn refusal(snapshot: &Snapshot, pod: &PodFacts) -> String {
+    match decide(snapshot, pod) {
+        Decision::Bind(node) => format!("bound to {node}"),
+        Decision::Unfit(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn refusals_speak_as_kubernetes_does() {
+    let tainted = json!({"taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]});
+    let nodes = snapshot(vec![
+        node("a", "1", 10, Value::Null),
+        node("b", "8", 10, tainted.clone()),
+        node("c", "8", 10, tainted),
+        node("d", "8", 10, json!({"unschedulable": true})),
+        node("e", "8", 0, Value::Null),
+    ]);
+    assert_eq!(
+        refusal(&nodes, &pod("p", "2", json!({}))),
+        "0/5 nodes are available: 1 Insufficient cpu, 1 Too many pods, 1 node(s) were unschedulable, 2 node(s) had untolerated taint {k: v}."
+    );
+    assert_eq!(
+        refusal(
+            &nodes,
+            &pod("p", "2", json!({"nodeSelector": {"disk": "ssd"}, "tolerations": [{"operator": "Exists"}]}))
+        ),
+        "0/5 nodes are available: 5 node(s) didn't match Pod's node affinity/selector."
+    );
+    assert_eq!(refusal(&snapshot(vec![]), &pod("p", "1", json!({}))), "no nodes available to schedule pods");
+}
+
+#[test]
+fn wishes_are_met() {
+    let mut nodes = snapshot(vec![node("a", "4", 10, Value::Null), node("b", "4", 10, Value::Null)]);
+    let first = pod("p", "1", json!({}));
+    assert_eq!(decide(&nodes, &first), Decision::Bind("a".into()), "the name decides among equals");
+    nodes.place(&first.key, &first.uid, "a", &first.load);
+    assert_eq!(decide(&nodes, &pod("q", "1", json!({}))), Decision::Bind("b".into()), "load spreads");
+    let wants_a = json!({"nodeSelector": {"kubernetes.io/hostname": "a"}});
+    assert_eq!(decide(&nodes, &pod("q", "3", wants_a.clone())), Decision::Bind("a".into()));
+    assert_eq!(
+        refusal(&nodes, &pod("q", "3001m", wants_a)),
+        "0/2 nodes are available: 1 Insufficient cpu, 1 node(s) didn't match Pod's node affinity/selector."
+    );
+    let port = json!({"containers": [{"name": "c", "ports": [{"containerPort": 1, "hostPort": 80}]}]});
+    for want in ["b", "a"] {
+        let next = pod(&format!("port-{want}"), "0", port.clone());
+        assert_eq!(decide(&nodes, &next), Decision::Bind(want.into()));
+        nodes.place(&next.key, &next.uid, want, &next.load);
+    }
+    assert!(refusal(&nodes, &pod("r", "0", port)).contains("2 node(s) didn't have free ports"));
+    assert!(nodes.unplace("d/port-a") && !nodes.unplace("d/port-a"));
+}
+
+#[test]
+fn whose_pod_is_it() {
+    assert!(pod("p", "1", json!({})).is_ours);
+    for other in
+        [json!({"nodeName": "a"}), json!({"schedulerName": "mine"}), json!({"schedulingGates": [{"name": "g"}]})]
+    {
+        assert!(!pod("p", "1", other.clone()).is_ours, "{other}");
+    }
+}
+
+#[test]
+fn the_queue_orders_waits_and_wakes() {
+    let now = Instant::now();
+    let mut queue = Queue::default();
+    queue.offer(pod("late", "1", json!({})));
+    queue.offer(pod("urgent", "1", json!({"priority": 5})));
+    let first = queue.pop().unwrap();
+    assert_eq!(&*first.key, "d/urgent");
+    queue.unfit(&first.key, now);
+    assert_eq!(&*queue.pop().unwrap().key, "d/late");
+    queue.remove("d/late");
+    assert!(queue.pop().is_none(), "an unfit pod waits for a move");
+    queue.offer(pod("urgent", "1", json!({"priority": 5})));
+    assert!(queue.pop().is_none(), "news without a change do not wake it");
+    queue.move_all(now);
+    let again = queue.pop().unwrap();
+    queue.unfit(&again.key, now);
+    queue.move_all(now);
+    assert!(queue.pop().is_none(), "the second failure backs off");
+    assert_eq!(queue.next_wake(), Some(now + Duration::from_secs(1)));
+    queue.advance(now + Duration::from_secs(1));
+    let again = queue.pop().unwrap();
+    queue.move_all(now);
+    queue.unfit(&again.key, now);
+    assert_eq!(queue.next_wake(), Some(now + Duration::from_secs(2)), "what moved while it was in hand counts");
+    queue.offer(pod("urgent", "2", json!({"priority": 5})));
+    assert!(queue.pop().is_some(), "a changed pod is tried at once");
+    queue.failed("d/urgent", now);
+    for _ in 0..5 {
+        queue.advance(now + Duration::from_secs(60));
+        queue.pop().unwrap();
+        queue.failed("d/urgent", now);
+    }
+    assert_eq!(queue.next_wake(), Some(now + Duration::from_secs(10)));
+}
+
+#[test]
+fn five_thousand_nodes() {
+    let nodes = snapshot((0..5000).map(|n| node(&format!("n{n}"), "8", 110, Value::Null)).collect());
+    let start = Instant::now();
+    assert!(matches!(decide(&nodes, &pod("p", "1", json!({}))), Decision::Bind(_)));
+    println!("one decision over 5,000 nodes: {:?}", start.elapsed());
+}
+
+proptest! {
+    #[test]
+    fn never_overcommits(
+        sizes in prop::collection::vec((1u32..8, 1u32..6), 0..6),
+        steps in prop::collection::vec((0u32..3000, any::<bool>(), any::<prop::sample::Index>()), 0..60),
+    ) {
+        let mut nodes = snapshot(
+            sizes.iter().enumerate().map(|(i, (cpu, pods))| node(&format!("n{i}"), &cpu.to_string(), *pods, Value::Null)).collect(),
+        );
+        let mut placed = Vec::new();
+        for (i, (cpu, leave, which)) in steps.into_iter().enumerate() {
+            if leave && !placed.is_empty() {
+                let gone: PodFacts = placed.swap_remove(which.index(placed.len()));
+                prop_assert!(nodes.unplace(&gone.key));
+            } else {
+                let new = pod(&format!("p{i}"), &format!("{cpu}m"), json!({}));
+                if let Decision::Bind(name) = decide(&nodes, &new) {
+                    nodes.place(&new.key, &new.uid, &name, &new.load);
+                    placed.push(new);
+                }
+            }
+            for node in nodes.nodes() {
+                prop_assert!(node.requested.milli_cpu <= node.allocatable.milli_cpu && node.requested.milli_cpu >= 0);
+                prop_assert!(node.pod_count <= node.max_pods && node.pod_count >= 0);
+            }
+        }
+    }
+}
