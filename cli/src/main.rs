@@ -16,10 +16,13 @@ mod kubeconfig;
 mod list;
 mod manifest;
 mod output;
+mod pods;
 mod screen;
 mod target;
+mod terminal;
 mod verb;
 mod watch;
+mod workload;
 
 /// A container orchestrator in one binary.
 #[derive(Debug, Parser)]

@@ -3,10 +3,15 @@
 mod apply;
 mod check;
 mod delete;
+mod exec;
 mod get;
 mod image;
+mod logs;
 mod reset;
+mod scale;
 mod server;
+mod set;
+mod wait;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -36,6 +41,17 @@ pub(crate) enum Verb {
     Apply(apply::Args),
     /// Delete objects.
     Delete(Box<delete::Args>),
+    /// Show what containers write.
+    Logs(Box<logs::Args>),
+    /// Run a command in a container.
+    Exec(exec::Args),
+    /// Change how many replicas a workload has.
+    Scale(scale::Args),
+    /// Change one part of a workload's pods.
+    #[command(subcommand)]
+    Set(set::Verb),
+    /// Wait until something holds.
+    Wait(Box<wait::Args>),
 }
 
 /// Where a trial run takes place.
@@ -63,6 +79,11 @@ pub(crate) fn run(verb: Verb, connect: &ConnectArgs) -> Result<ExitCode, Failure
         Verb::Get(args) => converse(get::run(connect, &args)),
         Verb::Apply(args) => converse(apply::run(connect, &args)),
         Verb::Delete(args) => converse(delete::run(connect, &args)),
+        Verb::Logs(args) => converse(logs::run(connect, &args)),
+        Verb::Exec(args) => converse(exec::run(connect, &args)),
+        Verb::Scale(args) => converse(scale::run(connect, &args)),
+        Verb::Set(verb) => converse(set::run(connect, &verb)),
+        Verb::Wait(args) => converse(wait::run(connect, &args)),
     }
 }
 
