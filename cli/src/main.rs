@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod client;
+mod describe;
 mod duration;
 mod failure;
 mod kind;
@@ -17,6 +18,7 @@ mod list;
 mod manifest;
 mod output;
 mod pods;
+mod rollout;
 mod screen;
 mod target;
 mod terminal;

@@ -24,7 +24,7 @@ impl Raw {
 impl Drop for Raw {
     fn drop(&mut self) {
         // There is nothing left to do where even this fails.
-        drop(tcsetattr(std::io::stdin().as_fd(), OptionalActions::Now, &self.0));
+        let _ = tcsetattr(std::io::stdin().as_fd(), OptionalActions::Now, &self.0);
     }
 }
 

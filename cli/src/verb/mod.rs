@@ -8,6 +8,7 @@ mod get;
 mod image;
 mod logs;
 mod reset;
+mod rollout;
 mod scale;
 mod server;
 mod set;
@@ -45,6 +46,9 @@ pub(crate) enum Verb {
     Logs(Box<logs::Args>),
     /// Run a command in a container.
     Exec(exec::Args),
+    /// Follow and steer the rollout of a workload.
+    #[command(subcommand)]
+    Rollout(rollout::Verb),
     /// Change how many replicas a workload has.
     Scale(scale::Args),
     /// Change one part of a workload's pods.
@@ -81,6 +85,7 @@ pub(crate) fn run(verb: Verb, connect: &ConnectArgs) -> Result<ExitCode, Failure
         Verb::Delete(args) => converse(delete::run(connect, &args)),
         Verb::Logs(args) => converse(logs::run(connect, &args)),
         Verb::Exec(args) => converse(exec::run(connect, &args)),
+        Verb::Rollout(verb) => converse(rollout::run(connect, &verb)),
         Verb::Scale(args) => converse(scale::run(connect, &args)),
         Verb::Set(verb) => converse(set::run(connect, &verb)),
         Verb::Wait(args) => converse(wait::run(connect, &args)),

@@ -1,0 +1,4 @@
+//! Objects as people read them in full, in the layout of `kubectl describe`.
+
+pub(crate) mod page;
+pub(crate) mod template;
