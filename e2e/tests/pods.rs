@@ -199,7 +199,7 @@ fn tokens(client: &Client) {
     });
     let review =
         json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token.trim()}});
-    let said = client.run_with(&["create", "-o", "json", "-f", "-"], &review.to_string()).ok();
+    let said = client.run_with(&["create", "--validate=false", "-o", "json", "-f", "-"], &review.to_string()).ok();
     let reviewed: Value = serde_json::from_str(&said).expect("JSON");
     assert_eq!(reviewed["status"]["user"]["username"], "system:serviceaccount:default:default");
     let can =
