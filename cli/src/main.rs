@@ -12,6 +12,7 @@ mod client;
 mod describe;
 mod duration;
 mod failure;
+mod generate;
 mod kind;
 mod kubeconfig;
 mod list;

@@ -1,4 +1,6 @@
 //! Objects as people read them in full, in the layout of `kubectl describe`.
 
+pub(crate) mod events;
+pub(crate) mod kinds;
 pub(crate) mod page;
 pub(crate) mod template;

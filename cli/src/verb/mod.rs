@@ -2,7 +2,9 @@
 
 mod apply;
 mod check;
+mod create;
 mod delete;
+mod describe;
 mod exec;
 mod get;
 mod image;
@@ -12,6 +14,7 @@ mod rollout;
 mod scale;
 mod server;
 mod set;
+mod version;
 mod wait;
 
 use std::future::Future;
@@ -38,6 +41,10 @@ pub(crate) enum Verb {
     Reset(reset::Args),
     /// Show objects.
     Get(Box<get::Args>),
+    /// Show objects in full, with their events.
+    Describe(describe::Args),
+    /// Create objects of manifests or flags.
+    Create(create::Args),
     /// Make objects be as manifests say.
     Apply(apply::Args),
     /// Delete objects.
@@ -56,6 +63,8 @@ pub(crate) enum Verb {
     Set(set::Verb),
     /// Wait until something holds.
     Wait(Box<wait::Args>),
+    /// Show the versions of this program and of the server.
+    Version(version::Args),
 }
 
 /// Where a trial run takes place.
@@ -81,6 +90,9 @@ pub(crate) fn run(verb: Verb, connect: &ConnectArgs) -> Result<ExitCode, Failure
         Verb::Check(args) => check::run(&args),
         Verb::Reset(args) => reset::run(&args),
         Verb::Get(args) => converse(get::run(connect, &args)),
+        Verb::Describe(args) => converse(describe::run(connect, &args)),
+        Verb::Create(args) => converse(create::run(connect, &args)),
+        Verb::Version(args) => converse(version::run(connect, &args)),
         Verb::Apply(args) => converse(apply::run(connect, &args)),
         Verb::Delete(args) => converse(delete::run(connect, &args)),
         Verb::Logs(args) => converse(logs::run(connect, &args)),
