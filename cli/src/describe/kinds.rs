@@ -55,7 +55,7 @@ fn owner(page: &mut Page, object: &Value) {
 /// A table below a heading: titles, rules, rows.
 pub(crate) fn table(page: &mut Page, titles: &[&str], rows: Vec<Vec<String>>) {
     page.cells(1, titles.iter().map(|title| (*title).to_owned()));
-    page.cells(1, titles.iter().map(|title| "-".repeat(title.len())));
+    page.cells(1, titles.iter().map(|title| "-".repeat(title.len().max(4))));
     rows.into_iter().for_each(|row| page.cells(1, row));
 }
 
@@ -116,17 +116,20 @@ fn pod(page: &mut Page, pod: &Value) {
         }
         for container in list(spec, key) {
             let status = status_of(pod, statuses, container).unwrap_or(&null);
-            template::write_container(page, 1, container, Some(status));
+            template::write_container(page, "", container, Some(status));
         }
     }
     if list(status, "conditions").next().is_some() {
         page.heading(0, "Conditions");
         page.cells(1, ["Type".to_owned(), "Status".to_owned()]);
         list(status, "conditions").for_each(|condition| {
-            page.cells(1, [shown(condition.get("type")), format!("{} ", shown(condition.get("status")))])
+            page.cells(
+                1,
+                [format!("{} ", shown(condition.get("type"))), format!("{} ", shown(condition.get("status")))],
+            )
         });
     }
-    template::write_volumes(page, 0, spec);
+    template::write_volumes(page, 0, "", spec);
     page.field(0, "QoS Class", text(pod, "/status/qosClass"));
     page.values(0, "Node-Selectors", &pairs(spec.get("nodeSelector"), "="));
     page.values(0, "Tolerations", &template::tolerations(spec));
@@ -137,7 +140,10 @@ fn conditions(page: &mut Page, object: &Value) {
         .and_then(Value::as_array)
         .into_iter()
         .flatten()
-        .map(|condition| ["type", "status", "reason"].map(|key| shown(condition.get(key))).to_vec())
+        .map(|condition| {
+            let part = |key: &str| shown(condition.get(key));
+            vec![format!("{} ", part("type")), part("status"), part("reason")]
+        })
         .collect();
     if !rows.is_empty() {
         page.heading(0, "Conditions");
@@ -212,7 +218,10 @@ fn node(page: &mut Page, node: &Value) {
     let rows = list(status, "conditions").map(|condition| {
         let part = |key: &str| shown(condition.get(key));
         let (beat, change) = (local_time(&part("lastHeartbeatTime")), local_time(&part("lastTransitionTime")));
-        vec![part("type"), part("status"), beat, change, part("reason"), part("message")]
+        let spaced = [part("type"), part("status"), beat, change].map(|cell| format!("{cell} "));
+        let mut row = spaced.to_vec();
+        row.extend([format!("{} ", part("reason")), part("message")]);
+        row
     });
     let rows = rows.collect();
     table(page, &["Type", "Status", "LastHeartbeatTime", "LastTransitionTime", "Reason", "Message"], rows);
@@ -225,8 +234,20 @@ fn node(page: &mut Page, node: &Value) {
         amounts.for_each(|(name, amount)| page.field(1, name, shown(Some(amount))));
     }
     page.heading(0, "System Info");
-    let info = status.get("nodeInfo").and_then(Value::as_object).into_iter().flatten();
-    info.filter(|(_, value)| value.is_string()).for_each(|(key, value)| page.field(1, &words(key), shown(Some(value))));
+    let info = [
+        ("machineID", "Machine ID"),
+        ("systemUUID", "System UUID"),
+        ("bootID", "Boot ID"),
+        ("kernelVersion", "Kernel Version"),
+        ("osImage", "OS Image"),
+        ("operatingSystem", "Operating System"),
+        ("architecture", "Architecture"),
+        ("containerRuntimeVersion", "Container Runtime Version"),
+        ("kubeletVersion", "Kubelet Version"),
+    ];
+    for (key, title) in info {
+        page.field(1, title, text(status, &format!("/nodeInfo/{key}")));
+    }
     for (key, title) in [("podCIDR", "PodCIDR"), ("providerID", "ProviderID")] {
         if let Some(text) = string(spec, key) {
             page.field(0, title, text);
@@ -282,7 +303,7 @@ fn config_map(page: &mut Page, object: &Value) {
     for (key, value) in object.get("data").and_then(Value::as_object).into_iter().flatten() {
         page.cells(0, [format!("{key}:")]);
         page.cells(0, ["----".to_owned()]);
-        shown(Some(value)).lines().for_each(|line| page.cells(0, [line.to_owned()]));
+        shown(Some(value)).split('\n').for_each(|line| page.cells(0, [line.to_owned()]));
         page.cells(0, [String::new()]);
     }
     page.cells(0, [String::new()]);
