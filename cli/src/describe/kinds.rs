@@ -3,10 +3,11 @@
 use serde_json::Value;
 
 use super::page::{Page, local_time};
+use super::related;
 use super::template::{self, list, pairs, shown, string};
 
 /// Writes everything about an object but its events.
-pub(crate) fn write(page: &mut Page, object: &Value) {
+pub(crate) fn write(page: &mut Page, object: &Value, related: &[Value]) {
     match (string(object, "kind").unwrap_or_default(), string(object, "apiVersion").unwrap_or_default()) {
         ("Pod", "v1") => pod(page, object),
         ("Node", "v1") => node(page, object),
@@ -14,8 +15,8 @@ pub(crate) fn write(page: &mut Page, object: &Value) {
         ("Namespace", "v1") => namespace(page, object),
         ("ConfigMap", "v1") => config_map(page, object),
         ("Secret", "v1") => secret(page, object),
-        ("Deployment", "apps/v1") => deployment(page, object),
-        ("ReplicaSet", "apps/v1") => replica_set(page, object),
+        ("Deployment", "apps/v1") => deployment(page, object, related),
+        ("ReplicaSet", "apps/v1") => replica_set(page, object, related),
         _ => any(page, object),
     }
 }
@@ -153,7 +154,7 @@ fn conditions(page: &mut Page, object: &Value) {
     }
 }
 
-fn deployment(page: &mut Page, object: &Value) {
+fn deployment(page: &mut Page, object: &Value, sets: &[Value]) {
     head(page, object);
     page.field(0, "CreationTimestamp", local_time(&text(object, "/metadata/creationTimestamp")));
     labels(page, object);
@@ -178,6 +179,9 @@ fn deployment(page: &mut Page, object: &Value) {
     }
     template::write(page, object.pointer("/spec/template").unwrap_or(&Value::Null));
     conditions(page, object);
+    let (old, new) = related::replica_sets(object, sets);
+    page.field(0, "OldReplicaSets", old);
+    page.field(0, "NewReplicaSet", new);
 }
 
 fn selector(object: &Value) -> String {
@@ -185,14 +189,14 @@ fn selector(object: &Value) -> String {
     if selector.is_empty() { "<none>".into() } else { selector }
 }
 
-fn replica_set(page: &mut Page, object: &Value) {
+fn replica_set(page: &mut Page, object: &Value, pods: &[Value]) {
     head(page, object);
     page.field(0, "Selector", selector(object));
     labels(page, object);
     owner(page, object);
     let desired = at(object, "/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
     page.field(0, "Replicas", format!("{} current / {desired} desired", number(object, "/status/replicas")));
-    page.field(0, "Ready Replicas", number(object, "/status/readyReplicas").to_string());
+    page.field(0, "Pods Status", related::phases(pods));
     template::write(page, object.pointer("/spec/template").unwrap_or(&Value::Null));
     conditions(page, object);
 }
@@ -413,7 +417,7 @@ mod tests {
         let mut page = Page::default();
         let object =
             json!({"kind": "Secret", "apiVersion": "v1", "metadata": {"name": "s"}, "data": {"k": "aGVsbG8="}});
-        write(&mut page, &object);
+        write(&mut page, &object, &[]);
         assert!(page.text().contains("k:  5 bytes"), "{}", page.text());
         assert!(!page.text().contains("aGVsbG8"));
     }
@@ -425,6 +429,7 @@ mod tests {
             write(
                 &mut page,
                 &json!({"kind": kind, "apiVersion": "v1", "metadata": 1, "spec": [], "status": "x", "data": null}),
+                &[],
             );
             assert!(page.text().starts_with("Name:"));
         }
