@@ -71,7 +71,11 @@ impl Client {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the client program runs");
-        child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("the client reads its input");
+        let written = child.stdin.take().expect("piped").write_all(input.as_bytes());
+        // A client may fail before it reads: its exit code tells.
+        if let Err(error) = written {
+            assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe, "{error}");
+        }
         child.wait_with_output().expect("the client ends").into()
     }
 

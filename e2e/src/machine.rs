@@ -122,8 +122,12 @@ pub fn container_processes(uid: &str) -> std::collections::BTreeMap<String, BTre
         .output();
     let files = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     let mut found = std::collections::BTreeMap::<String, BTreeSet<i32>>::new();
-    for file in files.lines().filter(|file| !file.contains("/monitor/")) {
+    for file in files.lines() {
         let Some(name) = Path::new(file).parent().and_then(Path::file_name) else { continue };
+        // The pod's own group holds no process, the monitor's no container.
+        if name == "monitor" || *name == *format!("pod{uid}") {
+            continue;
+        }
         let pids = std::fs::read_to_string(file).unwrap_or_default();
         let pids = pids.lines().filter_map(|line| line.parse::<i32>().ok());
         found.entry(name.to_string_lossy().into_owned()).or_default().extend(pids);

@@ -123,7 +123,7 @@ impl Writer {
                 let name = format!("written-{number}");
                 let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
                     "metadata": {"name": name, "namespace": "default", "labels": {"kill": "yes"}}});
-                let said = client.run_with(&["create", "-f", "-"], &map.to_string());
+                let said = client.run_with(&["apply", "-f", "-"], &map.to_string());
                 if said.code == 0 {
                     acknowledged.push(name);
                 } else {

@@ -3,7 +3,7 @@
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::facts::Role;
-use crate::protocol::{Command, Exit, Failure, Found, Notice};
+use crate::protocol::{Command, Exit, FailedStep, Failure, Found, Notice};
 use crate::state::{Container, ContainerStage, PodState, Stop};
 
 const SIGKILL: i32 = 9;
@@ -124,6 +124,7 @@ pub(crate) fn started(pod: &mut PodState, index: usize, now: Timestamp, commands
 pub(crate) fn start_failed(
     pod: &mut PodState,
     index: usize,
+    step: FailedStep,
     failure: Failure,
     now: Timestamp,
     commands: &mut Vec<Command>,
@@ -140,9 +141,12 @@ pub(crate) fn start_failed(
     }));
     // 128 is what the kubelet reports for a container that never came to run.
     let exit = Exit { code: 128, signal: None, oom_killed: false, finished_at: now, message: String::new() };
-    let restarts = pod.facts.restarts(role, exit.code);
+    let tried_again = match step {
+        FailedStep::Create => true,
+        FailedStep::Start => pod.facts.restarts(role, exit.code),
+    };
     let container = &mut pod.containers[index];
-    if over || !restarts {
+    if over || !tried_again {
         container.last = Some((exit, None));
         container.stage = ContainerStage::Ended;
         return;

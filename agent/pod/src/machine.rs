@@ -82,8 +82,8 @@ fn take_in(pod: &mut PodState, now: Timestamp, event: Event, commands: &mut Vec<
             container::image_failed(pod, container, failure, now, commands);
         }
         Event::ContainerStarted { container } => container::started(pod, container, now, commands),
-        Event::ContainerFailed { container, failure } => {
-            container::start_failed(pod, container, failure, now, commands);
+        Event::ContainerFailed { container, step, failure } => {
+            container::start_failed(pod, container, step, failure, now, commands);
         }
         Event::ContainerExited { container, attempt, exit } => {
             container::exited(pod, container, attempt, exit, now, commands);

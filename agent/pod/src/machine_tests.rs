@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::facts::{ContainerFacts, PodFacts, RestartPolicy, Role};
-use crate::protocol::{Exit, Found};
+use crate::protocol::{Exit, FailedStep, Found};
 use crate::status::{Phase, phase};
 
 fn at(seconds: i64) -> Timestamp {
@@ -164,6 +164,19 @@ fn what_cannot_be_honoured_is_refused_and_still_deletable() {
 }
 
 #[test]
+fn what_was_never_made_is_tried_again_what_could_not_run_has_ended() {
+    let failure = || Failure { reason: "R".into(), message: "m".into() };
+    let failed = |step| {
+        let mut driver = Driver::up(facts(RestartPolicy::Never, &[Role::App]));
+        driver.send(0, Event::ImageReady { container: 0, image_id: "i".into(), pulled: false });
+        driver.send(0, Event::ContainerFailed { container: 0, step, failure: failure() });
+        phase(&driver.pod)
+    };
+    assert_eq!(failed(FailedStep::Create), Phase::Pending);
+    assert_eq!(failed(FailedStep::Start), Phase::Failed);
+}
+
+#[test]
 fn an_exit_told_twice_counts_once() {
     let mut driver = Driver::up(facts(RestartPolicy::Always, &[Role::App]));
     driver.run(0, 0);
@@ -188,8 +201,9 @@ fn any_event(containers: usize) -> impl Strategy<Value = Event> {
         one.clone().prop_map(|container| Event::ImageReady { container, image_id: String::new(), pulled: true }),
         one.clone().prop_map(move |container| Event::ImageFailed { container, failure: failure() }),
         one.clone().prop_map(|container| Event::ContainerStarted { container }),
-        one.clone().prop_map(move |container| Event::ContainerFailed {
+        (one.clone(), any::<bool>()).prop_map(move |(container, made)| Event::ContainerFailed {
             container,
+            step: if made { FailedStep::Start } else { FailedStep::Create },
             failure: Failure { reason: "R".into(), message: "m".into() }
         }),
         (one, 0u32..4, 0i32..3).prop_map(|(container, attempt, code)| Event::ContainerExited {

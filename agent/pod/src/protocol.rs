@@ -17,6 +17,15 @@ pub struct Exit {
     pub message: String,
 }
 
+/// How far the start of a container came before it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailedStep {
+    /// It was never made: its configuration is wrong for now. Tried again whatever the restart policy.
+    Create,
+    /// It was made and its program could not be run: that counts as an end.
+    Start,
+}
+
 /// Why something could not be done, for people: a CamelCase reason and a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
@@ -101,6 +110,8 @@ pub enum Event {
     ContainerFailed {
         /// Index into the pod's containers.
         container: usize,
+        /// How far it came.
+        step: FailedStep,
         /// Why.
         failure: Failure,
     },

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use agent_image::store::Image;
-use agent_pod::protocol::{Event, Failure};
+use agent_pod::protocol::{Event, FailedStep, Failure};
 use agent_runtime::monitor::protocol::RequestBody;
 use agent_runtime::seccomp::default_profile;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Secret, VolumeMount};
@@ -15,6 +15,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use super::sandbox::{blocking, id};
 use super::{Executor, chain, failure, subpath, volume};
 use crate::environment::{self, Sources};
+use crate::monitor::Monitor;
 use crate::oci::{self, Bind, Device, Parts};
 use crate::user::{self, Wish};
 
@@ -79,7 +80,14 @@ pub(crate) async fn ensure_image(executor: &Executor, index: usize) -> Event {
 }
 
 /// Creates and starts the container.
-pub(crate) async fn start(executor: &Executor, index: usize, attempt: u32) -> Result<(), Failure> {
+pub(crate) async fn start(executor: &Executor, index: usize, attempt: u32) -> Result<(), (FailedStep, Failure)> {
+    let (monitor, id) = create(executor, index, attempt).await.map_err(|failure| (FailedStep::Create, failure))?;
+    let started = monitor.request(RequestBody::Start { container: id }).await;
+    started.map(drop).map_err(|error| (FailedStep::Start, failure("RunContainerError", &error)))
+}
+
+/// Everything up to the program's first instruction. Answers the monitor and the container's name with it.
+async fn create(executor: &Executor, index: usize, attempt: u32) -> Result<(Monitor, String), Failure> {
     let container = executor.container(index).ok_or_else(|| missing(index))?.clone();
     let sources = fetch_sources(executor, &container).await?;
     let id = id(&container.name, attempt);
@@ -104,8 +112,7 @@ pub(crate) async fn start(executor: &Executor, index: usize, attempt: u32) -> Re
     .await?;
     let monitor = executor.monitor().ok_or_else(|| failure(CREATE_ERROR, &crate::monitor::MonitorError::Gone))?;
     monitor.request(request).await.map_err(|error| failure(CREATE_ERROR, &error))?;
-    let started = monitor.request(RequestBody::Start { container: id }).await;
-    started.map(drop).map_err(|error| failure("RunContainerError", &error))
+    Ok((monitor, id))
 }
 
 /// Gets the ConfigMaps and Secrets that the environment refers to.

@@ -112,7 +112,7 @@ impl Executor {
             Command::StartContainer { container, attempt } => {
                 Some(match container::start(&self, container, attempt).await {
                     Ok(()) => Event::ContainerStarted { container },
-                    Err(failure) => Event::ContainerFailed { container, failure },
+                    Err((step, failure)) => Event::ContainerFailed { container, step, failure },
                 })
             }
             Command::StopContainer { container, attempt } => {

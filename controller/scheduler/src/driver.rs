@@ -107,7 +107,7 @@ impl Driver {
             let Some(pod) = self.queue.pop() else { return false };
             match decide(&self.snapshot, &pod) {
                 Decision::Bind(node) => {
-                    tracing::debug!(kind = "Pod", object = &*pod.key, uid = &*pod.uid, %node, "bind");
+                    tracing::debug!(hop = "schedule", kind = "Pod", object = &*pod.key, uid = &*pod.uid, %node, "bind");
                     self.snapshot.place(&pod.key, &pod.uid, &node, &pod.load);
                     let client = self.client.clone();
                     self.binding.spawn(async move {
@@ -116,7 +116,7 @@ impl Driver {
                     });
                 }
                 Decision::Unfit(error) => {
-                    tracing::debug!(kind = "Pod", object = &*pod.key, uid = &*pod.uid, %error, "no node fits");
+                    tracing::debug!(hop = "schedule", kind = "Pod", object = &*pod.key, uid = &*pod.uid, %error, "no node fits");
                     self.queue.unfit(&pod.key, Instant::now());
                     self.notices.send(Notice::Unfit(pod, error.to_string()));
                 }
@@ -145,7 +145,7 @@ impl Driver {
                 let gone = matches!(&error, kube::Error::Api(status) if status.code == 404);
                 self.queue.failed(&pod.key, Instant::now());
                 if !gone {
-                    tracing::warn!(kind = "Pod", object = &*pod.key, uid = &*pod.uid, %node, %error, "binding failed");
+                    tracing::warn!(hop = "schedule", kind = "Pod", object = &*pod.key, uid = &*pod.uid, %node, %error, "binding failed");
                     self.notices.send(Notice::Failed(pod, format!("binding rejected: {error}")));
                 }
             }

@@ -99,6 +99,16 @@ impl Reconciler {
         let old_pods = recreates(&deployment) && self.has_old_pods(&deployment, &sets, namespace);
         let Plan { drafts, delete, revision, mut status, next } =
             plan::plan(&deployment, &sets, old_pods, jiff::Timestamp::now());
+        tracing::debug!(
+            hop = "reconcile",
+            kind = "Deployment",
+            object = &**key,
+            uid = deployment.metadata.uid,
+            rev = deployment.metadata.resource_version,
+            drafts = drafts.len(),
+            delete = delete.len(),
+            "planned"
+        );
         let mut again = false;
         for draft in &drafts {
             if draft.is_missing {

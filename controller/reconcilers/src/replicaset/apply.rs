@@ -85,6 +85,15 @@ impl Reconciler {
             }
         };
         let plan = plan::plan(&set, &selector, &self.pods.in_namespace(namespace));
+        tracing::debug!(
+            hop = "reconcile",
+            kind = "ReplicaSet",
+            object = &**key,
+            uid = set.metadata.uid,
+            rev = set.metadata.resource_version,
+            create = plan.create,
+            "planned"
+        );
         let mut failure = None;
         let done = self.carry_out(&set, namespace, &plan, &mut failure).await;
         let now = jiff::Timestamp::now();
