@@ -224,9 +224,10 @@ fn end(pod: &mut PodState, index: usize, exit: Exit, now: Timestamp, commands: &
 
 /// Takes over containers that ran on while the agent was away.
 pub(crate) fn adopt(pod: &mut PodState, found: Vec<Found>, now: Timestamp) {
+    let over = pod.deletion.is_some();
     for found in found {
         let Some(index) = pod.facts.containers.iter().position(|facts| facts.name == found.name) else { continue };
-        let restarts = found.exit.as_ref().map(|exit| pod.facts.restarts(pod.role(index), exit.code));
+        let restarts = found.exit.as_ref().map(|exit| !over && pod.facts.restarts(pod.role(index), exit.code));
         let container: &mut Container = &mut pod.containers[index];
         container.attempt = found.attempt;
         container.image_id = found.image_id;

@@ -39,26 +39,37 @@ fn take_in(pod: &mut PodState, now: Timestamp, event: Event, commands: &mut Vec<
         Event::VolumesReady => {
             if pod.stage == Stage::SettingUpVolumes {
                 pod.backoff.reset();
-                pod.stage = Stage::StartingSandbox;
-                commands.push(Command::StartSandbox);
+                start_sandbox(pod, commands);
             }
         }
         Event::VolumesFailed(failure) => {
-            commands.push(warn("FailedMount", &failure));
-            let until = now + pod.backoff.next_delayed();
-            pod.stage = Stage::VolumesBackingOff(until, failure);
+            if pod.stage == Stage::SettingUpVolumes {
+                commands.push(warn("FailedMount", &failure));
+                let until = now + pod.backoff.next_delayed();
+                pod.stage = Stage::VolumesBackingOff(until, failure);
+            }
         }
         Event::SandboxReady { ips } => {
+            if pod.stage != Stage::StartingSandbox {
+                return;
+            }
+            if pod.sandbox_died {
+                let message = "the pod's monitor died while its sandbox was made".to_owned();
+                sandbox_failed(pod, Failure { reason: "FailedCreatePodSandBox".into(), message }, now, commands);
+                return;
+            }
             pod.backoff.reset();
             pod.ips = ips;
             pod.stage = Stage::Up;
         }
         Event::SandboxFailed(failure) => {
-            commands.push(warn("FailedCreatePodSandBox", &failure));
-            let until = now + pod.backoff.next_delayed();
-            pod.stage = Stage::SandboxBackingOff(until, failure);
+            if pod.stage == Stage::StartingSandbox {
+                sandbox_failed(pod, failure, now, commands);
+            }
         }
         Event::SandboxDied => {
+            // What is being made has an answer on its way, which this makes void.
+            pod.sandbox_died |= pod.stage == Stage::StartingSandbox;
             // Only what is up can die; an announced end is not news.
             if pod.stage == Stage::Up {
                 commands.push(Command::Emit(Notice {
@@ -93,8 +104,7 @@ fn take_in(pod: &mut PodState, now: Timestamp, event: Event, commands: &mut Vec<
                 pod.ips.clear();
                 // A sandbox that died under a living pod is built anew; otherwise this is the way down.
                 if pod.deletion.is_none() && !pod.is_terminal() {
-                    pod.stage = Stage::StartingSandbox;
-                    commands.push(Command::StartSandbox);
+                    start_sandbox(pod, commands);
                 } else {
                     pod.stage = Stage::TearingDownVolumes;
                     commands.push(Command::TearDownVolumes);
@@ -150,8 +160,7 @@ fn drive(pod: &mut PodState, now: Timestamp, commands: &mut Vec<Command>) {
                 pod.stage = Stage::StoppingSandbox;
                 commands.push(Command::StopSandbox);
             } else if *until <= now {
-                pod.stage = Stage::StartingSandbox;
-                commands.push(Command::StartSandbox);
+                start_sandbox(pod, commands);
             }
         }
         Stage::Up => drive_containers(pod, now, commands),
@@ -189,6 +198,18 @@ fn drive_containers(pod: &mut PodState, now: Timestamp, commands: &mut Vec<Comma
         pod.stage = Stage::StoppingSandbox;
         commands.push(Command::StopSandbox);
     }
+}
+
+fn start_sandbox(pod: &mut PodState, commands: &mut Vec<Command>) {
+    pod.sandbox_died = false;
+    pod.stage = Stage::StartingSandbox;
+    commands.push(Command::StartSandbox);
+}
+
+fn sandbox_failed(pod: &mut PodState, failure: Failure, now: Timestamp, commands: &mut Vec<Command>) {
+    commands.push(warn("FailedCreatePodSandBox", &failure));
+    let until = now + pod.backoff.next_delayed();
+    pod.stage = Stage::SandboxBackingOff(until, failure);
 }
 
 fn finish(pod: &mut PodState, commands: &mut Vec<Command>) {

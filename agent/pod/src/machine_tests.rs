@@ -153,6 +153,69 @@ fn adopted_containers_keep_running() {
     assert_eq!(driver.pod.containers[1].attempt, 4);
 }
 
+/// What an agent finds after it was killed: an init container and an application that ended, one that runs, one that
+/// was made and never started.
+#[test]
+fn adopted_containers_that_ended_are_not_run_twice() {
+    let ended = |name: &str, attempt, code| Found {
+        name: name.into(),
+        attempt,
+        image_id: "i".into(),
+        started_at: Some(at(-9)),
+        exit: Some(exit(code, -5)),
+    };
+    let running = Found { name: "c2".into(), attempt: 0, image_id: "i".into(), started_at: Some(at(-4)), exit: None };
+    let made = Found { name: "c3".into(), attempt: 1, image_id: "i".into(), started_at: None, exit: None };
+    let found = vec![ended("c0", 0, 0), ended("c1", 2, 0), running, made];
+    let adopt = |policy| {
+        let roles = [Role::Init, Role::App, Role::App, Role::App];
+        let mut driver = Driver { pod: PodState::new(facts(policy, &roles)), commands: vec![] };
+        driver.send(0, Event::Adopted { ips: vec![], containers: found.clone() });
+        driver
+    };
+    let never = adopt(RestartPolicy::Never);
+    assert_eq!(never.commands, [Command::EnsureImage { container: 3 }], "only what never ran is started");
+    assert_eq!(never.pod.containers.iter().map(|c| c.attempt).collect::<Vec<_>>(), [0, 2, 0, 1]);
+    let always = adopt(RestartPolicy::Always);
+    assert_eq!(always.commands, [Command::EnsureImage { container: 1 }, Command::EnsureImage { container: 3 }]);
+    assert_eq!(always.pod.containers[1].attempt, 3, "the restart count goes on");
+    assert_eq!(always.pod.containers[0].stage, ContainerStage::Ended, "init containers do not run again");
+}
+
+#[test]
+fn a_deleted_pod_that_is_found_is_not_built_up() {
+    for first in [Event::Assigned, Event::Resumed { containers: vec![] }] {
+        let pod = PodState::new(facts(RestartPolicy::Always, &[Role::App]));
+        let mut driver = Driver { pod, commands: vec![] };
+        driver.pod.deletion = Some(Deletion { deadline: at(0) });
+        driver.send(0, first);
+        assert_eq!(driver.commands, [Command::StopSandbox]);
+        driver.send(0, Event::SandboxStopped).send(0, Event::VolumesTornDown);
+        assert_eq!(driver.commands, [Command::Release]);
+    }
+    let mut driver = Driver { pod: PodState::new(facts(RestartPolicy::Always, &[Role::App])), commands: vec![] };
+    driver.pod.deletion = Some(Deletion { deadline: at(5) });
+    let running = Found { name: "c0".into(), attempt: 0, image_id: "i".into(), started_at: Some(at(-4)), exit: None };
+    driver.send(0, Event::Adopted { ips: vec![], containers: vec![running] });
+    assert_eq!(driver.commands, [Command::StopContainer { container: 0, attempt: 0 }, Command::WakeAt(at(5))]);
+}
+
+#[test]
+fn a_monitor_that_dies_before_the_sandbox_is_ready_is_a_failure() {
+    let mut driver = Driver::new(facts(RestartPolicy::Always, &[Role::App]));
+    driver.send(0, Event::SandboxReady { ips: vec![] });
+    assert_eq!(driver.pod.stage, Stage::SettingUpVolumes, "an answer that nobody waits for is not taken");
+    driver.send(0, Event::VolumesReady).send(1, Event::SandboxDied);
+    assert_eq!(driver.pod.stage, Stage::StartingSandbox);
+    driver.send(1, Event::SandboxReady { ips: vec![] });
+    let Stage::SandboxBackingOff(until, _) = driver.pod.stage.clone() else { panic!("{:?}", driver.pod.stage) };
+    assert_eq!(driver.commands, [Command::WakeAt(until)]);
+    driver.send(99, Event::Tick);
+    assert_eq!(driver.commands, [Command::StartSandbox]);
+    driver.send(99, Event::SandboxReady { ips: vec![] });
+    assert_eq!(driver.pod.stage, Stage::Up);
+}
+
 #[test]
 fn what_cannot_be_honoured_is_refused_and_still_deletable() {
     let mut refused = facts(RestartPolicy::Always, &[Role::App]);

@@ -137,6 +137,8 @@ pub struct PodState {
     pub deletion: Option<Deletion>,
     /// When sidecars that outlive a pod which is over are killed.
     pub(crate) winding_down: Option<Timestamp>,
+    /// The monitor of a sandbox that is being made has died already: the answer, when it comes, is out of date.
+    pub(crate) sandbox_died: bool,
     pub(crate) backoff: Backoff,
 }
 
@@ -152,6 +154,7 @@ impl PodState {
             started_at: None,
             deletion: None,
             winding_down: None,
+            sandbox_died: false,
             backoff: Backoff::default(),
         }
     }

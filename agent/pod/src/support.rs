@@ -25,6 +25,10 @@ pub fn unsupported(spec: &PodSpec) -> Vec<String> {
             check(true, format!("spec.volumes[{index}].{kind}"));
         }
     }
+    let context = spec.security_context.as_ref();
+    for (index, sysctl) in context.and_then(|context| context.sysctls.as_ref()).into_iter().flatten().enumerate() {
+        check(!is_own_sysctl(&sysctl.name, spec), format!("spec.securityContext.sysctls[{index}]"));
+    }
     check(spec.ephemeral_containers.as_ref().is_some_and(|list| !list.is_empty()), "spec.ephemeralContainers".into());
     check(spec.host_users == Some(false), "spec.hostUsers".into());
     check(spec.runtime_class_name.is_some(), "spec.runtimeClassName".into());
@@ -47,6 +51,22 @@ fn container_fields(container: &Container) -> [(bool, &'static str); 8] {
             "volumeMounts.subPathExpr",
         ),
     ]
+}
+
+/// Whether a kernel setting belongs to a namespace that the pod has for itself; the monitor checks this again.
+fn is_own_sysctl(name: &str, spec: &PodSpec) -> bool {
+    let is_part = |part: &str| {
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+    };
+    let parts: Vec<&str> = name.split('.').collect();
+    let own_ipc = spec.host_ipc != Some(true);
+    parts.iter().all(|part| is_part(part))
+        && match parts.as_slice() {
+            ["net", _, ..] => spec.host_network != Some(true),
+            ["fs", "mqueue", _] => own_ipc,
+            ["kernel", name] => own_ipc && (*name == "sem" || name.starts_with("shm") || name.starts_with("msg")),
+            _ => false,
+        }
 }
 
 fn has_claims(container: &Container) -> bool {
@@ -93,5 +113,19 @@ mod tests {
         }))
         .unwrap();
         assert_eq!(unsupported(&spec), ["spec.containers[1].livenessProbe", "spec.volumes[1].nfs"]);
+    }
+
+    #[test]
+    fn settings_of_the_whole_machine_are_refused() {
+        let names =
+            ["kernel.core_pattern", "kernel.shmmax", "net.ipv4.ip_forward", "net/../vm/swappiness", "kernel.sem"];
+        let sysctls: Vec<_> = names.iter().map(|name| json!({"name": name, "value": "1"})).collect();
+        let mut spec: PodSpec = from_value(json!({"containers": [], "securityContext": {"sysctls": sysctls}})).unwrap();
+        let path = |index: usize| format!("spec.securityContext.sysctls[{index}]");
+        assert_eq!(unsupported(&spec), [path(0), path(3)]);
+        spec.host_network = Some(true);
+        assert_eq!(unsupported(&spec), [path(0), path(2), path(3)]);
+        spec.host_ipc = Some(true);
+        assert_eq!(unsupported(&spec), (0..5).map(path).collect::<Vec<_>>());
     }
 }

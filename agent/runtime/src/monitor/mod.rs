@@ -13,6 +13,7 @@ mod serve;
 mod setup;
 mod spawn;
 pub mod stream;
+mod sysctl;
 
 pub use setup::MonitorError;
 pub use spawn::{SpawnError, SpawnedMonitor, spawn};

@@ -45,6 +45,14 @@ pub enum MonitorError {
         #[source]
         source: Errno,
     },
+    /// A setting that is not the pod's own.
+    #[error("set sysctl {key:?}: {reason}")]
+    Sysctl {
+        /// Its name.
+        key: String,
+        /// What was expected.
+        reason: &'static str,
+    },
     /// A file.
     #[error("{what} {path}", path = path.display())]
     File {
@@ -108,11 +116,8 @@ pub(super) fn prepare(path: &Path) -> Result<Prepared, MonitorError> {
         rustix::system::sethostname(name.as_bytes()).map_err(kernel("set the host name"))?;
     }
     for (key, value) in &config.sysctls {
-        let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/');
-        let path = PathBuf::from(format!("/proc/sys/{}", key.replace('.', "/")));
-        if !key.chars().all(known) || key.contains("..") {
-            return Err(file("set sysctl", &path)(std::io::ErrorKind::InvalidInput.into()));
-        }
+        let path = super::sysctl::file_of(key, config.new_net, config.new_ipc)
+            .map_err(|reason| MonitorError::Sysctl { key: key.clone(), reason })?;
         std::fs::write(&path, value).map_err(file("set sysctl", &path))?;
     }
     let reaper = if config.share_pid { Some(fork_reaper()?) } else { None };
