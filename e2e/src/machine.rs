@@ -134,3 +134,14 @@ pub fn container_processes(uid: &str) -> std::collections::BTreeMap<String, BTre
     }
     found
 }
+
+/// A process whose command line holds all of these texts.
+pub fn process(texts: &[&str]) -> Option<i32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.find(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        texts.iter().all(|text| line.contains(text))
+    })
+}

@@ -100,6 +100,15 @@ impl Store {
         done.await.unwrap_or_else(|_| Err(CommitError::Unavailable { reason: "the store was closed".into() }))
     }
 
+    /// Waits until everything promised so far is visible. Who lost a compare against the pending head calls it
+    /// before reading again: without it the read may show the same old value over and over.
+    pub async fn settle(&self) {
+        if let Some(done) = self.queue.wait_in_line() {
+            // A store that failed meanwhile says so at the next commit.
+            drop(done.await);
+        }
+    }
+
     /// Why no writes are accepted any more, if so: the disk refused one, and only a restart can tell what it holds.
     pub fn refused(&self) -> Option<String> {
         self.queue.refused()

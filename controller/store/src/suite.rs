@@ -59,6 +59,44 @@ async fn compares_see_the_pending_head(store: &Store) {
     assert_eq!(store.get(b"a").unwrap().create_revision, created);
 }
 
+/// A driver that takes its time, so that promises stay pending for a while.
+struct Slow;
+
+impl Driver for Slow {
+    fn load(&mut self) -> Result<crate::driver::Loaded, crate::driver::DriverError> {
+        Memory.load()
+    }
+
+    fn persist(&mut self, _: Vec<crate::driver::Write>, _: Revision) -> Result<(), crate::driver::DriverError> {
+        std::thread::sleep(Duration::from_millis(30));
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn who_lost_against_a_promise_sees_it_after_settling() {
+    let store = Store::open(Slow, Config::default()).unwrap();
+    let promised = store.commit(&[], vec![put("k", "new")]);
+    let mut promised = std::pin::pin!(promised);
+    // Polled once: the commit is promised and not durable.
+    assert!(futures_poll(promised.as_mut()).is_none());
+    let lost = store.commit(&[Compare::Absent(key("k"))], vec![put("k", "late")]).await;
+    assert!(matches!(lost, Err(CommitError::Conflict { .. })));
+    assert!(store.get(b"k").is_none(), "not visible yet");
+    store.settle().await;
+    assert_eq!(store.get(b"k").unwrap().value, "new");
+    promised.await.unwrap();
+    store.settle().await;
+}
+
+fn futures_poll<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match future.poll(&mut context) {
+        std::task::Poll::Ready(value) => Some(value),
+        std::task::Poll::Pending => None,
+    }
+}
+
 async fn commits_are_atomic(store: &Store) {
     let revision = store.commit(&[], vec![put("x", "1"), put("y", "1")]).await.unwrap();
     let failed = store.commit(&[Compare::Absent(key("y"))], vec![put("z", "1"), delete("x")]).await;

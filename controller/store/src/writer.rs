@@ -72,6 +72,20 @@ impl Queue {
         Ok(receiver)
     }
 
+    /// Waits in line behind everything promised so far; `None` when all of it is visible.
+    pub(crate) fn wait_in_line(&self) -> Option<oneshot::Receiver<Result<Revision, CommitError>>> {
+        let mut head = self.lock();
+        if head.overlay.is_empty() || head.refused.is_some() {
+            return None;
+        }
+        let (done, receiver) = oneshot::channel();
+        let revision = head.last;
+        head.queue.push(Pending { revision, events: Vec::new(), expiries: Vec::new(), done: Some(done) });
+        drop(head);
+        self.work.notify_one();
+        Some(receiver)
+    }
+
     /// Why nothing is accepted any more, if so.
     pub(crate) fn refused(&self) -> Option<String> {
         self.lock().refused.clone()
@@ -93,7 +107,14 @@ impl Queue {
                 Some(kv) => Write::Put(kv.clone(), expiries.get(&(&kv.key, kv.mod_revision)).copied()),
                 None => Write::Delete(event.key().clone()),
             });
-            match driver.persist(writes.collect(), last) {
+            let writes: Vec<Write> = writes.collect();
+            // Who only waited in line has nothing to make durable.
+            let persisted = if writes.is_empty() && last <= shared.visible().revision {
+                Ok(())
+            } else {
+                driver.persist(writes, last)
+            };
+            match persisted {
                 Ok(()) => self.show(shared, group, last),
                 Err(error) => return self.refuse(group, &error),
             }

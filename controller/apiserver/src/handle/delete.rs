@@ -164,7 +164,7 @@ async fn delete_one(context: &Context, name: &str, options: &DeleteOptions) -> R
                 context.log("deleted", &marked);
                 return Ok((marked, true));
             }
-            Err(CommitError::Conflict { .. }) => {}
+            Err(CommitError::Conflict { .. }) => registry.store.settle().await,
             Err(CommitError::Unavailable { reason }) => return Err(Status::service_unavailable(&reason)),
         }
     }

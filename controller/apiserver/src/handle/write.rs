@@ -169,7 +169,11 @@ impl Context {
                 self.log(if last_finalizer_went { "removed" } else { "updated" }, object);
                 Ok(Commit::Done)
             }
-            Err(CommitError::Conflict { .. }) => Ok(Commit::Overtaken),
+            Err(CommitError::Conflict { .. }) => {
+                // What was faster may not be visible yet; the next try must see it.
+                registry.store.settle().await;
+                Ok(Commit::Overtaken)
+            }
             Err(CommitError::Unavailable { reason }) => Err(Status::service_unavailable(&reason)),
         }
     }
