@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use agent_runtime::plan::capability::NAMES;
 use agent_runtime::spec::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, OCI_VERSION, default_capabilities};
 use api::pod::QosClass;
 use api::quantity::Quantity;
@@ -16,51 +17,6 @@ use crate::user::Identity;
 
 const CFS_PERIOD_MICROSECONDS: i64 = 100_000;
 const SHM_BYTES: u64 = 64 << 20;
-/// Every capability, for privileged containers: capability.h of the kernel, CAP_LAST_CAP 40.
-const ALL_CAPABILITIES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
-
 /// A bind mount of something on the machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Bind {
@@ -164,7 +120,7 @@ fn user(parts: &Parts<'_>) -> Value {
 
 fn capabilities(wish: Option<&Capabilities>, privileged: bool) -> BTreeSet<String> {
     let full = |name: &str| format!("CAP_{}", name.trim_start_matches("CAP_").to_uppercase());
-    let all = || ALL_CAPABILITIES.iter().map(|name| full(name));
+    let all = || NAMES.iter().map(|name| full(name));
     if privileged {
         return all().collect();
     }

@@ -27,7 +27,7 @@ pub(crate) async fn pick(session: &Session, catalog: &Catalog, word: &str) -> Re
     let select = SelectArgs { selector: Some(pod_selector(target.kind, &object)?), field_selector: None };
     let found = list::objects(session, pods, Some(&session.namespace), &select).await?;
     let count = found.len();
-    let Some(best) = found.into_iter().max_by_key(usefulness) else {
+    let Some(best) = found.into_iter().rev().max_by_key(usefulness) else {
         return Err(Failure::error(format!("no pods found for {}/{name}", target.kind.prefix())));
     };
     if count > 1 {

@@ -41,14 +41,6 @@ pub(crate) fn one<'a>(catalog: &'a Catalog, arg: &str) -> Result<Target<'a>, Fai
     }
 }
 
-/// Reads exactly one object out of `TYPE NAME` or `TYPE/NAME`.
-pub(crate) fn single<'a>(catalog: &'a Catalog, args: &[String]) -> Result<(&'a Kind, String), Failure> {
-    match parse(catalog, args)?.as_slice() {
-        [Target { kind, name: Some(name) }] => Ok((kind, name.clone())),
-        _ => Err(Failure::error("expected one object as TYPE/NAME or TYPE NAME")),
-    }
-}
-
 fn kinds<'a>(catalog: &'a Catalog, words: &str) -> Result<Vec<&'a Kind>, Failure> {
     let mut kinds: Vec<&Kind> = Vec::new();
     for word in words.split(',').filter(|word| !word.is_empty()) {

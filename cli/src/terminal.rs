@@ -28,8 +28,8 @@ impl Drop for Raw {
     }
 }
 
-/// Columns and rows of the terminal.
+/// Columns and rows of the terminal, if it has any.
 pub(crate) fn size() -> Option<(u16, u16)> {
     let size = tcgetwinsize(std::io::stdin().as_fd()).ok()?;
-    Some((size.ws_col, size.ws_row))
+    (size.ws_col > 0 && size.ws_row > 0).then_some((size.ws_col, size.ws_row))
 }

@@ -1,6 +1,8 @@
 //! The whole control plane on one screen.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use controller_apiserver::authn::User;
@@ -22,6 +24,15 @@ const NODE_PREFIX: u8 = 24;
 /// Why a control plane did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The directory of the control plane could not be made.
+    #[error("creating {}", path.display())]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
     /// The store could not be opened.
     #[error("opening the store")]
     Store(#[from] DriverError),
@@ -52,6 +63,7 @@ impl Config {
     /// Opens the store, assembles the API server and starts to serve, then starts scheduler and reconcilers.
     pub async fn start(self) -> Result<ControlPlane, StartError> {
         let server_dir = self.data_dir.join("server");
+        private_dir(&server_dir).map_err(|source| StartError::Directory { path: server_dir.clone(), source })?;
         let store = Arc::new(Store::open(Disk::open(&server_dir.join("store"))?, store::Config::default())?);
         let api = server::Config { tls_dir: server_dir.join("tls"), names: self.names(), event_ttl: self.event_ttl };
         let api = Arc::new(api.build(store).await?);
@@ -80,6 +92,12 @@ impl Config {
         tasks.spawn(controller_reconcilers::run(reconcilers));
         Ok(ControlPlane { api, address, tasks })
     }
+}
+
+/// A directory that nobody else may enter: the store holds every Secret, and the keys lie beside it.
+fn private_dir(path: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
 }
 
 impl ControlPlane {

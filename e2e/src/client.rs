@@ -71,12 +71,16 @@ impl Client {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the client program runs");
-        let written = child.stdin.take().expect("piped").write_all(input.as_bytes());
-        // A client may fail before it reads: its exit code tells.
-        if let Err(error) = written {
-            assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe, "{error}");
-        }
-        child.wait_with_output().expect("the client ends").into()
+        let mut stdin = child.stdin.take().expect("piped");
+        std::thread::scope(|scope| {
+            // Written beside the reading: a client may print while it still reads.
+            scope.spawn(move || match stdin.write_all(input.as_bytes()) {
+                // A client may fail before it reads: its exit code tells.
+                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe, "{error}"),
+                Ok(()) => drop(stdin),
+            });
+            child.wait_with_output().expect("the client ends").into()
+        })
     }
 
     /// One object as JSON.

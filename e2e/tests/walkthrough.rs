@@ -78,6 +78,9 @@ fn walk(cluster: &Cluster, client: &Client, can_exec: bool) {
         let echoed = client.run_with(&["exec", "-i", name, "--", "cat"], "through the pod\n");
         assert_eq!(echoed.ok(), "through the pod\n");
         assert_eq!(client.run(&["exec", name, "--", "sh", "-c", "exit 7"]).code, 7);
+        // More than all buffers on the way hold, in both directions at once.
+        let bulk = "0123456789abcdef".repeat(512 << 10);
+        assert!(client.run_with(&["exec", "-i", name, "--", "cat"], &bulk).ok() == bulk, "bulk data comes back whole");
     }
 
     client.run(&["scale", "deployment/hello", "--replicas=3"]).ok();

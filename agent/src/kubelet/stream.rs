@@ -12,6 +12,8 @@ use axum::extract::ws::{
 use axum::extract::{self, RawQuery};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
+use futures::stream::{SplitSink, SplitStream};
+use futures::{SinkExt as _, StreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
 use serde::Deserialize;
@@ -149,10 +151,11 @@ async fn process(place: &Place, wish: &Wish) -> Result<oci_spec::runtime::Proces
     serde_json::from_value(config.process).map_err(|error| error.to_string())
 }
 
-async fn converse(mut socket: WebSocket, place: Place, wish: Wish, is_exec: bool, is_v5: bool) {
+async fn converse(socket: WebSocket, place: Place, wish: Wish, is_exec: bool, is_v5: bool) {
+    let (mut client, messages) = socket.split();
     let outcome = match open(&place, &wish, is_exec).await {
         Err(message) => Err(message),
-        Ok((monitor, rest)) => relay(&mut socket, monitor, rest, &wish, is_v5).await,
+        Ok((monitor, rest)) => relay(&mut client, messages, monitor, rest, &wish, is_v5).await,
     };
     let status = match outcome {
         Ok(0) => json!({"metadata": {}, "status": "Success"}),
@@ -166,8 +169,8 @@ async fn converse(mut socket: WebSocket, place: Place, wish: Wish, is_exec: bool
     let mut frame = vec![ERROR];
     frame.extend_from_slice(status.to_string().as_bytes());
     // A client that left does not need its result.
-    drop(socket.send(Frame::Binary(frame.into())).await);
-    drop(socket.send(Frame::Close(Some(CloseFrame { code: NORMAL_CLOSURE, reason: "".into() }))).await);
+    drop(client.send(Frame::Binary(frame.into())).await);
+    drop(client.send(Frame::Close(Some(CloseFrame { code: NORMAL_CLOSURE, reason: "".into() }))).await);
 }
 
 /// Opens the monitor's side. Answers the connection and the bytes that came with its welcome.
@@ -205,42 +208,51 @@ async fn open(place: &Place, wish: &Wish, is_exec: bool) -> Result<(UnixStream, 
     }
 }
 
-/// Carries data both ways until the process ends. Answers its exit code.
+type ToClient = SplitSink<WebSocket, Frame>;
+
+/// Carries data both ways until the process ends. Answers its exit code. The two ways never wait for each
+/// other: a process may refuse to read on until its output was taken.
 async fn relay(
-    socket: &mut WebSocket,
+    client: &mut ToClient,
+    mut messages: SplitStream<WebSocket>,
     monitor: UnixStream,
     rest: Vec<u8>,
     wish: &Wish,
     is_v5: bool,
 ) -> Result<i32, String> {
     let (mut read, mut write) = monitor.into_split();
-    let mut decoder = stream::Decoder::starting_with(rest);
-    loop {
-        tokio::select! {
-            frame = next_frame(&mut read, &mut decoder) => match frame? {
-                (Channel::Stdout, data) if wish.stdout => send(socket, STDOUT, &data).await?,
-                (Channel::Stderr, data) if wish.stderr => send(socket, STDERR, &data).await?,
-                (Channel::End, data) => return match serde_json::from_slice(&data) {
-                    Ok(End::Code(code)) => Ok(code),
-                    Ok(End::Error(message)) => Err(message),
-                    Err(error) => Err(error.to_string()),
-                },
-                _ => {}
-            },
-            message = socket.recv() => match message {
-                Some(Ok(Frame::Binary(data))) => {
-                    if let Some(frame) = to_monitor(&data, is_v5) {
-                        write.write_all(&frame).await.map_err(|error| error.to_string())?;
-                    }
-                }
-                Some(Ok(Frame::Close(_)) | Err(_)) | None => {
-                    // Closing the connection tells the monitor that nobody listens any more.
-                    drop(write.shutdown().await);
-                    return Err("the client went away".into());
-                }
-                Some(Ok(_)) => {}
-            },
+    let input = async {
+        let mut takes_input = true;
+        while let Some(Ok(message)) = messages.next().await {
+            let Frame::Binary(data) = message else { continue };
+            if let Some(frame) = to_monitor(&data, is_v5).filter(|_| takes_input) {
+                // A process that ended reads no more; its exit code is on the way.
+                takes_input = write.write_all(&frame).await.is_ok();
+            }
         }
+        // Dropping the connection tells the monitor that nobody listens any more.
+        "the client went away".to_owned()
+    };
+    let output = async {
+        let mut decoder = stream::Decoder::starting_with(rest);
+        loop {
+            match next_frame(&mut read, &mut decoder).await? {
+                (Channel::Stdout, data) if wish.stdout => send(client, STDOUT, &data).await?,
+                (Channel::Stderr, data) if wish.stderr => send(client, STDERR, &data).await?,
+                (Channel::End, data) => {
+                    return match serde_json::from_slice(&data) {
+                        Ok(End::Code(code)) => Ok(code),
+                        Ok(End::Error(message)) => Err(message),
+                        Err(error) => Err(error.to_string()),
+                    };
+                }
+                _ => {}
+            }
+        }
+    };
+    tokio::select! {
+        outcome = output => outcome,
+        gone = input => Err(gone),
     }
 }
 
@@ -257,11 +269,11 @@ async fn next_frame(read: &mut OwnedReadHalf, decoder: &mut stream::Decoder) -> 
     }
 }
 
-async fn send(socket: &mut WebSocket, channel: u8, data: &[u8]) -> Result<(), String> {
+async fn send(client: &mut ToClient, channel: u8, data: &[u8]) -> Result<(), String> {
     let mut frame = Vec::with_capacity(data.len() + 1);
     frame.push(channel);
     frame.extend_from_slice(data);
-    socket.send(Frame::Binary(frame.into())).await.map_err(|error| error.to_string())
+    client.send(Frame::Binary(frame.into())).await.map_err(|error| error.to_string())
 }
 
 /// A client's message as the monitor's frame. What is not understood is ignored, as kubelets do.

@@ -3,10 +3,11 @@
 use serde_json::Value;
 
 use super::page::{Page, local_time};
+use super::related;
 use super::template::{self, list, pairs, shown, string};
 
 /// Writes everything about an object but its events.
-pub(crate) fn write(page: &mut Page, object: &Value) {
+pub(crate) fn write(page: &mut Page, object: &Value, related: &[Value]) {
     match (string(object, "kind").unwrap_or_default(), string(object, "apiVersion").unwrap_or_default()) {
         ("Pod", "v1") => pod(page, object),
         ("Node", "v1") => node(page, object),
@@ -14,8 +15,8 @@ pub(crate) fn write(page: &mut Page, object: &Value) {
         ("Namespace", "v1") => namespace(page, object),
         ("ConfigMap", "v1") => config_map(page, object),
         ("Secret", "v1") => secret(page, object),
-        ("Deployment", "apps/v1") => deployment(page, object),
-        ("ReplicaSet", "apps/v1") => replica_set(page, object),
+        ("Deployment", "apps/v1") => deployment(page, object, related),
+        ("ReplicaSet", "apps/v1") => replica_set(page, object, related),
         _ => any(page, object),
     }
 }
@@ -55,7 +56,7 @@ fn owner(page: &mut Page, object: &Value) {
 /// A table below a heading: titles, rules, rows.
 pub(crate) fn table(page: &mut Page, titles: &[&str], rows: Vec<Vec<String>>) {
     page.cells(1, titles.iter().map(|title| (*title).to_owned()));
-    page.cells(1, titles.iter().map(|title| "-".repeat(title.len())));
+    page.cells(1, titles.iter().map(|title| "-".repeat(title.len().max(4))));
     rows.into_iter().for_each(|row| page.cells(1, row));
 }
 
@@ -116,17 +117,20 @@ fn pod(page: &mut Page, pod: &Value) {
         }
         for container in list(spec, key) {
             let status = status_of(pod, statuses, container).unwrap_or(&null);
-            template::write_container(page, 1, container, Some(status));
+            template::write_container(page, "", container, Some(status));
         }
     }
     if list(status, "conditions").next().is_some() {
         page.heading(0, "Conditions");
         page.cells(1, ["Type".to_owned(), "Status".to_owned()]);
         list(status, "conditions").for_each(|condition| {
-            page.cells(1, [shown(condition.get("type")), format!("{} ", shown(condition.get("status")))])
+            page.cells(
+                1,
+                [format!("{} ", shown(condition.get("type"))), format!("{} ", shown(condition.get("status")))],
+            )
         });
     }
-    template::write_volumes(page, 0, spec);
+    template::write_volumes(page, 0, "", spec);
     page.field(0, "QoS Class", text(pod, "/status/qosClass"));
     page.values(0, "Node-Selectors", &pairs(spec.get("nodeSelector"), "="));
     page.values(0, "Tolerations", &template::tolerations(spec));
@@ -137,7 +141,10 @@ fn conditions(page: &mut Page, object: &Value) {
         .and_then(Value::as_array)
         .into_iter()
         .flatten()
-        .map(|condition| ["type", "status", "reason"].map(|key| shown(condition.get(key))).to_vec())
+        .map(|condition| {
+            let part = |key: &str| shown(condition.get(key));
+            vec![format!("{} ", part("type")), part("status"), part("reason")]
+        })
         .collect();
     if !rows.is_empty() {
         page.heading(0, "Conditions");
@@ -147,7 +154,7 @@ fn conditions(page: &mut Page, object: &Value) {
     }
 }
 
-fn deployment(page: &mut Page, object: &Value) {
+fn deployment(page: &mut Page, object: &Value, sets: &[Value]) {
     head(page, object);
     page.field(0, "CreationTimestamp", local_time(&text(object, "/metadata/creationTimestamp")));
     labels(page, object);
@@ -172,6 +179,9 @@ fn deployment(page: &mut Page, object: &Value) {
     }
     template::write(page, object.pointer("/spec/template").unwrap_or(&Value::Null));
     conditions(page, object);
+    let (old, new) = related::replica_sets(object, sets);
+    page.field(0, "OldReplicaSets", old);
+    page.field(0, "NewReplicaSet", new);
 }
 
 fn selector(object: &Value) -> String {
@@ -179,14 +189,14 @@ fn selector(object: &Value) -> String {
     if selector.is_empty() { "<none>".into() } else { selector }
 }
 
-fn replica_set(page: &mut Page, object: &Value) {
+fn replica_set(page: &mut Page, object: &Value, pods: &[Value]) {
     head(page, object);
     page.field(0, "Selector", selector(object));
     labels(page, object);
     owner(page, object);
     let desired = at(object, "/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
     page.field(0, "Replicas", format!("{} current / {desired} desired", number(object, "/status/replicas")));
-    page.field(0, "Ready Replicas", number(object, "/status/readyReplicas").to_string());
+    page.field(0, "Pods Status", related::phases(pods));
     template::write(page, object.pointer("/spec/template").unwrap_or(&Value::Null));
     conditions(page, object);
 }
@@ -212,7 +222,10 @@ fn node(page: &mut Page, node: &Value) {
     let rows = list(status, "conditions").map(|condition| {
         let part = |key: &str| shown(condition.get(key));
         let (beat, change) = (local_time(&part("lastHeartbeatTime")), local_time(&part("lastTransitionTime")));
-        vec![part("type"), part("status"), beat, change, part("reason"), part("message")]
+        let spaced = [part("type"), part("status"), beat, change].map(|cell| format!("{cell} "));
+        let mut row = spaced.to_vec();
+        row.extend([format!("{} ", part("reason")), part("message")]);
+        row
     });
     let rows = rows.collect();
     table(page, &["Type", "Status", "LastHeartbeatTime", "LastTransitionTime", "Reason", "Message"], rows);
@@ -225,8 +238,20 @@ fn node(page: &mut Page, node: &Value) {
         amounts.for_each(|(name, amount)| page.field(1, name, shown(Some(amount))));
     }
     page.heading(0, "System Info");
-    let info = status.get("nodeInfo").and_then(Value::as_object).into_iter().flatten();
-    info.filter(|(_, value)| value.is_string()).for_each(|(key, value)| page.field(1, &words(key), shown(Some(value))));
+    let info = [
+        ("machineID", "Machine ID"),
+        ("systemUUID", "System UUID"),
+        ("bootID", "Boot ID"),
+        ("kernelVersion", "Kernel Version"),
+        ("osImage", "OS Image"),
+        ("operatingSystem", "Operating System"),
+        ("architecture", "Architecture"),
+        ("containerRuntimeVersion", "Container Runtime Version"),
+        ("kubeletVersion", "Kubelet Version"),
+    ];
+    for (key, title) in info {
+        page.field(1, title, text(status, &format!("/nodeInfo/{key}")));
+    }
     for (key, title) in [("podCIDR", "PodCIDR"), ("providerID", "ProviderID")] {
         if let Some(text) = string(spec, key) {
             page.field(0, title, text);
@@ -282,7 +307,7 @@ fn config_map(page: &mut Page, object: &Value) {
     for (key, value) in object.get("data").and_then(Value::as_object).into_iter().flatten() {
         page.cells(0, [format!("{key}:")]);
         page.cells(0, ["----".to_owned()]);
-        shown(Some(value)).lines().for_each(|line| page.cells(0, [line.to_owned()]));
+        shown(Some(value)).split('\n').for_each(|line| page.cells(0, [line.to_owned()]));
         page.cells(0, [String::new()]);
     }
     page.cells(0, [String::new()]);
@@ -392,7 +417,7 @@ mod tests {
         let mut page = Page::default();
         let object =
             json!({"kind": "Secret", "apiVersion": "v1", "metadata": {"name": "s"}, "data": {"k": "aGVsbG8="}});
-        write(&mut page, &object);
+        write(&mut page, &object, &[]);
         assert!(page.text().contains("k:  5 bytes"), "{}", page.text());
         assert!(!page.text().contains("aGVsbG8"));
     }
@@ -404,6 +429,7 @@ mod tests {
             write(
                 &mut page,
                 &json!({"kind": kind, "apiVersion": "v1", "metadata": 1, "spec": [], "status": "x", "data": null}),
+                &[],
             );
             assert!(page.text().starts_with("Name:"));
         }

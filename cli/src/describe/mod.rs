@@ -3,4 +3,5 @@
 pub(crate) mod events;
 pub(crate) mod kinds;
 pub(crate) mod page;
+pub(crate) mod related;
 pub(crate) mod template;

@@ -26,10 +26,10 @@ pub(crate) fn write(page: &mut Page, template: &Value) {
     for (key, title) in [("initContainers", "Init Containers"), ("containers", "Containers")] {
         if list(spec, key).next().is_some() {
             page.heading(1, title);
-            list(spec, key).for_each(|container| write_container(page, 2, container, None));
+            list(spec, key).for_each(|container| write_container(page, " ", container, None));
         }
     }
-    write_volumes(page, 1, spec);
+    write_volumes(page, 1, " ", spec);
     page.values(1, "Node-Selectors", &pairs(spec.get("nodeSelector"), "="));
     page.values(1, "Tolerations", &tolerations(spec));
 }
@@ -81,10 +81,10 @@ pub(crate) fn tolerations(spec: &Value) -> Vec<String> {
     list(spec, "tolerations").map(one).collect()
 }
 
-/// One container; with `status` also what became of it.
-pub(crate) fn write_container(page: &mut Page, level: usize, container: &Value, status: Option<&Value>) {
-    let inner = level + 1;
-    page.heading(level, string(container, "name").unwrap_or_default());
+/// One container; with `status` also what became of it. In templates a blank stands `before` its name.
+pub(crate) fn write_container(page: &mut Page, before: &str, container: &Value, status: Option<&Value>) {
+    let inner = 2;
+    page.cells(1, [format!("{before}{}:", string(container, "name").unwrap_or_default())]);
     if let Some(status) = status {
         page.field(inner, "Container ID", string(status, "containerID").unwrap_or_default());
     }
@@ -143,7 +143,9 @@ pub(crate) fn write_container(page: &mut Page, level: usize, container: &Value, 
             string(mount, "name").unwrap_or_default()
         )
     });
-    below(page, inner, "Mounts", mounts.collect());
+    let mut mounts: Vec<String> = mounts.collect();
+    mounts.sort();
+    below(page, inner, "Mounts", mounts);
 }
 
 /// A heading with lines below, or `<none>` beside it.
@@ -256,14 +258,14 @@ fn write_environment(page: &mut Page, level: usize, container: &Value) {
     }
 }
 
-/// The volumes of a pod.
-pub(crate) fn write_volumes(page: &mut Page, level: usize, spec: &Value) {
+/// The volumes of a pod. In templates a blank stands `before` each name.
+pub(crate) fn write_volumes(page: &mut Page, level: usize, before: &str, spec: &Value) {
     if list(spec, "volumes").next().is_none() {
         return page.field(level, "Volumes", "<none>");
     }
     page.heading(level, "Volumes");
     for volume in list(spec, "volumes") {
-        page.heading(level + 1, string(volume, "name").unwrap_or_default());
+        page.cells(1, [format!("{before}{}:", string(volume, "name").unwrap_or_default())]);
         let source = volume.as_object().into_iter().flatten().find(|(key, _)| *key != "name");
         let Some((kind, source)) = source else { continue };
         let word = match kind.as_str() {
@@ -278,37 +280,33 @@ pub(crate) fn write_volumes(page: &mut Page, level: usize, spec: &Value) {
             "downwardAPI" => "DownwardAPI (a volume populated by information about the pod)",
             other => other,
         };
-        page.field(level + 2, "Type", word);
+        page.field(2, "Type", word);
         match kind.as_str() {
-            "configMap" => page.field(level + 2, "Name", shown(source.get("name"))),
-            "secret" => page.field(level + 2, "SecretName", shown(source.get("secretName"))),
+            "configMap" => page.field(2, "Name", shown(source.get("name"))),
+            "secret" => page.field(2, "SecretName", shown(source.get("secretName"))),
             "emptyDir" => {
-                page.field(level + 2, "Medium", shown(source.get("medium")));
+                page.field(2, "Medium", shown(source.get("medium")));
                 let limit = shown(source.get("sizeLimit"));
-                page.field(level + 2, "SizeLimit", if limit.is_empty() { "<unset>".into() } else { limit });
+                page.field(2, "SizeLimit", if limit.is_empty() { "<unset>".into() } else { limit });
                 continue;
             }
             "hostPath" => {
-                page.field(level + 2, "Path", shown(source.get("path")));
-                page.field(level + 2, "HostPathType", shown(source.get("type")));
+                page.field(2, "Path", shown(source.get("path")));
+                page.field(2, "HostPathType", shown(source.get("type")));
                 continue;
             }
             "persistentVolumeClaim" => {
-                page.field(level + 2, "ClaimName", shown(source.get("claimName")));
-                page.field(
-                    level + 2,
-                    "ReadOnly",
-                    source.get("readOnly").and_then(Value::as_bool).unwrap_or(false).to_string(),
-                );
+                page.field(2, "ClaimName", shown(source.get("claimName")));
+                page.field(2, "ReadOnly", source.get("readOnly").and_then(Value::as_bool).unwrap_or(false).to_string());
                 continue;
             }
             "projected" => {
-                write_projection(page, level + 2, source);
+                write_projection(page, 2, source);
                 continue;
             }
             _ => continue,
         }
-        page.field(level + 2, "Optional", source.get("optional").and_then(Value::as_bool).unwrap_or(false).to_string());
+        page.field(2, "Optional", source.get("optional").and_then(Value::as_bool).unwrap_or(false).to_string());
     }
 }
 
@@ -318,6 +316,8 @@ fn write_projection(page: &mut Page, level: usize, source: &Value) {
             page.field(level, "TokenExpirationSeconds", shown(token.get("expirationSeconds")));
         } else if let Some(map) = part.get("configMap") {
             page.field(level, "ConfigMapName", shown(map.get("name")));
+            let optional = map.get("optional").map_or("<nil>".to_owned(), |value| shown(Some(value)));
+            page.field(level, "ConfigMapOptional", optional);
         } else if let Some(secret) = part.get("secret") {
             page.field(level, "SecretName", shown(secret.get("name")));
         } else if part.get("downwardAPI").is_some() {

@@ -39,11 +39,6 @@ impl Columns {
         }
         text
     }
-
-    /// Forgets the widths.
-    pub(crate) fn reset(&mut self) {
-        self.widths.clear();
-    }
 }
 
 /// What of a table is shown.
@@ -164,8 +159,6 @@ mod tests {
             concat!("NAME        A     Z\n", "long-name   1     z\n")
         );
         assert_eq!(columns.set(&[row(&["x", "1", "z"])]), "x           1     z\n");
-        columns.reset();
-        assert_eq!(columns.set(&[row(&["x", "1", "z"])]), "x     1     z\n");
     }
 
     #[test]

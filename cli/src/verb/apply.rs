@@ -92,7 +92,7 @@ async fn one(
     let path = placed.kind.object(&placed.namespace, &placed.name);
     let version = |object: &Value| object.pointer("/metadata/resourceVersion").cloned();
     let before = match session.get(Call::to(path.clone())).await {
-        Ok(object) => version(&object),
+        Ok(object) => Some(object),
         Err(failure) if failure.is_not_found() => None,
         // Whoever may patch but not read still gets the patch done.
         Err(failure) if failure.refusal().is_some_and(|refusal| refusal.code == 403) => None,
@@ -114,12 +114,27 @@ async fn one(
     }
     let outcome = match (code, before) {
         (StatusCode::CREATED, _) => "created",
-        (_, Some(before)) if version(&object) == Some(before.clone()) => "unchanged",
+        (_, Some(before)) if args.dry_run.is_some() && meant(&object) != meant(&before) => "configured",
+        (_, Some(before)) if version(&object) == version(&before) => "unchanged",
         (_, Some(_)) => "configured",
         (_, None) => "serverside-applied",
     };
     let suffix = if args.dry_run.is_some() { " (server dry run)" } else { "" };
     screen::line(format!("{} {outcome}{suffix}", placed.title()))
+}
+
+/// What people decide about an object: a trial run gives it no new version to tell a change by.
+fn meant(object: &Value) -> Value {
+    let mut object = object.clone();
+    without_managed_fields(&mut object);
+    if let Some(map) = object.as_object_mut() {
+        map.remove("status");
+    }
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("resourceVersion");
+        metadata.remove("generation");
+    }
+    object
 }
 
 fn explain(failure: Failure, placed: &Placed<'_>) -> Failure {

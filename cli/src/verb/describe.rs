@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::client::{Call, Session};
 use crate::describe::page::Page;
-use crate::describe::{events, kinds};
+use crate::describe::{events, kinds, related};
 use crate::failure::Failure;
 use crate::kind::Catalog;
 use crate::kubeconfig::ConnectArgs;
@@ -61,7 +61,7 @@ pub(crate) async fn run(connect: &ConnectArgs, args: &Args) -> Result<ExitCode, 
     }
     for (position, object) in found.iter().enumerate() {
         let mut page = Page::default();
-        kinds::write(&mut page, object);
+        kinds::write(&mut page, object, &related::of(&session, &catalog, object).await?);
         if args.show_events {
             match events::of(&session, &catalog, object).await {
                 Ok(events) => events::write(&mut page, &events, Timestamp::now()),

@@ -6,6 +6,7 @@ mod create;
 mod delete;
 mod describe;
 mod exec;
+mod explain;
 mod get;
 mod image;
 mod logs;
@@ -51,6 +52,8 @@ pub(crate) enum Verb {
     Delete(Box<delete::Args>),
     /// Show what containers write.
     Logs(Box<logs::Args>),
+    /// Show what the fields of a kind mean.
+    Explain(explain::Args),
     /// Run a command in a container.
     Exec(exec::Args),
     /// Follow and steer the rollout of a workload.
@@ -96,6 +99,7 @@ pub(crate) fn run(verb: Verb, connect: &ConnectArgs) -> Result<ExitCode, Failure
         Verb::Apply(args) => converse(apply::run(connect, &args)),
         Verb::Delete(args) => converse(delete::run(connect, &args)),
         Verb::Logs(args) => converse(logs::run(connect, &args)),
+        Verb::Explain(args) => converse(explain::run(connect, &args)),
         Verb::Exec(args) => converse(exec::run(connect, &args)),
         Verb::Rollout(verb) => converse(rollout::run(connect, &verb)),
         Verb::Scale(args) => converse(scale::run(connect, &args)),

@@ -56,6 +56,8 @@ async fn one(session: &Session, object: &workload::Workload<'_>, args: &Args) ->
         }
         patch["metadata"] = json!({"resourceVersion": version});
     }
-    let call = Call::to(path).body("application/merge-patch+json", patch.to_string().into_bytes());
+    let call = Call::to(path)
+        .with("fieldManager", "gantry")
+        .body("application/merge-patch+json", patch.to_string().into_bytes());
     session.send(Method::PATCH, call).await.map(|_| ())
 }

@@ -2,7 +2,7 @@
 //! authn -> authz -> body -> (handlers: decode -> default -> admit -> validate -> store).
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -22,6 +22,9 @@ use crate::{nonresource, reply};
 
 /// The largest body that is read; what Kubernetes takes.
 const BODY_LIMIT: usize = 3 << 20;
+
+/// A client that sends more slowly holds a connection for nothing.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Answers one request; failures become `Status` answers.
 pub(crate) async fn answer(state: Arc<State>, request: Request<Body>) -> Response<Body> {
@@ -85,11 +88,15 @@ async fn run(
 /// The user that a request wants to act as, where its own user may do that (`kubectl --as`).
 /// Kubernetes documentation, "Authenticating", user impersonation.
 fn impersonate(state: &State, user: User, headers: &http::HeaderMap) -> Result<User, Status> {
-    let text = |value: &http::HeaderValue| value.to_str().ok().map(str::to_owned);
-    let groups: Vec<String> = headers.get_all("impersonate-group").iter().filter_map(text).collect();
+    // A header that cannot be read must never count as absent: the request would run as its own user.
+    let text = |value: &http::HeaderValue| match std::str::from_utf8(value.as_bytes()) {
+        Ok(text) if !text.is_empty() => Ok(text.to_owned()),
+        _ => Err(Status::bad_request("impersonation headers: expected non-empty UTF-8")),
+    };
+    let groups = headers.get_all("impersonate-group").iter().map(text).collect::<Result<Vec<String>, Status>>()?;
     let others = ["impersonate-uid"].iter().any(|name| headers.contains_key(*name))
         || headers.keys().any(|name| name.as_str().starts_with("impersonate-extra-"));
-    let Some(name) = headers.get("impersonate-user").and_then(text) else {
+    let Some(name) = headers.get("impersonate-user").map(text).transpose()? else {
         return match groups.is_empty() && !others {
             true => Ok(user),
             false => Err(Status::bad_request("Impersonate-User: required where other impersonation headers are set")),
@@ -199,7 +206,8 @@ fn context(
 }
 
 async fn read(body: Body) -> Result<Bytes, Status> {
-    match Limited::new(body, BODY_LIMIT).collect().await {
+    let body = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_LIMIT).collect()).await;
+    match body.map_err(|_| Status::timeout("the body did not arrive in time"))? {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
             Err(Status::request_entity_too_large(&format!("Request entity too large: limit is {BODY_LIMIT}")))

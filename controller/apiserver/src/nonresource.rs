@@ -22,7 +22,10 @@ pub(crate) fn answer(state: &State, path: &str, headers: &HeaderMap) -> Option<R
         |code, text: &str| Some(reply::with_type(code, "text/plain; charset=utf-8", Body::from(text.to_owned())));
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     match segments.as_slice() {
-        ["healthz" | "livez" | "readyz", ..] => text(StatusCode::OK, "ok"),
+        ["healthz" | "livez" | "readyz", ..] => match state.registry.store.refused() {
+            None => text(StatusCode::OK, "ok"),
+            Some(reason) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("[-]store failed: {reason}\n")),
+        },
         ["version"] => json(version()),
         ["metrics"] => Some(reply::with_type(
             StatusCode::OK,

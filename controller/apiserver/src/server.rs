@@ -11,7 +11,7 @@ use controller_object::resource::Table;
 use controller_store::model::CommitError;
 use controller_store::store::Store;
 use http::{Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::MissedTickBehavior;
@@ -33,6 +33,13 @@ use crate::token::TokenKey;
 const RENEWAL_EVERY: Duration = Duration::from_secs(6 * 3600);
 /// A client that does not finish its TLS handshake by then is dropped.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection that sends no request for so long is closed.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long the server waits when the machine gives it no more descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections at once; more wait in the kernel's queue.
+const CONNECTIONS: usize = 8192;
 
 /// What a server needs to be told.
 #[derive(Debug, Clone)]
@@ -147,6 +154,7 @@ impl ApiServer {
     /// Serves until the server is shut down. Errors of single connections end those connections.
     pub async fn serve(&self, listener: TcpListener) {
         let acceptor = TlsAcceptor::from(Arc::clone(&self.tls));
+        let connections = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
         let mut renewal = tokio::time::interval(RENEWAL_EVERY);
         renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -154,12 +162,16 @@ impl ApiServer {
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => {
                         let (state, acceptor) = (Arc::clone(&self.state), acceptor.clone());
-                        tokio::spawn(serve_connection(state, acceptor, stream));
+                        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
+                        tokio::spawn(async move {
+                            serve_connection(state, acceptor, stream).await;
+                            drop(permit);
+                        });
                     }
                     // Out of descriptors, mostly: others will free some.
                     Err(error) => {
                         tracing::warn!(%error, "accepting a connection");
-                        tokio::task::yield_now().await;
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },
                 _ = renewal.tick() => self.renew(),
@@ -199,7 +211,9 @@ async fn serve_connection(state: Arc<State>, acceptor: TlsAcceptor, stream: TcpS
         let state = Arc::clone(&state);
         async move { Ok::<_, Infallible>(chain::answer(state, request).await) }
     });
-    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEADER_TIMEOUT);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {

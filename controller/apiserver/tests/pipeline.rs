@@ -407,9 +407,40 @@ async fn nodes_and_strangers_stay_within_their_bounds() {
     let taint = json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}}).to_string();
     let tainted = server.raw(node, Method::PATCH, "/api/v1/nodes/n1", "application/merge-patch+json", taint).await;
     assert_eq!(tainted.code, 403, "{}", tainted.body);
+    let label = json!({"metadata": {"labels": {"node-restriction.kubernetes.io/x": "y"}}}).to_string();
+    let node = User::new("system:node:n1", &[NODES]);
+    let labelled =
+        server.raw(node, Method::PATCH, "/api/v1/nodes/n1/status", "application/merge-patch+json", label).await;
+    assert_eq!(labelled.code, 403, "{}", labelled.body);
     let nobody = User::new("somebody", &[]);
     assert_eq!(server.raw(nobody.clone(), Method::GET, MAPS, "application/json", Body::empty()).await.code, 403);
     assert_eq!(server.raw(nobody, Method::GET, "/version", "application/json", Body::empty()).await.code, 200);
+}
+
+#[tokio::test]
+async fn rights_are_those_that_were_given() {
+    let server = server().await;
+    let role = json!({"metadata": {"name": "patcher"}, "rules": [{"verbs": ["patch", "get"], "apiGroups": [""], "resources": ["configmaps"]}]});
+    server.create("/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles", role).await;
+    let binding = json!({"metadata": {"name": "b"}, "subjects": [{"kind": "User", "name": "pat"}, {"kind": "User", "name": "*"}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "patcher"}});
+    server.create("/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings", binding).await;
+    let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "made"}}).to_string();
+    let path = format!("{MAPS}/made?fieldManager=m");
+    let pat = User::new("pat", &[]);
+    let made = server.raw(pat, Method::PATCH, &path, "application/apply-patch+yaml", body).await;
+    assert_eq!(made.code, 403, "who may patch may not create by applying: {}", made.body);
+    let other = server.raw(User::new("other", &[]), Method::GET, MAPS, "application/json", Body::empty()).await;
+    assert_eq!(other.code, 403, "a star is a name like any other");
+    for (name, value) in
+        [("impersonate-user", &b"j\xfcrgen"[..]), ("impersonate-user", b""), ("impersonate-group", b"g")]
+    {
+        let request =
+            Request::get(MAPS).header(name, http::HeaderValue::from_bytes(value).unwrap()).body(Body::empty()).unwrap();
+        assert_eq!(server.send(admin(), request).await.status(), 400, "{name}: {value:?}");
+    }
+    let everywhere = server.call(Method::DELETE, "/api/v1/pods", Value::Null).await;
+    assert_eq!(everywhere.code, 405);
 }
 
 #[tokio::test]

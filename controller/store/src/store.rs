@@ -100,6 +100,11 @@ impl Store {
         done.await.unwrap_or_else(|_| Err(CommitError::Unavailable { reason: "the store was closed".into() }))
     }
 
+    /// Why no writes are accepted any more, if so: the disk refused one, and only a restart can tell what it holds.
+    pub fn refused(&self) -> Option<String> {
+        self.queue.refused()
+    }
+
     /// Watches a prefix for events after `after`.
     pub fn watch(&self, prefix: Bytes, after: Revision) -> Result<Watcher, RevisionError> {
         let visible = self.shared.visible();

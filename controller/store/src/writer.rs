@@ -72,6 +72,11 @@ impl Queue {
         Ok(receiver)
     }
 
+    /// Why nothing is accepted any more, if so.
+    pub(crate) fn refused(&self) -> Option<String> {
+        self.lock().refused.clone()
+    }
+
     pub(crate) fn stop(&self) {
         self.lock().stopping = true;
         self.work.notify_one();

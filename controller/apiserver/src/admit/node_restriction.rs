@@ -14,7 +14,7 @@ pub(super) fn admit(registry: &Registry, admission: &Admission<'_>, object: &Val
     let refuse = |detail: String| Err(Status::forbidden(About::resource(admission.resource, name), &detail));
     match (admission.resource.group.as_str(), admission.resource.plural.as_str(), admission.subresource) {
         ("", "nodes", _) if name != node => refuse(format!("node {node:?} is not allowed to modify node {name:?}")),
-        ("", "nodes", None) => match admission.old {
+        ("", "nodes", None | Some(Subresource::Status)) => match admission.old {
             Some(old) if old.pointer("/spec/taints") != object.pointer("/spec/taints") => {
                 refuse(format!("node {node:?} is not allowed to modify taints"))
             }

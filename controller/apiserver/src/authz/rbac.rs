@@ -165,7 +165,7 @@ impl Index {
 impl Subject {
     fn is(&self, user: &User, binding_namespace: Option<&str>) -> bool {
         match self.kind.as_str() {
-            "User" => self.name == "*" || self.name == user.name,
+            "User" => self.name == user.name,
             "Group" => user.is_in(&self.name),
             "ServiceAccount" => {
                 let namespace = Some(self.namespace.as_str()).filter(|ns| !ns.is_empty()).or(binding_namespace);

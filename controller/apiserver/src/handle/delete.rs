@@ -112,6 +112,9 @@ pub(super) async fn delete(context: &Context, body: &[u8]) -> Result<Response<Bo
 
 pub(super) async fn delete_collection(context: &Context, body: &[u8]) -> Result<Response<Body>, Status> {
     let options = DeleteOptions::of(context, body)?;
+    if context.resource.is_namespaced() && context.namespace().is_none() {
+        return Err(Status::method_not_supported(About::resource(&context.resource, ""), "delete"));
+    }
     let selection = list::select(context, &Filter::of(context)?)?;
     let mut deleted = Vec::new();
     for kv in &selection.items {

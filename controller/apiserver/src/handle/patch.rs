@@ -104,6 +104,7 @@ async fn apply_patch(context: &Context, body: &[u8]) -> Result<Response<Body>, S
         if context.subresource.is_some() || revision.is_some() {
             return Err(missing);
         }
+        context.authorize_creation()?;
         let fresh = apply::apply(&context.resource, None, &applied, &manager, force)?;
         match create::insert(context, fresh).await {
             Ok(object) => return Ok(context.reply(StatusCode::CREATED, &object, &warnings)),

@@ -44,7 +44,7 @@ pub(super) fn create(context: &Context, body: &[u8]) -> Result<Response<Body>, S
     }
     let pod = match spec.get("boundObjectRef").filter(|bound| bound.is_object()) {
         None => None,
-        Some(bound) => Some(bound_pod(context, &namespace, bound)?),
+        Some(bound) => Some(bound_pod(context, &namespace, name, bound)?),
     };
     let now = crate::time::epoch();
     let claims = Claims {
@@ -79,7 +79,7 @@ fn uid_of(object: &Value) -> String {
     object.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
-fn bound_pod(context: &Context, namespace: &str, bound: &Value) -> Result<BoundRef, Status> {
+fn bound_pod(context: &Context, namespace: &str, account: &str, bound: &Value) -> Result<BoundRef, Status> {
     if bound["kind"] != "Pod" {
         return Err(Status::bad_request(format!("cannot bind token to object of type {}", bound["kind"])));
     }
@@ -92,6 +92,13 @@ fn bound_pod(context: &Context, namespace: &str, bound: &Value) -> Result<BoundR
         let detail =
             format!("the UID in the bound object reference ({}) does not match the UID in record", bound["uid"]);
         return Err(Status::conflict(About::resource(pods, name), &detail));
+    }
+    let runs_as = pod.pointer("/spec/serviceAccountName").and_then(Value::as_str).unwrap_or_default();
+    if runs_as != account {
+        let detail = format!(
+            "cannot bind token for serviceaccount {account:?} to pod running with different serviceaccount name"
+        );
+        return Err(Status::bad_request(detail));
     }
     Ok(BoundRef { name: name.into(), uid })
 }

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::Context;
 use crate::admit::{self, Admission};
+use crate::authz::{self, Action, ResourceAction};
 use crate::registry::{names, set_revision};
 
 /// How often an update without a resourceVersion of its own is tried again when others were faster.
@@ -73,6 +74,25 @@ impl Context {
         }
         let subresource = self.request.subresource.clone();
         Ok(Manager { name: name.into(), operation, subresource, now: crate::time::now() })
+    }
+
+    /// An apply that makes an object needs the right to create it as well as the right to patch.
+    pub(super) fn authorize_creation(&self) -> Result<(), Status> {
+        let action = Action::Resource(ResourceAction {
+            verb: "create",
+            group: &self.request.group,
+            resource: &self.request.resource,
+            namespace: self.namespace(),
+            name: self.request.name.as_deref(),
+            ..ResourceAction::default()
+        });
+        match self.state.authorizer.is_allowed(&self.user, &action) {
+            true => Ok(()),
+            false => {
+                let refusal = authz::refusal(&self.user, &action);
+                Err(Status::forbidden(About::resource(&self.resource, self.name()), &refusal))
+            }
+        }
     }
 
     /// Checks that the body means the object that the path names, and fills in what the path says.
