@@ -64,9 +64,7 @@ impl Config {
     /// Registers the node, then runs its pods. Returns once the node is Ready.
     pub async fn start(self, client: kube::Client) -> Result<Agent, StartError> {
         let instance = &self.instance;
-        for path in [instance.run_dir().join("pods"), instance.pods_dir(), instance.log_dir(), instance.import_dir()] {
-            std::fs::create_dir_all(&path).map_err(|source| StartError::Directory { path, source })?;
-        }
+        instance.make_dirs().map_err(|(path, source)| StartError::Directory { path, source })?;
         let images = ImageStore::open(&instance.image_dir())?;
         import_all(&images, &instance.import_dir()).await;
         let network = Network::open(agent_network::Config {

@@ -1,7 +1,9 @@
 //! Everything global that one data directory's instance makes carries its name, so that several
 //! instances share a machine and `gantry reset` finds what is ours.
 
+use std::fs;
 use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
@@ -63,11 +65,75 @@ impl Instance {
         }
     }
 
+    /// Makes a pod's directory of volumes or logs and marks it as this instance's: at the default places other
+    /// software may keep pods of its own beside ours.
+    pub fn make_owned(&self, dir: &Path) -> io::Result<()> {
+        make_dir(dir, 0o750)?;
+        fs::OpenOptions::new().create(true).append(true).open(self.mark(dir)).map(drop)
+    }
+
+    /// Whether this instance made a pod's directory.
+    pub fn owns(&self, dir: &Path) -> bool {
+        fs::symlink_metadata(self.mark(dir)).is_ok_and(|metadata| metadata.is_file())
+    }
+
+    fn mark(&self, dir: &Path) -> PathBuf {
+        dir.join(format!(".gantry-{}", self.hash))
+    }
+
+    /// Makes the instance's directories, closed to other users: they hold Secrets, logs and set-user-ID programs of
+    /// images.
+    pub fn make_dirs(&self) -> Result<(), (PathBuf, io::Error)> {
+        let pods_mode = if self.is_default() { 0o750 } else { 0o700 };
+        let (agent, run) = (self.data_dir.join("agent"), self.run_dir());
+        let shared = run.parent().map_or_else(|| run.clone(), Path::to_owned);
+        let closed = [
+            (agent, 0o700),
+            (shared, 0o711),
+            (run.clone(), 0o700),
+            (run.join("pods"), 0o700),
+            (self.pods_dir(), pods_mode),
+            (self.import_dir(), 0o700),
+        ];
+        for (path, mode) in closed {
+            make_dir(&path, mode).map_err(|error| (path, error))?;
+        }
+        // At the default place it is other software's as well, and its pods' directories are closed.
+        fs::create_dir_all(self.log_dir()).map_err(|error| (self.log_dir(), error))
+    }
+
     /// Logs of containers, where log collectors expect them (design D14).
     pub fn log_dir(&self) -> PathBuf {
         match self.is_default() {
             true => "/var/log/pods".into(),
             false => self.data_dir.join("agent/log/pods"),
         }
+    }
+}
+
+/// Makes a directory, its parents too, and gives it a mode whatever it had.
+pub(crate) fn make_dir(dir: &Path, mode: u32) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(mode).create(dir)?;
+    fs::set_permissions(dir, fs::Permissions::from_mode(mode))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_instance_makes_is_closed_and_marked() {
+        let dir = tempfile::tempdir().unwrap();
+        let instance = Instance::of(dir.path()).unwrap();
+        let (own, foreign) = (dir.path().join("own"), dir.path().join("foreign"));
+        fs::create_dir(&own).unwrap();
+        fs::set_permissions(&own, fs::Permissions::from_mode(0o777)).unwrap();
+        fs::create_dir(&foreign).unwrap();
+        instance.make_owned(&own).unwrap();
+        instance.make_owned(&own).unwrap();
+        assert_eq!(fs::metadata(&own).unwrap().permissions().mode() & 0o777, 0o750);
+        assert!(instance.owns(&own) && !instance.owns(&foreign));
+        let other = Instance { hash: "00000000".into(), data_dir: dir.path().into() };
+        assert!(!other.owns(&own), "another instance's is not ours");
     }
 }

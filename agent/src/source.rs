@@ -1,18 +1,19 @@
 //! Pods bound to this node, from one watch, each to the worker of its uid.
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use agent_pod::protocol::{Event, Exit, Found};
 use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::Api;
-use kube::runtime::watcher;
+use kube::runtime::{WatchStreamExt as _, watcher};
 
 use crate::execute::{Executor, Host, sandbox};
-use crate::monitor::Monitor;
-use crate::worker::{Channel, Input, Worker};
+use crate::worker::{Input, Worker};
 
 const KILLED: i32 = 137;
 
@@ -20,12 +21,12 @@ const KILLED: i32 = 137;
 pub(crate) async fn run(host: Arc<Host>) {
     let api: Api<Pod> = Api::all(host.client.clone());
     let config = watcher::Config::default().fields(&format!("spec.nodeName={}", host.config.node_name));
-    let mut events = std::pin::pin!(watcher::watcher(api, config));
+    let mut events = std::pin::pin!(watcher::watcher(api, config).default_backoff());
     let mut source = Source { host, workers: HashMap::new(), listed: None };
     while let Some(event) = events.next().await {
         match event {
             Ok(watcher::Event::Init) => source.listed = Some(HashSet::new()),
-            Ok(watcher::Event::InitApply(pod) | watcher::Event::Apply(pod)) => source.apply(pod).await,
+            Ok(watcher::Event::InitApply(pod) | watcher::Event::Apply(pod)) => source.apply(pod),
             Ok(watcher::Event::InitDone) => source.listed_all().await,
             Ok(watcher::Event::Delete(pod)) => source.vanish(pod.metadata.uid.as_deref().unwrap_or_default()),
             Err(error) => tracing::warn!(%error, "watching pods"),
@@ -41,13 +42,14 @@ struct Source {
 }
 
 impl Source {
-    async fn apply(&mut self, pod: Pod) {
+    fn apply(&mut self, pod: Pod) {
         let Some(uid) = pod.metadata.uid.clone() else { return };
         if let Some(listed) = &mut self.listed {
             listed.insert(uid.clone());
         }
-        self.workers.retain(|_, worker| !worker.is_finished());
+        self.workers.retain(|_, worker| !worker.is_over());
         let pod = Arc::new(pod);
+        // A pod that was released may stay for its finalizers: its worker ended, and nothing is started again.
         if let Some(worker) = self.workers.get(&uid) {
             drop(worker.inputs.send(Input::Object(pod)));
             return;
@@ -64,22 +66,21 @@ impl Source {
             rev = pod.metadata.resource_version,
             "assigned"
         );
-        let worker = adopt(&self.host, pod, uid.clone()).await;
-        self.workers.insert(uid, worker);
+        self.workers.insert(uid.clone(), Worker::spawn(Arc::clone(&self.host), pod, uid));
     }
 
     fn vanish(&mut self, uid: &str) {
-        if let Some(worker) = self.workers.get(uid) {
-            drop(worker.inputs.send(Input::Vanished));
+        if let Some(worker) = self.workers.get_mut(uid) {
+            worker.vanish();
         }
     }
 
     /// After a full list: what was not in it is gone, also what only the disk remembers.
     async fn listed_all(&mut self) {
         let Some(listed) = self.listed.take() else { return };
-        for (uid, worker) in &self.workers {
+        for (uid, worker) in &mut self.workers {
             if !listed.contains(uid) {
-                drop(worker.inputs.send(Input::Vanished));
+                worker.vanish();
             }
         }
         for uid in uids_on_disk(&self.host) {
@@ -93,26 +94,13 @@ impl Source {
     }
 }
 
-/// Uids that have a run directory or volumes here.
+/// Uids that have a run directory or volumes of ours here.
 fn uids_on_disk(host: &Host) -> HashSet<String> {
     let instance = &host.config.instance;
-    [instance.run_dir().join("pods"), instance.pods_dir()]
-        .iter()
-        .flat_map(|dir| std::fs::read_dir(dir).into_iter().flatten().flatten())
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect()
-}
-
-/// An executor for a pod whose object may be gone.
-fn executor(host: &Arc<Host>, pod: Arc<Pod>, uid: String, channel: &Channel) -> Executor {
-    Executor {
-        host: Arc::clone(host),
-        uid,
-        pod,
-        pod_ips: Vec::new(),
-        monitor: Arc::default(),
-        inputs: channel.inputs.clone(),
-    }
+    let list = |dir: PathBuf| std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let volumes = list(instance.pods_dir()).filter(|entry| instance.owns(&entry.path()));
+    let all = list(instance.run_dir().join("pods")).chain(volumes);
+    all.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
 async fn clear_orphan(host: &Arc<Host>, uid: &str) {
@@ -126,67 +114,139 @@ async fn clear_orphan(host: &Arc<Host>, uid: &str) {
     for class in ["Guaranteed", "Burstable", "BestEffort"] {
         pod.status =
             Some(k8s_openapi::api::core::v1::PodStatus { qos_class: Some(class.into()), ..Default::default() });
-        let executor = executor(host, Arc::new(pod.clone()), uid.to_owned(), &Channel::new());
+        // Nobody listens: there is nothing to decide any more.
+        let (inputs, _) = tokio::sync::mpsc::unbounded_channel();
+        let executor = Executor::new(Arc::clone(host), uid.to_owned(), Arc::new(pod.clone()), inputs);
         sandbox::stop(&executor).await;
         crate::execute::volume::tear_down(&executor).await;
-        if let Err(error) = tokio::fs::remove_dir_all(executor.log_dir()).await
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(%error, uid, "removing logs");
+        executor.remove_logs().await;
+    }
+}
+
+/// How a pod's life here begins: with a living monitor, with what its status says, or with nothing.
+pub(crate) async fn adopt(executor: &Executor) -> Event {
+    let (pod, uid) = (&executor.pod, &executor.uid);
+    let remembered = remembered(pod);
+    if let Some(record) = sandbox::read_record(&executor.run_dir()) {
+        let states = match sandbox::connect(executor).await {
+            Ok(monitor) => monitor.list().await,
+            Err(error) => Err(error),
+        };
+        match states {
+            Ok(states) => {
+                tracing::info!(uid, containers = states.len(), "adopted a running pod");
+                let containers = merge(sandbox::found(&states, pod), remembered);
+                return Event::Adopted { ips: record.ips, containers };
+            }
+            Err(error) => {
+                executor.set_monitor(None);
+                tracing::warn!(error = crate::execute::chain(&error), uid, "adopting a pod: it is started again");
+            }
         }
     }
+    if remembered.is_empty() { Event::Assigned } else { Event::Resumed { containers: remembered } }
 }
 
-/// Starts a worker for a pod: from a living monitor, from what its status says, or from nothing.
-async fn adopt(host: &Arc<Host>, pod: Arc<Pod>, uid: String) -> Worker {
-    let channel = Channel::new();
-    let executor = executor(host, Arc::clone(&pod), uid.clone(), &channel);
-    let record = sandbox::read_record(&executor.run_dir());
-    if let Some(record) = record
-        && let Ok(monitor) = sandbox::connect(&executor).await
-        && let Ok(states) = monitor.list().await
-    {
-        tracing::info!(uid, containers = states.len(), "adopted a running pod");
-        let first = Event::Adopted { ips: record.ips, containers: sandbox::found(&states, &pod) };
-        return spawn(host, pod, uid, first, Some(monitor), channel);
+/// What the monitor knows wins over what the status says, which may lag behind; of what the monitor never knew or knows
+/// no more, the status tells.
+fn merge(mut found: Vec<Found>, remembered: Vec<Found>) -> Vec<Found> {
+    for old in remembered {
+        match found.iter_mut().find(|own| own.name == old.name) {
+            None => found.push(old),
+            Some(own) => {
+                if let (Some(exit), Some(told)) = (&mut own.exit, old.exit)
+                    && own.attempt == old.attempt
+                    && exit.message.is_empty()
+                {
+                    exit.message = told.message;
+                }
+            }
+        }
     }
-    let containers = remembered(&pod);
-    let first = if containers.is_empty() { Event::Assigned } else { Event::Resumed { containers } };
-    spawn(host, pod, uid, first, None, channel)
-}
-
-fn spawn(
-    host: &Arc<Host>,
-    pod: Arc<Pod>,
-    uid: String,
-    first: Event,
-    monitor: Option<Monitor>,
-    channel: Channel,
-) -> Worker {
-    Worker::spawn(Arc::clone(host), pod, uid, first, monitor, channel)
+    found
 }
 
 /// Containers that the pod's status says were started; with no monitor left, none of them is alive.
 fn remembered(pod: &Pod) -> Vec<Found> {
     let Some(status) = &pod.status else { return vec![] };
     let statuses = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
-    statuses.filter(|status| status.container_id.as_ref().is_some_and(|id| !id.is_empty())).map(remember).collect()
+    statuses.filter_map(remember).collect()
 }
 
-fn remember(status: &ContainerStatus) -> Found {
+fn remember(status: &ContainerStatus) -> Option<Found> {
+    let was_started = status.container_id.as_ref().is_some_and(|id| !id.is_empty());
     let state = status.state.clone().unwrap_or_default();
-    let last = status.last_state.clone().unwrap_or_default();
-    let (code, finished, started) = match (state.terminated.or(last.terminated), state.running) {
-        (_, Some(running)) => (KILLED, None, running.started_at),
-        (Some(ended), None) => (ended.exit_code, ended.finished_at, ended.started_at),
-        (None, None) => (KILLED, None, None),
+    let last = status.last_state.clone().and_then(|last| last.terminated);
+    let count = u32::try_from(status.restart_count).unwrap_or(0);
+    let killed = |started_at: Option<Time>| {
+        let finished_at = Timestamp::now();
+        let exit = Exit { code: KILLED, signal: None, oom_killed: false, finished_at, message: String::new() };
+        (exit, started_at)
     };
-    let finished_at = finished.map_or_else(Timestamp::now, |time| time.0);
-    Found {
-        name: status.name.clone(),
-        attempt: u32::try_from(status.restart_count).unwrap_or(0),
-        image_id: status.image_id.clone(),
-        started_at: Some(started.map_or(finished_at, |time| time.0)),
-        exit: Some(Exit { code, signal: None, oom_killed: false, finished_at, message: String::new() }),
+    let ended = |ended: ContainerStateTerminated| {
+        let exit = Exit {
+            code: ended.exit_code,
+            signal: ended.signal,
+            oom_killed: ended.reason.as_deref() == Some("OOMKilled"),
+            finished_at: ended.finished_at.map_or_else(Timestamp::now, |time| time.0),
+            message: ended.message.unwrap_or_default(),
+        };
+        (exit, ended.started_at)
+    };
+    let (attempt, (exit, started_at)) = match (state.running, state.terminated, last) {
+        (Some(running), _, _) => (count, killed(running.started_at)),
+        (None, Some(terminated), _) => (count, ended(terminated)),
+        // While it waits, the count is that of the start to come.
+        (None, None, Some(last)) => (count.saturating_sub(1), ended(last)),
+        (None, None, None) if was_started => (count, killed(None)),
+        (None, None, None) => return None,
+    };
+    let started_at = started_at.map(|time| time.0).or_else(|| was_started.then_some(exit.finished_at));
+    Some(Found { name: status.name.clone(), attempt, image_id: status.image_id.clone(), started_at, exit: Some(exit) })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{from_value, json};
+
+    use super::*;
+
+    fn pod() -> Pod {
+        let ended = json!({"exitCode": 3, "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:09Z"});
+        from_value(json!({"status": {"initContainerStatuses": [
+            {"name": "i", "image": "", "imageID": "", "ready": true, "restartCount": 0, "containerID": "gantry://u/i/0",
+             "state": {"terminated": {"exitCode": 0, "message": "done"}}}], "containerStatuses": [
+            {"name": "a", "image": "", "imageID": "", "ready": false, "restartCount": 2, "containerID": "gantry://u/a/1",
+             "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": ended}},
+            {"name": "b", "image": "", "imageID": "", "ready": true, "restartCount": 4, "containerID": "gantry://u/b/4",
+             "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}},
+            {"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+             "state": {"waiting": {"reason": "ContainerCreating"}}}]}}))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_status_tells_the_starts_that_were() {
+        let found = remembered(&pod());
+        let short: Vec<_> =
+            found.iter().map(|one| (one.name.as_str(), one.attempt, one.exit.as_ref().unwrap().code)).collect();
+        assert_eq!(short, [("i", 0, 0), ("a", 1, 3), ("b", 4, KILLED)]);
+    }
+
+    #[test]
+    fn the_monitor_knows_better_than_the_status() {
+        let running = |name: &str, attempt| Found {
+            name: name.into(),
+            attempt,
+            image_id: String::new(),
+            started_at: Some(Timestamp::now()),
+            exit: None,
+        };
+        let merged = merge(vec![running("a", 2), running("c", 0)], remembered(&pod()));
+        let of = |name: &str| merged.iter().find(|one| one.name == name).unwrap();
+        assert_eq!((of("a").attempt, of("a").exit.clone()), (2, None));
+        assert_eq!(of("c").exit, None);
+        assert_eq!(of("i").exit.as_ref().unwrap().message, "done");
+        assert_eq!(merged.len(), 4);
     }
 }

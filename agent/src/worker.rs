@@ -1,16 +1,17 @@
 //! Step 8: one task per pod uid. It feeds the pure machine and hands its commands to the executor.
 
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use agent_pod::facts::PodFacts;
 use agent_pod::machine::step;
 use agent_pod::protocol::{Command, Event};
-use agent_pod::state::{PodState, Stage};
+use agent_pod::state::{Deletion, PodState, Stage};
 use agent_pod::status::{HostFacts, status};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{Api, Patch, PatchParams};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -36,50 +37,35 @@ pub(crate) enum Input {
 pub(crate) struct Worker {
     pub(crate) inputs: mpsc::UnboundedSender<Input>,
     task: tokio::task::JoinHandle<()>,
+    /// The pod was released: its worker ended as it should.
+    released: Arc<AtomicBool>,
+    /// The pod's object is gone.
+    vanished: bool,
 }
 
 impl Worker {
-    /// Starts a worker. `first` is how the pod's life here begins.
-    pub(crate) fn spawn(
-        host: Arc<Host>,
-        pod: Arc<Pod>,
-        uid: String,
-        first: Event,
-        monitor: Option<crate::monitor::Monitor>,
-        channel: Channel,
-    ) -> Self {
-        let Channel { inputs, received } = channel;
-        let executor = Executor {
-            host: Arc::clone(&host),
-            uid,
-            pod: Arc::clone(&pod),
-            pod_ips: Vec::new(),
-            monitor: Arc::new(Mutex::new(monitor)),
-            inputs: inputs.clone(),
-        };
+    /// Starts a worker. It first finds out how far the pod is.
+    pub(crate) fn spawn(host: Arc<Host>, pod: Arc<Pod>, uid: String) -> Self {
+        let (inputs, received) = mpsc::unbounded_channel();
         let state = PodState::new(PodFacts::of(&pod));
+        let executor = Executor::new(host, uid, pod, inputs.clone());
         let (statuses, published) = watch::channel(None);
         tokio::spawn(publish(executor.clone(), published));
-        let run = Run { executor, state, statuses, wake: None, deletion_seen: None };
-        let task = tokio::spawn(run.run(first, received));
-        Self { inputs, task }
+        let released = Arc::<AtomicBool>::default();
+        let run = Run { executor, state, statuses, wake: None, deletion_seen: None, released: Arc::clone(&released) };
+        let task = tokio::spawn(run.run(received));
+        Self { inputs, task, released, vanished: false }
     }
 
-    pub(crate) fn is_finished(&self) -> bool {
-        self.task.is_finished()
+    /// The pod's object is gone.
+    pub(crate) fn vanish(&mut self) {
+        self.vanished = true;
+        drop(self.inputs.send(Input::Vanished));
     }
-}
 
-/// Both ends of a worker's inbox, made before the worker so that others can hold the sender.
-pub(crate) struct Channel {
-    pub(crate) inputs: mpsc::UnboundedSender<Input>,
-    received: mpsc::UnboundedReceiver<Input>,
-}
-
-impl Channel {
-    pub(crate) fn new() -> Self {
-        let (inputs, received) = mpsc::unbounded_channel();
-        Self { inputs, received }
+    /// Whether nothing is to be known of the pod any more; or the worker failed, and another is to take over.
+    pub(crate) fn is_over(&self) -> bool {
+        self.task.is_finished() && (self.vanished || !self.released.load(Ordering::Relaxed))
     }
 }
 
@@ -90,12 +76,27 @@ struct Run {
     wake: Option<Timestamp>,
     /// The grace period last told to the machine.
     deletion_seen: Option<i64>,
+    released: Arc<AtomicBool>,
 }
 
 impl Run {
-    async fn run(mut self, first: Event, mut received: mpsc::UnboundedReceiver<Input>) {
+    async fn run(mut self, mut received: mpsc::UnboundedReceiver<Input>) {
+        let first = crate::source::adopt(&self.executor).await;
+        // What was said of the object meanwhile counts before anything is started; what happened to containers, after.
+        let mut happened = Vec::new();
+        let mut vanished = false;
+        while let Ok(input) = received.try_recv() {
+            match input {
+                Input::Object(pod) => self.executor.pod = pod,
+                Input::Vanished => vanished = true,
+                Input::Machine(event) => happened.push(event),
+            }
+        }
+        self.find_deletion(vanished);
         self.take(first).await;
-        self.see_deletion().await;
+        for event in happened {
+            self.take(event).await;
+        }
         let mut refresh = tokio::time::interval_at(Instant::now() + REFRESH_EVERY, REFRESH_EVERY);
         let changes = volume::can_change(&self.executor);
         while self.state.stage != Stage::Gone {
@@ -115,10 +116,30 @@ impl Run {
                 }
                 _ = refresh.tick(), if changes && self.state.stage == Stage::Up => {
                     let executor = self.executor.clone();
-                    tokio::spawn(async move { volume::refresh(&executor).await });
+                    // Whoever makes or removes volumes now wins; whoever wants to later, waits.
+                    if let Ok(order) = Arc::clone(&executor.order).try_read_owned() {
+                        tokio::spawn(async move {
+                            volume::refresh(&executor).await;
+                            drop(order);
+                        });
+                    }
                 }
             }
         }
+        self.released.store(true, Ordering::Relaxed);
+    }
+
+    /// A deletion that was asked for before this worker began: what is left of its grace is told by its time.
+    fn find_deletion(&mut self, vanished: bool) {
+        let (metadata, now) = (&self.executor.pod.metadata, Timestamp::now());
+        let asked = metadata.deletion_timestamp.as_ref().map(|time| {
+            let grace = metadata.deletion_grace_period_seconds.unwrap_or(0).clamp(0, i64::from(i32::MAX));
+            self.deletion_seen = Some(grace);
+            let whole = now.saturating_add(SignedDuration::from_secs(grace)).unwrap_or(Timestamp::MAX);
+            time.0.min(whole)
+        });
+        let deadline = if vanished { Some(now) } else { asked };
+        self.state.deletion = deadline.map(|deadline| Deletion { deadline });
     }
 
     async fn see_deletion(&mut self) {
@@ -195,11 +216,27 @@ async fn publish(executor: Executor, mut statuses: watch::Receiver<Option<PodSta
         let mut wait = Duration::from_millis(100);
         loop {
             // The uid makes sure that a pod of the same name that came later is not written to.
-            let patch = serde_json::json!({"metadata": {"uid": executor.uid}, "status": status});
+            let mut patch = serde_json::json!({"metadata": {"uid": executor.uid}, "status": status});
+            for (field, cleared) in [
+                ("podIP", status.pod_ip.is_none()),
+                ("podIPs", status.pod_ips.is_none()),
+                ("hostIP", status.host_ip.is_none()),
+            ] {
+                // Left out of a merge patch, it would stay.
+                if cleared {
+                    patch["status"][field] = serde_json::Value::Null;
+                }
+            }
             match api.patch_status(executor.name(), &params, &Patch::Merge(patch)).await {
                 Ok(_) => break,
-                // Gone, replaced by another of its name, or not this node's any more.
-                Err(kube::Error::Api(answer)) if matches!(answer.code, 403 | 404 | 409 | 422) => break,
+                // Gone, or not this node's any more.
+                Err(kube::Error::Api(answer)) if matches!(answer.code, 403 | 404 | 422) => break,
+                // Replaced by another of its name; or somebody else wrote at the same time.
+                Err(kube::Error::Api(answer)) if answer.code == 409 => match api.get_opt(executor.name()).await {
+                    Ok(Some(pod)) if pod.metadata.uid.as_ref() == Some(&executor.uid) => {}
+                    Ok(_) => break,
+                    Err(error) => tracing::warn!(%error, uid = executor.uid, "looking for the pod"),
+                },
                 Err(error) => tracing::warn!(%error, uid = executor.uid, "writing the pod's status"),
             }
             tokio::select! {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Deserialize;
 
@@ -92,7 +93,9 @@ struct Scratch(PathBuf);
 impl Scratch {
     fn new(content: &Content) -> Result<Self, ImageError> {
         let blobs = content.path(&Digest::of(b"")).with_file_name("");
-        let path = blobs.with_file_name(format!("import-{}", std::process::id()));
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = blobs.with_file_name(format!("import-{}-{number}", std::process::id()));
         fs::create_dir_all(&path).map_err(|source| ImageError::Io { step: "create", path: path.clone(), source })?;
         Ok(Self(path))
     }

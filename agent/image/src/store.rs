@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use oci_spec::image::ImageConfiguration;
 
@@ -91,6 +92,7 @@ impl ImageStore {
 
     /// Imports the images of an OCI layout (directory or tar) or a docker-archive. `name` names a single image.
     pub fn import(&self, source: &Path, name: Option<&str>) -> Result<Vec<Image>, ImageError> {
+        let _uncollected = self.shared()?;
         let images = crate::import::import(&self.content, source, name, self.limits)?;
         for image in &images {
             self.unpack_layers(image)?;
@@ -136,6 +138,9 @@ impl ImageStore {
 
     /// Deletes blobs and layers that no image and no snapshot needs.
     fn collect(&self) -> Result<u64, ImageError> {
+        // Alone, in this process and among others: what is half made now was left by somebody who died.
+        let (lock, path) = self.lock_file()?;
+        lock.lock().map_err(|source| ImageError::Io { step: "lock", path, source })?;
         let images = self.index.read()?;
         let mut blobs = HashSet::new();
         let mut layers: HashSet<Digest> = snapshot::bases(&self.root).into_iter().collect();
@@ -166,7 +171,7 @@ impl ImageStore {
 
     /// Makes the directories of a container's root. `key` is unique to the container.
     pub fn snapshot(&self, key: &str, image: &Image) -> Result<Snapshot, ImageError> {
-        self.unpack_layers(image)?;
+        let _uncollected = self.shared()?;
         let dir = snapshot::container_dir(&self.root, key);
         let snapshot = Snapshot {
             lower: image.diff_ids.iter().rev().map(|diff_id| snapshot::layer_dir(&self.root, diff_id)).collect(),
@@ -179,7 +184,24 @@ impl ImageStore {
         let base = serde_json::to_vec(&Base { diff_ids: image.diff_ids.clone() }).unwrap_or_default();
         let path = dir.join("base.json");
         fs::write(&path, base).map_err(|source| ImageError::Io { step: "write", path, source })?;
+        // After the note of what it stands on: what is unpacked now is wanted.
+        self.unpack_layers(image)?;
         Ok(snapshot)
+    }
+
+    fn lock_file(&self) -> Result<(File, PathBuf), ImageError> {
+        let path = self.root.join("collect.lock");
+        match File::create(&path) {
+            Ok(file) => Ok((file, path)),
+            Err(source) => Err(ImageError::Io { step: "create", path, source }),
+        }
+    }
+
+    /// While this is held, nothing is collected: blobs, layers and snapshots come into being in several steps.
+    fn shared(&self) -> Result<File, ImageError> {
+        let (lock, path) = self.lock_file()?;
+        lock.lock_shared().map_err(|source| ImageError::Io { step: "lock", path, source })?;
+        Ok(lock)
     }
 
     /// Removes what a container wrote. Nothing to remove is no error.
@@ -206,7 +228,9 @@ impl ImageStore {
         if target.exists() {
             return Ok(());
         }
-        let temporary = target.with_extension(format!("tmp{}", std::process::id()));
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let temporary = target.with_extension(format!("tmp{}-{number}", std::process::id()));
         let io = |step, path: &Path| {
             let path = path.to_owned();
             move |source| ImageError::Io { step, path, source }

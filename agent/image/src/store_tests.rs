@@ -156,3 +156,33 @@ fn removal_keeps_what_others_use() {
     store.release("key").unwrap();
     assert!(matches!(store.remove("two"), Err(ImageError::NotFound(_))));
 }
+
+/// Many snapshots of one image at once, while names of it are removed: nobody's layers go or collide.
+#[test]
+fn snapshots_and_collections_run_beside_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = ImageStore::open(&dir.path().join("store")).unwrap();
+    let source = dir.path().join("layout");
+    for (path, bytes) in oci_layout(Some("race"), &[layer(&[("a", "1")]), layer(&[("b", "2")])]) {
+        let path = source.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    let image = store.import(&source, None).unwrap().remove(0);
+    for entry in fs::read_dir(dir.path().join("store/l")).unwrap() {
+        fs::remove_dir_all(entry.unwrap().path()).unwrap();
+    }
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            let (store, image, source) = (&store, &image, &source);
+            scope.spawn(move || {
+                let snapshot = store.snapshot(&format!("k{number}"), image).unwrap();
+                store.import(source, Some(&format!("other{number}"))).unwrap();
+                store.remove(&format!("other{number}")).unwrap();
+                assert!(snapshot.lower.iter().all(|layer| layer.is_dir()));
+            });
+        }
+    });
+    let names = fs::read_dir(dir.path().join("store/l")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(names.count(), 2, "no temporary directories are left");
+}

@@ -5,12 +5,14 @@
 //! will in the container, and every last component is made relative to that descriptor without following it.
 //! Whiteouts become what overlayfs wants (kernel documentation, "overlayfs", whiteouts and opaque directories).
 
+use std::cell::Cell;
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
@@ -18,6 +20,9 @@ use rustix::fs::{
 };
 
 use crate::limit::Limits;
+
+/// Long names and PAX records of one entry, which are kept in memory, may take so many bytes with the entry's headers.
+const HEADERS_MAX: u64 = 1 << 20;
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -82,12 +87,40 @@ pub fn unpack(tar: impl Read, root: &Path, limits: Limits) -> Result<u64, Unpack
     let root_fd = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|error| UnpackError::Entry { step: "open", path: root.into(), source: error.into() })?;
     let mut layer = Layer { root: root_fd, limits, entries: 0, bytes: 0, directories: Vec::new() };
-    let mut archive = tar::Archive::new(tar);
-    for entry in archive.entries().map_err(UnpackError::Read)? {
-        layer.add(&mut entry.map_err(UnpackError::Read)?)?;
+    let budget = Rc::new(Cell::new(u64::MAX));
+    let mut archive = tar::Archive::new(Metered { inner: tar, budget: Rc::clone(&budget) });
+    let mut entries = archive.entries().map_err(UnpackError::Read)?;
+    loop {
+        // The tar crate reads extensions whole, as long as they say they are.
+        budget.set(HEADERS_MAX);
+        let Some(entry) = entries.next() else { break };
+        budget.set(u64::MAX);
+        let mut entry = entry.map_err(UnpackError::Read)?;
+        layer.add(&mut entry)?;
+        // What nobody wanted to read does not count as the next entry's headers.
+        io::copy(&mut entry, &mut io::sink()).map_err(UnpackError::Read)?;
     }
     layer.date_directories()?;
     Ok(layer.bytes)
+}
+
+/// A reader that gives no more than a budget, which others set anew.
+struct Metered<R> {
+    inner: R,
+    budget: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Metered<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.budget.get();
+        if left == 0 && !buffer.is_empty() {
+            return Err(io::Error::other(format!("the headers of an entry are longer than {HEADERS_MAX} bytes")));
+        }
+        let room = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        let count = self.inner.read(&mut buffer[..room])?;
+        self.budget.set(left - count as u64);
+        Ok(count)
+    }
 }
 
 struct Layer {

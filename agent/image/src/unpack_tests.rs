@@ -218,3 +218,39 @@ proptest! {
         place.assert_outside_untouched();
     }
 }
+
+#[test]
+fn extensions_that_promise_a_gigabyte_are_refused() {
+    for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader] {
+        let place = Place::new();
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(1 << 30);
+        header.set_cksum();
+        let taken = Rc::new(Cell::new(u64::MAX));
+        let body = Metered { inner: io::repeat(b'a'), budget: Rc::clone(&taken) };
+        let error = unpack(header.as_bytes().chain(body), &place.root(), Limits::default()).unwrap_err();
+        let UnpackError::Read(error) = error else { panic!("{error:?}") };
+        assert!(error.to_string().contains("1048576"), "{error}");
+        assert!(u64::MAX - taken.get() <= HEADERS_MAX, "no more was read");
+    }
+    // Ordinary long names stay possible, and what follows an entry that is skipped is read.
+    let place = Place::new();
+    let long = ["d"; 120].join("/");
+    let mut builder = Builder::new(Vec::new());
+    let mut skipped = Header::new_gnu();
+    skipped.set_entry_type(EntryType::XGlobalHeader);
+    skipped.set_path("pax_global_header").unwrap();
+    skipped.set_size(2 << 20);
+    skipped.set_mode(0o644);
+    skipped.set_mtime(0);
+    skipped.set_cksum();
+    builder.append(&skipped, io::repeat(b'a').take(2 << 20)).unwrap();
+    let mut header = Header::new_gnu();
+    header.set_size(1);
+    header.set_mode(0o644);
+    header.set_mtime(0);
+    builder.append_data(&mut header, &long, &b"x"[..]).unwrap();
+    unpack(builder.into_inner().unwrap().as_slice(), &place.root(), Limits::default()).unwrap();
+    assert!(place.root().join(long).is_file());
+}

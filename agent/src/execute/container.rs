@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use agent_image::store::Image;
@@ -10,9 +12,9 @@ use agent_runtime::monitor::protocol::RequestBody;
 use agent_runtime::seccomp::default_profile;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Secret, VolumeMount};
 use kube::api::Api;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MsFlags, mount};
 
-use super::sandbox::{blocking, id};
+use super::sandbox::{self, blocking, id};
 use super::{Executor, chain, failure, subpath, volume};
 use crate::environment::{self, Sources};
 use crate::monitor::Monitor;
@@ -82,8 +84,24 @@ pub(crate) async fn ensure_image(executor: &Executor, index: usize) -> Event {
 /// Creates and starts the container.
 pub(crate) async fn start(executor: &Executor, index: usize, attempt: u32) -> Result<(), (FailedStep, Failure)> {
     let (monitor, id) = create(executor, index, attempt).await.map_err(|failure| (FailedStep::Create, failure))?;
-    let started = monitor.request(RequestBody::Start { container: id }).await;
-    started.map(drop).map_err(|error| (FailedStep::Start, failure("RunContainerError", &error)))
+    if let Err(error) = monitor.request(RequestBody::Start { container: id.clone() }).await {
+        // What could not be started is of no use; an ended start is kept until the next one runs.
+        drop(monitor.request(RequestBody::Delete { container: id }).await);
+        return Err((FailedStep::Start, failure("RunContainerError", &error)));
+    }
+    if let (Some(container), Some(earlier)) = (executor.container(index), attempt.checked_sub(1)) {
+        forget(executor, &monitor, self::id(&container.name, earlier)).await;
+    }
+    Ok(())
+}
+
+/// Lets the monitor forget a start that has a successor. Until then it is what an agent that was killed learns from
+/// that the container ended.
+async fn forget(executor: &Executor, monitor: &Monitor, id: String) {
+    if let Err(error) = monitor.request(RequestBody::Delete { container: id.clone() }).await {
+        tracing::debug!(error = chain(&error), uid = executor.uid, id, "deleting the earlier start of a container");
+    }
+    remove_files(executor, id).await;
 }
 
 /// Everything up to the program's first instruction. Answers the monitor and the container's name with it.
@@ -101,16 +119,20 @@ async fn create(executor: &Executor, index: usize, attempt: u32) -> Result<(Moni
         stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
     };
+    let monitor = executor.monitor().ok_or_else(|| failure(CREATE_ERROR, &crate::monitor::MonitorError::Gone))?;
+    // An agent that was killed between making and starting it left one; mostly there is none.
+    drop(monitor.request(RequestBody::Delete { container: id.clone() }).await);
     let this = executor.clone();
     let key = format!("{}_{id}", executor.uid);
     blocking(move || {
+        let logs = this.log_dir();
+        this.host.config.instance.make_owned(&logs).map_err(|error| failure(CREATE_ERROR, &error))?;
         if let Some(parent) = log.parent() {
             fs::create_dir_all(parent).map_err(|error| failure(CREATE_ERROR, &error))?;
         }
         write_bundle(&this, &container, &sources, &bundle, &key)
     })
     .await?;
-    let monitor = executor.monitor().ok_or_else(|| failure(CREATE_ERROR, &crate::monitor::MonitorError::Gone))?;
     monitor.request(request).await.map_err(|error| failure(CREATE_ERROR, &error))?;
     Ok((monitor, id))
 }
@@ -174,7 +196,10 @@ fn write_bundle(
         devices: if oci::is_privileged(container) { host_devices() } else { vec![] },
     };
     let bytes = serde_json::to_vec(&oci::specification(&parts)).map_err(|error| fail(&error))?;
-    fs::write(bundle.join("config.json"), bytes).map_err(|error| fail(&error))
+    // It holds the values of Secrets.
+    let path = bundle.join("config.json");
+    let file = fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path);
+    file.and_then(|mut file| file.write_all(&bytes)).map_err(|error| fail(&error))
 }
 
 fn wish(spec: &k8s_openapi::api::core::v1::PodSpec, container: &Container) -> Wish {
@@ -192,6 +217,8 @@ fn mount_root(executor: &Executor, image: &Image, bundle: &Path, key: &str) -> R
     let snapshot = executor.host.images.snapshot(key, image).map_err(|error| fail(&error))?;
     let root = bundle.join("rootfs");
     fs::create_dir_all(&root).map_err(|error| fail(&error))?;
+    // What an agent that was killed mounted is not mounted upon.
+    agent_volume::removal::unmount_below(bundle).map_err(|error| fail(&error))?;
     let options = snapshot.options();
     mount(Some("overlay"), &root, Some("overlay"), MsFlags::empty(), Some(options.as_os_str())).map_err(|error| {
         Failure { reason: CREATE_ERROR.into(), message: format!("mount overlay on {}: {error}", root.display()) }
@@ -251,19 +278,21 @@ fn arguments(
 /// The pod's shared files and the container's volumes.
 fn binds(executor: &Executor, container: &Container, bundle: &Path) -> Result<Vec<Bind>, Failure> {
     let run_dir = executor.run_dir();
-    let shared = |file: &str, destination: &str, read_only| Bind {
-        source: run_dir.join(file),
+    let etc = sandbox::etc_dir(&run_dir);
+    let shared = |source: &Path, destination: &str, read_only| Bind {
+        source: source.to_owned(),
         destination: destination.to_owned(),
         read_only,
         propagation: "rprivate",
     };
     let mut binds = vec![
-        shared("shm", "/dev/shm", false),
-        shared("hosts", "/etc/hosts", false),
-        shared("hostname", "/etc/hostname", false),
-        shared("resolv.conf", "/etc/resolv.conf", false),
+        shared(&run_dir.join("shm"), "/dev/shm", false),
+        shared(&etc.join("hosts"), "/etc/hosts", false),
+        shared(&etc.join("hostname"), "/etc/hostname", false),
+        shared(&etc.join("resolv.conf"), "/etc/resolv.conf", false),
     ];
-    let termination = bundle.join("termination-log");
+    let id = bundle.file_name().unwrap_or_default().to_string_lossy();
+    let termination = termination_path(&run_dir, &id);
     fs::write(&termination, "").map_err(|error| failure(CREATE_ERROR, &error))?;
     let destination = container.termination_message_path.clone().unwrap_or_else(|| "/dev/termination-log".into());
     binds.push(Bind { source: termination, destination, read_only: false, propagation: "rprivate" });
@@ -349,49 +378,39 @@ fn stop_signal(executor: &Executor, container: &Container) -> Option<i32> {
     text.parse().ok().or_else(|| name.parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32))
 }
 
+fn termination_path(run_dir: &Path, id: &str) -> PathBuf {
+    sandbox::etc_dir(run_dir).join(format!("{id}.termination-log"))
+}
+
 /// What a container left for its status; Kubernetes takes 4 KiB of it.
-pub(crate) fn termination_message(bundle: &Path) -> String {
+pub(crate) fn termination_message(run_dir: &Path, id: &str) -> String {
     use std::io::Read as _;
     let mut bytes = Vec::new();
-    let file = fs::File::open(bundle.join("termination-log"));
+    let file = fs::File::open(termination_path(run_dir, id));
     match file.map(|file| file.take(4096).read_to_end(&mut bytes)) {
         Ok(Ok(_)) => String::from_utf8_lossy(&bytes).into_owned(),
         _ => String::new(),
     }
 }
 
-/// Removes what is left of a start that ended.
+/// Removes the files of a start that ended. The monitor remembers it until the next one runs.
 pub(crate) async fn remove(executor: &Executor, index: usize, attempt: u32) {
-    let Some(container) = executor.container(index) else { return };
-    let id = id(&container.name, attempt);
-    if let Some(monitor) = executor.monitor()
-        && let Err(error) = monitor.request(RequestBody::Delete { container: id.clone() }).await
-    {
-        tracing::debug!(error = chain(&error), uid = executor.uid, id, "deleting a container");
-    }
-    let (bundle, images, key) = (executor.bundle(&id), executor.host.images.clone(), format!("{}_{id}", executor.uid));
-    let removed = tokio::task::spawn_blocking(move || {
-        unmount_root(&bundle);
-        images.release(&key)?;
-        match fs::remove_dir_all(&bundle) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                Err(agent_image::store::ImageError::Io { step: "remove", path: bundle, source })
-            }
-            _ => Ok(()),
-        }
-    });
-    if let Ok(Err(error)) = removed.await {
-        tracing::warn!(error = chain(&error), uid = executor.uid, id, "removing a container's files");
+    if let Some(container) = executor.container(index) {
+        remove_files(executor, id(&container.name, attempt)).await;
     }
 }
 
-/// Unmounts a bundle's root and its subPath mounts. What is not mounted is left alone.
-pub(crate) fn unmount_root(bundle: &Path) {
-    let mounts = fs::read_dir(bundle).into_iter().flatten().flatten().filter(|entry| {
-        let name = entry.file_name();
-        name.to_str().is_some_and(|name| name == "rootfs" || name.starts_with("subpath-"))
+async fn remove_files(executor: &Executor, id: String) {
+    let (bundle, images, key) = (executor.bundle(&id), executor.host.images.clone(), format!("{}_{id}", executor.uid));
+    let termination = termination_path(&executor.run_dir(), &id);
+    let removed = tokio::task::spawn_blocking(move || {
+        // What cannot be unmounted keeps its snapshot.
+        agent_volume::removal::unmount_below(&bundle).map_err(|error| failure("", &error))?;
+        images.release(&key).map_err(|error| failure("", &error))?;
+        agent_volume::removal::remove_tree(&bundle).map_err(|error| failure("", &error))?;
+        agent_volume::removal::remove_tree(&termination).map_err(|error| failure("", &error))
     });
-    for entry in mounts {
-        while umount2(&entry.path(), MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).is_ok() {}
+    if let Ok(Err(failure)) = removed.await {
+        tracing::warn!(error = failure.message, uid = executor.uid, id, "removing a container's files");
     }
 }

@@ -47,6 +47,8 @@ pub(crate) struct Executor {
     pub(crate) pod_ips: Vec<String>,
     /// The open conversation with the pod's monitor, while there is one.
     pub(crate) monitor: Arc<Mutex<Option<Monitor>>>,
+    /// Held shared by whatever works inside the sandbox or the volumes, alone by what makes or removes them.
+    pub(crate) order: Arc<tokio::sync::RwLock<()>>,
     pub(crate) inputs: tokio::sync::mpsc::UnboundedSender<crate::worker::Input>,
 }
 
@@ -74,6 +76,15 @@ pub(crate) fn failure(reason: &str, error: &(dyn std::error::Error + 'static)) -
 }
 
 impl Executor {
+    pub(crate) fn new(
+        host: Arc<Host>,
+        uid: String,
+        pod: Arc<Pod>,
+        inputs: tokio::sync::mpsc::UnboundedSender<crate::worker::Input>,
+    ) -> Self {
+        Self { host, uid, pod, pod_ips: Vec::new(), monitor: Arc::default(), order: Arc::default(), inputs }
+    }
+
     pub(crate) fn namespace(&self) -> &str {
         self.pod.metadata.namespace.as_deref().unwrap_or("default")
     }
@@ -100,16 +111,20 @@ impl Executor {
             ?command
         );
         match command {
-            Command::SetUpVolumes => Some(match volume::set_up(&self).await {
-                Ok(()) => Event::VolumesReady,
-                Err(failure) => Event::VolumesFailed(failure),
-            }),
+            Command::SetUpVolumes => {
+                let _order = self.order.write().await;
+                Some(match volume::set_up(&self).await {
+                    Ok(()) => Event::VolumesReady,
+                    Err(failure) => Event::VolumesFailed(failure),
+                })
+            }
             Command::StartSandbox => Some(match sandbox::start(&self).await {
                 Ok(ips) => Event::SandboxReady { ips },
                 Err(failure) => Event::SandboxFailed(failure),
             }),
             Command::EnsureImage { container } => Some(container::ensure_image(&self, container).await),
             Command::StartContainer { container, attempt } => {
+                let _order = self.order.read().await;
                 Some(match container::start(&self, container, attempt).await {
                     Ok(()) => Event::ContainerStarted { container },
                     Err((step, failure)) => Event::ContainerFailed { container, step, failure },
@@ -124,6 +139,7 @@ impl Executor {
                 None
             }
             Command::RemoveContainer { container, attempt } => {
+                let _order = self.order.read().await;
                 container::remove(&self, container, attempt).await;
                 None
             }
@@ -132,6 +148,7 @@ impl Executor {
                 Some(Event::SandboxStopped)
             }
             Command::TearDownVolumes => {
+                let _order = self.order.write().await;
                 volume::tear_down(&self).await;
                 Some(Event::VolumesTornDown)
             }
@@ -156,18 +173,27 @@ impl Executor {
         loop {
             match api.delete(self.name(), &params).await {
                 Ok(_) => break,
-                // Gone already, or another pod has the name now.
-                Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => break,
+                // Gone already, or another pod has the name now, which may be another node's.
+                Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404 | 409) => break,
                 Err(error) => tracing::warn!(%error, uid = self.uid, "releasing the pod's object"),
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(std::time::Duration::from_secs(10));
         }
-        let logs = self.log_dir();
-        if let Err(error) = tokio::fs::remove_dir_all(&logs).await
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(%error, dir = %logs.display(), "removing the pod's logs");
+        self.remove_logs().await;
+    }
+
+    /// Removes the pod's logs, if they are this instance's.
+    pub(crate) async fn remove_logs(&self) {
+        let (logs, instance) = (self.log_dir(), self.host.config.instance.clone());
+        let removed = tokio::task::spawn_blocking(move || match instance.owns(&logs) {
+            true => agent_volume::removal::remove_tree(&logs),
+            false => Ok(()),
+        });
+        match removed.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(error = chain(&error), uid = self.uid, "removing the pod's logs"),
+            Err(error) => tracing::error!(%error, uid = self.uid, "removing the pod's logs"),
         }
     }
 

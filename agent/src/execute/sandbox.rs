@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use agent_pod::protocol::{self, Event, Exit, Failure};
 use agent_runtime::cgroup;
@@ -28,10 +29,19 @@ pub(crate) struct Record {
 }
 
 const RECORD_VERSION: u32 = 1;
+/// Bytes of the files below [`etc_dir`] together.
+const ETC_BYTES: u64 = 1 << 20;
+/// A monitor that takes longer than this to remove its containers hangs.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 const REASON: &str = "FailedCreatePodSandBox";
 
 pub(crate) fn record_path(run_dir: &Path) -> PathBuf {
     run_dir.join("pod.json")
+}
+
+/// The small tmpfs of files that containers may write to: /etc/hosts and its like, termination messages.
+pub(crate) fn etc_dir(run_dir: &Path) -> PathBuf {
+    run_dir.join("etc")
 }
 
 pub(crate) fn socket_path(run_dir: &Path) -> PathBuf {
@@ -69,7 +79,9 @@ impl Executor {
 pub(crate) async fn start(executor: &Executor) -> Result<Vec<String>, Failure> {
     let this = executor.clone();
     // What an earlier try left is removed first.
-    stop(executor).await;
+    halt(executor).await;
+    let _order = executor.order.write().await;
+    clear(executor).await;
     let pid = blocking(move || prepare(&this)).await?;
     let host_network = executor.host_network();
     let ips = match host_network {
@@ -90,21 +102,25 @@ pub(crate) async fn start(executor: &Executor) -> Result<Vec<String>, Failure> {
 /// Opens the conversation with a living monitor; its exits become events of the worker.
 pub(crate) async fn connect(executor: &Executor) -> Result<Monitor, crate::monitor::MonitorError> {
     let (monitor, mut exits) = Monitor::connect(&socket_path(&executor.run_dir())).await?;
+    let serial = monitor.serial();
     executor.set_monitor(Some(monitor.clone()));
     let (inputs, pod) = (executor.inputs.clone(), std::sync::Arc::clone(&executor.pod));
-    let (own, bundles) = (std::sync::Arc::clone(&executor.monitor), executor.run_dir().join("c"));
+    let (own, run_dir) = (std::sync::Arc::clone(&executor.monitor), executor.run_dir());
     tokio::spawn(async move {
         while let Some(event) = exits.recv().await {
             let agent_runtime::monitor::protocol::Event::Exited { container: id, exit } = event;
             if let Some((container, attempt)) = parse_id(&pod, &id) {
                 let mut exit = from_monitor(&exit);
-                exit.message = super::container::termination_message(&bundles.join(&id));
+                exit.message = super::container::termination_message(&run_dir, &id);
                 let event = Event::ContainerExited { container, attempt, exit };
                 drop(inputs.send(Input::Machine(event)));
             }
         }
-        own.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        drop(inputs.send(Input::Machine(Event::SandboxDied)));
+        let mut own = own.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // A conversation that was given up, or has a successor, is no news.
+        if own.take_if(|monitor| monitor.serial() == serial).is_some() {
+            drop(inputs.send(Input::Machine(Event::SandboxDied)));
+        }
     });
     Ok(monitor)
 }
@@ -134,10 +150,11 @@ pub(crate) fn parse_id(pod: &Pod, id: &str) -> Option<(usize, u32)> {
     Some((names.position(|container| container.name == name)?, attempt.parse().ok()?))
 }
 
-/// Containers of a living monitor, newest start of each, in the machine's words.
+/// Containers of a living monitor, newest start of each, in the machine's words. One that was made and never started
+/// is none: its start is done again.
 pub(crate) fn found(states: &[agent_runtime::monitor::protocol::ContainerState], pod: &Pod) -> Vec<protocol::Found> {
     let mut found: Vec<protocol::Found> = Vec::new();
-    for state in states {
+    for state in states.iter().filter(|state| state.started_at.is_some() || state.exit.is_some()) {
         let Some((index, attempt)) = parse_id(pod, &state.id) else { continue };
         let Some(spec) = &pod.spec else { continue };
         let Some(container) = spec.init_containers.iter().flatten().chain(&spec.containers).nth(index) else {
@@ -179,7 +196,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 fn prepare(executor: &Executor) -> Result<i32, Failure> {
     let fail = |error: &(dyn std::error::Error + 'static)| failure(REASON, error);
     let run_dir = executor.run_dir();
-    fs::create_dir_all(&run_dir).map_err(|error| fail(&error))?;
+    crate::instance::make_dir(&run_dir, 0o700).map_err(|error| fail(&error))?;
     let cgroup_path = executor.cgroup();
     let group = cgroup::open(&cgroup_path).map_err(|error| fail(&error))?;
     group.create().map_err(|error| fail(&error))?;
@@ -251,8 +268,11 @@ fn write_files(executor: &Executor, ips: &[String]) -> Result<(), Failure> {
         false => hosts(&name, ips),
     };
     files.push(("hosts", hosts + &aliases(&spec)));
+    // Containers may write to these files: what they fill is this and not the machine's memory.
+    let etc = etc_dir(&run_dir);
+    agent_volume::directory::tmpfs(&etc, Some(ETC_BYTES), 0o755).map_err(|error| fail(&error))?;
     for (file, content) in files {
-        fs::write(run_dir.join(file), content).map_err(|error| fail(&error))?;
+        fs::write(etc.join(file), content).map_err(|error| fail(&error))?;
     }
     let record = Record {
         version: RECORD_VERSION,
@@ -306,52 +326,71 @@ fn resolv_conf(spec: &k8s_openapi::api::core::v1::PodSpec) -> String {
 
 /// Removes all of a sandbox that is there; every step is tried whatever the others say.
 pub(crate) async fn stop(executor: &Executor) {
-    let run_dir = executor.run_dir();
+    halt(executor).await;
+    // A container start that was under way has failed by now, its monitor being gone; it must not mount after us.
+    let _order = executor.order.write().await;
+    clear(executor).await;
+}
+
+/// Ends every process of the sandbox, the monitor included.
+async fn halt(executor: &Executor) {
     let monitor = match executor.monitor() {
         Some(monitor) => Some(monitor),
-        None => Monitor::connect(&socket_path(&run_dir)).await.ok().map(|(monitor, _)| monitor),
+        None => Monitor::connect(&socket_path(&executor.run_dir())).await.ok().map(|(monitor, _)| monitor),
     };
-    if let Some(monitor) = monitor {
-        // A monitor that is gone has nothing left to shut down.
-        drop(monitor.request(RequestBody::Shutdown).await);
-    }
     executor.set_monitor(None);
-    if let Err(error) = executor.host.network.teardown(&executor.uid).await {
-        tracing::warn!(error = super::chain(&error), uid = executor.uid, "tearing down the pod's network");
+    if let Some(monitor) = monitor
+        && let Err(error) = monitor.request_within(SHUTDOWN_TIMEOUT, RequestBody::Shutdown).await
+    {
+        // A monitor that is gone has nothing left to shut down; one that hangs is killed with its pod.
+        tracing::debug!(error = super::chain(&error), uid = executor.uid, "shutting the pod's monitor down");
     }
-    let (this, images) = (executor.clone(), executor.host.images.clone());
-    let swept = tokio::task::spawn_blocking(move || sweep(&this, &images)).await;
-    if let Err(error) = swept {
+    let this = executor.clone();
+    let killed = tokio::task::spawn_blocking(move || {
+        let group = match cgroup::open(&this.cgroup()) {
+            Ok(group) => group,
+            Err(error) => return warn(&this, "opening the pod's cgroup", &error),
+        };
+        if let Err(error) = group.signal(9) {
+            warn(&this, "ending the pod's processes", &error);
+        }
+        if let Err(error) = group.delete() {
+            warn(&this, "removing the pod's cgroup", &error);
+        }
+    });
+    if let Err(error) = killed.await {
+        tracing::error!(%error, uid = executor.uid, "ending the pod's processes");
+    }
+}
+
+/// Removes network, mounts, snapshots and files of a sandbox without processes.
+async fn clear(executor: &Executor) {
+    if let Err(error) = executor.host.network.teardown(&executor.uid).await {
+        warn(executor, "tearing down the pod's network", &error);
+    }
+    let this = executor.clone();
+    if let Err(error) = tokio::task::spawn_blocking(move || sweep(&this)).await {
         tracing::error!(%error, uid = executor.uid, "removing the pod's sandbox");
     }
 }
 
-fn sweep(executor: &Executor, images: &agent_image::store::ImageStore) {
-    let warn = |what: &str, error: &(dyn std::error::Error + 'static)| {
-        tracing::warn!(error = super::chain(error), uid = executor.uid, "{what}");
-    };
-    let run_dir = executor.run_dir();
-    if let Ok(group) = cgroup::open(&executor.cgroup()) {
-        if let Err(error) = group.signal(9) {
-            warn("ending the pod's processes", &error);
-        }
-        if let Err(error) = group.delete() {
-            warn("removing the pod's cgroup", &error);
-        }
+fn warn(executor: &Executor, what: &str, error: &(dyn std::error::Error + 'static)) {
+    tracing::warn!(error = super::chain(error), uid = executor.uid, "{what}");
+}
+
+fn sweep(executor: &Executor) {
+    let (run_dir, images) = (executor.run_dir(), &executor.host.images);
+    // With a root still mounted its snapshot must stay: the next sweep tries again.
+    if let Err(error) = agent_volume::removal::unmount_below(&run_dir) {
+        return warn(executor, "unmounting the pod's sandbox", &error);
     }
     for entry in fs::read_dir(run_dir.join("c")).into_iter().flatten().flatten() {
-        super::container::unmount_root(&entry.path());
         let key = format!("{}_{}", executor.uid, entry.file_name().to_string_lossy());
         if let Err(error) = images.release(&key) {
-            warn("releasing a snapshot", &error);
+            warn(executor, "releasing a snapshot", &error);
         }
     }
-    if let Err(error) = agent_volume::directory::tear_down(&run_dir.join("shm")) {
-        warn("removing the pod's shared memory", &error);
-    }
-    if let Err(error) = fs::remove_dir_all(&run_dir)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        warn("removing the pod's run directory", &error);
+    if let Err(error) = agent_volume::removal::remove_tree(&run_dir) {
+        warn(executor, "removing the pod's run directory", &error);
     }
 }

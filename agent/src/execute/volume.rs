@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use agent_pod::protocol::Failure;
 use agent_volume::payload::{Data, FileContent, Payload, files, relative};
-use agent_volume::{atomic, directory};
+use agent_volume::{atomic, directory, removal};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{
     ConfigMap, DownwardAPIVolumeFile, Secret, ServiceAccount, ServiceAccountTokenProjection, Volume, VolumeProjection,
@@ -76,6 +76,10 @@ pub(crate) fn source(executor: &Executor, name: &str) -> Option<PathBuf> {
 /// Sets up every volume of the pod. Done again, it repairs and updates.
 pub(crate) async fn set_up(executor: &Executor) -> Result<(), Failure> {
     let volumes = executor.pod.spec.as_ref().and_then(|spec| spec.volumes.clone()).unwrap_or_default();
+    if !volumes.is_empty() {
+        let (instance, dir) = (executor.host.config.instance.clone(), executor.pod_dir());
+        blocking(move || instance.make_owned(&dir).map_err(fail)).await?;
+    }
     futures::future::try_join_all(volumes.iter().map(|volume| set_up_one(executor, volume))).await.map(drop)
 }
 
@@ -260,25 +264,17 @@ pub(crate) async fn refresh(executor: &Executor) {
     }
 }
 
-/// Removes every volume of the pod and its directory.
+/// Removes every volume of the pod and its directory, if they are this instance's.
 pub(crate) async fn tear_down(executor: &Executor) {
-    let (dir, uid) = (executor.pod_dir(), executor.uid.clone());
-    let done = tokio::task::spawn_blocking(move || {
-        let plugins = std::fs::read_dir(dir.join("volumes")).into_iter().flatten().flatten();
-        let volumes = plugins.flat_map(|plugin| std::fs::read_dir(plugin.path()).into_iter().flatten().flatten());
-        let mut failed = false;
-        for volume in volumes {
-            if let Err(error) = directory::tear_down(&volume.path()) {
-                failed = true;
-                tracing::warn!(error = super::chain(&error), uid, "tearing down a volume");
-            }
-        }
-        // With something still mounted below, removing the tree would empty what is mounted.
-        if !failed && let Err(error) = directory::tear_down(&dir) {
-            tracing::warn!(error = super::chain(&error), uid, "removing the pod's directory");
-        }
+    let (dir, instance) = (executor.pod_dir(), executor.host.config.instance.clone());
+    let done = tokio::task::spawn_blocking(move || match instance.owns(&dir) {
+        // The mark of the owner goes last: what fails is tried again.
+        true => removal::remove_tree(&dir.join("volumes")).and_then(|()| removal::remove_tree(&dir)),
+        false => Ok(()),
     });
-    if let Err(error) = done.await {
-        tracing::error!(%error, uid = executor.uid, "tearing down volumes");
+    match done.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(error = super::chain(&error), uid = executor.uid, "tearing down volumes"),
+        Err(error) => tracing::error!(%error, uid = executor.uid, "tearing down volumes"),
     }
 }

@@ -14,7 +14,7 @@ use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -23,6 +23,8 @@ use tower::ServiceExt as _;
 use crate::execute::Host;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Who the TLS layer found at the other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +50,8 @@ pub(crate) async fn serve(host: Arc<Host>, listener: TcpListener) {
             Ok((stream, _)) => drop(tokio::spawn(connection(acceptor.clone(), stream, router.clone()))),
             Err(error) => {
                 tracing::warn!(%error, "accepting a connection to the kubelet API");
-                tokio::task::yield_now().await;
+                // Most often there are no descriptors left; asking again at once would only burn time.
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
@@ -72,7 +75,9 @@ async fn connection(acceptor: TlsAcceptor, stream: TcpStream, router: Router) {
         let router = router.clone();
         async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
     });
-    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder.http2().timer(TokioTimer::new());
     // A client that goes away ends its connection; there is nobody to tell.
     drop(builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await);
 }

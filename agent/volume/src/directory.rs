@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _, chown};
 use std::path::Path;
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MsFlags, mount};
 
 use crate::atomic::VolumeError;
 
@@ -36,18 +36,6 @@ fn is_mount_point(dir: &Path) -> bool {
     match (device(dir), dir.parent().and_then(device)) {
         (Some(own), Some(parent)) => own != parent,
         _ => false,
-    }
-}
-
-/// Removes a volume's directory and what is mounted on it. Nothing there is no error.
-pub fn tear_down(dir: &Path) -> Result<(), VolumeError> {
-    while is_mount_point(dir) {
-        umount2(dir, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
-            .map_err(|error| VolumeError::at("unmount", dir)(error.into()))?;
-    }
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(VolumeError::at("remove", dir)(error)),
-        _ => Ok(()),
     }
 }
 
@@ -87,6 +75,7 @@ pub fn host_path(path: &Path, kind: &str) -> Result<(), VolumeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::removal::remove_tree;
 
     #[test]
     fn host_paths_are_what_their_type_says() {
@@ -107,15 +96,15 @@ mod tests {
         let volume = dir.path().join("v");
         empty_dir(&volume, None).unwrap();
         assert_eq!(fs::metadata(&volume).unwrap().permissions().mode() & 0o7777, 0o777);
-        tear_down(&volume).unwrap();
-        tear_down(&volume).unwrap();
+        remove_tree(&volume).unwrap();
+        remove_tree(&volume).unwrap();
         if let Err(error) = tmpfs(&volume, Some(1 << 20), 0o700) {
             println!("skipped: mounting a tmpfs needs root: {}", error.source);
             return;
         }
         tmpfs(&volume, Some(1 << 20), 0o700).unwrap();
         assert!(is_mount_point(&volume));
-        tear_down(&volume).unwrap();
+        remove_tree(&volume).unwrap();
         assert!(!volume.exists());
     }
 }

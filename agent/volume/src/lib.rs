@@ -5,3 +5,4 @@
 pub mod atomic;
 pub mod directory;
 pub mod payload;
+pub mod removal;
