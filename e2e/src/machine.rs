@@ -53,65 +53,71 @@ pub fn image(recipe: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// Processes, mounts, cgroups, links and rule tables of this machine that name a gantry instance.
+/// Processes, mounts, cgroups, links, routes, rule tables and directories that one instance has on this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Traces {
-    /// Command lines of monitors and servers.
+    /// Monitors, containers and servers, with their process ids.
     pub processes: BTreeSet<String>,
-    /// Mount points.
+    /// Network namespaces that those are in and this process is not.
+    pub namespaces: BTreeSet<PathBuf>,
+    /// Lines of the mount table.
     pub mounts: BTreeSet<String>,
     /// Directories of cgroups.
     pub cgroups: BTreeSet<String>,
     /// Network links.
     pub links: BTreeSet<String>,
-    /// Network namespaces held by processes.
-    pub namespaces: usize,
-    /// Tables of nftables.
-    pub tables: BTreeSet<String>,
     /// Routes of the main table.
     pub routes: BTreeSet<String>,
+    /// Tables of nftables.
+    pub tables: BTreeSet<String>,
+    /// Its run directory, if there is one.
+    pub run_dir: Option<PathBuf>,
+}
+
+/// The names of the instances that have a run directory.
+pub fn instances() -> BTreeSet<String> {
+    let entries = std::fs::read_dir("/run/gantry").into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
 impl Traces {
-    /// Looks at the machine. `marks` are texts that name the instance.
-    pub fn of(marks: &[&str]) -> Self {
-        let marked = |text: &str| marks.iter().any(|mark| text.contains(mark));
-        let keep = |lines: String| lines.lines().filter(|line| marked(line)).map(str::to_owned).collect();
-        let mut namespaces = BTreeSet::new();
-        let mut processes = BTreeSet::new();
+    /// Looks for what the instance of this name, with this data directory, has on the machine.
+    pub fn of(instance: &str, data_dir: &Path) -> Self {
+        let data_dir = data_dir.display().to_string();
+        let marked = |text: &str| text.contains(instance) || text.contains(&data_dir);
+        let link = format!("g{}", &instance[..6]);
+        let own_namespace = std::fs::read_link("/proc/self/ns/net").ok();
+        let mut traces = Self::default();
         for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
             if entry.file_name().to_str().is_none_or(|name| name.parse::<u32>().is_err()) {
                 continue;
-            }
-            if let Ok(target) = std::fs::read_link(entry.path().join("ns/net")) {
-                namespaces.insert(target);
             }
             let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let line = String::from_utf8_lossy(&line).replace('\0', " ");
             let cgroup = std::fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
             // A process that ended and waits for init to notice has no command line any more.
-            if !line.is_empty() && (marked(&line) || marked(&cgroup)) {
-                processes.insert(format!("{} {line}", entry.file_name().to_string_lossy()));
+            if line.is_empty() || !(marked(&line) || marked(&cgroup)) {
+                continue;
             }
+            traces.processes.insert(format!("{} {line}", entry.file_name().to_string_lossy()));
+            let namespace = std::fs::read_link(entry.path().join("ns/net")).ok();
+            traces.namespaces.extend(namespace.filter(|namespace| Some(namespace) != own_namespace.as_ref()));
         }
         let run = |program: &str, args: &[&str]| {
             let output = Command::new(program).args(args).output();
             output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
         };
-        Self {
-            processes,
-            mounts: keep(std::fs::read_to_string("/proc/self/mounts").unwrap_or_default()),
-            cgroups: keep(run("find", &["/sys/fs/cgroup", "-type", "d"])),
-            links: std::fs::read_dir("/sys/class/net")
-                .into_iter()
-                .flatten()
-                .flatten()
-                .map(|entry| entry.file_name().to_string_lossy().into_owned())
-                .collect(),
-            namespaces: namespaces.len(),
-            tables: run("nft", &["list", "tables"]).lines().map(str::to_owned).collect(),
-            routes: run("ip", &["route"]).lines().map(|line| line.trim().to_owned()).collect(),
-        }
+        let keep = |lines: String, mark: &str| -> BTreeSet<String> {
+            let own = |line: &&str| line.contains(mark) || line.contains(&data_dir);
+            lines.lines().filter(own).map(str::to_owned).collect()
+        };
+        traces.mounts = keep(std::fs::read_to_string("/proc/self/mounts").unwrap_or_default(), instance);
+        traces.cgroups = keep(run("find", &["/sys/fs/cgroup", "-type", "d"]), instance);
+        traces.links = keep(run("ls", &["/sys/class/net"]), &link);
+        traces.routes = keep(run("ip", &["route"]), &link);
+        traces.tables = keep(run("nft", &["list", "tables"]), instance);
+        traces.run_dir = Some(Path::new("/run/gantry").join(instance)).filter(|dir| dir.exists());
+        traces
     }
 }
 

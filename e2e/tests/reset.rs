@@ -12,24 +12,26 @@ fn nothing_is_left_after_a_reset() {
     need!(machine::program("nft").map(drop));
     need!(machine::program("ip").map(drop));
     let image = machine::image("busybox").expect("hack/image makes the sample image");
-    let before = Traces::of(&["gantry"]);
+    let others = machine::instances();
     let mut cluster = Cluster::start(&[&image]);
     let client = cluster.gantry();
     let sample = machine::workspace().join("manifests/sample/hello.yaml");
     client.run(&["apply", "-f", &sample.display().to_string()]).ok();
     client.run(&["rollout", "status", "deployment/hello", "--timeout=30s"]).ok();
-    let during = Traces::of(&["gantry"]);
-    assert!(during.processes.len() > before.processes.len());
-    assert!(during.mounts.len() > before.mounts.len() && during.cgroups.len() > before.cgroups.len());
-    assert!(during.links.len() > before.links.len() && during.tables.len() > before.tables.len());
+    let data_dir = cluster.data_dir();
+    let instance = machine::instances().difference(&others).next().cloned().expect("the instance has a run directory");
+    let look = || Traces::of(&instance, &data_dir);
+    let during = look();
+    // The server, a monitor and a container of each of two pods; a namespace, a link and a route of each.
+    assert!(during.processes.len() >= 5, "{during:#?}");
+    assert_eq!((during.namespaces.len(), during.links.len()), (2, 2), "{during:#?}");
+    assert!(during.mounts.len() >= 4 && during.cgroups.len() >= 4, "{during:#?}");
+    assert!(during.routes.len() >= 2 && during.tables.len() == 1 && during.run_dir.is_some(), "{during:#?}");
 
     // Stopping the server leaves the pods alone; that is what reset is for.
     cluster.stop_server();
-    let stopped = Traces::of(&["gantry monitor"]);
-    assert_eq!(stopped.processes.len(), 2, "{:?}", stopped.processes);
+    assert_eq!(look().processes.len(), during.processes.len() - 1);
     cluster.reset(true);
-    e2e::client::eventually("the machine is as before", Duration::from_secs(5), || {
-        (Traces::of(&["gantry"]) == before).then_some(())
-    });
-    assert!(!cluster.data_dir().exists());
+    e2e::client::eventually("nothing is left", Duration::from_secs(5), || (look() == Traces::default()).then_some(()));
+    assert!(!data_dir.exists());
 }
