@@ -193,7 +193,7 @@ pub(crate) async fn keep_alive(client: kube::Client, config: Config, capacity: C
             tracing::warn!(%error, "renewing the node's lease");
         }
         renewals += 1;
-        if renewals % STATUS_EVERY_RENEWALS == 0 {
+        if renewals.is_multiple_of(STATUS_EVERY_RENEWALS) {
             let written = match nodes.get(&config.node_name).await {
                 Ok(node) => write_status(&nodes, &this, &node).await.map(drop),
                 Err(error) => Err(error),

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -82,6 +83,11 @@ pub struct ImageStore {
 impl ImageStore {
     /// Opens or creates the store in `root`.
     pub fn open(root: &Path) -> Result<Self, ImageError> {
+        // Layers hold set-user-ID programs of whoever made the image: nobody else is to reach them.
+        let closed = fs::DirBuilder::new().recursive(true).mode(0o700).create(root);
+        closed
+            .and_then(|()| fs::set_permissions(root, fs::Permissions::from_mode(0o700)))
+            .map_err(|source| ImageError::Io { step: "create", path: root.into(), source })?;
         let content = Content::open(root)?;
         for name in ["l", "c"] {
             let path = root.join(name);

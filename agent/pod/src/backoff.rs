@@ -15,7 +15,7 @@ pub struct Backoff {
 
 impl Backoff {
     /// How long to wait after one more failure; the first try again comes at once.
-    pub fn next(&mut self) -> SignedDuration {
+    pub fn next_wait(&mut self) -> SignedDuration {
         let wait = match self.failures {
             0 => SignedDuration::ZERO,
             n => FIRST.saturating_mul(1 << (n - 1).min(5)).min(LONGEST),
@@ -27,7 +27,7 @@ impl Backoff {
     /// How long to wait after one more failure of something that is not tried at once.
     pub fn next_delayed(&mut self) -> SignedDuration {
         self.failures = self.failures.max(1);
-        self.next()
+        self.next_wait()
     }
 
     /// Forgets the failures of a container that ran long enough.
@@ -50,12 +50,12 @@ mod tests {
     #[test]
     fn waits_double_up_to_five_minutes() {
         let mut backoff = Backoff::default();
-        let waits: Vec<i64> = (0..8).map(|_| backoff.next().as_secs()).collect();
+        let waits: Vec<i64> = (0..8).map(|_| backoff.next_wait().as_secs()).collect();
         assert_eq!(waits, [0, 10, 20, 40, 80, 160, 300, 300]);
         backoff.forgive(Some(Timestamp::UNIX_EPOCH), Timestamp::UNIX_EPOCH + SignedDuration::from_mins(9));
-        assert_eq!(backoff.next().as_secs(), 300);
+        assert_eq!(backoff.next_wait().as_secs(), 300);
         backoff.forgive(Some(Timestamp::UNIX_EPOCH), Timestamp::UNIX_EPOCH + SignedDuration::from_mins(10));
-        assert_eq!(backoff.next().as_secs(), 0);
+        assert_eq!(backoff.next_wait().as_secs(), 0);
         assert_eq!(Backoff::default().next_delayed().as_secs(), 10);
     }
 }

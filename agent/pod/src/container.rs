@@ -206,7 +206,7 @@ fn end(pod: &mut PodState, index: usize, exit: Exit, now: Timestamp, commands: &
         return;
     }
     container.attempt += 1;
-    let wait = container.backoff.next();
+    let wait = container.backoff.next_wait();
     if wait == SignedDuration::ZERO {
         container.stage = ContainerStage::Waiting;
         return;

@@ -256,3 +256,27 @@ fn containers_die_with_their_monitor() {
     client.request(start("a")).unwrap();
     pod.end();
 }
+
+#[test]
+fn a_setting_of_the_whole_machine_is_refused() {
+    need!();
+    let before = std::fs::read("/proc/sys/kernel/core_pattern").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let name = unique();
+    let config = MonitorConfig {
+        version: VERSION,
+        pod_uid: name.clone(),
+        socket: dir.path().join("m.sock"),
+        state_dir: dir.path().join("state"),
+        cgroup: None,
+        hostname: None,
+        new_net: true,
+        new_ipc: true,
+        new_uts: true,
+        share_pid: false,
+        sysctls: [("kernel.core_pattern".to_owned(), "|/bin/false".to_owned())].into(),
+    };
+    let error = monitor::spawn(&gantry_oci(), &config).unwrap_err().to_string();
+    assert!(error.contains("kernel.core_pattern") && error.contains("expected net.*"), "{error}");
+    assert_eq!(std::fs::read("/proc/sys/kernel/core_pattern").unwrap(), before);
+}
