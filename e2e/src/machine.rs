@@ -32,14 +32,18 @@ pub fn program(name: &str) -> Result<PathBuf, String> {
     found.ok_or_else(|| format!("there is no program {name}"))
 }
 
-/// The minor version of the stock kubectl.
-pub fn kubectl_minor() -> Result<u32, String> {
+/// A stock kubectl that is new enough: older ones validate against OpenAPI v2 and exec over SPDY only.
+pub fn modern_kubectl() -> Result<(), String> {
     let output = Command::new(program("kubectl")?).args(["version", "--client", "-o", "json"]).output();
     let output = output.map_err(|error| error.to_string())?;
     let version: serde_json::Value = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
     let minor = version["clientVersion"]["minor"].as_str().unwrap_or_default();
     let digits: String = minor.chars().take_while(char::is_ascii_digit).collect();
-    digits.parse().map_err(|_| format!("kubectl's version is unclear: {minor:?}"))
+    match digits.parse::<u32>() {
+        Ok(30..) => Ok(()),
+        Ok(minor) => Err(format!("kubectl is 1.{minor}, these steps need 1.30 or newer")),
+        Err(_) => Err(format!("kubectl's version is unclear: {minor:?}")),
+    }
 }
 
 /// The directory of an OCI layout that `hack/image` makes of a recipe.

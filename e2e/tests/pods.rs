@@ -35,7 +35,7 @@ fn log_of(client: &Client, name: &str) -> String {
 #[test]
 fn pods_are_what_their_specs_say() {
     need!(machine::root());
-    need!(machine::kubectl_minor().map(drop));
+    need!(machine::modern_kubectl());
     let image = machine::image("busybox").expect("hack/image makes the sample image");
     let cluster = Cluster::start(&[&image]);
     let client = cluster.kubectl();

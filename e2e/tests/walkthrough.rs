@@ -20,15 +20,10 @@ fn cluster(image: &Path) -> Cluster {
 #[test]
 fn with_kubectl() {
     need!(machine::root());
-    let minor = machine::kubectl_minor();
-    need!(minor.clone().map(drop));
+    need!(machine::modern_kubectl());
     let image = machine::image("busybox").expect("hack/image makes the sample image");
     let cluster = cluster(&image);
-    let can_exec = minor.is_ok_and(|minor| minor >= 30);
-    if !can_exec {
-        println!("skipped: exec: this kubectl is older than 1.30 and speaks SPDY only");
-    }
-    walk(&cluster, &cluster.kubectl(), can_exec);
+    walk(&cluster, &cluster.kubectl());
 }
 
 #[test]
@@ -36,10 +31,10 @@ fn with_gantry() {
     need!(machine::root());
     let image = machine::image("busybox").expect("hack/image makes the sample image");
     let cluster = cluster(&image);
-    walk(&cluster, &cluster.gantry(), true);
+    walk(&cluster, &cluster.gantry());
 }
 
-fn walk(cluster: &Cluster, client: &Client, can_exec: bool) {
+fn walk(cluster: &Cluster, client: &Client) {
     // 13 is watched for from the start: every state of every pod comes by.
     let watch = client.stream(&["get", "pods", "-w"]);
 
@@ -74,14 +69,12 @@ fn walk(cluster: &Cluster, client: &Client, can_exec: bool) {
     drop(log);
     containers_are_apart(pod["metadata"]["uid"].as_str().expect("a uid"));
 
-    if can_exec {
-        let echoed = client.run_with(&["exec", "-i", name, "--", "cat"], "through the pod\n");
-        assert_eq!(echoed.ok(), "through the pod\n");
-        assert_eq!(client.run(&["exec", name, "--", "sh", "-c", "exit 7"]).code, 7);
-        // More than all buffers on the way hold, in both directions at once.
-        let bulk = "0123456789abcdef".repeat(512 << 10);
-        assert!(client.run_with(&["exec", "-i", name, "--", "cat"], &bulk).ok() == bulk, "bulk data comes back whole");
-    }
+    let echoed = client.run_with(&["exec", "-i", name, "--", "cat"], "through the pod\n");
+    assert_eq!(echoed.ok(), "through the pod\n");
+    assert_eq!(client.run(&["exec", name, "--", "sh", "-c", "exit 7"]).code, 7);
+    // More than all buffers on the way hold, in both directions at once.
+    let bulk = "0123456789abcdef".repeat(512 << 10);
+    assert!(client.run_with(&["exec", "-i", name, "--", "cat"], &bulk).ok() == bulk, "bulk data comes back whole");
 
     client.run(&["scale", "deployment/hello", "--replicas=3"]).ok();
     client.run(&["rollout", "status", "deployment/hello", "--timeout=30s"]).ok();
