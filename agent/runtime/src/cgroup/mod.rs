@@ -249,11 +249,12 @@ fn remove_tree(directory: &Path) -> Result<(), CgroupError> {
     fs::remove_dir(directory).map_err(|source| CgroupError::Remove { path: directory.to_owned(), source })
 }
 
-/// Makes a directory and those above it; `fresh` is told of each one made, from the top.
+/// Makes a directory and those above it. `prepare` is called for each one from the top, also for those that are there:
+/// another process may have made one a moment ago and not have prepared it yet.
 fn make_tree(
     root: &Path,
     relative: &str,
-    mut fresh: impl FnMut(&Path) -> Result<(), CgroupError>,
+    mut prepare: impl FnMut(&Path) -> Result<(), CgroupError>,
 ) -> Result<PathBuf, CgroupError> {
     let target = root.join(relative);
     // Somebody may remove an empty parent between our making it and using it: begin again, a few times.
@@ -263,8 +264,8 @@ fn make_tree(
         for part in relative.split('/') {
             path.push(part);
             match fs::create_dir(&path) {
-                Ok(()) => fresh(&path)?,
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Ok(()) => prepare(&path)?,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => prepare(&path)?,
                 Err(error) => {
                     failed = Some(error);
                     break;

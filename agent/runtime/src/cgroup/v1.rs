@@ -289,3 +289,40 @@ pub(super) fn page_size(size: &str) -> Result<&str, CgroupError> {
         expected: "a size such as 2MB",
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use crate::cgroup::{detect, open};
+
+    /// Two pods of a fresh instance make the parents they share at once; both must be able to take processes.
+    #[test]
+    fn groups_made_beside_each_other_have_cpus() {
+        let hierarchies = detect().unwrap_or_default().v1;
+        let cpuset = hierarchies.iter().find(|hierarchy| hierarchy.controllers.iter().any(|name| name == "cpuset"));
+        let Some(cpuset) = cpuset.filter(|_| rustix::process::geteuid().is_root()) else {
+            println!("skipped: there is no cpuset hierarchy of version 1 to write to");
+            return;
+        };
+        for round in 0..40 {
+            let top = format!("gantry-race-{}-{round}", std::process::id());
+            let barrier = Barrier::new(2);
+            std::thread::scope(|scope| {
+                for pod in 0..2 {
+                    let (path, barrier) = (format!("{top}/a/b/pod{pod}"), &barrier);
+                    scope.spawn(move || {
+                        barrier.wait();
+                        open(&path).unwrap().create().unwrap();
+                    });
+                }
+            });
+            let cpus = |pod| {
+                std::fs::read_to_string(cpuset.mount.join(&top).join(format!("a/b/pod{pod}/cpuset.cpus"))).unwrap()
+            };
+            let empty = cpus(0).trim().is_empty() || cpus(1).trim().is_empty();
+            open(&top).unwrap().delete().unwrap();
+            assert!(!empty, "round {round}");
+        }
+    }
+}
