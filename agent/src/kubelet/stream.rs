@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent_runtime::monitor::protocol::{self, AttachRequest, Decoder, ExecRequest, Hello, Message};
 use agent_runtime::monitor::stream::{self, Channel, End, Size};
@@ -32,6 +33,8 @@ const ERROR: u8 = 3;
 const RESIZE: u8 = 4;
 const CLOSE: u8 = 255;
 const NORMAL_CLOSURE: u16 = 1000;
+/// How long a client may take to say that it has read the end.
+const GOODBYE: Duration = Duration::from_secs(5);
 
 /// What a client wants of a stream.
 #[derive(Debug, Default)]
@@ -152,10 +155,10 @@ async fn process(place: &Place, wish: &Wish) -> Result<oci_spec::runtime::Proces
 }
 
 async fn converse(socket: WebSocket, place: Place, wish: Wish, is_exec: bool, is_v5: bool) {
-    let (mut client, messages) = socket.split();
+    let (mut client, mut messages) = socket.split();
     let outcome = match open(&place, &wish, is_exec).await {
         Err(message) => Err(message),
-        Ok((monitor, rest)) => relay(&mut client, messages, monitor, rest, &wish, is_v5).await,
+        Ok((monitor, rest)) => relay(&mut client, &mut messages, monitor, rest, &wish, is_v5).await,
     };
     let status = match outcome {
         Ok(0) => json!({"metadata": {}, "status": "Success"}),
@@ -171,6 +174,9 @@ async fn converse(socket: WebSocket, place: Place, wish: Wish, is_exec: bool, is
     // A client that left does not need its result.
     drop(client.send(Frame::Binary(frame.into())).await);
     drop(client.send(Frame::Close(Some(CloseFrame { code: NORMAL_CLOSURE, reason: "".into() }))).await);
+    // The client's own close tells that it has read everything; a connection dropped before that can lose the result.
+    let goodbye = async { while let Some(Ok(_)) = messages.next().await {} };
+    drop(tokio::time::timeout(GOODBYE, goodbye).await);
 }
 
 /// Opens the monitor's side. Answers the connection and the bytes that came with its welcome.
@@ -214,7 +220,7 @@ type ToClient = SplitSink<WebSocket, Frame>;
 /// other: a process may refuse to read on until its output was taken.
 async fn relay(
     client: &mut ToClient,
-    mut messages: SplitStream<WebSocket>,
+    messages: &mut SplitStream<WebSocket>,
     monitor: UnixStream,
     rest: Vec<u8>,
     wish: &Wish,

@@ -12,6 +12,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use crate::handle::Context;
@@ -130,8 +131,22 @@ pub(crate) async fn stream(
     let agent = hyper::upgrade::on(&mut response);
     tokio::spawn(async move {
         let (Ok(client), Ok(agent)) = (upgrade.await, agent.await) else { return };
-        // Either side going away ends the stream; there is nobody left to tell.
-        drop(tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(agent)).await);
+        let (mut from_client, mut to_client) = tokio::io::split(TokioIo::new(client));
+        let (mut from_agent, mut to_agent) = tokio::io::split(TokioIo::new(agent));
+        let up = async {
+            // However a side ends, the other is told after all that was read has been passed on.
+            drop(tokio::io::copy(&mut from_client, &mut to_agent).await);
+            drop(to_agent.shutdown().await);
+            std::future::pending::<()>().await;
+        };
+        let down = async {
+            drop(tokio::io::copy(&mut from_agent, &mut to_client).await);
+            drop(to_client.shutdown().await);
+        };
+        tokio::select! {
+            () = up => {}
+            () = down => {}
+        }
     });
     let (mut parts, _) = response.into_parts();
     parts.extensions = Default::default();
