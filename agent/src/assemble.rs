@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use agent_image::store::{ImageError, ImageStore};
 use agent_network::{Network, NetworkError};
+use agent_runtime::seal::{Program, SealError};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -35,6 +36,9 @@ pub enum StartError {
     /// The pod network.
     #[error("opening the pod network")]
     Network(#[from] NetworkError),
+    /// This program cannot be run as pod monitors.
+    #[error("preparing to start monitors")]
+    Program(#[from] SealError),
     /// The kubelet API's port could not be had.
     #[error("listening on port {port} for the kubelet API")]
     Listen {
@@ -85,6 +89,7 @@ impl Config {
             images,
             network: network.clone(),
             memory_capacity: capacity.memory_bytes,
+            program: Program::own()?,
             can_lower_oom_score: has_capability(CAP_SYS_RESOURCE),
             config: self.clone(),
         });

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::Ipv4Net;
@@ -28,6 +27,4 @@ pub struct Config {
     pub kubelet_tls: Arc<rustls::ServerConfig>,
     /// All pods' addresses; traffic between them is not masqueraded.
     pub cluster_cidr: Ipv4Net,
-    /// This program, to be run as pod monitors.
-    pub program: PathBuf,
 }

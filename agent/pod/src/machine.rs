@@ -1,6 +1,6 @@
 //! Step 9: `step(state, now, event) -> (state, commands)`.
 //!
-//! A pod goes up in order (volumes, sandbox, init containers one by one, the rest together) and down in
+//! A pod goes up in order (volumes beside the sandbox, init containers one by one, the rest together) and down in
 //! reverse. Every event is taken in, then `drive` looks at the whole and says what is next; so the order in
 //! which answers arrive does not matter.
 
@@ -8,7 +8,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::container;
 use crate::protocol::{Command, Event, Failure, Notice};
-use crate::state::{ContainerStage, Deletion, PodState, Stage};
+use crate::state::{ContainerStage, Deletion, Part, PodState, Stage};
 
 /// Takes one event in.
 pub fn step(mut pod: PodState, now: Timestamp, event: Event) -> (PodState, Vec<Command>) {
@@ -23,8 +23,13 @@ fn take_in(pod: &mut PodState, now: Timestamp, event: Event, commands: &mut Vec<
     match event {
         Event::Assigned | Event::Tick => {}
         Event::Adopted { ips, containers } => {
-            pod.stage = Stage::Up;
             pod.ips = ips;
+            pod.stage = Stage::Up;
+            // Before the first container the volumes may not have been complete.
+            if containers.is_empty() && pod.deletion.is_none() {
+                commands.push(Command::SetUpVolumes);
+                pod.stage = Stage::SettingUp { volumes: Part::Working, sandbox: Part::Ready };
+            }
             container::adopt(pod, containers, now);
         }
         Event::Resumed { containers } => container::adopt(pod, containers, now),
@@ -37,39 +42,39 @@ fn take_in(pod: &mut PodState, now: Timestamp, event: Event, commands: &mut Vec<
             }
         }
         Event::VolumesReady => {
-            if pod.stage == Stage::SettingUpVolumes {
-                pod.backoff.reset();
-                start_sandbox(pod, commands);
+            if let Stage::SettingUp { volumes: volumes @ Part::Working, .. } = &mut pod.stage {
+                *volumes = Part::Ready;
+                pod.volume_backoff.reset();
             }
         }
         Event::VolumesFailed(failure) => {
-            if pod.stage == Stage::SettingUpVolumes {
+            if let Stage::SettingUp { volumes: volumes @ Part::Working, .. } = &mut pod.stage {
                 commands.push(warn("FailedMount", &failure));
-                let until = now + pod.backoff.next_delayed();
-                pod.stage = Stage::VolumesBackingOff(until, failure);
+                *volumes = Part::BackingOff(now + pod.volume_backoff.next_delayed(), failure);
             }
         }
         Event::SandboxReady { ips } => {
-            if pod.stage != Stage::StartingSandbox {
-                return;
+            if let Stage::SettingUp { sandbox: sandbox @ Part::Working, .. } = &mut pod.stage {
+                if pod.sandbox_died {
+                    return sandbox_failed(pod, monitor_died(), now, commands);
+                }
+                *sandbox = Part::Ready;
+                pod.sandbox_backoff.reset();
+                pod.ips = ips;
             }
-            if pod.sandbox_died {
-                let message = "the pod's monitor died while its sandbox was made".to_owned();
-                sandbox_failed(pod, Failure { reason: "FailedCreatePodSandBox".into(), message }, now, commands);
-                return;
-            }
-            pod.backoff.reset();
-            pod.ips = ips;
-            pod.stage = Stage::Up;
         }
         Event::SandboxFailed(failure) => {
-            if pod.stage == Stage::StartingSandbox {
+            if let Stage::SettingUp { sandbox: Part::Working, .. } = pod.stage {
                 sandbox_failed(pod, failure, now, commands);
             }
         }
         Event::SandboxDied => {
-            // What is being made has an answer on its way, which this makes void.
-            pod.sandbox_died |= pod.stage == Stage::StartingSandbox;
+            match pod.stage {
+                // What is being made has an answer on its way, which this makes void.
+                Stage::SettingUp { sandbox: Part::Working, .. } => pod.sandbox_died = true,
+                Stage::SettingUp { sandbox: Part::Ready, .. } => sandbox_failed(pod, monitor_died(), now, commands),
+                _ => {}
+            }
             // Only what is up can die; an announced end is not news.
             if pod.stage == Stage::Up {
                 commands.push(Command::Emit(Notice {
@@ -104,7 +109,7 @@ fn take_in(pod: &mut PodState, now: Timestamp, event: Event, commands: &mut Vec<
                 pod.ips.clear();
                 // A sandbox that died under a living pod is built anew; otherwise this is the way down.
                 if pod.deletion.is_none() && !pod.is_terminal() {
-                    start_sandbox(pod, commands);
+                    pod.stage = Stage::SettingUp { volumes: Part::Ready, sandbox: start_sandbox(pod, commands) };
                 } else {
                     pod.stage = Stage::TearingDownVolumes;
                     commands.push(Command::TearDownVolumes);
@@ -128,8 +133,8 @@ fn drive(pod: &mut PodState, now: Timestamp, commands: &mut Vec<Command>) {
                 pod.stage = Stage::StoppingSandbox;
                 commands.push(Command::StopSandbox);
             } else if pod.facts.unsupported.is_empty() {
-                pod.stage = Stage::SettingUpVolumes;
                 commands.push(Command::SetUpVolumes);
+                pod.stage = Stage::SettingUp { volumes: Part::Working, sandbox: start_sandbox(pod, commands) };
             } else {
                 pod.stage = Stage::Refused;
                 let fields = pod.facts.unsupported.join(", ");
@@ -146,22 +151,9 @@ fn drive(pod: &mut PodState, now: Timestamp, commands: &mut Vec<Command>) {
                 finish(pod, commands);
             }
         }
-        Stage::VolumesBackingOff(until, _) => {
-            if pod.deletion.is_some() {
-                pod.stage = Stage::TearingDownVolumes;
-                commands.push(Command::TearDownVolumes);
-            } else if *until <= now {
-                pod.stage = Stage::SettingUpVolumes;
-                commands.push(Command::SetUpVolumes);
-            }
-        }
-        Stage::SandboxBackingOff(until, _) => {
-            if pod.deletion.is_some() {
-                pod.stage = Stage::StoppingSandbox;
-                commands.push(Command::StopSandbox);
-            } else if *until <= now {
-                start_sandbox(pod, commands);
-            }
+        Stage::SettingUp { volumes, sandbox } => {
+            let (volumes, sandbox) = (volumes.clone(), sandbox.clone());
+            drive_set_up(pod, volumes, sandbox, now, commands);
         }
         Stage::Up => drive_containers(pod, now, commands),
         Stage::Finished => {
@@ -170,12 +162,35 @@ fn drive(pod: &mut PodState, now: Timestamp, commands: &mut Vec<Command>) {
             }
         }
         // An answer is on its way.
-        Stage::SettingUpVolumes
-        | Stage::StartingSandbox
-        | Stage::StoppingSandbox
-        | Stage::TearingDownVolumes
-        | Stage::Gone => {}
+        Stage::StoppingSandbox | Stage::TearingDownVolumes | Stage::Gone => {}
     }
+}
+
+fn drive_set_up(pod: &mut PodState, volumes: Part, sandbox: Part, now: Timestamp, commands: &mut Vec<Command>) {
+    if volumes == Part::Ready && sandbox == Part::Ready {
+        pod.stage = Stage::Up;
+        return drive_containers(pod, now, commands);
+    }
+    if pod.deletion.is_some() {
+        // What is being made is taken down once it is there.
+        if volumes != Part::Working && sandbox != Part::Working {
+            pod.stage = Stage::StoppingSandbox;
+            commands.push(Command::StopSandbox);
+        }
+        return;
+    }
+    let volumes = match volumes {
+        Part::BackingOff(until, _) if until <= now => {
+            commands.push(Command::SetUpVolumes);
+            Part::Working
+        }
+        volumes => volumes,
+    };
+    let sandbox = match sandbox {
+        Part::BackingOff(until, _) if until <= now => start_sandbox(pod, commands),
+        sandbox => sandbox,
+    };
+    pod.stage = Stage::SettingUp { volumes, sandbox };
 }
 
 fn drive_containers(pod: &mut PodState, now: Timestamp, commands: &mut Vec<Command>) {
@@ -200,16 +215,24 @@ fn drive_containers(pod: &mut PodState, now: Timestamp, commands: &mut Vec<Comma
     }
 }
 
-fn start_sandbox(pod: &mut PodState, commands: &mut Vec<Command>) {
+fn start_sandbox(pod: &mut PodState, commands: &mut Vec<Command>) -> Part {
     pod.sandbox_died = false;
-    pod.stage = Stage::StartingSandbox;
     commands.push(Command::StartSandbox);
+    Part::Working
 }
 
 fn sandbox_failed(pod: &mut PodState, failure: Failure, now: Timestamp, commands: &mut Vec<Command>) {
     commands.push(warn("FailedCreatePodSandBox", &failure));
-    let until = now + pod.backoff.next_delayed();
-    pod.stage = Stage::SandboxBackingOff(until, failure);
+    pod.ips.clear();
+    let until = now + pod.sandbox_backoff.next_delayed();
+    if let Stage::SettingUp { sandbox, .. } = &mut pod.stage {
+        *sandbox = Part::BackingOff(until, failure);
+    }
+}
+
+fn monitor_died() -> Failure {
+    let message = "the pod's monitor died before its containers were started".to_owned();
+    Failure { reason: "FailedCreatePodSandBox".into(), message }
 }
 
 fn finish(pod: &mut PodState, commands: &mut Vec<Command>) {
@@ -224,7 +247,13 @@ fn warn(reason: &'static str, failure: &Failure) -> Command {
 /// The soonest time at which something is due.
 fn next_wake(pod: &PodState, now: Timestamp) -> Option<Timestamp> {
     let stage = match &pod.stage {
-        Stage::VolumesBackingOff(until, _) | Stage::SandboxBackingOff(until, _) => Some(*until),
+        Stage::SettingUp { volumes, sandbox } if pod.deletion.is_none() => {
+            let retry = |part: &Part| match part {
+                Part::BackingOff(until, _) => Some(*until),
+                Part::Working | Part::Ready => None,
+            };
+            [volumes, sandbox].into_iter().filter_map(retry).min()
+        }
         Stage::Up => {
             let retries = pod.containers.iter().filter_map(|container| match &container.stage {
                 ContainerStage::BackingOff { until, .. } if pod.deletion.is_none() => Some(*until),

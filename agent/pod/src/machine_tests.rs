@@ -63,9 +63,9 @@ impl Driver {
 #[test]
 fn a_pod_goes_up_in_order_and_down_in_reverse() {
     let mut driver = Driver::new(facts(RestartPolicy::Always, &[Role::App]));
-    assert_eq!(driver.commands, [Command::SetUpVolumes]);
+    assert_eq!(driver.commands, [Command::SetUpVolumes, Command::StartSandbox]);
     driver.send(0, Event::VolumesReady);
-    assert_eq!(driver.commands, [Command::StartSandbox]);
+    assert_eq!(driver.commands, [], "containers need both");
     driver.send(0, Event::SandboxReady { ips: vec![] });
     assert_eq!(driver.commands, [Command::EnsureImage { container: 0 }]);
     assert_eq!(phase(&driver.pod), Phase::Pending);
@@ -153,6 +153,16 @@ fn adopted_containers_keep_running() {
     assert_eq!(driver.pod.containers[1].attempt, 4);
 }
 
+#[test]
+fn an_adopted_sandbox_without_containers_gets_its_volumes_once_more() {
+    let pod = PodState::new(facts(RestartPolicy::Always, &[Role::App]));
+    let mut driver = Driver { pod, commands: vec![] };
+    driver.send(0, Event::Adopted { ips: vec!["10.0.0.9".into()], containers: vec![] });
+    assert_eq!(driver.commands, [Command::SetUpVolumes]);
+    driver.send(0, Event::VolumesReady);
+    assert_eq!(driver.commands, [Command::EnsureImage { container: 0 }]);
+}
+
 /// What an agent finds after it was killed: an init container and an application that ended, one that runs, one that
 /// was made and never started.
 #[test]
@@ -201,19 +211,44 @@ fn a_deleted_pod_that_is_found_is_not_built_up() {
 }
 
 #[test]
-fn a_monitor_that_dies_before_the_sandbox_is_ready_is_a_failure() {
+fn a_monitor_that_dies_before_the_containers_are_due_is_a_failure() {
     let mut driver = Driver::new(facts(RestartPolicy::Always, &[Role::App]));
-    driver.send(0, Event::SandboxReady { ips: vec![] });
-    assert_eq!(driver.pod.stage, Stage::SettingUpVolumes, "an answer that nobody waits for is not taken");
-    driver.send(0, Event::VolumesReady).send(1, Event::SandboxDied);
-    assert_eq!(driver.pod.stage, Stage::StartingSandbox);
-    driver.send(1, Event::SandboxReady { ips: vec![] });
-    let Stage::SandboxBackingOff(until, _) = driver.pod.stage.clone() else { panic!("{:?}", driver.pod.stage) };
-    assert_eq!(driver.commands, [Command::WakeAt(until)]);
+    let parts = |driver: &Driver| match driver.pod.stage.clone() {
+        Stage::SettingUp { volumes, sandbox } => (volumes, sandbox),
+        stage => panic!("{stage:?}"),
+    };
+    driver.send(1, Event::SandboxDied);
+    assert_eq!(parts(&driver), (Part::Working, Part::Working), "its making has an answer on its way");
+    driver.send(1, Event::SandboxReady { ips: vec!["10.0.0.1".into()] });
+    let (Part::Working, Part::BackingOff(until, _)) = parts(&driver) else { panic!("{:?}", driver.pod.stage) };
+    assert!(driver.commands.contains(&Command::WakeAt(until)));
     driver.send(99, Event::Tick);
     assert_eq!(driver.commands, [Command::StartSandbox]);
-    driver.send(99, Event::SandboxReady { ips: vec![] });
+    driver.send(99, Event::SandboxReady { ips: vec!["10.0.0.2".into()] });
+    assert_eq!((parts(&driver), driver.pod.ips.len()), ((Part::Working, Part::Ready), 1));
+    driver.send(99, Event::SandboxReady { ips: vec!["10.0.0.3".into()] });
+    assert_eq!(driver.pod.ips, ["10.0.0.2"], "an answer that nobody waits for is not taken");
+    driver.send(99, Event::SandboxDied);
+    let (Part::Working, Part::BackingOff(until, _)) = parts(&driver) else { panic!("{:?}", driver.pod.stage) };
+    assert!(driver.pod.ips.is_empty());
+    driver.send(99, Event::VolumesReady);
+    assert_eq!(parts(&driver).0, Part::Ready);
+    driver.send(until.as_second(), Event::Tick);
+    assert_eq!(driver.commands, [Command::StartSandbox]);
+    driver.send(until.as_second(), Event::SandboxReady { ips: vec![] });
     assert_eq!(driver.pod.stage, Stage::Up);
+}
+
+#[test]
+fn a_pod_that_is_deleted_while_it_is_set_up_waits_for_what_is_being_made() {
+    let mut driver = Driver::new(facts(RestartPolicy::Always, &[Role::App]));
+    driver.send(0, Event::DeletionRequested { grace_seconds: 30 });
+    driver.send(0, Event::VolumesFailed(Failure { reason: "FailedMount".into(), message: "no".into() }));
+    assert!(!driver.commands.contains(&Command::StopSandbox));
+    driver.send(0, Event::SandboxReady { ips: vec![] });
+    assert_eq!(driver.commands, [Command::StopSandbox]);
+    driver.send(0, Event::SandboxStopped).send(0, Event::VolumesTornDown);
+    assert_eq!(driver.commands, [Command::Release]);
 }
 
 #[test]

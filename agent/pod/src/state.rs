@@ -13,14 +13,13 @@ pub enum Stage {
     Assigned,
     /// It uses fields that cannot be honoured; it waits for its deletion.
     Refused,
-    /// Volumes are being set up.
-    SettingUpVolumes,
-    /// Volumes failed; they are tried again at this time.
-    VolumesBackingOff(Timestamp, Failure),
-    /// Namespaces and network are being made.
-    StartingSandbox,
-    /// The sandbox failed; it is tried again at this time.
-    SandboxBackingOff(Timestamp, Failure),
+    /// Volumes are set up while namespaces and network are made.
+    SettingUp {
+        /// The volumes.
+        volumes: Part,
+        /// The sandbox.
+        sandbox: Part,
+    },
     /// The sandbox is up: containers go by their own stages.
     Up,
     /// Namespaces and network are being torn down.
@@ -31,6 +30,17 @@ pub enum Stage {
     Finished,
     /// The object was released; the machine is done.
     Gone,
+}
+
+/// How far one of the things is that containers need.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// It is being made: an answer is on its way.
+    Working,
+    /// It is there.
+    Ready,
+    /// It failed; it is tried again at this time.
+    BackingOff(Timestamp, Failure),
 }
 
 /// How far one container is.
@@ -139,7 +149,8 @@ pub struct PodState {
     pub(crate) winding_down: Option<Timestamp>,
     /// The monitor of a sandbox that is being made has died already: the answer, when it comes, is out of date.
     pub(crate) sandbox_died: bool,
-    pub(crate) backoff: Backoff,
+    pub(crate) volume_backoff: Backoff,
+    pub(crate) sandbox_backoff: Backoff,
 }
 
 impl PodState {
@@ -155,7 +166,8 @@ impl PodState {
             deletion: None,
             winding_down: None,
             sandbox_died: false,
-            backoff: Backoff::default(),
+            volume_backoff: Backoff::default(),
+            sandbox_backoff: Backoff::default(),
         }
     }
 

@@ -4,6 +4,7 @@ mod bundle;
 
 use std::{io::Read, os::unix::net::UnixStream, path::PathBuf};
 
+use agent_runtime::seal::Program;
 use agent_runtime::{
     container::Status,
     monitor::{
@@ -41,7 +42,7 @@ fn pod(change: impl FnOnce(&mut MonitorConfig)) -> Pod {
         sysctls: Default::default(),
     };
     change(&mut config);
-    let monitor = monitor::spawn(&gantry_oci(), &config).unwrap();
+    let monitor = monitor::spawn(&Program::open(&gantry_oci()).unwrap(), &config).unwrap();
     Pod { dir, name, config, monitor }
 }
 
@@ -250,7 +251,7 @@ fn containers_die_with_their_monitor() {
     });
     // A new monitor in the same place removes what the dead one left, and takes the name again.
     let mut pod = pod;
-    pod.monitor = monitor::spawn(&gantry_oci(), &pod.config).unwrap();
+    pod.monitor = monitor::spawn(&Program::open(&gantry_oci()).unwrap(), &pod.config).unwrap();
     let mut client = pod.client();
     pod.create(&mut client, "a", &bundle, false, false);
     client.request(start("a")).unwrap();
@@ -276,7 +277,7 @@ fn a_setting_of_the_whole_machine_is_refused() {
         share_pid: false,
         sysctls: [("kernel.core_pattern".to_owned(), "|/bin/false".to_owned())].into(),
     };
-    let error = monitor::spawn(&gantry_oci(), &config).unwrap_err().to_string();
+    let error = monitor::spawn(&Program::open(&gantry_oci()).unwrap(), &config).unwrap_err().to_string();
     assert!(error.contains("kernel.core_pattern") && error.contains("expected net.*"), "{error}");
     assert_eq!(std::fs::read("/proc/sys/kernel/core_pattern").unwrap(), before);
 }

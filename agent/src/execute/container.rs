@@ -120,8 +120,6 @@ async fn create(executor: &Executor, index: usize, attempt: u32) -> Result<(Moni
         tty: container.tty == Some(true),
     };
     let monitor = executor.monitor().ok_or_else(|| failure(CREATE_ERROR, &crate::monitor::MonitorError::Gone))?;
-    // An agent that was killed between making and starting it left one; mostly there is none.
-    drop(monitor.request(RequestBody::Delete { container: id.clone() }).await);
     let this = executor.clone();
     let key = format!("{}_{id}", executor.uid);
     blocking(move || {

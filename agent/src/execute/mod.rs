@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use agent_image::store::ImageStore;
 use agent_network::Network;
 use agent_pod::protocol::{Command, Event, Failure};
+use agent_runtime::seal::Program;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, Preconditions};
 
@@ -26,6 +27,8 @@ pub(crate) struct Host {
     pub(crate) network: Network,
     pub(crate) memory_capacity: i64,
     pub(crate) can_lower_oom_score: bool,
+    /// This program, to be run as pod monitors.
+    pub(crate) program: Program,
 }
 
 impl Host {
@@ -47,7 +50,7 @@ pub(crate) struct Executor {
     pub(crate) pod_ips: Vec<String>,
     /// The open conversation with the pod's monitor, while there is one.
     pub(crate) monitor: Arc<Mutex<Option<Monitor>>>,
-    /// Held shared by whatever works inside the sandbox or the volumes, alone by what makes or removes them.
+    /// Held shared by whatever makes or uses the sandbox and the volumes, alone by what removes them.
     pub(crate) order: Arc<tokio::sync::RwLock<()>>,
     pub(crate) inputs: tokio::sync::mpsc::UnboundedSender<crate::worker::Input>,
 }
@@ -112,7 +115,7 @@ impl Executor {
         );
         match command {
             Command::SetUpVolumes => {
-                let _order = self.order.write().await;
+                let _order = self.order.read().await;
                 Some(match volume::set_up(&self).await {
                     Ok(()) => Event::VolumesReady,
                     Err(failure) => Event::VolumesFailed(failure),

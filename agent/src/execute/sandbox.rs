@@ -77,26 +77,30 @@ impl Executor {
 
 /// Makes everything anew. Answers the pod's addresses.
 pub(crate) async fn start(executor: &Executor) -> Result<Vec<String>, Failure> {
+    // What an earlier try left is removed first. Its run directory is the first that is made and the last that goes.
+    if executor.run_dir().exists() {
+        stop(executor).await;
+    }
+    let _order = executor.order.read().await;
     let this = executor.clone();
-    // What an earlier try left is removed first.
-    halt(executor).await;
-    let _order = executor.order.write().await;
-    clear(executor).await;
     let pid = blocking(move || prepare(&this)).await?;
-    let host_network = executor.host_network();
-    let ips = match host_network {
-        true => vec![executor.host.config.node_ip.to_string()],
-        false => {
-            let namespace = PathBuf::from(format!("/proc/{pid}/ns/net"));
-            let addresses = executor.host.network.setup(&executor.uid, &namespace).await;
-            let addresses = addresses.map_err(|error| failure(REASON, &error))?;
-            addresses.iter().map(ToString::to_string).collect()
-        }
-    };
+    let this = executor.clone();
+    let (ips, mounted) = tokio::join!(join_network(executor, pid), blocking(move || mount_shared(&this)));
+    let ips = ips.and_then(|ips| mounted.map(|()| ips))?;
     let (this, own_ips) = (executor.clone(), ips.clone());
     blocking(move || write_files(&this, &own_ips)).await?;
     connect(executor).await.map_err(|error| failure(REASON, &error))?;
     Ok(ips)
+}
+
+/// Gives the sandbox of a monitor its addresses.
+async fn join_network(executor: &Executor, monitor: i32) -> Result<Vec<String>, Failure> {
+    if executor.host_network() {
+        return Ok(vec![executor.host.config.node_ip.to_string()]);
+    }
+    let namespace = PathBuf::from(format!("/proc/{monitor}/ns/net"));
+    let addresses = executor.host.network.setup(&executor.uid, &namespace).await;
+    Ok(addresses.map_err(|error| failure(REASON, &error))?.iter().map(ToString::to_string).collect())
 }
 
 /// Opens the conversation with a living monitor; its exits become events of the worker.
@@ -209,7 +213,7 @@ fn prepare(executor: &Executor) -> Result<i32, Failure> {
         pod_uid: executor.uid.clone(),
         socket: socket_path(&run_dir),
         state_dir: run_dir.clone(),
-        cgroup: Some(format!("{cgroup_path}/monitor")),
+        cgroup: Some(if group.wants_leaves() { format!("{cgroup_path}/monitor") } else { cgroup_path }),
         hostname: (!host_network).then(|| hostname(&executor.pod)),
         new_net: !host_network,
         new_ipc: spec.host_ipc != Some(true),
@@ -217,8 +221,7 @@ fn prepare(executor: &Executor) -> Result<i32, Failure> {
         share_pid: spec.share_process_namespace == Some(true),
         sysctls: sysctls.into_iter().map(|sysctl| (sysctl.name, sysctl.value)).collect(),
     };
-    let spawned =
-        agent_runtime::monitor::spawn(&executor.host.config.program, &config).map_err(|error| fail(&error))?;
+    let spawned = agent_runtime::monitor::spawn(&executor.host.program, &config).map_err(|error| fail(&error))?;
     crate::worker::reap(spawned.pid, spawned.pidfd);
     Ok(spawned.pid)
 }
@@ -254,12 +257,19 @@ fn pod_resources(pod: &Pod) -> oci_spec::runtime::LinuxResources {
     serde_json::from_value(value).unwrap_or_default()
 }
 
-/// Shared memory, /etc files, and the record that lets the sandbox be found again.
+/// The pod's shared memory, and the place for files of /etc. Containers may write to these files: what they fill is
+/// this and not the machine's memory.
+fn mount_shared(executor: &Executor) -> Result<(), Failure> {
+    let run_dir = executor.run_dir();
+    agent_volume::directory::tmpfs(&run_dir.join("shm"), Some(oci::shm_bytes()), 0o1777)
+        .and_then(|()| agent_volume::directory::tmpfs(&etc_dir(&run_dir), Some(ETC_BYTES), 0o755))
+        .map_err(|error| failure(REASON, &error))
+}
+
+/// The files of /etc, and the record that lets the sandbox be found again.
 fn write_files(executor: &Executor, ips: &[String]) -> Result<(), Failure> {
     let fail = |error: &(dyn std::error::Error + 'static)| failure(REASON, error);
     let run_dir = executor.run_dir();
-    agent_volume::directory::tmpfs(&run_dir.join("shm"), Some(oci::shm_bytes()), 0o1777)
-        .map_err(|error| fail(&error))?;
     let name = hostname(&executor.pod);
     let spec = executor.pod.spec.clone().unwrap_or_default();
     let mut files = vec![("hostname", format!("{name}\n")), ("resolv.conf", resolv_conf(&spec))];
@@ -268,9 +278,7 @@ fn write_files(executor: &Executor, ips: &[String]) -> Result<(), Failure> {
         false => hosts(&name, ips),
     };
     files.push(("hosts", hosts + &aliases(&spec)));
-    // Containers may write to these files: what they fill is this and not the machine's memory.
     let etc = etc_dir(&run_dir);
-    agent_volume::directory::tmpfs(&etc, Some(ETC_BYTES), 0o755).map_err(|error| fail(&error))?;
     for (file, content) in files {
         fs::write(etc.join(file), content).map_err(|error| fail(&error))?;
     }

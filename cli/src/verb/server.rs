@@ -168,7 +168,6 @@ async fn start_agent(args: &Args, plane: &ControlPlane, node_ip: IpAddr) -> Resu
         kubelet_port: args.node.kubelet_port,
         kubelet_tls: tls::server_config(certificate, plane.api.ca())?,
         cluster_cidr: args.cluster_cidr,
-        program: std::env::current_exe()?,
         node_name: node_name.clone(),
     };
     let user = User::new(&format!("system:node:{node_name}"), &[NODES]);

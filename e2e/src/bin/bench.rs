@@ -92,7 +92,13 @@ async fn pod(count: usize) -> Outcome<()> {
         if round >= 3 {
             times.push(started.elapsed());
         }
-        api.delete(&name, &DeleteParams::default().grace_period(0)).await?;
+        // The node is idle again when the pod is gone.
+        api.delete(&name, &DeleteParams::default().grace_period(1)).await?;
+        while let Some(event) = watch.try_next().await? {
+            if matches!(event, WatchEvent::Deleted(_)) {
+                break;
+            }
+        }
     }
     times.sort();
     let promise = Duration::from_millis(20) + 4 * sync;

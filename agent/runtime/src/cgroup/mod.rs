@@ -142,6 +142,8 @@ pub trait Cgroup: std::fmt::Debug {
     fn view(&self) -> crate::plan::CgroupView;
     /// Whether the processes are stopped.
     fn is_frozen(&self) -> bool;
+    /// Whether a process beside the groups below needs a group of its own (cgroups(7), "no internal processes").
+    fn wants_leaves(&self) -> bool;
 }
 
 /// The group of a container: `path` as in `linux.cgroupsPath`; without one, and for relative ones, below /gantry-oci.
@@ -249,33 +251,19 @@ fn remove_tree(directory: &Path) -> Result<(), CgroupError> {
     fs::remove_dir(directory).map_err(|source| CgroupError::Remove { path: directory.to_owned(), source })
 }
 
-/// Makes a directory and those above it. `prepare` is called for each one from the top, also for those that are there:
-/// another process may have made one a moment ago and not have prepared it yet.
-fn make_tree(
-    root: &Path,
-    relative: &str,
-    mut prepare: impl FnMut(&Path) -> Result<(), CgroupError>,
-) -> Result<PathBuf, CgroupError> {
+/// Makes a directory, and those above it where they are missing.
+fn make_tree(root: &Path, relative: &str) -> Result<PathBuf, CgroupError> {
     let target = root.join(relative);
     // Somebody may remove an empty parent between our making it and using it: begin again, a few times.
     for attempt in 0.. {
-        let mut path = root.to_owned();
-        let mut failed = None;
-        for part in relative.split('/') {
-            path.push(part);
-            match fs::create_dir(&path) {
-                Ok(()) => prepare(&path)?,
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => prepare(&path)?,
-                Err(error) => {
-                    failed = Some(error);
-                    break;
-                }
-            }
+        match fs::create_dir(&target) {
+            Ok(()) => break,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => break,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && attempt < 8 => {}
+            Err(source) => return Err(CgroupError::Create { path: target, source }),
         }
-        match failed {
-            None => break,
-            Some(error) if error.kind() == io::ErrorKind::NotFound && attempt < 8 => {}
-            Some(source) => return Err(CgroupError::Create { path, source }),
+        if let Some((parents, _)) = relative.rsplit_once('/') {
+            make_tree(root, parents)?;
         }
     }
     Ok(target)

@@ -41,11 +41,13 @@ impl Group {
     }
 }
 
-/// A new cpuset group has no CPUs and takes no process until it is given some: the parent's.
-fn inherit_cpuset(directory: &Path) -> Result<(), CgroupError> {
+/// A new cpuset group has no CPUs and takes no process until it is given some: the parent's, which may be as new, or
+/// have been made by another process a moment ago.
+fn inherit_cpuset(mount: &Path, directory: &Path) -> Result<(), CgroupError> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        let Some(parent) = directory.parent() else { return Ok(()) };
-        if read(directory.join(file))?.trim().is_empty() {
+        if directory != mount && read(directory.join(file))?.trim().is_empty() {
+            let Some(parent) = directory.parent() else { return Ok(()) };
+            inherit_cpuset(mount, parent)?;
             write(directory.join(file), read(parent.join(file))?.trim())?;
         }
     }
@@ -56,9 +58,10 @@ impl Cgroup for Group {
     fn create(&self) -> Result<Entrance, CgroupError> {
         let mut files = Vec::with_capacity(self.hierarchies.len());
         for hierarchy in &self.hierarchies {
-            let cpuset = hierarchy.controllers.iter().any(|c| c == "cpuset");
-            let directory =
-                make_tree(&hierarchy.mount, &self.relative, |path| if cpuset { inherit_cpuset(path) } else { Ok(()) })?;
+            let directory = make_tree(&hierarchy.mount, &self.relative)?;
+            if hierarchy.controllers.iter().any(|c| c == "cpuset") {
+                inherit_cpuset(&hierarchy.mount, &directory)?;
+            }
             let tasks = directory.join("tasks");
             let file = fs::OpenOptions::new().write(true).open(&tasks);
             files.push(file.map_err(|source| CgroupError::Read { path: tasks, source })?.into());
@@ -188,6 +191,10 @@ impl Cgroup for Group {
             ))
         };
         CgroupView { controllers: self.hierarchies.iter().filter_map(entry).collect(), unified: None }
+    }
+
+    fn wants_leaves(&self) -> bool {
+        false
     }
 
     fn is_frozen(&self) -> bool {

@@ -92,7 +92,7 @@ fn weight_of_shares(shares: u64) -> u64 {
 
 impl Cgroup for Group {
     fn create(&self) -> Result<Entrance, CgroupError> {
-        let directory = make_tree(&self.root, &self.relative, |_| Ok(()))?;
+        let directory = make_tree(&self.root, &self.relative)?;
         self.enable_controllers();
         Ok(Entrance::Born(open_directory(&directory)?))
     }
@@ -244,6 +244,10 @@ impl Cgroup for Group {
 
     fn view(&self) -> CgroupView {
         CgroupView { controllers: Vec::new(), unified: CString::new(self.directory().as_os_str().as_bytes()).ok() }
+    }
+
+    fn wants_leaves(&self) -> bool {
+        true
     }
 
     fn is_frozen(&self) -> bool {

@@ -138,8 +138,11 @@ impl Pod {
         stdin_once: bool,
         tty: bool,
     ) -> Result<ResponseBody, ErrorBody> {
-        if self.slots.contains_key(id) {
-            return Err(refuse(ErrorKind::Conflict, format!("container {id:?} exists already")));
+        match self.slots.get(id).map(|slot| slot.state.status) {
+            // An agent that was killed before it could start this one makes it anew.
+            Some(Status::Created) => drop(self.delete(id)?),
+            Some(_) => return Err(refuse(ErrorKind::Conflict, format!("container {id:?} exists already"))),
+            None => {}
         }
         if self.slots.len() >= CONTAINERS_MAX {
             return Err(refuse(ErrorKind::Conflict, format!("the pod has {CONTAINERS_MAX} containers already")));

@@ -28,7 +28,7 @@ pub struct MonitorConfig {
     pub socket: PathBuf,
     /// Where it keeps `containers/ID.json`, its containers' states and `monitor.log`.
     pub state_dir: PathBuf,
-    /// Leaf cgroup of the monitor itself, as `cgroupsPath` words it.
+    /// Cgroup of the monitor itself, as `cgroupsPath` words it: on version 2 a leaf.
     #[serde(default)]
     pub cgroup: Option<String>,
     /// Host name of the pod.

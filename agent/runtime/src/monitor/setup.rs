@@ -93,6 +93,9 @@ pub(super) fn prepare(path: &Path) -> Result<Prepared, MonitorError> {
     }
     // Out of the agent's session and group: signals for its terminal are not for us. Already a leader is fine.
     let _ = rustix::process::setsid();
+    std::env::set_current_dir("/").map_err(file("enter", Path::new("/")))?;
+    // Its program has no name of its own for ps to show.
+    let _ = rustix::thread::set_name(c"gantry-monitor");
     signal::ignore(libc::SIGPIPE);
     signal::ignore(libc::SIGHUP);
     signal::ignore(libc::SIGINT);

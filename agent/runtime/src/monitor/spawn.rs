@@ -5,10 +5,11 @@ use std::{
     io::{self, Read},
     os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Stdio,
 };
 
 use super::protocol::MonitorConfig;
+use crate::seal::Program;
 
 /// A monitor that listens.
 #[derive(Debug)]
@@ -34,10 +35,10 @@ pub enum SpawnError {
         source: io::Error,
     },
     /// The program could not be run.
-    #[error("run {path} monitor", path = path.display())]
+    #[error("run the monitor of pod {pod_uid}")]
     Run {
-        /// The program.
-        path: PathBuf,
+        /// The pod.
+        pod_uid: String,
         /// Why.
         #[source]
         source: io::Error,
@@ -54,7 +55,7 @@ pub enum SpawnError {
 
 /// Starts a monitor and returns once it listens. It outlives the caller; its errors go to `monitor.log`.
 /// Safe in a process with threads: no code of ours runs between fork and exec.
-pub fn spawn(exe: &Path, config: &MonitorConfig) -> Result<SpawnedMonitor, SpawnError> {
+pub fn spawn(program: &Program, config: &MonitorConfig) -> Result<SpawnedMonitor, SpawnError> {
     let file = |what, path: &Path| {
         let path = path.to_owned();
         move |source| SpawnError::File { what, path, source }
@@ -67,15 +68,16 @@ pub fn spawn(exe: &Path, config: &MonitorConfig) -> Result<SpawnedMonitor, Spawn
     let log_path = directory.join("monitor.log");
     let log = OpenOptions::new().create(true).append(true).mode(0o640).open(&log_path);
     let log = log.map_err(file("open", &log_path))?;
-    let mut child = Command::new(exe)
+    let running = |source| SpawnError::Run { pod_uid: config.pod_uid.clone(), source };
+    let mut child = program
+        .command()
         .arg("monitor")
         .arg(&config_path)
-        .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log)
         .spawn()
-        .map_err(|source| SpawnError::Run { path: exe.to_owned(), source })?;
+        .map_err(running)?;
     let mut ready = [0u8; 1];
     let read = child.stdout.take().map_or(Ok(0), |mut stdout| stdout.read(&mut ready));
     if !matches!(read, Ok(1)) {
@@ -89,6 +91,6 @@ pub fn spawn(exe: &Path, config: &MonitorConfig) -> Result<SpawnedMonitor, Spawn
     }
     let pid = rustix::process::Pid::from_child(&child);
     let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
-        .map_err(|source| SpawnError::Run { path: exe.to_owned(), source: source.into() })?;
+        .map_err(|source| running(source.into()))?;
     Ok(SpawnedMonitor { pid: pid.as_raw_nonzero().get(), pidfd })
 }

@@ -1,0 +1,203 @@
+//! What the controllers do, seen from outside: the Recreate strategy, a rollout that cannot proceed, deletion with its
+//! three policies, the loss of a node.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use e2e::client::{Client, eventually};
+use e2e::cluster::Cluster;
+use e2e::{machine, need};
+use serde_json::{Value, json};
+
+const SOON: Duration = Duration::from_secs(30);
+/// A silent node is given up after 40 s (`node-monitor-grace-period`).
+const NODE_LOSS: Duration = Duration::from_secs(75);
+
+fn deployment(name: &str, replicas: u32, image: &str, change: impl FnOnce(&mut Value)) -> Value {
+    let mut object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name}},
+            "template": {"metadata": {"labels": {"app": name}}, "spec": {"terminationGracePeriodSeconds": 1,
+                "containers": [{"name": "c", "image": image, "imagePullPolicy": "IfNotPresent",
+                    "command": ["sleep", "1000000"]}]}}}});
+    change(&mut object);
+    object
+}
+
+fn apply(client: &Client, object: &Value) {
+    client.run_with(&["apply", "-f", "-"], &object.to_string()).ok();
+}
+
+fn items(client: &Client, kind: &str, app: &str) -> Vec<Value> {
+    let list = client.get(&[kind, "-l", &format!("app={app}")]);
+    list["items"].as_array().cloned().unwrap_or_default()
+}
+
+fn available(client: &Client, name: &str, count: u32) {
+    eventually("the deployment is available", SOON, || {
+        (client.get(&["deployment", name])["status"]["availableReplicas"] == count).then_some(())
+    });
+}
+
+fn condition(object: &Value, kind: &str) -> Value {
+    let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+    conditions.into_iter().find(|condition| condition["type"] == kind).cloned().unwrap_or_default()
+}
+
+/// A node that nobody reports for, Ready when it was last heard of.
+fn silent_node(client: &Client) {
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "lost", "labels": {"place": "here"}}});
+    apply(client, &node);
+    let status = json!({"status": {"capacity": {"cpu": "8", "memory": "8Gi", "pods": "110"},
+        "allocatable": {"cpu": "8", "memory": "8Gi", "pods": "110"},
+        "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "",
+            "lastHeartbeatTime": "2026-01-01T00:00:00Z", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
+    client.run(&["patch", "node", "lost", "--subresource=status", "--type=merge", "-p", &status.to_string()]).ok();
+}
+
+#[test]
+fn controllers_do_what_their_objects_say() {
+    need!(machine::root());
+    need!(machine::modern_kubectl());
+    let image = machine::image("busybox").expect("hack/image makes the sample image");
+    let cluster = Cluster::start(&[&image]);
+    let client = cluster.kubectl();
+
+    // The pod that will lose its node: `lost` is the only one that takes pods while it is made.
+    client.run(&["label", "node", "node-1", "place=here"]).ok();
+    silent_node(&client);
+    client.run(&["cordon", "node-1"]).ok();
+    let moved = deployment("moved", 1, "busybox", |object| {
+        object["spec"]["template"]["spec"]["nodeSelector"] = json!({"place": "here"});
+        object["spec"]["template"]["spec"]["tolerations"] = json!([{"key": "node.kubernetes.io/unreachable",
+            "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 2}]);
+    });
+    apply(&client, &moved);
+    let lost = eventually("the pod is on the node to be lost", SOON, || {
+        let pods = items(&client, "pods", "moved");
+        pods.iter().find(|pod| pod["spec"]["nodeName"] == "lost").cloned()
+    });
+    client.run(&["uncordon", "node-1"]).ok();
+
+    recreate(&client);
+    stuck_rollout(&client);
+    deletion_policies(&client);
+
+    // The node is silent: its condition is unknown, it is tainted, its pod is evicted, another runs elsewhere.
+    let node = eventually("the node is given up", NODE_LOSS, || {
+        let node = client.get(&["node", "lost"]);
+        (condition(&node, "Ready")["status"] == "Unknown").then_some(node)
+    });
+    assert_eq!(condition(&node, "Ready")["reason"], "NodeStatusUnknown");
+    eventually("its pod is evicted, and replaced on the other node", NODE_LOSS, || {
+        let pods = items(&client, "pods", "moved");
+        let evicted = pods.iter().find(|pod| pod["metadata"]["uid"] == lost["metadata"]["uid"])?;
+        let successor = pods.iter().find(|pod| pod["spec"]["nodeName"] == "node-1")?;
+        (evicted["metadata"]["deletionTimestamp"].is_string() && successor["status"]["phase"] == "Running")
+            .then_some(())
+    });
+    let taints = client.get(&["node", "lost"])["spec"]["taints"].to_string();
+    assert!(taints.contains("node.kubernetes.io/unreachable") && taints.contains("NoExecute"), "{taints}");
+    // With the node's object its pods go too: nobody else could say that they ended.
+    client.run(&["delete", "node", "lost"]).ok();
+    eventually("the lost pod is gone with its node", SOON, || {
+        items(&client, "pods", "moved").iter().all(|pod| pod["spec"]["nodeName"] == "node-1").then_some(())
+    });
+}
+
+/// The old pods have ended before the first new one is made.
+fn recreate(client: &Client) {
+    let named = |label: &str| {
+        deployment("again", 2, "busybox", |object| {
+            object["spec"]["strategy"] = json!({"type": "Recreate"});
+            object["spec"]["template"]["metadata"]["labels"]["round"] = json!(label);
+        })
+    };
+    apply(client, &named("one"));
+    available(client, "again", 2);
+    let watch = client.stream(&[
+        "get",
+        "pods",
+        "-l",
+        "app=again",
+        "-L",
+        "round",
+        "-w",
+        "--output-watch-events",
+        "--no-headers",
+    ]);
+    apply(client, &named("two"));
+    let old = RefCell::new(BTreeSet::new());
+    // A line is the event, the pod's columns, its round.
+    watch.wait("a new pod", SOON, |line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [event, name, .., round] = words.as_slice() else { panic!("{line:?}") };
+        if *round == "one" && *event == "DELETED" {
+            old.borrow_mut().remove(*name);
+        } else if *round == "one" {
+            old.borrow_mut().insert((*name).to_owned());
+        }
+        *round == "two"
+    });
+    assert!(old.borrow().is_empty(), "a new pod was made while there were still {old:?}");
+    available(client, "again", 2);
+    client.run(&["delete", "deployment", "again"]).ok();
+}
+
+/// An image that is nowhere: the rollout says so after its deadline, and what runs goes on.
+fn stuck_rollout(client: &Client) {
+    let with =
+        |image: &str| deployment("stuck", 2, image, |object| object["spec"]["progressDeadlineSeconds"] = json!(2));
+    apply(client, &with("busybox"));
+    available(client, "stuck", 2);
+    apply(client, &with("localhost:1/nowhere:1"));
+    eventually("the deadline is passed", SOON, || {
+        let progressing = condition(&client.get(&["deployment", "stuck"]), "Progressing");
+        (progressing["reason"] == "ProgressDeadlineExceeded" && progressing["status"] == "False").then_some(())
+    });
+    let said = client.run(&["rollout", "status", "deployment/stuck", "--timeout=10s"]);
+    assert_eq!(said.code, 1);
+    assert!(said.err.contains("exceeded its progress deadline"), "{}", said.err);
+    assert_eq!(client.get(&["deployment", "stuck"])["status"]["availableReplicas"], 2);
+    client.run(&["rollout", "undo", "deployment/stuck"]).ok();
+    client.run(&["rollout", "status", "deployment/stuck", "--timeout=20s"]).ok();
+    client.run(&["delete", "deployment", "stuck"]).ok();
+}
+
+fn deletion_policies(client: &Client) {
+    // Orphan: the ReplicaSet and its pods stay, without an owner, and a new Deployment takes them over.
+    apply(client, &deployment("kept", 2, "busybox", |_| {}));
+    available(client, "kept", 2);
+    let before: Vec<Value> = items(client, "pods", "kept").iter().map(|pod| pod["metadata"]["uid"].clone()).collect();
+    client.run(&["delete", "deployment", "kept", "--cascade=orphan"]).ok();
+    let sets = items(client, "replicasets", "kept");
+    assert!(sets.len() == 1 && sets[0]["metadata"]["ownerReferences"].is_null(), "{sets:?}");
+    apply(client, &deployment("kept", 2, "busybox", |_| {}));
+    available(client, "kept", 2);
+    let owner = client.get(&["deployment", "kept"])["metadata"]["uid"].clone();
+    let sets = items(client, "replicasets", "kept");
+    assert!(sets.len() == 1 && sets[0]["metadata"]["ownerReferences"][0]["uid"] == owner, "{sets:?}");
+    let after: Vec<Value> = items(client, "pods", "kept").iter().map(|pod| pod["metadata"]["uid"].clone()).collect();
+    assert!(before.iter().all(|uid| after.contains(uid)) && after.len() == 2, "{before:?} {after:?}");
+
+    // Foreground: the Deployment is there until its pods are gone.
+    client.run(&["delete", "deployment", "kept", "--cascade=foreground", "--wait=false"]).ok();
+    let held = client.get(&["deployment", "kept"]);
+    assert_eq!(held["metadata"]["finalizers"], json!(["foregroundDeletion"]));
+    eventually("the deployment is gone", SOON, || {
+        let gone = client.run(&["get", "deployment", "kept"]).code == 1;
+        let pods = items(client, "pods", "kept");
+        assert!(!gone || pods.is_empty(), "the owner went before its pods: {pods:?}");
+        gone.then_some(())
+    });
+
+    // Background: the Deployment goes at once, and what it owned follows.
+    apply(client, &deployment("follows", 2, "busybox", |_| {}));
+    available(client, "follows", 2);
+    client.run(&["delete", "deployment", "follows", "--wait=false"]).ok();
+    assert_eq!(client.run(&["get", "deployment", "follows"]).code, 1);
+    eventually("its pods are gone", SOON, || {
+        (items(client, "replicasets", "follows").is_empty() && items(client, "pods", "follows").is_empty())
+            .then_some(())
+    });
+}
