@@ -77,6 +77,7 @@ fn controllers_do_what_their_objects_say() {
         let pods = items(&client, "pods", "moved");
         pods.iter().find(|pod| pod["spec"]["nodeName"] == "lost").cloned()
     });
+    client.run(&["cordon", "lost"]).ok();
     client.run(&["uncordon", "node-1"]).ok();
 
     recreate(&client);
@@ -100,7 +101,7 @@ fn controllers_do_what_their_objects_say() {
     assert!(taints.contains("node.kubernetes.io/unreachable") && taints.contains("NoExecute"), "{taints}");
     // With the node's object its pods go too: nobody else could say that they ended.
     client.run(&["delete", "node", "lost"]).ok();
-    eventually("the lost pod is gone with its node", SOON, || {
+    eventually("the lost pod is gone with its node", NODE_LOSS, || {
         items(&client, "pods", "moved").iter().all(|pod| pod["spec"]["nodeName"] == "node-1").then_some(())
     });
 }

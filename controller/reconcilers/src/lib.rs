@@ -1,6 +1,7 @@
 //! One reconciler per kind: observe -> plan (pure) -> apply (idempotent), woken by watches and timers only.
 //! Never reads a store, never schedules a pod, never sleeps for a fixed time at rest.
 //! Start reading at `run`, then `queue` and `cache`.
+mod abandoned;
 mod cache;
 mod deployment;
 mod discovered;

@@ -4,7 +4,7 @@ use crate::namespaced_default::{self, NamespaceFacts, RootCaFacts};
 use crate::node::{self, NodeFacts};
 use crate::pod::PodFacts;
 use crate::record::Recorder;
-use crate::{deployment, garbage, namespace, replicaset};
+use crate::{abandoned, deployment, garbage, namespace, replicaset};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, ServiceAccount};
@@ -78,10 +78,16 @@ pub async fn run(config: Config) {
         client: client.clone(),
         nodes: Arc::clone(&nodes),
         leases: Arc::clone(&leases),
-        pods,
+        pods: Arc::clone(&pods),
         ranges: node::Ranges::new(config.cluster_cidr, config.node_prefix),
     }));
-    tasks.spawn(nodes.reflect(Api::<Node>::all(client.clone()), watcher::Config::default(), NodeFacts::new));
+    tasks.spawn(Arc::clone(&nodes).reflect(
+        Api::<Node>::all(client.clone()),
+        watcher::Config::default(),
+        NodeFacts::new,
+    ));
+    let collector = (config.client_for)("pod-garbage-collector");
+    tasks.spawn(abandoned::start(abandoned::Reconciler { client: collector, nodes: Arc::clone(&nodes), pods }));
     let api = Api::<Lease>::namespaced(client, api::well_known::NAMESPACE_NODE_LEASE);
     tasks.spawn(leases.reflect(api, watcher::Config::default(), node::LeaseFacts::new));
 

@@ -28,6 +28,11 @@ pub(crate) struct NodeFacts {
 }
 
 impl NodeFacts {
+    /// Its name.
+    pub(crate) fn name(&self) -> &Key {
+        &self.name
+    }
+
     /// Takes the facts out.
     pub(crate) fn new(node: Node) -> Self {
         let spec = node.spec.unwrap_or_default();
