@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::execute::{Host, chain};
+use crate::instance::Claim;
 use crate::node::{self, Capacity};
 use crate::{kubelet, source};
 
@@ -30,6 +31,9 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
+    /// Another agent, or a reset, works on the same pods.
+    #[error("{} is in use: another gantry runs on this data directory", .0.display())]
+    InUse(std::path::PathBuf),
     /// The image store.
     #[error("opening the image store")]
     Images(#[from] ImageError),
@@ -62,6 +66,7 @@ pub enum StartError {
 /// An agent that runs. Dropping it leaves pods alone.
 pub struct Agent {
     tasks: JoinSet<()>,
+    _claim: Claim,
 }
 
 impl Config {
@@ -69,6 +74,8 @@ impl Config {
     pub async fn start(self, client: kube::Client) -> Result<Agent, StartError> {
         let instance = &self.instance;
         instance.make_dirs().map_err(|(path, source)| StartError::Directory { path, source })?;
+        let claiming = |source| StartError::Directory { path: instance.data_dir.join("agent"), source };
+        let claim = instance.claim().map_err(claiming)?.ok_or_else(|| StartError::InUse(instance.data_dir.clone()))?;
         let images = ImageStore::open(&instance.image_dir())?;
         import_all(&images, &instance.import_dir()).await;
         let network = Network::open(agent_network::Config {
@@ -100,7 +107,7 @@ impl Config {
         tasks.spawn(node::keep_alive(client.clone(), self.clone(), capacity, port, node));
         tasks.spawn(use_pod_range(client, self.node_name.clone(), network));
         tasks.spawn(source::run(host));
-        Ok(Agent { tasks })
+        Ok(Agent { tasks, _claim: claim })
     }
 }
 

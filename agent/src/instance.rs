@@ -19,6 +19,12 @@ pub struct Instance {
     pub data_dir: PathBuf,
 }
 
+/// The right to work on an instance's pods: flock(2) on a file, which the kernel gives back however we end.
+#[derive(Debug)]
+pub struct Claim {
+    _lock: fs::File,
+}
+
 impl Instance {
     /// The instance of a data directory, which must exist.
     pub fn of(data_dir: &Path) -> io::Result<Self> {
@@ -51,6 +57,20 @@ impl Instance {
     /// Files that are imported at start.
     pub fn import_dir(&self) -> PathBuf {
         self.data_dir.join("agent/images")
+    }
+
+    /// Makes this process the one that works on the instance's pods, for as long as the answer lives. `None`: another
+    /// process is that.
+    pub fn claim(&self) -> io::Result<Option<Claim>> {
+        use rustix::fs::{FlockOperation, flock};
+        let dir = self.data_dir.join("agent");
+        make_dir(&dir, 0o700)?;
+        let file = fs::OpenOptions::new().create(true).append(true).open(dir.join("lock"))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Claim { _lock: file })),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn is_default(&self) -> bool {

@@ -15,6 +15,13 @@ const SIGKILL: i32 = 9;
 /// Resets an instance whose server and agent do not run. With `purge` its data goes too.
 pub async fn reset(instance: &Instance, purge: bool) -> Vec<String> {
     let mut failures = Vec::new();
+    let _claim = match instance.claim() {
+        Ok(Some(claim)) => claim,
+        Ok(None) => {
+            return vec![format!("{} is in use: stop the gantry that runs on it first", instance.data_dir.display())];
+        }
+        Err(error) => return vec![format!("claiming {}: {error}", instance.data_dir.display())],
+    };
     if let Err(error) = stop_processes(instance) {
         failures.push(format!("stopping pods: {error}"));
     }

@@ -28,6 +28,11 @@ fn nothing_is_left_after_a_reset() {
     assert!(during.mounts.len() >= 4 && during.cgroups.len() >= 4, "{during:#?}");
     assert!(during.routes.len() >= 2 && during.tables.len() == 1 && during.run_dir.is_some(), "{during:#?}");
 
+    // Under a running server nothing is reset.
+    let refused = client.run(&["reset", "--data-dir", &data_dir.display().to_string()]);
+    assert!(refused.code == 1 && refused.err.contains("is in use"), "{refused:?}");
+    assert_eq!(look(), during);
+
     // Stopping the server leaves the pods alone; that is what reset is for.
     cluster.stop_server();
     assert_eq!(look().processes.len(), during.processes.len() - 1);
