@@ -2,6 +2,7 @@
 //! Never does IO, never knows tokio, HTTP or a client.
 //! Start reading at `quantity` and `selector`.
 pub mod affinity;
+pub mod causes;
 pub mod field;
 pub mod name;
 pub mod pod;

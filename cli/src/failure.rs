@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
+pub(crate) use api::causes::chain;
 use serde_json::Value;
 
 /// A failure as people read it.
@@ -77,21 +78,6 @@ impl Failure {
             other => other,
         }
     }
-}
-
-/// An error and its causes in one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        // Foreign errors often repeat their cause.
-        if !text.ends_with(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        cause = inner.source();
-    }
-    text
 }
 
 impl Refusal {

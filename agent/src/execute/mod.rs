@@ -11,6 +11,7 @@ use agent_image::store::ImageStore;
 use agent_network::Network;
 use agent_pod::protocol::{Command, Event, Failure};
 use agent_runtime::seal::Program;
+pub(crate) use api::causes::chain;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, Preconditions};
 
@@ -53,24 +54,6 @@ pub(crate) struct Executor {
     /// Held shared by whatever makes or uses the sandbox and the volumes, alone by what removes them.
     pub(crate) order: Arc<tokio::sync::RwLock<()>>,
     pub(crate) inputs: tokio::sync::mpsc::UnboundedSender<crate::worker::Input>,
-}
-
-/// Formats an error with its causes: what people and conditions are told.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    // The client prints a refusal with its whole structure; its message is what was meant.
-    if let Some(kube::Error::Api(status)) = error.downcast_ref::<kube::Error>() {
-        return status.message.clone();
-    }
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.ends_with(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        cause = inner.source();
-    }
-    text
 }
 
 /// A failure of an error with its causes.

@@ -8,6 +8,7 @@ use std::path::Path;
 use nix::mount::{MsFlags, mount};
 
 use crate::atomic::VolumeError;
+use crate::removal;
 
 /// Makes an emptyDir on disk: for all, as Kubernetes does, or for a group with the set-group-ID bit.
 pub fn empty_dir(dir: &Path, gid: Option<u32>) -> Result<(), VolumeError> {
@@ -20,7 +21,7 @@ pub fn empty_dir(dir: &Path, gid: Option<u32>) -> Result<(), VolumeError> {
 /// Mounts a tmpfs of at most `size` bytes, unless one is mounted there already.
 pub fn tmpfs(dir: &Path, size: Option<u64>, mode: u32) -> Result<(), VolumeError> {
     fs::create_dir_all(dir).map_err(VolumeError::at("create", dir))?;
-    if is_mount_point(dir) {
+    if removal::is_mount_point(dir)? {
         return Ok(());
     }
     let size = size.map(|size| format!(",size={size}")).unwrap_or_default();
@@ -28,15 +29,6 @@ pub fn tmpfs(dir: &Path, size: Option<u64>, mode: u32) -> Result<(), VolumeError
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("tmpfs"), dir, Some("tmpfs"), flags, Some(options.as_str()))
         .map_err(|error| VolumeError::at("mount tmpfs on", dir)(error.into()))
-}
-
-fn is_mount_point(dir: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    let device = |path: &Path| fs::symlink_metadata(path).map(|metadata| metadata.dev()).ok();
-    match (device(dir), dir.parent().and_then(device)) {
-        (Some(own), Some(parent)) => own != parent,
-        _ => false,
-    }
 }
 
 /// Checks a hostPath against its type and makes what `DirectoryOrCreate` and `FileOrCreate` allow.
@@ -103,7 +95,7 @@ mod tests {
             return;
         }
         tmpfs(&volume, Some(1 << 20), 0o700).unwrap();
-        assert!(is_mount_point(&volume));
+        assert!(removal::is_mount_point(&volume).unwrap());
         remove_tree(&volume).unwrap();
         assert!(!volume.exists());
     }

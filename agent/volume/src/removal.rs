@@ -80,6 +80,12 @@ fn resolve(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
+/// Whether something is mounted at just this place.
+pub(crate) fn is_mount_point(path: &Path) -> Result<bool, VolumeError> {
+    let path = resolve(path).map_err(VolumeError::at("look at", path))?;
+    Ok(mount_points(&path)?.contains(&path))
+}
+
 /// Mount points on and below a path, in the order of their making; proc(5), mountinfo.
 fn mount_points(path: &Path) -> Result<Vec<PathBuf>, VolumeError> {
     let table = Path::new("/proc/self/mountinfo");

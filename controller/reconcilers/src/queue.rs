@@ -147,7 +147,7 @@ impl<K: Clone + Eq + Hash + Ord + Debug + Send + 'static> Queue<K> {
                         let next = match result {
                             Ok(next) => Some(next),
                             Err(error) => {
-                                tell(name, &key, &error);
+                                tracing::info!(reconciler = name, object = ?key, error = api::causes::chain(&error), "tried again");
                                 None
                             }
                         };
@@ -165,18 +165,6 @@ impl<K: Clone + Eq + Hash + Ord + Debug + Send + 'static> Queue<K> {
             }
         }
     }
-}
-
-/// One line with the whole chain of causes.
-fn tell<K: Debug>(name: &str, key: &K, error: &dyn std::error::Error) {
-    let mut chain = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        chain.push_str(": ");
-        chain.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    tracing::info!(reconciler = name, object = ?key, error = chain, "tried again");
 }
 
 #[cfg(test)]
