@@ -71,6 +71,12 @@ impl Driver for Slow {
         std::thread::sleep(Duration::from_millis(30));
         Ok(())
     }
+
+    fn attach(&mut self, _: Arc<dyn crate::driver::Live>) {}
+
+    fn recover(&mut self) -> Result<(), crate::driver::DriverError> {
+        Ok(())
+    }
 }
 
 #[tokio::test]
