@@ -115,7 +115,8 @@ impl Drop for Merger {
     }
 }
 
-fn merge(job: &Job, live: &dyn Live, stop: &AtomicBool) -> Result<Merged, DriverError> {
+/// Does a job: when it returns, the merged segment has its name and stands for its sources.
+pub(super) fn merge(job: &Job, live: &dyn Live, stop: &AtomicBool) -> Result<Merged, DriverError> {
     let span = Span {
         first: job.sources.first().map_or(0, |source| source.span.first),
         last: job.sources.last().map_or(0, |source| source.span.last),

@@ -12,6 +12,7 @@ mod open;
 mod segment;
 
 use std::fs::{DirBuilder, File};
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -126,7 +127,9 @@ impl Disk {
                 base: self.revision,
             }
         };
-        let file = create_journal(&self.dir, &header, self.salt, capacity)?;
+        let made = create_journal(&self.dir, &header, self.salt, capacity);
+        // A segment that may have its name says where this one ends: nothing may be appended here any more.
+        let file = made.inspect_err(|_| self.give_up_active())?;
         let weight = Weight { bytes: HEADER, ..Weight::default() };
         let old = self.active.replace(Active { file, header, frames: 0, weight, broken: false });
         if let Some(old) = old.filter(|old| old.frames > 0) {
@@ -134,6 +137,12 @@ impl Disk {
         }
         self.consider_merging();
         Ok(())
+    }
+
+    fn give_up_active(&mut self) {
+        if let Some(active) = &mut self.active {
+            active.broken = true;
+        }
     }
 
     fn seal(&mut self, old: Active) {
@@ -226,19 +235,8 @@ impl Disk {
             return;
         }
         let weights: Vec<Weight> = self.sealed.iter().map(|segment| segment.weight).collect();
-        let Some(range) = choose::choose(&weights) else { return };
-        let from_oldest = range.start == 0;
-        let sources = &self.sealed[range];
-        let (Some(oldest), Some(newest), Some(live)) = (sources.first(), sources.last(), &self.live) else { return };
-        let source = |segment: &Sealed| Source { kind: segment.kind, span: segment.span, end: segment.weight.bytes };
-        let job = Job {
-            dir: self.dir.clone(),
-            salt: self.salt,
-            sources: sources.iter().map(source).collect(),
-            base: oldest.base,
-            revision: newest.revision,
-            from_oldest,
-        };
+        let (Some(range), Some(live)) = (choose::choose(&weights), &self.live) else { return };
+        let Some(job) = self.job(range) else { return };
         // The thread is made when it is first needed: most stores stay small.
         match self.merger.take().map_or_else(|| Merger::start(&self.dir, Arc::clone(live)), Ok) {
             Ok(mut merger) => {
@@ -250,6 +248,20 @@ impl Disk {
                 self.merge_above = bytes + self.sizes.segment;
             }
         }
+    }
+
+    fn job(&self, range: Range<usize>) -> Option<Job> {
+        let from_oldest = range.start == 0;
+        let sources = self.sealed.get(range)?;
+        let source = |segment: &Sealed| Source { kind: segment.kind, span: segment.span, end: segment.weight.bytes };
+        Some(Job {
+            dir: self.dir.clone(),
+            salt: self.salt,
+            sources: sources.iter().map(source).collect(),
+            base: sources.first()?.base,
+            revision: sources.last()?.revision,
+            from_oldest,
+        })
     }
 }
 
@@ -311,5 +323,9 @@ impl Drop for Disk {
     }
 }
 
+#[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
+mod merge_tests;
 #[cfg(test)]
 mod tests;

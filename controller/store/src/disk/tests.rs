@@ -3,7 +3,7 @@ use std::fs;
 use bytes::Bytes;
 
 use super::*;
-use crate::model::{Compare, Op};
+use crate::model::{CommitError, Compare, Op};
 use crate::store::{Config, Store};
 
 fn open(path: &Path) -> Result<Store, DriverError> {
@@ -73,66 +73,83 @@ async fn a_newer_format_is_refused() {
     assert!(error.to_string().contains("has format 7"), "{error}");
 }
 
-/// Every value is its key repeated; whatever byte of whatever file is damaged, the store reports it or
-/// serves what was written, never something else.
 #[tokio::test]
-async fn damage_is_reported_never_served() {
+async fn another_program_s_directory_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let pristine = dir.path().join("pristine");
-    {
-        let store = open(&pristine).unwrap();
-        for n in 0..200 {
-            let key = format!("key-{n:04}");
-            store.commit(&[], vec![put(&key, &key.repeat(20))]).await.unwrap();
-        }
-    }
-    let files = files_below(&pristine);
-    let mut reported = 0;
-    for (round, (file, length)) in files.iter().cycle().take(60).enumerate() {
-        let damaged = dir.path().join(format!("damaged-{round}"));
-        copy_tree(&pristine, &damaged);
-        let target = damaged.join(file.strip_prefix(&pristine).unwrap());
-        let mut bytes = fs::read(&target).unwrap();
-        if *length == 0 {
-            continue;
-        }
-        let position = (round * 7919) % bytes.len();
-        bytes[position] ^= 0x5a;
-        fs::write(&target, bytes).unwrap();
-        match open(&damaged) {
-            Err(_) => reported += 1,
-            Ok(store) => {
-                let all = store.range(&Default::default()).unwrap();
-                for kv in &all.items {
-                    let key = String::from_utf8(kv.key.to_vec()).unwrap();
-                    assert_eq!(kv.value, key.repeat(20), "{} served damaged", file.display());
-                }
+    fs::write(dir.path().join("0.jnl"), "something").unwrap();
+    let error = open(dir.path()).err().unwrap();
+    assert!(error.to_string().contains("beginning with the file 0.jnl"), "{error}");
+}
+
+#[test]
+fn making_a_store_can_be_interrupted() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Disk::open(dir.path()).unwrap());
+    fs::remove_file(dir.path().join(identity::FILE)).unwrap();
+    fs::write(dir.path().join("journal.tmp"), "half").unwrap();
+    let mut disk = Disk::open(dir.path()).unwrap();
+    assert_eq!(disk.load().unwrap().revision, Revision::EMPTY);
+}
+
+/// The journal cannot be made where a directory has its name: as with a full disk, the step fails before
+/// anything of the group is written.
+#[tokio::test]
+async fn writes_go_on_once_there_is_space_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let sizes = Sizes { segment: 4096, slack: 0 };
+    let store = Store::open(Disk::open_with(dir.path(), sizes).unwrap(), Config::default()).unwrap();
+    let obstacle = dir.path().join("journal.tmp");
+    fs::create_dir(&obstacle).unwrap();
+    let value = "x".repeat(1000);
+    let mut kept = Vec::new();
+    let lost = loop {
+        let key = format!("k{}", kept.len());
+        match store.commit(&[], vec![put(&key, &value)]).await {
+            Ok(_) => kept.push(key),
+            Err(CommitError::Unavailable { reason }) => {
+                assert!(reason.contains("making a journal segment failed"), "{reason}");
+                break key;
             }
+            Err(other) => panic!("{other:?}"),
         }
-        fs::remove_dir_all(&damaged).unwrap();
-    }
-    assert!(reported > 0, "no damage was noticed at all");
+    };
+    assert!(store.get(lost.as_bytes()).is_none() && store.get(b"k0").is_some(), "reads go on");
+    assert!(store.refused().is_some());
+    fs::remove_dir(&obstacle).unwrap();
+    let late = loop {
+        match store.commit(&[Compare::Absent(Bytes::from_static(b"late"))], vec![put("late", "1")]).await {
+            Ok(revision) => break revision,
+            Err(error) => assert!(matches!(error, CommitError::Unavailable { .. }), "{error:?}"),
+        }
+        tokio::task::yield_now().await;
+    };
+    assert!(store.refused().is_none());
+    drop(store);
+    let store = open(dir.path()).unwrap();
+    assert_eq!(store.revision(), late);
+    kept.push("late".into());
+    kept.sort();
+    let found: Vec<_> = store.range(&Default::default()).unwrap().items.into_iter().map(|kv| kv.key).collect();
+    assert_eq!(found, kept);
 }
 
-fn files_below(dir: &Path) -> Vec<(PathBuf, u64)> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
-        match entry.metadata().unwrap() {
-            meta if meta.is_dir() => found.extend(files_below(&entry.path())),
-            meta => found.push((entry.path(), meta.len())),
-        }
+/// An expiry that the disk refused is carried out once it takes writes again.
+#[tokio::test]
+async fn an_expiry_outlives_a_full_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let sizes = Sizes { segment: 300, slack: 0 };
+    let store = Store::open(Disk::open_with(dir.path(), sizes).unwrap(), Config::default()).unwrap();
+    let mut watcher = store.watch(Bytes::from_static(b"e"), store.revision()).unwrap();
+    let ttl = Some(std::time::Duration::from_millis(100));
+    let expiring = Op::Put { key: Bytes::from_static(b"e"), value: Bytes::from(vec![b'x'; 120]), ttl };
+    store.commit(&[], vec![expiring]).await.unwrap();
+    assert!(watcher.next_batch().await.unwrap()[0].current.is_some());
+    let obstacle = dir.path().join("journal.tmp");
+    fs::create_dir(&obstacle).unwrap();
+    while store.refused().is_none() {
+        tokio::task::yield_now().await;
     }
-    found.sort();
-    found
-}
-
-fn copy_tree(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
-        match entry.metadata().unwrap().is_dir() {
-            true => copy_tree(&entry.path(), &target),
-            false => drop(fs::copy(entry.path(), target).unwrap()),
-        }
-    }
+    assert!(store.get(b"e").is_some());
+    fs::remove_dir(&obstacle).unwrap();
+    assert!(watcher.next_batch().await.unwrap()[0].current.is_none());
 }
