@@ -24,6 +24,12 @@ pub(super) fn is_over(bytes: u64, live: u64, slack: u64) -> bool {
     bytes > live + live / 4 * 3 + slack
 }
 
+/// Whether merging falls behind so far that writers must wait for it: with its output the files would pass three
+/// times the live data.
+pub(super) fn is_far_over(bytes: u64, live: u64, slack: u64) -> bool {
+    bytes > live * 2 + slack * 2
+}
+
 /// The run of neighbours that frees most for each byte written again. A run from the oldest on drops deletions
 /// too: nothing older is left that they would cover.
 pub(super) fn choose(sealed: &[Weight]) -> Option<Range<usize>> {

@@ -90,6 +90,14 @@ impl Merger {
         self.busy = self.jobs.as_ref().is_some_and(|jobs| jobs.try_send(job).is_ok());
     }
 
+    /// Waits for the outcome of the job; `None` when there is no job.
+    pub(super) fn wait(&mut self) -> Option<Result<Merged, DriverError>> {
+        if !std::mem::take(&mut self.busy) {
+            return None;
+        }
+        self.outcomes.recv().ok()
+    }
+
     /// The outcome of the job, once there is one.
     pub(super) fn outcome(&mut self) -> Option<Result<Merged, DriverError>> {
         if !self.busy {

@@ -136,6 +136,7 @@ impl Disk {
             self.seal(old);
         }
         self.consider_merging();
+        self.keep_pace();
         Ok(())
     }
 
@@ -194,7 +195,20 @@ impl Disk {
 
     /// Takes note of a merge that ended.
     fn adopt_merged(&mut self) {
-        match self.merger.as_mut().and_then(Merger::outcome) {
+        let outcome = self.merger.as_mut().and_then(Merger::outcome);
+        self.adopt(outcome);
+    }
+
+    /// Lets writers wait for a merge that falls too far behind them, once for each new segment.
+    fn keep_pace(&mut self) {
+        if choose::is_far_over(self.bytes(), self.live_bytes(), self.sizes.slack) {
+            let outcome = self.merger.as_mut().and_then(Merger::wait);
+            self.adopt(outcome);
+        }
+    }
+
+    fn adopt(&mut self, outcome: Option<Result<Merged, DriverError>>) {
+        match outcome {
             None => return,
             Some(Ok(merged)) => self.replace_sources(merged),
             Some(Err(error)) => {
@@ -226,10 +240,13 @@ impl Disk {
         self.sealed.iter().map(|segment| segment.weight.bytes).sum::<u64>() + active
     }
 
+    fn live_bytes(&self) -> u64 {
+        let active = self.active.as_ref().map_or(0, |active| active.weight.live);
+        self.sealed.iter().map(|segment| segment.weight.live).sum::<u64>() + active
+    }
+
     fn consider_merging(&mut self) {
-        let live = self.sealed.iter().map(|segment| segment.weight.live).sum::<u64>()
-            + self.active.as_ref().map_or(0, |active| active.weight.live);
-        let bytes = self.bytes();
+        let (bytes, live) = (self.bytes(), self.live_bytes());
         let busy = self.merger.as_ref().is_some_and(Merger::is_busy);
         if busy || bytes < self.merge_above || !choose::is_over(bytes, live, self.sizes.slack) {
             return;
