@@ -36,10 +36,10 @@ pub(super) fn choose(sealed: &[Weight]) -> Option<Range<usize>> {
     let mut best: Option<(u128, u128, Range<usize>)> = None;
     for start in 0..sealed.len() {
         let mut sum = Weight::default();
-        for end in start..sealed.len() {
-            sum.bytes += sealed[end].bytes;
-            sum.live += sealed[end].live;
-            sum.deletions += sealed[end].deletions;
+        for (end, weight) in sealed.iter().enumerate().skip(start) {
+            sum.bytes += weight.bytes;
+            sum.live += weight.live;
+            sum.deletions += weight.deletions;
             let kept = if start == 0 { sum.live } else { sum.live + sum.deletions };
             let freed = sum.bytes.saturating_sub(kept);
             let (freed, cost) = (u128::from(freed), u128::from(kept) + u128::from(FILE_COST));

@@ -95,7 +95,7 @@ fn names_the_file(error: &DriverError, file: &Path) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
 
     /// Whatever byte of whatever file changes: opening fails and names the file, or gives exactly what was
     /// acknowledged. After a crash the very last group may be taken for torn; after a clean stop not even that.
