@@ -1,9 +1,11 @@
-//! Durable 2 KB writes through this store beside etcd's gRPC, on the same disk in one run: `bench DIR [SECONDS]`.
-//! Prints a table; never judges. `hack/bench/store` starts etcd and calls it.
+//! Durable 2 KB writes through this store beside etcd's gRPC, on the same disk in one run: `bench DIR [SECONDS] [KEYS]`.
+//! Prints a table; never judges. `hack/bench/store` starts etcd and calls it. Values are random bytes, so that no
+//! compression flatters anybody.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -28,7 +30,7 @@ enum Peer {
 
 impl Peer {
     async fn put(&mut self, key: String) -> Outcome<()> {
-        let value = Bytes::from(vec![b'v'; VALUE]);
+        let value = random_value();
         match self {
             Self::Ours(store) => {
                 store.commit(&[], vec![Op::Put { key: key.into(), value, ttl: None }]).await?;
@@ -47,6 +49,20 @@ impl Peer {
         }
         Ok(())
     }
+}
+
+/// Different bytes each time, from the splitmix64 sequence.
+fn random_value() -> Bytes {
+    static SEED: AtomicU64 = AtomicU64::new(1);
+    let mut state = SEED.fetch_add(1, Ordering::Relaxed) << 32;
+    let mut value = BytesMut::with_capacity(VALUE);
+    while value.len() < VALUE {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        value.put_u64(mixed ^ (mixed >> 31));
+    }
+    value.freeze()
 }
 
 /// etcdserverpb.PutRequest{key = 1, value = 2} in a gRPC frame.
@@ -69,8 +85,48 @@ fn put_request(key: &[u8], value: &[u8]) -> Bytes {
     frame.freeze()
 }
 
-/// Writes a second by `clients` writers, and the median and 99th percentile of one write.
-async fn measure(peer: &Peer, clients: usize, time: Duration) -> Outcome<(f64, Duration, Duration)> {
+/// What writers saw.
+struct Figures {
+    /// Writes a second.
+    rate: f64,
+    median: Duration,
+    tail: Duration,
+}
+
+impl Figures {
+    fn of(mut times: Vec<Duration>, took: Duration) -> Self {
+        times.sort();
+        let at = |percent: usize| times.get(times.len() * percent / 100).copied().unwrap_or_default();
+        Self { rate: times.len() as f64 / took.as_secs_f64(), median: at(50), tail: at(99) }
+    }
+
+    fn latency(&self) -> String {
+        format!("{:.2}/{:.2}", self.median.as_secs_f64() * 1e3, self.tail.as_secs_f64() * 1e3)
+    }
+}
+
+/// Which keys are written.
+#[derive(Clone, Copy)]
+enum Keys {
+    /// Ones that were never written.
+    New,
+    /// The loaded ones, this many, in a shuffled order.
+    Held(u64),
+}
+
+impl Keys {
+    fn name(self, number: u64) -> String {
+        static NEW: AtomicU64 = AtomicU64::new(0);
+        match self {
+            Self::New => format!("/registry/bench/{:010}", NEW.fetch_add(1, Ordering::Relaxed)),
+            // A prime step visits every key before it visits one again.
+            Self::Held(count) => format!("/registry/loaded/{:010}", number.wrapping_mul(7_368_787) % count),
+        }
+    }
+}
+
+/// As many writes as `clients` writers can do.
+async fn measure(peer: &Peer, clients: usize, keys: Keys, time: Duration) -> Outcome<Figures> {
     let next = Arc::new(AtomicU64::new(0));
     let started = Instant::now();
     let writers = (0..clients).map(|_| {
@@ -78,9 +134,9 @@ async fn measure(peer: &Peer, clients: usize, time: Duration) -> Outcome<(f64, D
         tokio::spawn(async move {
             let mut times = Vec::new();
             while started.elapsed() < time {
-                let number = next.fetch_add(1, Ordering::Relaxed);
+                let key = keys.name(next.fetch_add(1, Ordering::Relaxed));
                 let one = Instant::now();
-                peer.put(format!("/registry/bench/{number:010}")).await?;
+                peer.put(key).await?;
                 times.push(one.elapsed());
             }
             Outcome::Ok(times)
@@ -90,9 +146,41 @@ async fn measure(peer: &Peer, clients: usize, time: Duration) -> Outcome<(f64, D
     for writer in writers.collect::<Vec<_>>() {
         times.extend(writer.await??);
     }
-    let rate = times.len() as f64 / started.elapsed().as_secs_f64();
-    times.sort();
-    Ok((rate, times[times.len() / 2], times[times.len() * 99 / 100]))
+    Ok(Figures::of(times, started.elapsed()))
+}
+
+/// 2,000 writes a second, two each millisecond whether or not those before have ended; a late start counts.
+async fn measure_steady(peer: &Peer, time: Duration) -> Outcome<Figures> {
+    let started = Instant::now();
+    let mut clock = tokio::time::interval(Duration::from_millis(1));
+    let mut writers = Vec::new();
+    while started.elapsed() < time {
+        let due = clock.tick().await;
+        for _ in 0..2 {
+            let mut peer = peer.clone();
+            writers.push(tokio::spawn(async move {
+                peer.put(Keys::New.name(0)).await?;
+                Outcome::Ok(due.elapsed())
+            }));
+        }
+    }
+    let mut times = Vec::new();
+    for writer in writers {
+        times.push(writer.await??);
+    }
+    Ok(Figures::of(times, started.elapsed()))
+}
+
+/// Bytes that the files below `dir` take.
+fn disk_use(dir: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    let of = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => disk_use(&entry.path()),
+        Ok(meta) => meta.blocks() * 512,
+        // A file that went meanwhile takes nothing.
+        Err(_) => 0,
+    };
+    entries.filter_map(Result::ok).map(of).sum()
 }
 
 async fn load(peer: &Peer, keys: u64) -> Outcome<()> {
@@ -115,23 +203,43 @@ async fn load(peer: &Peer, keys: u64) -> Outcome<()> {
     Ok(())
 }
 
-#[tokio::main]
-async fn main() -> Outcome<()> {
-    let mut args = std::env::args().skip(1);
-    let dir = args.next().ok_or("usage: bench DIR [SECONDS] [KEYS]")?;
-    let seconds = args.next().map_or(Ok(5), |text| text.parse())?;
-    let keys: u64 = args.next().map_or(Ok(200_000), |text| text.parse())?;
-    let ours = Peer::Ours(Arc::new(Store::open(Disk::open(Path::new(&dir))?, Config::default())?));
+fn open(dir: &Path) -> Outcome<Arc<Store>> {
+    Ok(Arc::new(Store::open(Disk::open(dir)?, Config::default())?))
+}
+
+async fn connect() -> Outcome<Peer> {
     let stream = tokio::net::TcpStream::connect(ETCD).await?;
     stream.set_nodelay(true)?;
     let (sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
     tokio::spawn(connection);
-    let etcd = Peer::Etcd(sender);
+    Ok(Peer::Etcd(sender))
+}
+
+fn print(what: &str, ours: &Figures, etcd: &Figures, ratio: f64, promised: &str) {
+    println!(
+        "{what:<34}{:>10.0}{:>10.0}{ratio:>8.2}{promised:>12}{:>16}{:>16}",
+        ours.rate,
+        etcd.rate,
+        ours.latency(),
+        etcd.latency(),
+    );
+}
+
+#[tokio::main]
+async fn main() -> Outcome<()> {
+    let mut args = std::env::args().skip(1);
+    let dir = args.next().ok_or("usage: bench DIR [SECONDS] [KEYS]")?;
+    let dir = Path::new(&dir);
+    let seconds = args.next().map_or(Ok(5), |text| text.parse())?;
+    let keys: u64 = args.next().map_or(Ok(200_000), |text| text.parse())?;
+    let time = Duration::from_secs(seconds);
+    let ours = Peer::Ours(open(dir)?);
+    let etcd = connect().await?;
     println!("durable 2 KB writes, {seconds} s each; ours and etcd's gRPC on the same disk");
     println!(
-        "{:<22}{:>14}{:>14}{:>8}{:>10}{:>22}{:>22}",
-        "", "ours /s", "etcd /s", "ratio", "promised", "ours p50/p99 ms", "etcd p50/p99 ms"
+        "{:<34}{:>10}{:>10}{:>8}{:>12}{:>16}{:>16}",
+        "", "ours /s", "etcd /s", "ratio", "promised", "ours p50/p99", "etcd p50/p99"
     );
     for held in [0, keys] {
         if held > 0 {
@@ -139,18 +247,55 @@ async fn main() -> Outcome<()> {
             load(&etcd, held).await?;
         }
         for (clients, promised) in [(1, "1"), (64, "4")] {
-            let time = Duration::from_secs(seconds);
-            let (our_rate, our_median, our_tail) = measure(&ours, clients, time).await?;
-            let (etcd_rate, etcd_median, etcd_tail) = measure(&etcd, clients, time).await?;
-            let ms = |a: Duration, b: Duration| format!("{:.2}/{:.2}", a.as_secs_f64() * 1e3, b.as_secs_f64() * 1e3);
-            println!(
-                "{:<22}{our_rate:>14.0}{etcd_rate:>14.0}{:>8.2}{promised:>10}{:>22}{:>22}",
-                format!("{clients} clients, {held} keys"),
-                our_rate / etcd_rate,
-                ms(our_median, our_tail),
-                ms(etcd_median, etcd_tail),
-            );
+            let our = measure(&ours, clients, Keys::New, time).await?;
+            let their = measure(&etcd, clients, Keys::New, time).await?;
+            print(&format!("{clients} clients, {held} keys held"), &our, &their, our.rate / their.rate, promised);
         }
     }
+    let our = measure_steady(&ours, time).await?;
+    let their = measure_steady(&etcd, time).await?;
+    let tails = our.tail.as_secs_f64() / their.tail.as_secs_f64();
+    print("2,000 a second, ratio of the p99", &our, &their, tails, "p99 10 ms");
+    let most = {
+        let (dir, stop) = (dir.to_path_buf(), Arc::new(AtomicBool::new(false)));
+        let stopped = Arc::clone(&stop);
+        let sampler = std::thread::spawn(move || {
+            let mut most = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                most = most.max(disk_use(&dir));
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            most
+        });
+        let our = measure(&ours, 64, Keys::Held(keys), time).await?;
+        let their = measure(&etcd, 64, Keys::Held(keys), time).await?;
+        print("64 clients, overwriting held keys", &our, &their, our.rate / their.rate, "4");
+        // Enough to turn the whole store over.
+        load(&ours, keys).await?;
+        load(&ours, keys).await?;
+        stop.store(true, Ordering::Relaxed);
+        sampler.join().map_err(|_| "measuring the disk failed")?
+    };
+    let Peer::Ours(store) = ours else { return Err("no store".into()) };
+    let page = store.range(&Default::default())?;
+    let live: usize = page.items.iter().map(|kv| kv.key.len() + kv.value.len()).sum();
+    drop(page);
+    drop(store);
+    let used = disk_use(dir);
+    let started = Instant::now();
+    let store = open(dir)?;
+    let took = started.elapsed().as_secs_f64();
+    drop(store);
+    let gigabytes = |bytes: f64| bytes / 1e9;
+    println!(
+        "files over live data after churn: {:.2}, at most {:.2} on the way (promised 3; {:.2} GB live)",
+        used as f64 / live as f64,
+        most as f64 / live as f64,
+        gigabytes(live as f64),
+    );
+    println!(
+        "opening again: {took:.2} s, {:.2} s a GB of live data (promised 4; files cached)",
+        took / gigabytes(live as f64)
+    );
     Ok(())
 }

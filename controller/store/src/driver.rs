@@ -1,6 +1,7 @@
 //! What makes commits durable. A driver is used by one thread, the writer's.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -29,9 +30,38 @@ fn now_millis() -> u64 {
 #[derive(Debug, Clone)]
 pub enum Write {
     /// Store the value.
-    Put(KeyValue, Option<Expiry>),
+    Put {
+        /// The new key and value.
+        kv: KeyValue,
+        /// When it expires, if ever.
+        expiry: Option<Expiry>,
+        /// What it replaces.
+        previous: Option<Replaced>,
+    },
     /// Forget the key.
-    Delete(Bytes),
+    Delete {
+        /// The key.
+        key: Bytes,
+        /// The commit that deletes it.
+        revision: Revision,
+        /// What it replaces.
+        previous: Option<Replaced>,
+    },
+}
+
+/// What a change makes obsolete, so that a driver can tell how much of a file still counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replaced {
+    /// The commit that wrote it.
+    pub revision: Revision,
+    /// Bytes of its value.
+    pub value_length: usize,
+}
+
+/// What is live now, as readers see it: a driver that tidies its files asks here what still counts.
+pub trait Live: Send + Sync {
+    /// The commit that last changed a key; `None` when it does not exist.
+    fn mod_revision(&self, key: &[u8]) -> Option<Revision>;
 }
 
 /// What a driver held when it was opened.
@@ -85,12 +115,23 @@ pub enum DriverError {
 
 /// Makes groups of commits durable, in order.
 pub trait Driver: Send + 'static {
-    /// Reads everything; called once, before the first `persist`.
+    /// Reads everything; called once, before anything else.
     fn load(&mut self) -> Result<Loaded, DriverError>;
 
+    /// Says where live keys can be looked up; called once, after `load`. A group is visible there before the next
+    /// one is persisted.
+    fn attach(&mut self, live: Arc<dyn Live>);
+
     /// Makes a group durable, all of it or none, before it returns. `revision` is the group's last.
-    /// After an error the driver is not used again.
+    ///
+    /// # Errors
+    /// After an error nothing of the group is served, and groups that follow go on from the one before it.
+    /// A process that dies before the next success may find the group after all, as with any write whose
+    /// answer was lost.
     fn persist(&mut self, writes: Vec<Write>, revision: Revision) -> Result<(), DriverError>;
+
+    /// Called from time to time after `persist` failed: makes the driver ready for more, or says why it is not.
+    fn recover(&mut self) -> Result<(), DriverError>;
 }
 
 /// Keeps nothing: for tests and for trying things out.
@@ -102,7 +143,13 @@ impl Driver for Memory {
         Ok(Loaded { revision: Revision::EMPTY, entries: Vec::new() })
     }
 
+    fn attach(&mut self, _live: Arc<dyn Live>) {}
+
     fn persist(&mut self, _writes: Vec<Write>, _revision: Revision) -> Result<(), DriverError> {
+        Ok(())
+    }
+
+    fn recover(&mut self) -> Result<(), DriverError> {
         Ok(())
     }
 }

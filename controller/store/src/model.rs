@@ -103,6 +103,11 @@ impl Event {
         }
     }
 
+    /// Bytes of the key and of the value after the change.
+    pub(crate) fn current_size(&self) -> usize {
+        self.key().len() + self.current.as_ref().map_or(0, |kv| kv.value.len())
+    }
+
     pub(crate) fn size(&self) -> usize {
         let of = |kv: &Option<KeyValue>| kv.as_ref().map_or(0, |kv| kv.value.len());
         // The previous value is charged too: the ring may be the last to hold it.
@@ -145,7 +150,8 @@ pub enum CommitError {
         /// Its value at the pending head.
         current: Option<KeyValue>,
     },
-    /// The disk refused a write; nothing is accepted any more, reads and watches go on.
+    /// The disk refused a write; none is accepted until it takes writes again, reads and watches go on. A write
+    /// that was under way may be found after a crash, as with any write whose answer was lost.
     #[error("the store accepts no writes: {reason}")]
     Unavailable {
         /// What the disk driver said.

@@ -5,7 +5,7 @@ use std::thread::JoinHandle;
 
 use bytes::Bytes;
 
-use crate::driver::{Driver, DriverError};
+use crate::driver::{Driver, DriverError, Live};
 use crate::model::{CommitError, Compare, KeyValue, Op, Page, RangeRequest, Revision, RevisionError};
 use crate::visible::Visible;
 use crate::watch::{Subscriptions, Watcher};
@@ -40,6 +40,12 @@ impl Shared {
     }
 }
 
+impl Live for Shared {
+    fn mod_revision(&self, key: &[u8]) -> Option<Revision> {
+        self.visible().map.get(key).map(|kv| kv.mod_revision)
+    }
+}
+
 /// Keys to bytes at revisions. Shared by reference; dropping it makes the last commits durable first.
 pub struct Store {
     shared: Arc<Shared>,
@@ -60,6 +66,7 @@ impl Store {
         let visible = Visible::new(entries, loaded.revision, config.history_bytes);
         let subscriptions = Subscriptions::new(visible.history.capacity());
         let shared = Arc::new(Shared { visible: RwLock::new(visible), subscriptions });
+        driver.attach(Arc::clone(&shared) as Arc<dyn Live>);
         let queue = Arc::new(Queue::new(loaded.revision, expiring));
         let writer = std::thread::Builder::new()
             .name("store-writer".into())
@@ -109,7 +116,7 @@ impl Store {
         }
     }
 
-    /// Why no writes are accepted any more, if so: the disk refused one, and only a restart can tell what it holds.
+    /// Why no writes are accepted now, if so: the disk refused one. Accepted again once it takes writes again.
     pub fn refused(&self) -> Option<String> {
         self.queue.refused()
     }

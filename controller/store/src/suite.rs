@@ -71,6 +71,12 @@ impl Driver for Slow {
         std::thread::sleep(Duration::from_millis(30));
         Ok(())
     }
+
+    fn attach(&mut self, _: Arc<dyn crate::driver::Live>) {}
+
+    fn recover(&mut self) -> Result<(), crate::driver::DriverError> {
+        Ok(())
+    }
 }
 
 #[tokio::test]
@@ -250,4 +256,50 @@ proptest! {
             }
         });
     }
+}
+
+/// A driver whose disk hangs until it is let go.
+struct Stalled {
+    entered: std::sync::mpsc::Sender<()>,
+    release: std::sync::mpsc::Receiver<()>,
+}
+
+impl Driver for Stalled {
+    fn load(&mut self) -> Result<crate::driver::Loaded, crate::driver::DriverError> {
+        Memory.load()
+    }
+
+    fn persist(&mut self, _: Vec<crate::driver::Write>, _: Revision) -> Result<(), crate::driver::DriverError> {
+        self.entered.send(()).unwrap();
+        self.release.recv().unwrap();
+        Ok(())
+    }
+
+    fn attach(&mut self, _: Arc<dyn crate::driver::Live>) {}
+
+    fn recover(&mut self) -> Result<(), crate::driver::DriverError> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_stalled_disk_blocks_no_reader() {
+    let (entered, has_entered) = std::sync::mpsc::channel();
+    let (let_go, release) = std::sync::mpsc::channel();
+    let store = Store::open(Stalled { entered, release }, Config::default()).unwrap();
+    let_go.send(()).unwrap();
+    store.commit(&[], vec![put("k", "old")]).await.unwrap();
+    has_entered.recv().unwrap();
+    let mut watcher = store.watch(key("k"), store.revision()).unwrap();
+    let mut stalled = std::pin::pin!(store.commit(&[], vec![put("k", "new")]));
+    assert!(futures_poll(stalled.as_mut()).is_none());
+    has_entered.recv().unwrap();
+    assert_eq!(store.get(b"k").unwrap().value, "old");
+    assert_eq!(names(&store, prefix("")), ["k"]);
+    assert!(watcher.poll_batch().unwrap().is_empty());
+    // Who writes meanwhile is told apart from who reads: the compare sees the promise.
+    assert!(store.commit(&[Compare::Absent(key("k"))], vec![]).await.is_err());
+    let_go.send(()).unwrap();
+    stalled.await.unwrap();
+    assert_eq!(watcher.next_batch().await.unwrap().len(), 1);
 }

@@ -1,14 +1,15 @@
 //! The pending head and the one thread that makes it durable, group by group.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use crate::driver::{Driver, Expiry, Write};
+use crate::driver::{Driver, Expiry, Replaced, Write};
 use crate::model::{CommitError, Compare, Event, KeyValue, Op, Revision};
 use crate::store::Shared;
 
@@ -17,16 +18,26 @@ struct Pending {
     revision: Revision,
     events: Vec<Arc<Event>>,
     expiries: Vec<(Bytes, Expiry)>,
-    done: Option<oneshot::Sender<Result<Revision, CommitError>>>,
+    /// The expiry that this commit carries out, so that a failed one is tried again.
+    expires: Option<(Expiry, Bytes, Revision)>,
+    /// Who waits; `None` for commits of the store's own.
+    done: Option<Done>,
 }
+
+type Done = oneshot::Sender<Result<Revision, CommitError>>;
+
+/// A group takes no further commit beyond this, so that its memory is bounded by it and one commit.
+const GROUP_BYTES: usize = 4 << 20;
+/// How long a failed disk is left alone before it is tried again.
+const RECOVERY_PAUSE: Duration = Duration::from_millis(500);
 
 /// What has been promised but is not durable yet.
 pub(crate) struct Head {
     /// Newest pending value of each key that has one; `None` is a pending deletion.
     overlay: HashMap<Bytes, (Revision, Option<KeyValue>)>,
-    queue: Vec<Pending>,
+    queue: VecDeque<Pending>,
     last: Revision,
-    /// Why nothing is accepted any more.
+    /// Why nothing is accepted now.
     refused: Option<String>,
     /// Keys that expire, soonest first; entries outlived by a later write are ignored.
     expiries: BinaryHeap<Reverse<(Expiry, Bytes, Revision)>>,
@@ -43,7 +54,7 @@ impl Queue {
     pub(crate) fn new(last: Revision, expiring: Vec<(Expiry, Bytes, Revision)>) -> Self {
         let head = Head {
             overlay: HashMap::new(),
-            queue: Vec::new(),
+            queue: VecDeque::new(),
             last,
             refused: None,
             expiries: expiring.into_iter().map(Reverse).collect(),
@@ -66,9 +77,13 @@ impl Queue {
     ) -> Result<oneshot::Receiver<Result<Revision, CommitError>>, CommitError> {
         let mut head = self.lock();
         let (done, receiver) = oneshot::channel();
-        head.enqueue(shared, compares, ops, Some(done))?;
+        let first = head.queue.is_empty();
+        head.enqueue(shared, compares, ops, Waiting::Caller(done))?;
         drop(head);
-        self.work.notify_one();
+        // A writer that has work already looks again by itself.
+        if first {
+            self.work.notify_one();
+        }
         Ok(receiver)
     }
 
@@ -80,13 +95,14 @@ impl Queue {
         }
         let (done, receiver) = oneshot::channel();
         let revision = head.last;
-        head.queue.push(Pending { revision, events: Vec::new(), expiries: Vec::new(), done: Some(done) });
+        let (events, expiries) = (Vec::new(), Vec::new());
+        head.queue.push_back(Pending { revision, events, expiries, expires: None, done: Some(done) });
         drop(head);
         self.work.notify_one();
         Some(receiver)
     }
 
-    /// Why nothing is accepted any more, if so.
+    /// Why nothing is accepted now, if so.
     pub(crate) fn refused(&self) -> Option<String> {
         self.lock().refused.clone()
     }
@@ -98,16 +114,9 @@ impl Queue {
 
     /// The writer thread: takes what has queued up, makes it durable in one go, shows it, wakes the callers.
     pub(crate) fn run(&self, shared: &Shared, driver: &mut dyn Driver) {
-        loop {
-            let Some(group) = self.next_group(shared) else { return };
+        while let Some(group) = self.next_group(shared) {
             let last = group.last().map_or(Revision::EMPTY, |pending| pending.revision);
-            let expiries: HashMap<(&Bytes, Revision), Expiry> =
-                group.iter().flat_map(|p| p.expiries.iter().map(move |(key, at)| ((key, p.revision), *at))).collect();
-            let writes = group.iter().flat_map(|pending| &pending.events).map(|event| match &event.current {
-                Some(kv) => Write::Put(kv.clone(), expiries.get(&(&kv.key, kv.mod_revision)).copied()),
-                None => Write::Delete(event.key().clone()),
-            });
-            let writes: Vec<Write> = writes.collect();
+            let writes = writes_of(&group);
             // Who only waited in line has nothing to make durable.
             let persisted = if writes.is_empty() && last <= shared.visible().revision {
                 Ok(())
@@ -116,7 +125,12 @@ impl Queue {
             };
             match persisted {
                 Ok(()) => self.show(shared, group, last),
-                Err(error) => return self.refuse(group, &error),
+                Err(error) => {
+                    self.refuse(group, &error);
+                    if !self.recover(driver) {
+                        return;
+                    }
+                }
             }
         }
     }
@@ -126,7 +140,7 @@ impl Queue {
         loop {
             head.expire(shared);
             if !head.queue.is_empty() {
-                return Some(std::mem::take(&mut head.queue));
+                return Some(head.take_group());
             }
             if head.stopping {
                 return None;
@@ -134,6 +148,34 @@ impl Queue {
             // A long sleep stands in for "nothing expires": the condition variable ends it.
             let sleep = head.expiries.peek().map_or(Duration::from_secs(86_400), |Reverse((at, ..))| at.remaining());
             head = self.work.wait_timeout(head, sleep).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Waits until the driver takes writes again; `false` when the store is closed instead. No event tells that a
+    /// disk has space again, so this asks.
+    fn recover(&self, driver: &mut dyn Driver) -> bool {
+        let mut head = self.lock();
+        loop {
+            let deadline = Instant::now() + RECOVERY_PAUSE;
+            while !head.stopping
+                && let Some(left) = deadline.checked_duration_since(Instant::now())
+            {
+                head = self.work.wait_timeout(head, left).unwrap_or_else(PoisonError::into_inner).0;
+            }
+            if head.stopping {
+                return false;
+            }
+            drop(head);
+            let recovered = driver.recover();
+            head = self.lock();
+            match recovered {
+                Ok(()) => {
+                    head.refused = None;
+                    tracing::info!("the store accepts writes again");
+                    return true;
+                }
+                Err(error) => head.refused = Some(chain(&error)),
+            }
         }
     }
 
@@ -149,7 +191,16 @@ impl Queue {
             }
         }
         // The overlay goes only after the values are visible, so a compare always sees one of the two.
-        self.lock().overlay.retain(|_, (revision, _)| *revision > last);
+        {
+            let mut head = self.lock();
+            for event in &events {
+                if let Entry::Occupied(entry) = head.overlay.entry(event.key().clone())
+                    && entry.get().0 <= last
+                {
+                    entry.remove();
+                }
+            }
+        }
         shared.subscriptions.wake(&events);
         for (done, revision) in callers {
             // A caller that went away does not care.
@@ -157,24 +208,58 @@ impl Queue {
         }
     }
 
+    /// Fails everything promised. Revisions that were promised are not used again.
     fn refuse(&self, group: Vec<Pending>, error: &dyn std::error::Error) {
-        let mut reason = error.to_string();
-        let mut cause = error.source();
-        while let Some(inner) = cause {
-            reason = format!("{reason}: {inner}");
-            cause = inner.source();
-        }
-        tracing::error!(reason, "the store accepts no writes any more");
-        let queued = {
+        let reason = chain(error);
+        tracing::error!(reason, "the store accepts no writes for now");
+        let failed: Vec<Pending> = {
             let mut head = self.lock();
             head.refused = Some(reason.clone());
             head.overlay.clear();
-            std::mem::take(&mut head.queue)
+            let failed: Vec<Pending> = group.into_iter().chain(std::mem::take(&mut head.queue)).collect();
+            head.expiries.extend(failed.iter().filter_map(|pending| pending.expires.clone()).map(Reverse));
+            failed
         };
-        for done in group.into_iter().chain(queued).filter_map(|pending| pending.done) {
+        for done in failed.into_iter().filter_map(|pending| pending.done) {
             drop(done.send(Err(CommitError::Unavailable { reason: reason.clone() })));
         }
     }
+}
+
+/// An error with its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}
+
+fn writes_of(group: &[Pending]) -> Vec<Write> {
+    let mut writes = Vec::with_capacity(group.iter().map(|pending| pending.events.len()).sum());
+    for pending in group {
+        writes.extend(pending.events.iter().map(|event| {
+            let replaced = |kv: &KeyValue| Replaced { revision: kv.mod_revision, value_length: kv.value.len() };
+            let previous = event.previous.as_ref().map(replaced);
+            match &event.current {
+                Some(kv) => Write::Put {
+                    kv: kv.clone(),
+                    expiry: pending.expiries.iter().find(|(key, _)| *key == kv.key).map(|(_, at)| *at),
+                    previous,
+                },
+                None => Write::Delete { key: event.key().clone(), revision: event.revision, previous },
+            }
+        }));
+    }
+    writes
+}
+
+/// On whose behalf a commit is made.
+enum Waiting {
+    Caller(Done),
+    Expiry(Expiry, Bytes, Revision),
 }
 
 impl Head {
@@ -190,7 +275,7 @@ impl Head {
         shared: &Shared,
         compares: &[Compare],
         ops: Vec<Op>,
-        done: Option<oneshot::Sender<Result<Revision, CommitError>>>,
+        waiting: Waiting,
     ) -> Result<(), CommitError> {
         if let Some(reason) = &self.refused {
             return Err(CommitError::Unavailable { reason: reason.clone() });
@@ -230,17 +315,34 @@ impl Head {
             events.push(Arc::new(event));
         }
         self.last = revision;
-        self.queue.push(Pending { revision, events, expiries, done });
+        let (done, expires) = match waiting {
+            Waiting::Caller(done) => (Some(done), None),
+            Waiting::Expiry(at, key, revision) => (None, Some((at, key, revision))),
+        };
+        self.queue.push_back(Pending { revision, events, expiries, expires, done });
         Ok(())
+    }
+
+    /// The longest run from the front that is not too large, at least one commit.
+    fn take_group(&mut self) -> Vec<Pending> {
+        let mut bytes = 0;
+        let fits = |pending: &&Pending| {
+            let before = bytes;
+            bytes += pending.events.iter().map(|event| event.current_size()).sum::<usize>();
+            before < GROUP_BYTES
+        };
+        let count = self.queue.iter().take_while(fits).count();
+        self.queue.drain(..count).collect()
     }
 
     /// Queues the deletion of every key whose time has come.
     fn expire(&mut self, shared: &Shared) {
-        while self.expiries.peek().is_some_and(|Reverse((at, ..))| at.remaining().is_zero()) {
-            let Some(Reverse((_, key, revision))) = self.expiries.pop() else { return };
+        while self.refused.is_none() && self.expiries.peek().is_some_and(|Reverse((at, ..))| at.remaining().is_zero()) {
+            let Some(Reverse((at, key, revision))) = self.expiries.pop() else { return };
             let unchanged = [Compare::ModRevision(key.clone(), revision)];
+            let waiting = Waiting::Expiry(at, key.clone(), revision);
             // A conflict means that a later write gave the key another life.
-            drop(self.enqueue(shared, &unchanged, vec![Op::Delete { key }], None));
+            drop(self.enqueue(shared, &unchanged, vec![Op::Delete { key }], waiting));
         }
     }
 }
