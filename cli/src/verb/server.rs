@@ -20,7 +20,7 @@ use super::DataDir;
 use crate::failure::Failure;
 
 /// What is logged unless `GANTRY_LOG` says otherwise (tracing's EnvFilter syntax).
-const DEFAULT_LOG: &str = "info,fjall=warn,lsm_tree=warn";
+const DEFAULT_LOG: &str = "info";
 
 /// Flags of `gantry server`; names as k3s has them where the thing is the same.
 #[derive(Debug, clap::Args)]
