@@ -13,6 +13,7 @@ mod log;
 mod monitor;
 mod node;
 mod oci;
+pub mod preflight;
 pub mod reset;
 mod source;
 mod user;

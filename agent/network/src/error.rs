@@ -168,6 +168,9 @@ pub enum NetworkError {
         #[source]
         source: io::Error,
     },
+    /// The kernel does not say what chains there are.
+    #[error("cannot list the chains of nftables")]
+    ListChains(#[source] io::Error),
     /// The kernel refused the rules.
     #[error("cannot install the nftables table {table}")]
     InstallRules {

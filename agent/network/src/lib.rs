@@ -3,6 +3,7 @@
 //! Start reading at `network`, then `sandbox`.
 
 mod error;
+mod foreign;
 mod forwarding;
 mod instance;
 mod lease;
@@ -15,5 +16,6 @@ mod rules;
 mod sandbox;
 
 pub use error::{NetworkError, PodStep};
+pub use foreign::{Barrier, forward_barriers};
 pub use network::{Config, Network};
 pub use reset::reset;
