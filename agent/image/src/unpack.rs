@@ -24,6 +24,9 @@ use crate::limit::Limits;
 /// Long names and PAX records of one entry, which are kept in memory, may take so many bytes with the entry's headers.
 const HEADERS_MAX: u64 = 1 << 20;
 
+/// Bytes read of a packed layer at once.
+const READ_AT_ONCE: usize = 256 << 10;
+
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
@@ -63,22 +66,15 @@ pub enum UnpackError {
 }
 
 /// Inflates by looking at the first bytes: gzip, zstd, or none.
-pub fn inflate(mut blob: File) -> io::Result<Box<dyn Read + Send>> {
-    use std::io::Seek;
-    let mut magic = [0u8; 4];
-    let mut read = 0;
-    while read < magic.len() {
-        match blob.read(&mut magic[read..])? {
-            0 => break,
-            count => read += count,
-        }
-    }
-    blob.rewind()?;
-    let blob = BufReader::with_capacity(128 << 10, blob);
-    Ok(match magic {
-        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(blob)),
-        [0x28, 0xb5, 0x2f, 0xfd] => Box::new(zstd::stream::read::Decoder::with_buffer(blob)?),
-        _ => Box::new(blob),
+pub fn inflate<'a>(mut packed: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
+    let mut magic = Vec::with_capacity(4);
+    packed.by_ref().take(4).read_to_end(&mut magic)?;
+    let first = magic.clone();
+    let whole = BufReader::with_capacity(READ_AT_ONCE, io::Cursor::new(magic).chain(packed));
+    Ok(match first.as_slice() {
+        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(whole)),
+        [0x28, 0xb5, 0x2f, 0xfd] => Box::new(zstd::stream::read::Decoder::with_buffer(whole)?),
+        _ => Box::new(whole),
     })
 }
 
