@@ -212,7 +212,9 @@ impl std::str::FromStr for Platform {
             [os, architecture] => (os, architecture, None),
             [os, architecture, variant] => (os, architecture, Some(variant)),
             _ => {
-                return Err(format!("{text:?}: expected OS/ARCHITECTURE or OS/ARCHITECTURE/VARIANT, as in linux/amd64"));
+                return Err(format!(
+                    "{text:?}: expected OS/ARCHITECTURE or OS/ARCHITECTURE/VARIANT, as in linux/amd64"
+                ));
             }
         };
         if parts.iter().any(|part| part.is_empty()) {
