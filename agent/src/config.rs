@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use agent_image::registry::config::Registries;
 use ipnet::Ipv4Net;
 
 use crate::instance::Instance;
@@ -28,6 +29,8 @@ pub struct Config {
     pub kubelet_tls: Arc<rustls::ServerConfig>,
     /// All pods' addresses; traffic between them is not masqueraded.
     pub cluster_cidr: Ipv4Net,
+    /// Mirrors, credentials and trust of registries.
+    pub registries: Registries,
     /// This program, to be run as pod monitors.
     pub program: PathBuf,
 }

@@ -53,6 +53,11 @@ impl Instance {
         self.data_dir.join("agent/images")
     }
 
+    /// What was imported of them, so that nothing is imported twice.
+    pub fn preload_record(&self) -> PathBuf {
+        self.image_dir().join("preloaded.json")
+    }
+
     fn is_default(&self) -> bool {
         self.data_dir == Path::new(DEFAULT_DATA_DIR)
     }

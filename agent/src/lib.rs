@@ -13,6 +13,8 @@ mod log;
 mod monitor;
 mod node;
 mod oci;
+mod preload;
+mod pulls;
 pub mod reset;
 mod source;
 mod user;

@@ -5,6 +5,7 @@
 pub mod content;
 pub mod digest;
 pub mod document;
+mod export;
 mod growing;
 mod import;
 mod index;

@@ -160,6 +160,25 @@ impl ImageStore {
         self.collect()
     }
 
+    /// Writes an image as a tar that `import` reads.
+    pub fn export(&self, image: &Image, to: impl io::Write) -> Result<(), ImageError> {
+        let _uncollected = self.shared()?;
+        crate::export::export(&self.content, image, self.limits.manifest, to)
+    }
+
+    /// Forgets every image that is not pinned and that no container stands on. Answers their names and the bytes of blobs
+    /// freed.
+    pub fn prune(&self) -> Result<(Vec<String>, u64), ImageError> {
+        let used: HashSet<Digest> = snapshot::bases(&self.root).into_iter().collect();
+        let is_idle = |image: &Image| !image.pinned && !image.diff_ids.iter().any(|diff_id| used.contains(diff_id));
+        let pruned = self.index.update(|all| {
+            let idle = all.iter().filter(|image| is_idle(image)).map(|image| image.name.clone()).collect();
+            all.retain(|image| !is_idle(image));
+            idle
+        })?;
+        Ok((pruned, self.collect()?))
+    }
+
     /// Deletes blobs and layers that no image and no snapshot needs.
     fn collect(&self) -> Result<u64, ImageError> {
         // Alone, in this process and among others: what is half made now was left by somebody who died.

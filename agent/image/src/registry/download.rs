@@ -52,7 +52,7 @@ pub(crate) async fn download(
     file: File,
     have: u64,
     growing: Growing,
-    tell: &Tell,
+    tell: &Tell<'_>,
 ) -> Result<(), DownloadError> {
     let (pieces, queue) = mpsc::channel(PIECES);
     let writer = tokio::task::spawn_blocking(move || write(file, have, queue, growing));
@@ -103,7 +103,7 @@ async fn gather(
     blob: &Blob<'_>,
     have: u64,
     queue: &mpsc::Sender<Bytes>,
-    tell: &Tell,
+    tell: &Tell<'_>,
 ) -> Result<usize, DownloadError> {
     let mut at = have;
     let mut failures = Vec::new();
@@ -156,7 +156,7 @@ async fn stretch(
     blob: &Blob<'_>,
     at: &mut u64,
     queue: &mpsc::Sender<Bytes>,
-    tell: &Tell,
+    tell: &Tell<'_>,
 ) -> Result<Stretch, RequestError> {
     let from = (*at > 0).then_some(*at);
     let wish = Wish { method: Method::GET, rest: format!("blobs/{}", blob.digest), accept: None, from };

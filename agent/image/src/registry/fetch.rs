@@ -35,32 +35,30 @@ pub(crate) async fn manifest(
 ) -> Result<Fetched, RequestError> {
     let name = expected.map(Digest::to_string).or(tag.map(str::to_owned)).unwrap_or_default();
     let wish = Wish { method: Method::GET, rest: format!("manifests/{name}"), accept: Some(ACCEPTED), from: None };
-    persist(session, async || {
-        let answer = session.ask(&wish).await?;
-        let told = told_digest(answer.headers());
-        let bytes = Pieces::new(answer, session.stall()).whole(limit).await?;
-        let found = Digest::of(&bytes);
-        match expected.or(told.as_ref()).filter(|expected| **expected != found) {
-            Some(expected) => Err(RequestError::Mismatch { expected: expected.clone(), found }),
-            None => Ok(Fetched { digest: found, bytes }),
-        }
-    })
-    .await
+    persist(session, &wish, expected, limit).await
 }
 
 /// A small blob: an image's configuration.
 pub(crate) async fn blob(session: &Session<'_>, digest: &Digest, limit: u64) -> Result<Vec<u8>, RequestError> {
     let wish = Wish { method: Method::GET, rest: format!("blobs/{digest}"), accept: None, from: None };
-    persist(session, async || {
-        let answer = session.ask(&wish).await?;
-        let bytes = Pieces::new(answer, session.stall()).whole(limit).await?;
-        let found = Digest::of(&bytes);
-        match found == *digest {
-            true => Ok(bytes),
-            false => Err(RequestError::Mismatch { expected: digest.clone(), found }),
-        }
-    })
-    .await
+    Ok(persist(session, &wish, Some(digest), limit).await?.bytes)
+}
+
+/// One answer, read whole. It must be what was expected, or what the registry says that it sends.
+async fn once(
+    session: &Session<'_>,
+    wish: &Wish,
+    expected: Option<&Digest>,
+    limit: u64,
+) -> Result<Fetched, RequestError> {
+    let answer = session.ask(wish).await?;
+    let told = told_digest(answer.headers());
+    let bytes = Pieces::new(answer, session.stall()).whole(limit).await?;
+    let found = Digest::of(&bytes);
+    match expected.or(told.as_ref()).filter(|expected| **expected != found) {
+        Some(expected) => Err(RequestError::Mismatch { expected: expected.clone(), found }),
+        None => Ok(Fetched { digest: found, bytes }),
+    }
 }
 
 fn told_digest(headers: &HeaderMap) -> Option<Digest> {
@@ -70,14 +68,16 @@ fn told_digest(headers: &HeaderMap) -> Option<Digest> {
 
 /// Tries again what may pass. A registry that cannot be reached at all is not waited for: there may be another, and
 /// whoever asked will ask again.
-async fn persist<T>(
+async fn persist(
     session: &Session<'_>,
-    mut request: impl AsyncFnMut() -> Result<T, RequestError>,
-) -> Result<T, RequestError> {
+    wish: &Wish,
+    expected: Option<&Digest>,
+    limit: u64,
+) -> Result<Fetched, RequestError> {
     let mut tries = session.tries();
     loop {
-        let error = match request().await {
-            Ok(done) => return Ok(done),
+        let error = match once(session, wish, expected, limit).await {
+            Ok(fetched) => return Ok(fetched),
             Err(error) => error,
         };
         match tries.after(error.kind(false), rand::random()) {

@@ -9,7 +9,8 @@ use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use http::StatusCode;
 
 use super::config::Registries;
@@ -66,7 +67,7 @@ pub enum Progress {
 }
 
 /// Who is told. It must not block.
-pub type Tell = dyn Fn(Progress) + Send + Sync;
+pub type Tell<'a> = dyn Fn(Progress) + Send + Sync + 'a;
 
 /// What is to be pulled.
 #[derive(Debug, Clone)]
@@ -110,7 +111,7 @@ impl Puller {
 
     /// Makes sure that the store has what the registry has under this name now. Dropping the future ends the pull; what
     /// came so far stays for the next.
-    pub async fn pull(&self, wanted: &Wanted, tell: &Tell) -> Result<Image, PullError> {
+    pub async fn pull(&self, wanted: &Wanted, tell: &Tell<'_>) -> Result<Image, PullError> {
         let mut credentials: Vec<Option<&Credential>> = wanted.credentials.iter().map(Some).collect();
         if credentials.is_empty() {
             credentials.push(None);
@@ -205,7 +206,7 @@ impl Puller {
         sessions: &[Session<'_>],
         found: Found,
         lease: &mut Lease,
-        tell: &Tell,
+        tell: &Tell<'_>,
     ) -> Result<Image, PullError> {
         let Found { source, top, digest, manifest } = found;
         let limits = self.store.limits();
@@ -220,15 +221,12 @@ impl Puller {
         let diff_ids = diff_ids(&manifest, &config).map_err(|source| PullError::Document { what: what(), source })?;
         self.store.keep(lease, &diff_ids.iter().collect::<Vec<_>>())?;
         tell(Progress::Layers(manifest.layers.iter().map(|layer| (layer.digest.clone(), layer.size)).collect()));
-        let layers = manifest.layers.iter().zip(&diff_ids).map(|(descriptor, diff_id)| Layer {
-            blob: Blob { digest: &descriptor.digest, size: descriptor.size },
-            diff_id,
-        });
-        futures::stream::iter(layers)
-            .map(|layer| self.layer(sessions, source, layer, tell))
-            .buffer_unordered(LAYERS_AT_ONCE)
-            .try_collect::<()>()
-            .await?;
+        let mut layers: Vec<BoxFuture<'_, Result<(), PullError>>> = Vec::new();
+        for (descriptor, diff_id) in manifest.layers.iter().zip(&diff_ids) {
+            let blob = Blob { digest: &descriptor.digest, size: descriptor.size };
+            layers.push(self.layer(sessions, source, Layer { blob, diff_id }, tell).boxed());
+        }
+        futures::stream::iter(layers).buffer_unordered(LAYERS_AT_ONCE).try_collect::<()>().await?;
         let image = Image {
             name: name_of(&wanted.reference),
             index: (top != digest).then_some(top),
@@ -277,7 +275,7 @@ impl Puller {
         sessions: &[Session<'_>],
         first: usize,
         layer: Layer<'_>,
-        tell: &Tell,
+        tell: &Tell<'_>,
     ) -> Result<(), PullError> {
         let digest = layer.blob.digest;
         let own = self.own_lock(digest);
@@ -310,7 +308,7 @@ impl Puller {
     }
 
     /// The blob is here; the layer may have to be unpacked.
-    async fn unpack_present(&self, layer: &Layer<'_>, tell: &Tell) -> Result<(), PullError> {
+    async fn unpack_present(&self, layer: &Layer<'_>, tell: &Tell<'_>) -> Result<(), PullError> {
         if self.store.has_layer(layer.diff_id) {
             tell(Progress::Present(layer.blob.digest.clone()));
             return Ok(());
@@ -336,7 +334,7 @@ impl Puller {
         first: usize,
         layer: &Layer<'_>,
         file: File,
-        tell: &Tell,
+        tell: &Tell<'_>,
     ) -> Result<(), PullError> {
         let digest = layer.blob.digest;
         let io = |step| {
@@ -394,7 +392,7 @@ impl Puller {
         layer: &Layer<'_>,
         file: File,
         have: u64,
-        tell: &Tell,
+        tell: &Tell<'_>,
     ) -> Result<(Result<(), DownloadError>, Result<Option<Place>, PullError>), PullError> {
         let digest = layer.blob.digest;
         let reader = self.store.content().read_partial(digest).map_err(ImageError::from)?;
