@@ -84,7 +84,28 @@ impl Hostile {
         Self { address, shared }
     }
 
-    pub(super) fn router(shared: &Arc<Shared>) -> Router {
+    /// The same registry behind TLS with this certificate. Answers its address.
+    pub(super) async fn serve_tls(&self, config: rustls::ServerConfig) -> SocketAddr {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let router = Self::router(&self.shared);
+        tokio::spawn(async move {
+            loop {
+                let (tcp, _) = listener.accept().await.unwrap();
+                let (acceptor, router) = (acceptor.clone(), router.clone());
+                tokio::spawn(async move {
+                    let Ok(tls) = acceptor.accept(tcp).await else { return };
+                    let service = hyper_util::service::TowerToHyperService::new(router);
+                    let served = hyper_util::rt::TokioIo::new(tls);
+                    drop(hyper::server::conn::http1::Builder::new().serve_connection(served, service).await);
+                });
+            }
+        });
+        address
+    }
+
+    fn router(shared: &Arc<Shared>) -> Router {
         Router::new().fallback(answer).with_state(Arc::clone(shared))
     }
 

@@ -484,3 +484,77 @@ async fn a_collection_beside_a_pull_takes_nothing_of_it() {
     assert!(node.store.is_whole(&image) && node.file(&image, 1, "f") == content);
     assert_eq!(registry.log().iter().filter(|line| line.contains(blobs[0].hex())).count(), 1);
 }
+
+/// An authority, and a server that it vouches for; the server asks for a certificate of the same authority if `mutual`.
+fn authority(mutual: bool) -> (rcgen::Certificate, rcgen::Issuer<'static, rcgen::KeyPair>, rustls::ServerConfig) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut parameters = rcgen::CertificateParams::default();
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let own = parameters.self_signed(&key).unwrap();
+    let issuer = rcgen::Issuer::new(parameters, key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let server = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider));
+    let builder = builder.with_safe_default_protocol_versions().unwrap();
+    let builder = match mutual {
+        false => builder.with_no_client_auth(),
+        true => {
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(own.der().clone()).unwrap();
+            let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            builder.with_client_cert_verifier(verifier.build().unwrap())
+        }
+    };
+    let key = rustls::pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into());
+    (own, issuer, builder.with_single_cert(vec![server.der().clone()], key).unwrap())
+}
+
+#[tokio::test]
+async fn only_who_is_vouched_for_is_trusted() {
+    let registry = Hostile::start().await;
+    registry.image("v1", &[gzip(tar_of("f", b"1"))]);
+    let (ca, _, config) = authority(false);
+    let address = registry.serve_tls(config).await;
+    let dir = tempfile::tempdir().unwrap();
+    let ca_file = dir.path().join("ca.pem");
+    fs::write(&ca_file, ca.pem()).unwrap();
+    let yaml = |tls: &str| {
+        let endpoint = format!("mirrors: {{\"127.0.0.1:1\": {{endpoint: ['https://{address}']}}}}");
+        format!("{endpoint}\nconfigs: {{\"{address}\": {{tls: {{{tls}}}}}}}")
+    };
+    let text = chain(&Node::with(&yaml("")).pull("127.0.0.1:1/a/b:v1").await.unwrap_err());
+    assert!(
+        text.starts_with(&format!("registry {address}: manifest v1 of a/b: cannot connect: invalid peer certificate")),
+        "{text}"
+    );
+    assert!(Node::with(&yaml(&format!("ca_file: {}", ca_file.display()))).pull("127.0.0.1:1/a/b:v1").await.is_ok());
+    assert!(Node::with(&yaml("insecure_skip_verify: true")).pull("127.0.0.1:1/a/b:v1").await.is_ok());
+    let text = chain(&Node::with(&yaml("ca_file: /nonexistent")).pull("127.0.0.1:1/a/b:v1").await.unwrap_err());
+    assert!(text.starts_with(&format!("configs[\"{address}\"].tls.ca_file: /nonexistent: ")), "{text}");
+}
+
+#[tokio::test]
+async fn a_certificate_of_our_own_is_shown() {
+    let registry = Hostile::start().await;
+    registry.image("v1", &[gzip(tar_of("f", b"1"))]);
+    let (ca, issuer, config) = authority(true);
+    let address = registry.serve_tls(config).await;
+    let key = rcgen::KeyPair::generate().unwrap();
+    let own = rcgen::CertificateParams::new(["node".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: String| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (ca, cert, key) = (file("ca", ca.pem()), file("cert", own.pem()), file("key", key.serialize_pem()));
+    let yaml = |more: &str| {
+        format!(
+            "mirrors: {{\"127.0.0.1:1\": {{endpoint: ['https://{address}']}}}}\nconfigs: {{\"{address}\": {{tls: {{ca_file: {ca}{more}}}}}}}"
+        )
+    };
+    let name = "127.0.0.1:1/a/b:v1";
+    assert!(Node::with(&yaml("")).pull(name).await.is_err());
+    assert!(Node::with(&yaml(&format!(", cert_file: {cert}, key_file: {key}"))).pull(name).await.is_ok());
+}
