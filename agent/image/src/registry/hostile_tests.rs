@@ -528,6 +528,9 @@ async fn only_who_is_vouched_for_is_trusted() {
         text.starts_with(&format!("registry {address}: manifest v1 of a/b: cannot connect: invalid peer certificate")),
         "{text}"
     );
+    let clear = format!("mirrors: {{\"127.0.0.1:1\": {{endpoint: ['https://{}']}}}}", registry.host());
+    let text = chain(&Node::with(&clear).pull("127.0.0.1:1/a/b:v1").await.unwrap_err());
+    assert!(text.contains("cannot connect: it does not speak TLS; "), "{text}");
     assert!(Node::with(&yaml(&format!("ca_file: {}", ca_file.display()))).pull("127.0.0.1:1/a/b:v1").await.is_ok());
     assert!(Node::with(&yaml("insecure_skip_verify: true")).pull("127.0.0.1:1/a/b:v1").await.is_ok());
     let text = chain(&Node::with(&yaml("ca_file: /nonexistent")).pull("127.0.0.1:1/a/b:v1").await.unwrap_err());

@@ -320,7 +320,14 @@ fn cannot_connect(error: &hyper_util::client::legacy::Error) -> RequestError {
         }
         cause = inner.source();
     }
-    RequestError::Connect { reason: innermost(error) }
+    let reason = innermost(error);
+    // rustls's words for an answer that is no TLS at all.
+    match reason.contains("InvalidContentType") {
+        true => RequestError::Connect {
+            reason: "it does not speak TLS; where that is meant, give it an http:// endpoint in registries.yaml".into(),
+        },
+        false => RequestError::Connect { reason },
+    }
 }
 
 async fn refusal(answer: Response<Incoming>, stall: Duration) -> Option<String> {

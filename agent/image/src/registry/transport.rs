@@ -33,6 +33,13 @@ use super::config::{ConfigError, TlsFiles};
 /// A certificate or key file is larger than this by mistake only.
 const PEM_MAX: u64 = 4 << 20;
 
+/// What one name server gets; there may be others.
+const NAME_SERVER_WITHIN: Duration = Duration::from_secs(3);
+/// What all of them get, with every suffix of the search list.
+const RESOLVED_WITHIN: Duration = Duration::from_secs(15);
+
+const HOSTS: &str = "/etc/hosts";
+
 pub(crate) type HttpClient = Client<HttpsConnector<HttpConnector<Dns>>, Full<Bytes>>;
 
 /// How long we wait for what.
@@ -202,15 +209,48 @@ impl Service<Name> for Dns {
             if name == "localhost" || name.ends_with(".localhost") {
                 return Ok(with_port(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]));
             }
+            // Asked first: a name server that is away must not delay what the machine itself knows.
+            let own = hosts(&fs::read_to_string(HOSTS).unwrap_or_default(), name);
+            if !own.is_empty() {
+                return Ok(with_port(own));
+            }
             let fail = |error: &dyn std::fmt::Display| ResolveError(error.to_string());
-            let resolver = TokioResolver::builder_tokio().map_err(|error| fail(&error))?;
-            let found = resolver.build().map_err(|error| fail(&error))?.lookup_ip(name).await;
-            Ok(with_port(found.map_err(|error| fail(&error))?.iter().collect()))
+            let mut builder = TokioResolver::builder_tokio().map_err(|error| fail(&error))?;
+            builder.options_mut().timeout = NAME_SERVER_WITHIN;
+            let resolver = builder.build().map_err(|error| fail(&error))?;
+            match tokio::time::timeout(RESOLVED_WITHIN, resolver.lookup_ip(name)).await {
+                Ok(found) => Ok(with_port(found.map_err(|error| fail(&error))?.iter().collect())),
+                Err(_) => Err(ResolveError(format!("no name server answered within {}s", RESOLVED_WITHIN.as_secs()))),
+            }
         })
     }
+}
+
+/// The addresses that a hosts file has for a name; hosts(5).
+fn hosts(file: &str, name: &str) -> Vec<IpAddr> {
+    let lines = file.lines().map(|line| line.split('#').next().unwrap_or_default().split_whitespace());
+    let addresses = lines.filter_map(|mut words| {
+        let address = words.next()?.parse().ok()?;
+        words.any(|word| word.eq_ignore_ascii_case(name)).then_some(address)
+    });
+    addresses.collect()
 }
 
 /// The connector puts the port in.
 fn with_port(addresses: Vec<IpAddr>) -> std::vec::IntoIter<SocketAddr> {
     addresses.into_iter().map(|address| SocketAddr::new(address, 0)).collect::<Vec<_>>().into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hosts_file_is_read() {
+        let file = "127.0.0.1 localhost # own\n10.0.0.9\tRegistry.local registry\nfd00::9 registry\n# 1.1.1.1 registry\nx registry";
+        let addresses = |name| hosts(file, name).iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(addresses("registry"), ["10.0.0.9", "fd00::9"]);
+        assert_eq!(addresses("registry.LOCAL"), ["10.0.0.9"]);
+        assert!(addresses("own").is_empty() && addresses("10.0.0.9").is_empty());
+    }
 }
