@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent_image::registry::pull::{Patience, Puller};
 use agent_image::store::{ImageError, ImageStore};
 use agent_network::{Network, NetworkError};
 use agent_runtime::seal::{Program, SealError};
@@ -14,7 +15,8 @@ use crate::config::Config;
 use crate::execute::{Host, chain};
 use crate::instance::Claim;
 use crate::node::{self, Capacity};
-use crate::{kubelet, source};
+use crate::pulls::Pulls;
+use crate::{kubelet, preload, source};
 
 /// CAP_SYS_RESOURCE, capability.h.
 const CAP_SYS_RESOURCE: u64 = 24;
@@ -77,7 +79,7 @@ impl Config {
         let claiming = |source| StartError::Directory { path: instance.data_dir.join("agent"), source };
         let claim = instance.claim().map_err(claiming)?.ok_or_else(|| StartError::InUse(instance.data_dir.clone()))?;
         let images = ImageStore::open(&instance.image_dir())?;
-        import_all(&images, &instance.import_dir()).await;
+        preload::import_all(&images, &instance.import_dir(), &instance.preload_record()).await;
         let network = Network::open(agent_network::Config {
             instance: instance.hash.clone(),
             state_dir: instance.run_dir().join("network"),
@@ -93,6 +95,7 @@ impl Config {
 
         let host = Arc::new(Host {
             client: client.clone(),
+            pulls: Pulls::new(Puller::new(images.clone(), self.registries.clone(), Patience::default())),
             images,
             network: network.clone(),
             memory_capacity: capacity.memory_bytes,
@@ -126,20 +129,6 @@ async fn use_pod_range(client: kube::Client, node: String, network: Network) {
         tracing::error!(error = chain(&error), %range, "using the node's pod range");
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(Duration::from_secs(30));
-    }
-}
-
-/// Imports image files that were put beside the store; one that cannot be read is reported and skipped.
-async fn import_all(images: &ImageStore, dir: &std::path::Path) {
-    let files: Vec<_> = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
-    for file in files {
-        let images = images.clone();
-        let imported = tokio::task::spawn_blocking(move || (images.import(&file, None), file)).await;
-        match imported {
-            Ok((Ok(imported), file)) => tracing::info!(file = %file.display(), images = imported.len(), "imported"),
-            Ok((Err(error), file)) => tracing::warn!(file = %file.display(), error = chain(&error), "importing images"),
-            Err(error) => tracing::error!(%error, "importing images"),
-        }
     }
 }
 

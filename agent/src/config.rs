@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use agent_image::registry::config::Registries;
 use ipnet::Ipv4Net;
 
 use crate::instance::Instance;
@@ -27,4 +28,6 @@ pub struct Config {
     pub kubelet_tls: Arc<rustls::ServerConfig>,
     /// All pods' addresses; traffic between them is not masqueraded.
     pub cluster_cidr: Ipv4Net,
+    /// Mirrors, credentials and trust of registries.
+    pub registries: Registries,
 }

@@ -73,6 +73,11 @@ impl Instance {
         }
     }
 
+    /// What was imported of them, so that nothing is imported twice.
+    pub fn preload_record(&self) -> PathBuf {
+        self.image_dir().join("preloaded.json")
+    }
+
     fn is_default(&self) -> bool {
         self.data_dir == Path::new(DEFAULT_DATA_DIR)
     }

@@ -14,6 +14,8 @@ mod monitor;
 mod node;
 mod oci;
 pub mod preflight;
+mod preload;
+mod pulls;
 pub mod reset;
 mod source;
 mod user;

@@ -202,7 +202,7 @@ fn remember(status: &ContainerStatus) -> Option<Found> {
         (None, None, None) => return None,
     };
     let started_at = started_at.map(|time| time.0).or_else(|| was_started.then_some(exit.finished_at));
-    Some(Found { name: status.name.clone(), attempt, image_id: status.image_id.clone(), started_at, exit: Some(exit) })
+    Some(Found { name: status.name.clone(), attempt, image: sandbox::image_of(status), started_at, exit: Some(exit) })
 }
 
 #[cfg(test)]
@@ -238,7 +238,7 @@ mod tests {
         let running = |name: &str, attempt| Found {
             name: name.into(),
             attempt,
-            image_id: String::new(),
+            image: agent_pod::protocol::ImageNames::default(),
             started_at: Some(Timestamp::now()),
             exit: None,
         };

@@ -21,6 +21,7 @@ pub struct Cluster {
     ports: (u16, u16),
     cidr_base: u8,
     starts: u32,
+    flags: Vec<String>,
 }
 
 /// Two ports that are free now.
@@ -34,10 +35,16 @@ fn free_ports() -> (u16, u16) {
 impl Cluster {
     /// Imports the images and starts a server; returns once it says that it is ready.
     pub fn start(images: &[&Path]) -> Self {
+        Self::start_with(images, &[])
+    }
+
+    /// The same with further flags for the server.
+    pub fn start_with(images: &[&Path], flags: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("gantry-e2e-").tempdir().expect("a temporary directory");
         // Instances in one network namespace need address ranges of their own.
         let cidr_base = 64 + (std::process::id() % 128) as u8;
-        let mut cluster = Self { dir, server: None, ports: free_ports(), cidr_base, starts: 0 };
+        let mut cluster = Self { dir, server: None, ports: free_ports(), cidr_base, starts: 0, flags: vec![] };
+        cluster.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         for image in images {
             let data = cluster.data_dir();
             let output = Command::new(machine::gantry())
@@ -85,6 +92,7 @@ impl Cluster {
             .args(["--bind-address", "127.0.0.1", "--node-name", "node-1"])
             .args(["--https-listen-port", &self.ports.0.to_string(), "--kubelet-port", &self.ports.1.to_string()])
             .args(["--cluster-cidr", &format!("10.{}.0.0/16", self.cidr_base)])
+            .args(&self.flags)
             .env("GANTRY_LOG", "debug,hyper=info,h2=info,rustls=info,tower=info,kube=info")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

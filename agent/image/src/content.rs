@@ -1,10 +1,17 @@
 //! The content store: blobs by digest, each verified before it is there.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::digest::{Digest, Hashing};
+
+/// Ends the names of blobs that are not whole yet.
+const PARTIAL: &str = "partial";
+/// What came of a blob waits so long for somebody to go on with it.
+const PARTIAL_KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// Blobs in `DIR/blobs/sha256/`.
 #[derive(Debug, Clone)]
@@ -95,6 +102,71 @@ impl Content {
             drop(fs::remove_file(&temporary));
         }
         stored
+    }
+
+    /// Opens, or makes, what there is of a blob so far, and locks it: nobody else writes to it meanwhile, in this process
+    /// or another. `None` if somebody does. It is empty if nothing came yet; what is in it is not verified.
+    pub fn open_partial(&self, digest: &Digest) -> Result<Option<File>, ContentError> {
+        let path = self.partial(digest);
+        let io = |step| {
+            let path = path.clone();
+            move |source| ContentError::Io { step, path, source }
+        };
+        loop {
+            let opened = File::options().create(true).read(true).write(true).truncate(false).open(&path);
+            let file = opened.map_err(io("open"))?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(source)) => return Err(io("lock")(source)),
+            }
+            // Whoever held the lock may have made a blob of the file, or removed it.
+            match fs::metadata(&path) {
+                Ok(now) if now.ino() == file.metadata().map_err(io("look at"))?.ino() => return Ok(Some(file)),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(io("look at")(source)),
+            }
+        }
+    }
+
+    fn partial(&self, digest: &Digest) -> PathBuf {
+        self.ingest.join(format!("{}.{PARTIAL}", digest.hex()))
+    }
+
+    /// A second way into what there is of a blob so far, to read it.
+    pub fn read_partial(&self, digest: &Digest) -> Result<File, ContentError> {
+        let path = self.partial(digest);
+        File::open(&path).map_err(|source| ContentError::Io { step: "open", path, source })
+    }
+
+    /// Makes a blob of what was verified and synced.
+    pub fn commit_partial(&self, digest: &Digest) -> Result<(), ContentError> {
+        let path = self.path(digest);
+        fs::rename(self.partial(digest), &path).map_err(|source| ContentError::Io { step: "rename to", path, source })
+    }
+
+    /// Removes what ingests left behind that died, and downloads that nobody went on with for a day. The caller makes
+    /// sure that no ingest is under way; downloads may be.
+    pub fn sweep(&self) -> Result<(), ContentError> {
+        for entry in fs::read_dir(&self.ingest).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|extension| extension == PARTIAL) {
+                let age = entry.metadata().and_then(|metadata| metadata.modified()).map(|at| at.elapsed());
+                let is_old = matches!(age, Ok(Ok(age)) if age > PARTIAL_KEPT);
+                let is_free = || File::open(&path).is_ok_and(|file| file.try_lock().is_ok());
+                if !is_old || !is_free() {
+                    continue;
+                }
+            }
+            match fs::remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(ContentError::Io { step: "remove", path, source });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Opens a blob.

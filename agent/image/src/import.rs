@@ -1,7 +1,6 @@
 //! Images from files: an OCI layout (directory or tar) and a docker-archive.
 //! OCI image spec, "Image Layout"; Docker's `save` format.
 
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -10,7 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Deserialize;
 
 use crate::content::Content;
-use crate::digest::{Digest, Hashing};
+use crate::digest::Digest;
+use crate::document::{
+    ConfigDocument, Descriptor, Document, DocumentError, IndexDocument, NESTING, Platform, choose, diff_ids, document,
+};
 use crate::index::Image;
 use crate::limit::Limits;
 use crate::reference::Reference;
@@ -19,45 +21,6 @@ use crate::unpack::inflate;
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Descriptor {
-    #[serde(default)]
-    media_type: String,
-    digest: Digest,
-    #[serde(default)]
-    annotations: HashMap<String, String>,
-    #[serde(default)]
-    platform: Option<Platform>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-struct Platform {
-    architecture: String,
-    os: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct IndexDocument {
-    manifests: Vec<Descriptor>,
-}
-
-#[derive(Debug, Deserialize)]
-struct ManifestDocument {
-    config: Descriptor,
-    layers: Vec<Descriptor>,
-}
-
-#[derive(Debug, Deserialize)]
-struct ConfigDocument {
-    rootfs: RootFs,
-}
-
-#[derive(Debug, Deserialize)]
-struct RootFs {
-    diff_ids: Vec<Digest>,
-}
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -159,42 +122,42 @@ impl Layout<'_> {
             let Some(own) = own else {
                 return Err(ImageError::Unnamed { digest: descriptor.digest });
             };
-            images.push(self.import_one(&descriptor, &full_name(own)?, 0)?);
+            images.push(self.import_one(&descriptor, &full_name(own)?)?);
         }
         Ok(images)
     }
 
     /// Follows an index to this machine's platform, then takes manifest, configuration and layers.
-    fn import_one(&self, descriptor: &Descriptor, name: &str, depth: u32) -> Result<Image, ImageError> {
-        self.take(&descriptor.digest)?;
-        let bytes = self.content.read(&descriptor.digest, self.limits.document)?;
-        let is_index = descriptor.media_type.ends_with("index.v1+json")
-            || descriptor.media_type.ends_with("manifest.list.v2+json");
-        if is_index && depth < 3 {
-            let index: IndexDocument = parse(name, &bytes)?;
-            let wanted = index.manifests.iter().find(|manifest| manifest.platform.as_ref().is_none_or(is_ours));
-            let Some(wanted) = wanted else {
-                return Err(ImageError::Malformed {
-                    what: name.into(),
-                    why: "has no manifest for this machine's platform".into(),
-                });
-            };
-            return self.import_one(wanted, name, depth + 1);
+    fn import_one(&self, top: &Descriptor, name: &str) -> Result<Image, ImageError> {
+        let bad = |source| ImageError::Document { what: name.into(), source };
+        let mut digest = top.digest.clone();
+        for _ in 0..NESTING {
+            self.take(&digest)?;
+            let bytes = self.content.read(&digest, self.limits.manifest)?;
+            match document(&bytes).map_err(bad)? {
+                Document::Index(index) => digest = choose(&index, &Platform::own()).map_err(bad)?.digest.clone(),
+                Document::Manifest(manifest) => {
+                    let mut size = self.take(&manifest.config.digest)?;
+                    for layer in &manifest.layers {
+                        size += self.take(&layer.digest)?;
+                    }
+                    let config = self.content.read(&manifest.config.digest, self.limits.document)?;
+                    let diff_ids = diff_ids(&manifest, &config).map_err(bad)?;
+                    return Ok(Image {
+                        name: name.into(),
+                        index: (digest != top.digest).then(|| top.digest.clone()),
+                        digest,
+                        config: manifest.config.digest,
+                        layers: manifest.layers.into_iter().map(|layer| layer.digest).collect(),
+                        diff_ids,
+                        size,
+                        pinned: true,
+                        pulled: false,
+                    });
+                }
+            }
         }
-        let manifest: ManifestDocument = parse(name, &bytes)?;
-        let mut size = self.take(&manifest.config.digest)?;
-        for layer in &manifest.layers {
-            size += self.take(&layer.digest)?;
-        }
-        let config: ConfigDocument = parse(name, &self.content.read(&manifest.config.digest, self.limits.document)?)?;
-        assemble(
-            name,
-            descriptor.digest.clone(),
-            manifest.config.digest,
-            manifest.layers.into_iter().map(|l| l.digest).collect(),
-            config,
-            size,
-        )
+        Err(bad(DocumentError::TooDeep))
     }
 
     /// Copies a blob of the layout into the content store, verified. Answers its size.
@@ -208,31 +171,6 @@ impl Layout<'_> {
     }
 }
 
-fn is_ours(platform: &Platform) -> bool {
-    let own = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    platform.os == "linux" && platform.architecture == own
-}
-
-fn assemble(
-    name: &str,
-    digest: Digest,
-    config_digest: Digest,
-    layers: Vec<Digest>,
-    config: ConfigDocument,
-    size: u64,
-) -> Result<Image, ImageError> {
-    let diff_ids = config.rootfs.diff_ids;
-    if diff_ids.len() != layers.len() {
-        let why = format!("has {} layers and {} diff IDs", layers.len(), diff_ids.len());
-        return Err(ImageError::Malformed { what: name.into(), why });
-    }
-    Ok(Image { name: name.into(), digest, config: config_digest, layers, diff_ids, size, pinned: true })
-}
-
 fn docker_archive(
     content: &Content,
     root: &Path,
@@ -244,7 +182,7 @@ fn docker_archive(
     for manifest in manifests {
         let config_bytes = read_document(&member(root, &manifest.config)?, limits)?;
         let (config_digest, mut size) = content.put(config_bytes.as_slice(), None)?;
-        let config: ConfigDocument = parse(&manifest.config, &config_bytes)?;
+        let ConfigDocument { rootfs } = parse(&manifest.config, &config_bytes)?;
         let mut layers = Vec::new();
         for layer in &manifest.layers {
             let (digest, length) = content.put(open_member(&member(root, layer)?)?, None)?;
@@ -265,16 +203,22 @@ fn docker_archive(
         if names.is_empty() {
             return Err(ImageError::Unnamed { digest });
         }
+        if rootfs.diff_ids.len() != layers.len() {
+            let source = DocumentError::LayersDiffer { layers: layers.len(), diff_ids: rootfs.diff_ids.len() };
+            return Err(ImageError::Document { what: manifest.config, source });
+        }
         for name in names {
-            let config = ConfigDocument { rootfs: RootFs { diff_ids: config.rootfs.diff_ids.clone() } };
-            images.push(assemble(
-                &full_name(name)?,
-                digest.clone(),
-                config_digest.clone(),
-                layers.clone(),
-                config,
+            images.push(Image {
+                name: full_name(name)?,
+                index: None,
+                digest: digest.clone(),
+                config: config_digest.clone(),
+                layers: layers.clone(),
+                diff_ids: rootfs.diff_ids.clone(),
                 size,
-            )?);
+                pinned: true,
+                pulled: false,
+            });
         }
     }
     Ok(images)
@@ -286,22 +230,5 @@ fn member(root: &Path, name: &str) -> Result<PathBuf, ImageError> {
     match normal && !name.is_empty() {
         true => Ok(root.join(name)),
         false => Err(ImageError::Malformed { what: "manifest.json".into(), why: format!("names the member {name:?}") }),
-    }
-}
-
-/// Checks that a layer's tar has the digest its configuration promises, while it is unpacked.
-pub(crate) fn verified_diff<T>(
-    tar: impl Read,
-    diff_id: &Digest,
-    consume: impl FnOnce(&mut dyn Read) -> Result<T, ImageError>,
-) -> Result<T, ImageError> {
-    let mut hashing = Hashing::new(tar);
-    let result = consume(&mut hashing)?;
-    let io = |source| ImageError::Io { step: "read", path: diff_id.to_string().into(), source };
-    std::io::copy(&mut hashing, &mut std::io::sink()).map_err(io)?;
-    let (found, _, _) = hashing.finish();
-    match found == *diff_id {
-        true => Ok(result),
-        false => Err(ImageError::Content(crate::content::ContentError::Mismatch { expected: diff_id.clone(), found })),
     }
 }

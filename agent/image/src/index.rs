@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::reference::Reference;
 
 const VERSION: u32 = 1;
 
@@ -17,6 +18,9 @@ pub struct Image {
     pub name: String,
     /// The manifest.
     pub digest: Digest,
+    /// The index that the name led to, where it led to one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<Digest>,
     /// The configuration; the image ID.
     pub config: Digest,
     /// The layers' blobs, lowest first.
@@ -27,6 +31,27 @@ pub struct Image {
     pub size: u64,
     /// Never collected: it was imported, and there may be nowhere to fetch it from again.
     pub pinned: bool,
+    /// It came from a registry, which has it under this name.
+    #[serde(default)]
+    pub pulled: bool,
+}
+
+impl Image {
+    /// What the name led to: the index of several platforms, or the manifest itself.
+    pub fn target(&self) -> &Digest {
+        self.index.as_ref().unwrap_or(&self.digest)
+    }
+
+    /// What `imageID` of a container's status shows, as with containerd: `REPOSITORY@DIGEST`, by which a registry gives
+    /// the same again; of an image that no registry has, the digest of its configuration.
+    pub fn id(&self) -> String {
+        match self.name.parse::<Reference>() {
+            Ok(reference) if self.pulled => {
+                format!("{}/{}@{}", reference.registry, reference.repository, self.target())
+            }
+            _ => self.config.to_string(),
+        }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -5,18 +5,21 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use oci_spec::image::ImageConfiguration;
 
 use crate::content::{Content, ContentError};
 use crate::digest::Digest;
+use crate::document::DocumentError;
 use crate::index::Index;
 pub use crate::index::{Image, IndexError};
+use crate::layer::{LayerError, unpack_layer};
+use crate::lease::{self, Lease};
 use crate::limit::Limits;
+use crate::place::{Place, PlaceError};
 use crate::reference::{Reference, ReferenceError};
 use crate::snapshot::{self, Base, Snapshot};
-use crate::unpack::{UnpackError, inflate, unpack};
+use crate::unpack::UnpackError;
 
 /// Why an image operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +33,7 @@ pub enum ImageError {
     /// The index of names.
     #[error(transparent)]
     Index(#[from] IndexError),
-    /// A layer or archive could not be unpacked.
+    /// An archive could not be unpacked.
     #[error("unpacking {what}")]
     Unpack {
         /// Which.
@@ -39,7 +42,24 @@ pub enum ImageError {
         #[source]
         source: UnpackError,
     },
-    /// A document of the image is not what it should be.
+    /// A layer could not be unpacked.
+    #[error("unpacking layer {digest}")]
+    Layer {
+        /// Which.
+        digest: Digest,
+        /// The cause.
+        #[source]
+        source: LayerError,
+    },
+    /// A manifest, index or configuration is not what it should be.
+    #[error("{what} {source}")]
+    Document {
+        /// Which.
+        what: String,
+        /// The cause, part of the sentence.
+        source: DocumentError,
+    },
+    /// A file of an archive is not what it should be.
     #[error("{what} {why}")]
     Malformed {
         /// Which.
@@ -103,11 +123,7 @@ impl ImageStore {
         for image in &images {
             self.unpack_layers(image)?;
         }
-        self.index.update(|all| {
-            all.retain(|old| images.iter().all(|new| new.name != old.name));
-            all.extend(images.iter().cloned());
-            all.sort_by(|a, b| a.name.cmp(&b.name));
-        })?;
+        self.add(&images)?;
         Ok(images)
     }
 
@@ -120,7 +136,9 @@ impl ImageStore {
     pub fn find(&self, reference: &str) -> Result<Option<Image>, ImageError> {
         let images = self.index.read()?;
         if let Ok(digest) = reference.parse::<Digest>() {
-            return Ok(images.into_iter().find(|image| image.config == digest || image.digest == digest));
+            return Ok(images.into_iter().find(|image| {
+                image.config == digest || image.digest == digest || image.index.as_ref() == Some(&digest)
+            }));
         }
         let wanted: Reference = reference.parse()?;
         Ok(images.into_iter().find(|image| match &wanted.digest {
@@ -129,7 +147,7 @@ impl ImageStore {
                     .name
                     .parse::<Reference>()
                     .is_ok_and(|own| own.registry == wanted.registry && own.repository == wanted.repository);
-                same && image.digest == *digest
+                same && (image.digest == *digest || image.index.as_ref() == Some(digest))
             }
             None => image.name == wanted.to_string(),
         }))
@@ -142,25 +160,53 @@ impl ImageStore {
         self.collect()
     }
 
+    /// Writes an image as a tar that `import` reads.
+    pub fn export(&self, image: &Image, to: impl io::Write) -> Result<(), ImageError> {
+        let _uncollected = self.shared()?;
+        crate::export::export(&self.content, image, self.limits.manifest, to)
+    }
+
+    /// Forgets every image that is not pinned and that no container stands on. Answers their names and the bytes of blobs
+    /// freed.
+    pub fn prune(&self) -> Result<(Vec<String>, u64), ImageError> {
+        let used: HashSet<Digest> = snapshot::bases(&self.root).into_iter().collect();
+        let is_idle = |image: &Image| !image.pinned && !image.diff_ids.iter().any(|diff_id| used.contains(diff_id));
+        let pruned = self.index.update(|all| {
+            let idle = all.iter().filter(|image| is_idle(image)).map(|image| image.name.clone()).collect();
+            all.retain(|image| !is_idle(image));
+            idle
+        })?;
+        Ok((pruned, self.collect()?))
+    }
+
     /// Deletes blobs and layers that no image and no snapshot needs.
     fn collect(&self) -> Result<u64, ImageError> {
         // Alone, in this process and among others: what is half made now was left by somebody who died.
         let (lock, path) = self.lock_file()?;
         lock.lock().map_err(|source| ImageError::Io { step: "lock", path, source })?;
         let images = self.index.read()?;
-        let mut blobs = HashSet::new();
-        let mut layers: HashSet<Digest> = snapshot::bases(&self.root).into_iter().collect();
+        let mut blobs = lease::held(&self.root).map_err(|source| ImageError::Io {
+            step: "read the leases of",
+            path: self.root.clone(),
+            source,
+        })?;
+        // A lease tells digests of blobs and of layers alike.
+        let mut layers = blobs.clone();
+        layers.extend(snapshot::bases(&self.root));
         for image in images {
             blobs.extend([image.digest, image.config]);
+            blobs.extend(image.index);
             blobs.extend(image.layers);
             layers.extend(image.diff_ids);
         }
         let keep: HashSet<String> = blobs.iter().map(|digest| digest.hex().to_owned()).collect();
         let freed = self.content.retain(|name| keep.contains(name))?;
+        self.content.sweep()?;
         let kept: HashSet<PathBuf> = layers.iter().map(|diff_id| snapshot::layer_dir(&self.root, diff_id)).collect();
         let dir = self.root.join("l");
         for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
-            if !kept.contains(&entry.path()) {
+            // What is being unpacked is named after the layer that it will be.
+            if !kept.contains(&entry.path().with_extension("")) {
                 let path = entry.path();
                 fs::remove_dir_all(&path).map_err(|source| ImageError::Io { step: "remove", path, source })?;
             }
@@ -221,48 +267,96 @@ impl ImageStore {
         }
     }
 
+    /// Unpacks what is not yet, then syncs once for all of it.
     fn unpack_layers(&self, image: &Image) -> Result<(), ImageError> {
+        let mut places: Vec<Place> = Vec::new();
+        let mut seen = HashSet::new();
         for (blob, diff_id) in image.layers.iter().zip(&image.diff_ids) {
-            self.unpack_layer(blob, diff_id)?;
+            if seen.insert(diff_id) {
+                places.extend(self.unpack_blob(blob, diff_id)?);
+            }
+        }
+        if let Some(place) = places.first() {
+            place.sync()?;
+        }
+        places.into_iter().try_for_each(|place| Ok(place.commit()?))
+    }
+
+    /// Unpacks a layer from its blob, if it is not there. The place is not synced yet.
+    pub(crate) fn unpack_blob(&self, blob: &Digest, diff_id: &Digest) -> Result<Option<Place>, ImageError> {
+        let Some(place) = Place::new(&self.root, diff_id)? else { return Ok(None) };
+        let file = self.content.open_blob(blob)?;
+        let io = |source| ImageError::Io { step: "read", path: self.content.path(blob), source };
+        let size = file.metadata().map_err(io)?.len();
+        unpack_layer(file, size, diff_id, place.path(), self.limits, || ())
+            .map_err(|source| ImageError::Layer { digest: blob.clone(), source })?;
+        Ok(Some(place))
+    }
+
+    /// A place to unpack a layer in; `None` if it is there already.
+    pub(crate) fn place(&self, diff_id: &Digest) -> Result<Option<Place>, ImageError> {
+        Ok(Place::new(&self.root, diff_id)?)
+    }
+
+    /// Whether every part of an image is on this machine.
+    pub(crate) fn is_whole(&self, image: &Image) -> bool {
+        let blobs = [&image.digest, &image.config].into_iter().chain(&image.index).chain(&image.layers);
+        blobs.into_iter().all(|digest| self.content.has(digest))
+            && image.diff_ids.iter().all(|diff_id| snapshot::layer_dir(&self.root, diff_id).exists())
+    }
+
+    /// Whether a layer is unpacked.
+    pub(crate) fn has_layer(&self, diff_id: &Digest) -> bool {
+        snapshot::layer_dir(&self.root, diff_id).exists()
+    }
+
+    /// A lease for a pull that begins.
+    pub(crate) fn lease(&self) -> Result<Lease, ImageError> {
+        let _uncollected = self.shared()?;
+        Lease::take(&self.root).map_err(|source| ImageError::Io { step: "lease in", path: self.root.clone(), source })
+    }
+
+    /// Keeps content from being collected from now on.
+    pub(crate) fn keep(&self, lease: &mut Lease, digests: &[&Digest]) -> Result<(), ImageError> {
+        let _uncollected = self.shared()?;
+        let io = |source| ImageError::Io { step: "lease in", path: self.root.clone(), source };
+        lease.keep(digests.iter().copied()).map_err(io)
+    }
+
+    /// Stores a document.
+    pub(crate) fn put_document(&self, bytes: &[u8], digest: &Digest) -> Result<(), ImageError> {
+        let _uncollected = self.shared()?;
+        if !self.content.has(digest) {
+            self.content.put(bytes, Some(digest))?;
         }
         Ok(())
     }
 
-    /// Unpacks a layer under a temporary name; it is there whole and on disk, or not at all.
-    fn unpack_layer(&self, blob: &Digest, diff_id: &Digest) -> Result<(), ImageError> {
-        let target = snapshot::layer_dir(&self.root, diff_id);
-        if target.exists() {
-            return Ok(());
-        }
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let temporary = target.with_extension(format!("tmp{}-{number}", std::process::id()));
-        let io = |step, path: &Path| {
-            let path = path.to_owned();
-            move |source| ImageError::Io { step, path, source }
-        };
-        if temporary.exists() {
-            fs::remove_dir_all(&temporary).map_err(io("remove", &temporary))?;
-        }
-        fs::create_dir(&temporary).map_err(io("create", &temporary))?;
-        let unpacked = (|| {
-            let tar = inflate(self.content.open_blob(blob)?).map_err(io("read", &self.content.path(blob)))?;
-            crate::import::verified_diff(tar, diff_id, |tar| {
-                unpack(tar, &temporary, self.limits)
-                    .map_err(|source| ImageError::Unpack { what: format!("layer {blob}"), source })
-            })?;
-            let directory = File::open(&temporary).map_err(io("open", &temporary))?;
-            rustix::fs::syncfs(&directory).map_err(|error| io("sync", &temporary)(error.into()))?;
-            match fs::rename(&temporary, &target) {
-                // Another process was faster; its layer is the same.
-                Err(_) if target.exists() => Ok(()),
-                renamed => renamed.map_err(io("rename to", &target)),
-            }
-        })();
-        if temporary.exists() {
-            drop(fs::remove_dir_all(&temporary));
-        }
-        unpacked
+    /// Makes images known by their names. A name that was imported stays pinned.
+    pub(crate) fn add(&self, images: &[Image]) -> Result<(), ImageError> {
+        self.index.update(|all| {
+            let was_pinned = |new: &Image| all.iter().any(|old| old.name == new.name && old.pinned);
+            let added: Vec<Image> =
+                images.iter().map(|new| Image { pinned: new.pinned || was_pinned(new), ..new.clone() }).collect();
+            all.retain(|old| images.iter().all(|new| new.name != old.name));
+            all.extend(added);
+            all.sort_by(|a, b| a.name.cmp(&b.name));
+        })?;
+        Ok(())
+    }
+
+    pub(crate) fn content(&self) -> &Content {
+        &self.content
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
+    }
+}
+
+impl From<PlaceError> for ImageError {
+    fn from(PlaceError { step, path, source }: PlaceError) -> Self {
+        Self::Io { step, path, source }
     }
 }
 

@@ -114,6 +114,42 @@ fn docker_archives_import_by_their_tags() {
 }
 
 #[test]
+fn what_is_exported_can_be_imported() {
+    let dir = tempfile::tempdir().unwrap();
+    write_dir(&dir.path().join("layout"), &oci_layout(Some("demo:v1"), &[layer(&[("a", "1")]), layer(&[("b", "2")])]));
+    let first = store(&dir);
+    let image = first.import(&dir.path().join("layout"), None).unwrap().remove(0);
+    let file = dir.path().join("out.tar");
+    first.export(&image, File::create(&file).unwrap()).unwrap();
+    let second = ImageStore::open(&dir.path().join("second")).unwrap();
+    assert_eq!(second.import(&file, None).unwrap(), [image.clone()]);
+    fs::write(first.content.path(&image.layers[0]), "damaged").unwrap();
+    assert!(matches!(first.export(&image, io::sink()), Err(ImageError::Content(ContentError::Mismatch { .. }))));
+}
+
+#[test]
+fn pruning_spares_what_is_pinned_or_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(&dir);
+    for name in ["pinned", "used", "idle"] {
+        write_dir(&dir.path().join(name), &oci_layout(Some(name), &[layer(&[(name, name)])]));
+        let mut image = store.import(&dir.path().join(name), None).unwrap().remove(0);
+        image.pinned = name == "pinned";
+        store
+            .index
+            .update(|all| all.iter_mut().for_each(|own| own.pinned &= own.name != image.name || image.pinned))
+            .unwrap();
+        if name == "used" {
+            store.snapshot("container", &image).unwrap();
+        }
+    }
+    let (names, freed) = store.prune().unwrap();
+    assert_eq!(names, ["docker.io/library/idle:latest"]);
+    assert!(freed > 0);
+    assert_eq!(store.list().unwrap().len(), 2);
+}
+
+#[test]
 fn content_that_lies_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir);

@@ -8,7 +8,7 @@
 use std::cell::Cell;
 use std::ffi::{CString, OsStr};
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Write as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -23,6 +23,12 @@ use crate::limit::Limits;
 
 /// Long names and PAX records of one entry, which are kept in memory, may take so many bytes with the entry's headers.
 const HEADERS_MAX: u64 = 1 << 20;
+
+/// Bytes read of a packed layer at once.
+const READ_AT_ONCE: usize = 256 << 10;
+
+/// Bytes written to a file at once.
+const WRITTEN_AT_ONCE: usize = 256 << 10;
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -63,22 +69,15 @@ pub enum UnpackError {
 }
 
 /// Inflates by looking at the first bytes: gzip, zstd, or none.
-pub fn inflate(mut blob: File) -> io::Result<Box<dyn Read + Send>> {
-    use std::io::Seek;
-    let mut magic = [0u8; 4];
-    let mut read = 0;
-    while read < magic.len() {
-        match blob.read(&mut magic[read..])? {
-            0 => break,
-            count => read += count,
-        }
-    }
-    blob.rewind()?;
-    let blob = BufReader::with_capacity(128 << 10, blob);
-    Ok(match magic {
-        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(blob)),
-        [0x28, 0xb5, 0x2f, 0xfd] => Box::new(zstd::stream::read::Decoder::with_buffer(blob)?),
-        _ => Box::new(blob),
+pub fn inflate<'a>(mut packed: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
+    let mut magic = Vec::with_capacity(4);
+    packed.by_ref().take(4).read_to_end(&mut magic)?;
+    let first = magic.clone();
+    let whole = BufReader::with_capacity(READ_AT_ONCE, io::Cursor::new(magic).chain(packed));
+    Ok(match first.as_slice() {
+        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(whole)),
+        [0x28, 0xb5, 0x2f, 0xfd] => Box::new(zstd::stream::read::Decoder::with_buffer(whole)?),
+        _ => Box::new(whole),
     })
 }
 
@@ -86,7 +85,15 @@ pub fn inflate(mut blob: File) -> io::Result<Box<dyn Read + Send>> {
 pub fn unpack(tar: impl Read, root: &Path, limits: Limits) -> Result<u64, UnpackError> {
     let root_fd = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|error| UnpackError::Entry { step: "open", path: root.into(), source: error.into() })?;
-    let mut layer = Layer { root: root_fd, limits, entries: 0, bytes: 0, directories: Vec::new() };
+    let mut layer = Layer {
+        root: root_fd,
+        limits,
+        entries: 0,
+        bytes: 0,
+        directories: Vec::new(),
+        parent: None,
+        buffer: vec![0; WRITTEN_AT_ONCE],
+    };
     let budget = Rc::new(Cell::new(u64::MAX));
     let mut archive = tar::Archive::new(Metered { inner: tar, budget: Rc::clone(&budget) });
     let mut entries = archive.entries().map_err(UnpackError::Read)?;
@@ -130,6 +137,11 @@ struct Layer {
     bytes: u64,
     /// Directories get their times last: making entries in them changes them.
     directories: Vec<(PathBuf, Timestamps)>,
+    /// The parent of the last entry: the next one's, mostly. Forgotten whenever anything is removed, which alone can make
+    /// its path lead elsewhere.
+    parent: Option<(PathBuf, Rc<OwnedFd>)>,
+    /// For the content of files.
+    buffer: Vec<u8>,
 }
 
 /// What an entry says of owner, mode and time.
@@ -163,8 +175,8 @@ impl Layer {
                 return Err(UnpackError::Refused { path, why: "hides no name" });
             }
             let hidden = OsStr::from_bytes(hidden);
-            remove_what_is_there(parent.as_fd(), hidden, &path)?;
-            return mknodat(&parent, hidden, FileType::CharacterDevice, Mode::empty(), 0)
+            self.make_room(parent.as_fd(), hidden, &path)?;
+            return mknodat(&*parent, hidden, FileType::CharacterDevice, Mode::empty(), 0)
                 .map_err(entry_error("make whiteout", &path));
         }
         let attributes = attributes(entry, &path)?;
@@ -178,11 +190,12 @@ impl Layer {
             }
             tar::EntryType::Symlink => {
                 let target = link_name(entry, &path)?;
-                remove_what_is_there(parent.as_fd(), &name, &path)?;
-                symlinkat(&target, &parent, &name).map_err(entry_error("make symbolic link", &path))?;
+                self.make_room(parent.as_fd(), &name, &path)?;
+                symlinkat(&target, &*parent, &name).map_err(entry_error("make symbolic link", &path))?;
             }
             tar::EntryType::Link => return self.make_hard_link(entry, parent.as_fd(), &name, &path),
             tar::EntryType::Char | tar::EntryType::Block | tar::EntryType::Fifo => {
+                self.make_room(parent.as_fd(), &name, &path)?;
                 make_node(entry, kind, parent.as_fd(), &name, &path)?;
             }
             // Global headers and vendors' own types say nothing that we keep.
@@ -191,12 +204,26 @@ impl Layer {
         }
         set_owner_and_mode(parent.as_fd(), &name, &attributes, kind == tar::EntryType::Symlink, &path)?;
         set_xattrs(entry, parent.as_fd(), &name, &path)?;
-        utimensat(&parent, &name, &attributes.times, AtFlags::SYMLINK_NOFOLLOW)
+        utimensat(&*parent, &name, &attributes.times, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(entry_error("set times of", &path))
     }
 
     /// Opens the parent of an entry inside the root, making directories that the tar left out.
-    fn parent_of(&self, path: &Path) -> Result<OwnedFd, UnpackError> {
+    fn parent_of(&mut self, path: &Path) -> Result<Rc<OwnedFd>, UnpackError> {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if let Some((_, directory)) = self.parent.as_ref().filter(|(known, _)| known == parent) {
+            return Ok(Rc::clone(directory));
+        }
+        let directory = match self.resolve(parent) {
+            Err(rustix::io::Errno::NOENT) => self.make_parents(path)?,
+            resolved => resolved.map_err(entry_error("open parent of", path))?,
+        };
+        let directory = Rc::new(directory);
+        self.parent = Some((parent.to_owned(), Rc::clone(&directory)));
+        Ok(directory)
+    }
+
+    fn make_parents(&self, path: &Path) -> Result<OwnedFd, UnpackError> {
         let mut so_far = PathBuf::new();
         let mut current = self.open_directory(Path::new("."), path)?;
         for component in path.parent().into_iter().flat_map(Path::components) {
@@ -214,6 +241,14 @@ impl Layer {
         Ok(current)
     }
 
+    /// Makes room for an entry: a later one replaces an earlier one of its name.
+    fn make_room(&mut self, parent: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<(), UnpackError> {
+        if remove_what_is_there(parent, name, path)? {
+            self.parent = None;
+        }
+        Ok(())
+    }
+
     /// Links resolve as they would with the root as `/`; `..` ends at the root.
     fn resolve(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -224,7 +259,7 @@ impl Layer {
         self.resolve(directory).map_err(entry_error("open parent of", path))
     }
 
-    fn make_directory(&self, parent: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<(), UnpackError> {
+    fn make_directory(&mut self, parent: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<(), UnpackError> {
         match mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
             Err(rustix::io::Errno::EXIST) => {
                 let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -232,7 +267,7 @@ impl Layer {
                 if openat(parent, name, flags, Mode::empty()).is_ok() {
                     return Ok(());
                 }
-                remove_what_is_there(parent, name, path)?;
+                self.make_room(parent, name, path)?;
                 mkdirat(parent, name, Mode::from_raw_mode(0o755)).map_err(entry_error("make directory", path))
             }
             result => result.map_err(entry_error("make directory", path)),
@@ -247,19 +282,22 @@ impl Layer {
         path: &Path,
         attributes: &Attributes,
     ) -> Result<(), UnpackError> {
-        remove_what_is_there(parent, name, path)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(parent, name, flags, Mode::from_raw_mode(0o600)).map_err(entry_error("make file", path))?;
-        let mut file = File::from(file);
-        let room = self.limits.bytes - self.bytes;
-        // The tar crate gives exactly the entry's bytes; one more than fits tells that it is too large.
-        let written = io::copy(&mut entry.take(room + 1), &mut file).map_err(|source| UnpackError::Entry {
+        let open = || openat(parent, name, flags, Mode::from_raw_mode(0o600));
+        let file = match open() {
+            Err(rustix::io::Errno::EXIST) => {
+                self.make_room(parent, name, path)?;
+                open()
+            }
+            opened => opened,
+        };
+        let mut file = File::from(file.map_err(entry_error("make file", path))?);
+        self.fill(entry, &mut file).map_err(|source| UnpackError::Entry {
             step: "write",
             path: path.into(),
             source,
         })?;
-        self.bytes += written;
-        if written > room {
+        if self.bytes > self.limits.bytes {
             return Err(UnpackError::TooLarge { limit: self.limits.bytes, what: "bytes" });
         }
         rustix::fs::fchown(&file, Some(attributes.uid), Some(attributes.gid))
@@ -269,8 +307,24 @@ impl Layer {
         rustix::fs::futimens(&file, &attributes.times).map_err(entry_error("set times of", path))
     }
 
+    /// Copies an entry's content; the tar crate gives exactly the bytes that its header says. Stops where the layer has
+    /// become too large.
+    fn fill(&mut self, from: &mut impl Read, file: &mut File) -> io::Result<()> {
+        while self.bytes <= self.limits.bytes {
+            let count = match from.read(&mut self.buffer) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            file.write_all(&self.buffer[..count])?;
+            self.bytes += count as u64;
+        }
+        Ok(())
+    }
+
     fn make_hard_link<R: Read>(
-        &self,
+        &mut self,
         entry: &mut tar::Entry<'_, R>,
         parent: BorrowedFd<'_>,
         name: &OsStr,
@@ -282,7 +336,7 @@ impl Layer {
         };
         let directory = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let target_parent = self.open_directory(directory, path)?;
-        remove_what_is_there(parent, name, path)?;
+        self.make_room(parent, name, path)?;
         // Without SYMLINK_FOLLOW: a link to a symbolic link links the symbolic link.
         linkat(&target_parent, target_name, parent, name, AtFlags::empty()).map_err(entry_error("make hard link", path))
     }
@@ -359,13 +413,14 @@ fn attributes<R: Read>(entry: &tar::Entry<'_, R>, path: &Path) -> Result<Attribu
     })
 }
 
-/// Makes room for an entry: a later one replaces an earlier one of its name.
-fn remove_what_is_there(parent: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<(), UnpackError> {
+/// Answers whether anything was there.
+fn remove_what_is_there(parent: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<bool, UnpackError> {
     match unlinkat(parent, name, AtFlags::empty()) {
-        Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::NOENT) => Ok(false),
         Err(rustix::io::Errno::ISDIR) => {
             let directory = PathBuf::from(format!("/proc/self/fd/{}", parent.as_raw_fd())).join(name);
-            std::fs::remove_dir_all(directory).map_err(|source| UnpackError::Entry {
+            std::fs::remove_dir_all(directory).map(|()| true).map_err(|source| UnpackError::Entry {
                 step: "replace",
                 path: path.into(),
                 source,
@@ -396,7 +451,6 @@ fn make_node<R: Read>(
         _ => FileType::Fifo,
     };
     let device = rustix::fs::makedev(number(header.device_major())?, number(header.device_minor())?);
-    remove_what_is_there(parent, name, path)?;
     mknodat(parent, name, file_type, Mode::from_raw_mode(0o600), device).map_err(entry_error("make device", path))
 }
 

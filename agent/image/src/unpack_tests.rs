@@ -159,6 +159,34 @@ fn nothing_leaves_the_root() {
     }
 }
 
+/// The parent of an entry is remembered for the next; what is replaced in between must not be believed.
+#[test]
+fn a_parent_that_became_another_directory_is_looked_for_again() {
+    let place = Place::new();
+    place
+        .unpack(&[
+            Item::Dir("real".into()),
+            Item::Symlink("a".into(), "real".into()),
+            file("a/one"),
+            Item::Dir("a".into()),
+            file("a/two"),
+            Item::Dir("other".into()),
+            file("other/x"),
+            Item::Symlink("other".into(), "real".into()),
+            file("other/three"),
+        ])
+        .unwrap();
+    let names = |dir: &str| {
+        let entries = fs::read_dir(place.root().join(dir)).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names("real"), ["one", "three"]);
+    assert!(!fs::symlink_metadata(place.root().join("a")).unwrap().is_symlink());
+    assert_eq!(names("a"), ["two"]);
+}
+
 #[test]
 fn bounds_hold() {
     let place = Place::new();

@@ -3,6 +3,7 @@
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::facts::Role;
+use crate::image;
 use crate::protocol::{Command, Exit, FailedStep, Failure, Found, Notice};
 use crate::state::{Container, ContainerStage, PodState, Stop};
 
@@ -11,17 +12,20 @@ const SIGKILL: i32 = 9;
 /// Starts every container whose turn and time has come.
 pub(crate) fn start_due(pod: &mut PodState, now: Timestamp, commands: &mut Vec<Command>) {
     for index in 0..pod.containers.len() {
+        if matches!(pod.containers[index].stage, ContainerStage::PullFailed { told_until, .. } if told_until <= now) {
+            image::tell_backoff(pod, index, commands);
+        }
         let due = match &pod.containers[index].stage {
             ContainerStage::Waiting => true,
             ContainerStage::BackingOff { until, .. } => *until <= now,
             ContainerStage::EnsuringImage
+            | ContainerStage::PullFailed { .. }
             | ContainerStage::Starting
             | ContainerStage::Running { .. }
             | ContainerStage::Ended => false,
         };
         if due {
-            pod.containers[index].stage = ContainerStage::EnsuringImage;
-            commands.push(Command::EnsureImage { container: index });
+            image::ensure(pod, index, now, commands);
         }
         let container = &pod.containers[index];
         let blocks_the_rest = match pod.role(index) {
@@ -52,61 +56,16 @@ pub(crate) fn stop_all(pod: &mut PodState, now: Timestamp, deadline: Timestamp, 
                     commands.push(notice("Killing", name, format!("Stopping container {name}")));
                 }
             }
-            ContainerStage::Waiting | ContainerStage::BackingOff { .. } => container.stage = ContainerStage::Ended,
-            ContainerStage::EnsuringImage | ContainerStage::Starting | ContainerStage::Ended => {}
+            ContainerStage::EnsuringImage => {
+                container.stage = ContainerStage::Ended;
+                commands.push(Command::CancelPull { container: index });
+            }
+            ContainerStage::Waiting | ContainerStage::PullFailed { .. } | ContainerStage::BackingOff { .. } => {
+                container.stage = ContainerStage::Ended;
+            }
+            ContainerStage::Starting | ContainerStage::Ended => {}
         }
     }
-}
-
-pub(crate) fn image_ready(
-    pod: &mut PodState,
-    index: usize,
-    image_id: String,
-    pulled: bool,
-    commands: &mut Vec<Command>,
-) {
-    let over = pod.deletion.is_some();
-    let (name, image) = (pod.facts.containers[index].name.clone(), pod.facts.containers[index].image.clone());
-    let container = &mut pod.containers[index];
-    if container.stage != ContainerStage::EnsuringImage {
-        return;
-    }
-    if over {
-        container.stage = ContainerStage::Ended;
-        return;
-    }
-    container.image_id = image_id;
-    container.stage = ContainerStage::Starting;
-    let text = match pulled {
-        true => format!("Successfully pulled image {image:?}"),
-        false => format!("Container image {image:?} already present on machine"),
-    };
-    commands.push(notice("Pulled", &name, text));
-    commands.push(Command::StartContainer { container: index, attempt: container.attempt });
-}
-
-pub(crate) fn image_failed(
-    pod: &mut PodState,
-    index: usize,
-    failure: Failure,
-    now: Timestamp,
-    commands: &mut Vec<Command>,
-) {
-    let over = pod.deletion.is_some();
-    let name = pod.facts.containers[index].name.clone();
-    let container = &mut pod.containers[index];
-    if over {
-        container.stage = ContainerStage::Ended;
-        return;
-    }
-    let until = now + container.backoff.next_delayed();
-    commands.push(Command::Emit(Notice {
-        warning: true,
-        reason: "Failed",
-        message: failure.message.clone(),
-        container: Some(name),
-    }));
-    container.stage = ContainerStage::BackingOff { until, why: failure };
 }
 
 pub(crate) fn started(pod: &mut PodState, index: usize, now: Timestamp, commands: &mut Vec<Command>) {
@@ -182,8 +141,14 @@ pub(crate) fn lost(pod: &mut PodState, index: usize, now: Timestamp, commands: &
     };
     match pod.containers[index].stage {
         ContainerStage::Starting | ContainerStage::Running { .. } => end(pod, index, exit, now, commands),
-        ContainerStage::EnsuringImage => pod.containers[index].stage = ContainerStage::Waiting,
-        ContainerStage::Waiting | ContainerStage::BackingOff { .. } | ContainerStage::Ended => {}
+        ContainerStage::EnsuringImage => {
+            pod.containers[index].stage = ContainerStage::Waiting;
+            commands.push(Command::CancelPull { container: index });
+        }
+        ContainerStage::Waiting
+        | ContainerStage::PullFailed { .. }
+        | ContainerStage::BackingOff { .. }
+        | ContainerStage::Ended => {}
     }
 }
 
@@ -230,7 +195,7 @@ pub(crate) fn adopt(pod: &mut PodState, found: Vec<Found>, now: Timestamp) {
         let restarts = found.exit.as_ref().map(|exit| !over && pod.facts.restarts(pod.role(index), exit.code));
         let container: &mut Container = &mut pod.containers[index];
         container.attempt = found.attempt;
-        container.image_id = found.image_id;
+        container.image = found.image;
         container.was_started = found.started_at.is_some();
         match (found.exit, restarts) {
             (Some(exit), Some(restarts)) => {
@@ -264,6 +229,6 @@ pub(crate) fn adopt(pod: &mut PodState, found: Vec<Found>, now: Timestamp) {
     }
 }
 
-fn notice(reason: &'static str, container: &str, message: String) -> Command {
+pub(crate) fn notice(reason: &'static str, container: &str, message: String) -> Command {
     Command::Emit(Notice { warning: false, reason, message, container: Some(container.to_owned()) })
 }

@@ -15,6 +15,17 @@ pub enum RestartPolicy {
     Never,
 }
 
+/// When an image is asked for at its registry. `imagePullPolicy`; the API server fills it in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// At every start: what the name means may have changed.
+    Always,
+    /// When it is not on the node.
+    IfNotPresent,
+    /// Not at all.
+    Never,
+}
+
 /// What a container is to its pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -33,6 +44,8 @@ pub struct ContainerFacts {
     pub name: String,
     /// `image`.
     pub image: String,
+    /// `imagePullPolicy`.
+    pub pull: PullPolicy,
     /// Its part.
     pub role: Role,
 }
@@ -65,6 +78,11 @@ impl PodFacts {
         let facts = |container: &Container, role| ContainerFacts {
             name: container.name.clone(),
             image: container.image.clone().unwrap_or_default(),
+            pull: match container.image_pull_policy.as_deref() {
+                Some("Always") => PullPolicy::Always,
+                Some("Never") => PullPolicy::Never,
+                _ => PullPolicy::IfNotPresent,
+            },
             role,
         };
         let init = spec.init_containers.iter().flatten().map(|container| {

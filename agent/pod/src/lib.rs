@@ -5,6 +5,7 @@
 pub mod backoff;
 mod container;
 pub mod facts;
+mod image;
 pub mod machine;
 pub mod protocol;
 pub mod state;

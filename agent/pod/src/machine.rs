@@ -7,6 +7,7 @@
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::container;
+use crate::image;
 use crate::protocol::{Command, Event, Failure, Notice};
 use crate::state::{ContainerStage, Deletion, Part, PodState, Stage};
 
@@ -91,11 +92,10 @@ fn take_in(pod: &mut PodState, now: Timestamp, event: Event, commands: &mut Vec<
                 commands.push(Command::StopSandbox);
             }
         }
-        Event::ImageReady { container, image_id, pulled } => {
-            container::image_ready(pod, container, image_id, pulled, commands);
-        }
-        Event::ImageFailed { container, failure } => {
-            container::image_failed(pod, container, failure, now, commands);
+        Event::ImageReady { container, image, pulled } => image::ready(pod, container, image, pulled, commands),
+        Event::ImageMissing { container } => image::missing(pod, container, now, commands),
+        Event::ImageFailed { container, fault, message } => {
+            image::failed(pod, container, fault, message, now, commands);
         }
         Event::ContainerStarted { container } => container::started(pod, container, now, commands),
         Event::ContainerFailed { container, step, failure } => {
@@ -206,8 +206,12 @@ fn drive_containers(pod: &mut PodState, now: Timestamp, commands: &mut Vec<Comma
     };
     container::stop_all(pod, now, deadline, commands);
     let busy = pod.containers.iter().any(|container| match container.stage {
-        ContainerStage::Starting | ContainerStage::Running { .. } | ContainerStage::EnsuringImage => true,
-        ContainerStage::Waiting | ContainerStage::BackingOff { .. } | ContainerStage::Ended => false,
+        ContainerStage::Starting | ContainerStage::Running { .. } => true,
+        ContainerStage::Waiting
+        | ContainerStage::EnsuringImage
+        | ContainerStage::PullFailed { .. }
+        | ContainerStage::BackingOff { .. }
+        | ContainerStage::Ended => false,
     });
     if !busy {
         pod.stage = Stage::StoppingSandbox;
@@ -257,6 +261,7 @@ fn next_wake(pod: &PodState, now: Timestamp) -> Option<Timestamp> {
         Stage::Up => {
             let retries = pod.containers.iter().filter_map(|container| match &container.stage {
                 ContainerStage::BackingOff { until, .. } if pod.deletion.is_none() => Some(*until),
+                ContainerStage::PullFailed { told_until, .. } if pod.deletion.is_none() => Some(*told_until),
                 _ => None,
             });
             let deadline = pod.deletion.map(|deletion| deletion.deadline).or(pod.winding_down);

@@ -1,8 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::facts::{ContainerFacts, PodFacts, RestartPolicy, Role};
-use crate::protocol::{Exit, FailedStep, Found};
+use crate::facts::{ContainerFacts, PodFacts, PullPolicy, RestartPolicy, Role};
+use crate::protocol::{Exit, FailedStep, Found, ImageFault, ImageNames};
 use crate::status::{Phase, phase};
 
 fn at(seconds: i64) -> Timestamp {
@@ -13,7 +13,12 @@ fn facts(policy: RestartPolicy, roles: &[Role]) -> PodFacts {
     let containers = roles
         .iter()
         .enumerate()
-        .map(|(index, role)| ContainerFacts { name: format!("c{index}"), image: "i".into(), role: *role })
+        .map(|(index, role)| ContainerFacts {
+            name: format!("c{index}"),
+            image: "i".into(),
+            pull: PullPolicy::IfNotPresent,
+            role: *role,
+        })
         .collect();
     PodFacts { restart_policy: policy, grace_seconds: 30, containers, unsupported: vec![] }
 }
@@ -50,7 +55,7 @@ impl Driver {
     }
 
     fn run(&mut self, seconds: i64, container: usize) -> &mut Self {
-        self.send(seconds, Event::ImageReady { container, image_id: "sha256:1".into(), pulled: false });
+        self.send(seconds, Event::ImageReady { container, image: ImageNames::default(), pulled: None });
         self.send(seconds, Event::ContainerStarted { container })
     }
 
@@ -69,7 +74,7 @@ fn a_pod_goes_up_in_order_and_down_in_reverse() {
     driver.send(0, Event::SandboxReady { ips: vec![] });
     assert_eq!(driver.commands, [Command::EnsureImage { container: 0 }]);
     assert_eq!(phase(&driver.pod), Phase::Pending);
-    driver.send(0, Event::ImageReady { container: 0, image_id: "x".into(), pulled: true });
+    driver.send(0, Event::ImageReady { container: 0, image: ImageNames::default(), pulled: None });
     assert_eq!(driver.commands, [Command::StartContainer { container: 0, attempt: 0 }]);
     driver.send(1, Event::ContainerStarted { container: 0 });
     assert_eq!(phase(&driver.pod), Phase::Running);
@@ -145,7 +150,8 @@ fn a_dead_sandbox_is_built_anew() {
 fn adopted_containers_keep_running() {
     let mut driver =
         Driver { pod: PodState::new(facts(RestartPolicy::Always, &[Role::Init, Role::App])), commands: vec![] };
-    let found = Found { name: "c1".into(), attempt: 3, image_id: "i".into(), started_at: Some(at(-9)), exit: None };
+    let found =
+        Found { name: "c1".into(), attempt: 3, image: ImageNames::default(), started_at: Some(at(-9)), exit: None };
     driver.send(0, Event::Adopted { ips: vec!["10.0.0.9".into()], containers: vec![found] });
     assert_eq!(driver.commands, [], "nothing is started, nothing is stopped");
     assert_eq!(phase(&driver.pod), Phase::Running);
@@ -170,12 +176,13 @@ fn adopted_containers_that_ended_are_not_run_twice() {
     let ended = |name: &str, attempt, code| Found {
         name: name.into(),
         attempt,
-        image_id: "i".into(),
+        image: ImageNames::default(),
         started_at: Some(at(-9)),
         exit: Some(exit(code, -5)),
     };
-    let running = Found { name: "c2".into(), attempt: 0, image_id: "i".into(), started_at: Some(at(-4)), exit: None };
-    let made = Found { name: "c3".into(), attempt: 1, image_id: "i".into(), started_at: None, exit: None };
+    let running =
+        Found { name: "c2".into(), attempt: 0, image: ImageNames::default(), started_at: Some(at(-4)), exit: None };
+    let made = Found { name: "c3".into(), attempt: 1, image: ImageNames::default(), started_at: None, exit: None };
     let found = vec![ended("c0", 0, 0), ended("c1", 2, 0), running, made];
     let adopt = |policy| {
         let roles = [Role::Init, Role::App, Role::App, Role::App];
@@ -205,7 +212,8 @@ fn a_deleted_pod_that_is_found_is_not_built_up() {
     }
     let mut driver = Driver { pod: PodState::new(facts(RestartPolicy::Always, &[Role::App])), commands: vec![] };
     driver.pod.deletion = Some(Deletion { deadline: at(5) });
-    let running = Found { name: "c0".into(), attempt: 0, image_id: "i".into(), started_at: Some(at(-4)), exit: None };
+    let running =
+        Found { name: "c0".into(), attempt: 0, image: ImageNames::default(), started_at: Some(at(-4)), exit: None };
     driver.send(0, Event::Adopted { ips: vec![], containers: vec![running] });
     assert_eq!(driver.commands, [Command::StopContainer { container: 0, attempt: 0 }, Command::WakeAt(at(5))]);
 }
@@ -266,7 +274,7 @@ fn what_was_never_made_is_tried_again_what_could_not_run_has_ended() {
     let failure = || Failure { reason: "R".into(), message: "m".into() };
     let failed = |step| {
         let mut driver = Driver::up(facts(RestartPolicy::Never, &[Role::App]));
-        driver.send(0, Event::ImageReady { container: 0, image_id: "i".into(), pulled: false });
+        driver.send(0, Event::ImageReady { container: 0, image: ImageNames::default(), pulled: None });
         driver.send(0, Event::ContainerFailed { container: 0, step, failure: failure() });
         phase(&driver.pod)
     };
@@ -296,8 +304,13 @@ fn any_event(containers: usize) -> impl Strategy<Value = Event> {
         Just(Event::VolumesTornDown),
         Just(Event::Tick),
         (0i64..40).prop_map(|grace_seconds| Event::DeletionRequested { grace_seconds }),
-        one.clone().prop_map(|container| Event::ImageReady { container, image_id: String::new(), pulled: true }),
-        one.clone().prop_map(move |container| Event::ImageFailed { container, failure: failure() }),
+        one.clone().prop_map(|container| Event::ImageReady { container, image: ImageNames::default(), pulled: None }),
+        one.clone().prop_map(move |container| Event::ImageFailed {
+            container,
+            fault: ImageFault::Pull,
+            message: "m".into()
+        }),
+        one.clone().prop_map(|container| Event::ImageMissing { container }),
         one.clone().prop_map(|container| Event::ContainerStarted { container }),
         (one.clone(), any::<bool>()).prop_map(move |(container, made)| Event::ContainerFailed {
             container,
@@ -317,8 +330,9 @@ fn answer(command: &Command) -> Option<Event> {
     match command {
         Command::SetUpVolumes => Some(Event::VolumesReady),
         Command::StartSandbox => Some(Event::SandboxReady { ips: vec![] }),
-        Command::EnsureImage { container } => {
-            Some(Event::ImageReady { container: *container, image_id: "i".into(), pulled: false })
+        Command::EnsureImage { container } => Some(Event::ImageMissing { container: *container }),
+        Command::PullImage { container } => {
+            Some(Event::ImageReady { container: *container, image: ImageNames::default(), pulled: None })
         }
         Command::StartContainer { container, .. } => Some(Event::ContainerStarted { container: *container }),
         Command::StopContainer { container, attempt } | Command::KillContainer { container, attempt } => {
@@ -326,7 +340,11 @@ fn answer(command: &Command) -> Option<Event> {
         }
         Command::StopSandbox => Some(Event::SandboxStopped),
         Command::TearDownVolumes => Some(Event::VolumesTornDown),
-        Command::RemoveContainer { .. } | Command::WakeAt(_) | Command::Emit(_) | Command::Release => None,
+        Command::RemoveContainer { .. }
+        | Command::CancelPull { .. }
+        | Command::WakeAt(_)
+        | Command::Emit(_)
+        | Command::Release => None,
     }
 }
 

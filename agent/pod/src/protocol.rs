@@ -1,6 +1,6 @@
 //! What goes into the machine and what comes out.
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 /// How a container ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +35,51 @@ pub struct Failure {
     pub message: String,
 }
 
+/// Why an image cannot be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageFault {
+    /// Its name is none.
+    InvalidName,
+    /// The store of this node cannot tell.
+    Inspect,
+    /// It is not here and must not be fetched.
+    NeverPull,
+    /// It could not be fetched.
+    Pull,
+}
+
+impl ImageFault {
+    /// What the container's status says, in the kubelet's words.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::InvalidName => "InvalidImageName",
+            Self::Inspect => "ImageInspectError",
+            Self::NeverPull => "ErrImageNeverPull",
+            Self::Pull => "ErrImagePull",
+        }
+    }
+}
+
+/// What an image that is here is known by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImageNames {
+    /// Its whole name, `docker.io/library/x:latest`.
+    pub image: String,
+    /// Its digest reference, or its configuration's digest where no registry has it.
+    pub id: String,
+}
+
+/// How an image was fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pulled {
+    /// How long its pull took.
+    pub took: SignedDuration,
+    /// How long this container waited for it.
+    pub waited: SignedDuration,
+    /// Its packed bytes.
+    pub bytes: u64,
+}
+
 /// A container found alive or dead when the agent came back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
@@ -43,7 +88,7 @@ pub struct Found {
     /// Its start, counted from 0; the restart count.
     pub attempt: u32,
     /// The image it runs.
-    pub image_id: String,
+    pub image: ImageNames,
     /// When it started; `None` if it never did.
     pub started_at: Option<Timestamp>,
     /// How it ended; `None` while it runs.
@@ -89,17 +134,24 @@ pub enum Event {
     ImageReady {
         /// Index into the pod's containers.
         container: usize,
-        /// The image's digest reference.
-        image_id: String,
-        /// Whether it had to be fetched.
-        pulled: bool,
+        /// The image.
+        image: ImageNames,
+        /// How it was fetched; `None` if it was here.
+        pulled: Option<Pulled>,
+    },
+    /// The image of a container is not on the node.
+    ImageMissing {
+        /// Index into the pod's containers.
+        container: usize,
     },
     /// The image of a container cannot be had.
     ImageFailed {
         /// Index into the pod's containers.
         container: usize,
+        /// In which way.
+        fault: ImageFault,
         /// Why.
-        failure: Failure,
+        message: String,
     },
     /// A container runs.
     ContainerStarted {
@@ -139,8 +191,18 @@ pub enum Command {
     SetUpVolumes,
     /// Make namespaces, cgroup and network: answered by `SandboxReady` or `SandboxFailed`.
     StartSandbox,
-    /// Make sure that the image is there: answered by `ImageReady` or `ImageFailed`.
+    /// Look whether the image is there: answered by `ImageReady`, `ImageMissing` or `ImageFailed`.
     EnsureImage {
+        /// Index into the pod's containers.
+        container: usize,
+    },
+    /// Fetch the image as its registry has it now: answered by `ImageReady` or `ImageFailed`.
+    PullImage {
+        /// Index into the pod's containers.
+        container: usize,
+    },
+    /// Nobody waits for the image any more. No answer is expected, to this or to the pull.
+    CancelPull {
         /// Index into the pod's containers.
         container: usize,
     },

@@ -4,7 +4,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::backoff::Backoff;
 use crate::facts::{PodFacts, Role};
-use crate::protocol::{Exit, Failure};
+use crate::protocol::{Exit, Failure, ImageNames};
 
 /// How far the pod as a whole is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +50,15 @@ pub enum ContainerStage {
     Waiting,
     /// Its image is being made sure of.
     EnsuringImage,
+    /// Its image could not be fetched, which people are told until they are told that it is waited.
+    PullFailed {
+        /// When they are.
+        told_until: Timestamp,
+        /// When it is tried again.
+        until: Timestamp,
+        /// Why it failed.
+        message: String,
+    },
     /// It is being created and started.
     Starting,
     /// It runs.
@@ -86,7 +95,7 @@ pub struct Container {
     /// Whether attempt 0 was ever started.
     pub was_started: bool,
     /// The image it runs, once known.
-    pub image_id: String,
+    pub image: ImageNames,
     /// How the newest start that ended, ended, and when that one had started.
     pub last: Option<(Exit, Option<Timestamp>)>,
     pub(crate) stop: Stop,
@@ -99,7 +108,7 @@ impl Container {
             stage: ContainerStage::Waiting,
             attempt: 0,
             was_started: false,
-            image_id: String::new(),
+            image: ImageNames::default(),
             last: None,
             stop: Stop::No,
             backoff: Backoff::default(),
@@ -112,6 +121,7 @@ impl Container {
             ContainerStage::Starting | ContainerStage::Running { .. } => true,
             ContainerStage::Waiting
             | ContainerStage::EnsuringImage
+            | ContainerStage::PullFailed { .. }
             | ContainerStage::BackingOff { .. }
             | ContainerStage::Ended => false,
         }
@@ -128,6 +138,16 @@ impl Container {
 pub struct Deletion {
     /// When what still runs is killed.
     pub deadline: Timestamp,
+}
+
+/// The failed pulls of one image in one pod: containers that share it wait together, as with the kubelet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FailedPull {
+    pub(crate) image: String,
+    pub(crate) backoff: Backoff,
+    /// When it is tried again.
+    pub(crate) until: Timestamp,
+    pub(crate) message: String,
 }
 
 /// One pod.
@@ -151,6 +171,7 @@ pub struct PodState {
     pub(crate) sandbox_died: bool,
     pub(crate) volume_backoff: Backoff,
     pub(crate) sandbox_backoff: Backoff,
+    pub(crate) failed_pulls: Vec<FailedPull>,
 }
 
 impl PodState {
@@ -168,6 +189,7 @@ impl PodState {
             sandbox_died: false,
             volume_backoff: Backoff::default(),
             sandbox_backoff: Backoff::default(),
+            failed_pulls: Vec::new(),
         }
     }
 

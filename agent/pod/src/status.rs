@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::facts::Role;
-use crate::protocol::{Exit, Failure};
+use crate::protocol::{Exit, Failure, ImageFault};
 use crate::state::{Container, ContainerStage, PodState, Stage};
 
 /// The pod's phase.
@@ -131,8 +131,9 @@ fn container_status(pod: &PodState, uid: &str, index: usize) -> ContainerStatus 
     let started = container.is_running();
     ContainerStatus {
         name: facts.name.clone(),
-        image: facts.image.clone(),
-        image_id: container.image_id.clone(),
+        // Its whole name once it is known, as with containerd.
+        image: if container.image.image.is_empty() { facts.image.clone() } else { container.image.image.clone() },
+        image_id: container.image.id.clone(),
         container_id: container.was_started.then(|| {
             container_id(
                 uid,
@@ -174,8 +175,12 @@ fn terminated(
 }
 
 fn waiting(pod: &PodState, index: usize, stage: &ContainerStage) -> Failure {
-    if let ContainerStage::BackingOff { why, .. } = stage {
-        return why.clone();
+    match stage {
+        ContainerStage::BackingOff { why, .. } => return why.clone(),
+        ContainerStage::PullFailed { message, .. } => {
+            return Failure { reason: ImageFault::Pull.reason().into(), message: message.clone() };
+        }
+        _ => {}
     }
     if pod.stage == Stage::Refused {
         let message = format!("this node cannot honour {}", pod.facts.unsupported.join(", "));

@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use agent_image::store::Image;
-use agent_pod::protocol::{Event, FailedStep, Failure};
+use agent_pod::protocol::{FailedStep, Failure};
 use agent_runtime::monitor::protocol::RequestBody;
 use agent_runtime::seccomp::default_profile;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Secret, VolumeMount};
@@ -49,36 +49,6 @@ impl Executor {
 
 fn missing(index: usize) -> Failure {
     Failure { reason: CREATE_ERROR.into(), message: format!("the pod has no container {index}") }
-}
-
-/// Looks for the container's image on this node.
-pub(crate) async fn ensure_image(executor: &Executor, index: usize) -> Event {
-    let Some(container) = executor.container(index) else {
-        return Event::ImageFailed { container: index, failure: missing(index) };
-    };
-    let reference = container.image.clone().unwrap_or_default();
-    let (images, wanted) = (executor.host.images.clone(), reference.clone());
-    let found = blocking(move || images.find(&wanted).map_err(|error| failure("InvalidImageName", &error))).await;
-    let failed = |reason: &str, message: String| Event::ImageFailed {
-        container: index,
-        failure: Failure { reason: reason.into(), message },
-    };
-    match (found, container.image_pull_policy.as_deref()) {
-        (Ok(Some(image)), _) => {
-            Event::ImageReady { container: index, image_id: image.config.to_string(), pulled: false }
-        }
-        (Ok(None), Some("Never")) => failed(
-            "ErrImageNeverPull",
-            format!("Container image {reference:?} is not present with pull policy of Never"),
-        ),
-        (Ok(None), _) => failed(
-            "ErrImagePull",
-            format!(
-                "Failed to pull image {reference:?}: it is not on this node and no registry is configured; bring it in with `gantry image import`"
-            ),
-        ),
-        (Err(failure), _) => Event::ImageFailed { container: index, failure },
-    }
 }
 
 /// Creates and starts the container.

@@ -1,10 +1,12 @@
 //! Step 10: carries out the commands of the pod machine. No decisions here: each command ends in an event.
 
 pub(crate) mod container;
+pub(crate) mod image;
 pub(crate) mod sandbox;
 pub(crate) mod subpath;
 pub(crate) mod volume;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use agent_image::store::ImageStore;
@@ -19,12 +21,14 @@ use crate::config::Config;
 use crate::environment::Place;
 use crate::event;
 use crate::monitor::Monitor;
+use crate::pulls::Pulls;
 
 /// What every pod of this node shares.
 pub(crate) struct Host {
     pub(crate) config: Config,
     pub(crate) client: kube::Client,
     pub(crate) images: ImageStore,
+    pub(crate) pulls: Pulls,
     pub(crate) network: Network,
     pub(crate) memory_capacity: i64,
     pub(crate) can_lower_oom_score: bool,
@@ -54,6 +58,8 @@ pub(crate) struct Executor {
     /// Held shared by whatever makes or uses the sandbox and the volumes, alone by what removes them.
     pub(crate) order: Arc<tokio::sync::RwLock<()>>,
     pub(crate) inputs: tokio::sync::mpsc::UnboundedSender<crate::worker::Input>,
+    /// What ends the pull that a container waits for, when dropped.
+    pub(crate) awaited: Arc<Mutex<HashMap<usize, tokio::sync::oneshot::Sender<()>>>>,
 }
 
 /// A failure of an error with its causes.
@@ -68,7 +74,8 @@ impl Executor {
         pod: Arc<Pod>,
         inputs: tokio::sync::mpsc::UnboundedSender<crate::worker::Input>,
     ) -> Self {
-        Self { host, uid, pod, pod_ips: Vec::new(), monitor: Arc::default(), order: Arc::default(), inputs }
+        let (monitor, order, awaited) = (Arc::default(), Arc::default(), Arc::default());
+        Self { host, uid, pod, pod_ips: Vec::new(), monitor, order, inputs, awaited }
     }
 
     pub(crate) fn namespace(&self) -> &str {
@@ -108,7 +115,12 @@ impl Executor {
                 Ok(ips) => Event::SandboxReady { ips },
                 Err(failure) => Event::SandboxFailed(failure),
             }),
-            Command::EnsureImage { container } => Some(container::ensure_image(&self, container).await),
+            Command::EnsureImage { container } => Some(image::ensure(&self, container).await),
+            Command::PullImage { container } => image::pull(&self, container).await,
+            Command::CancelPull { container } => {
+                image::cancel(&self, container);
+                None
+            }
             Command::StartContainer { container, attempt } => {
                 let _order = self.order.read().await;
                 Some(match container::start(&self, container, attempt).await {

@@ -167,7 +167,7 @@ pub(crate) fn found(states: &[agent_runtime::monitor::protocol::ContainerState],
         let one = protocol::Found {
             name: container.name.clone(),
             attempt,
-            image_id: reported_image(pod, &container.name),
+            image: reported_image(pod, &container.name),
             started_at: state.started_at.as_deref().and_then(|at| at.parse().ok()),
             exit: state.exit.as_ref().map(from_monitor),
         };
@@ -181,11 +181,16 @@ pub(crate) fn found(states: &[agent_runtime::monitor::protocol::ContainerState],
 }
 
 /// The image that the pod's status names for a container.
-pub(crate) fn reported_image(pod: &Pod, name: &str) -> String {
+pub(crate) fn reported_image(pod: &Pod, name: &str) -> protocol::ImageNames {
     let status = pod.status.as_ref();
     let statuses = status.and_then(|status| status.container_statuses.as_ref()).into_iter().flatten();
     let init = status.and_then(|status| status.init_container_statuses.as_ref()).into_iter().flatten();
-    statuses.chain(init).find(|own| own.name == name).map(|own| own.image_id.clone()).unwrap_or_default()
+    statuses.chain(init).find(|own| own.name == name).map(image_of).unwrap_or_default()
+}
+
+/// The image that a container's status names.
+pub(crate) fn image_of(status: &k8s_openapi::api::core::v1::ContainerStatus) -> protocol::ImageNames {
+    protocol::ImageNames { image: status.image.clone(), id: status.image_id.clone() }
 }
 
 pub(crate) async fn blocking<T: Send + 'static>(

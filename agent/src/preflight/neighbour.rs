@@ -61,7 +61,7 @@ pub(super) fn findings(neighbours: &Neighbours, pods: Ipv4Net) -> Vec<Finding> {
         return vec![Finding::Thin("nftables does not tell its chains: other firewalls are not looked at".into())];
     };
     for Barrier { table, chain } in barriers {
-        let fix = fix(neighbours, table, chain, pods);
+        let fix = fix(neighbours, table, pods);
         findings.push(Finding::Thin(format!(
             "chain {chain} of table {table} drops forwarded packets, those of pods too: {fix}"
         )));
@@ -87,7 +87,7 @@ pub(super) fn findings(neighbours: &Neighbours, pods: Ipv4Net) -> Vec<Finding> {
 }
 
 /// The way that the owner of a chain has for letting others pass.
-fn fix(neighbours: &Neighbours, table: &str, chain: &str, pods: Ipv4Net) -> String {
+fn fix(neighbours: &Neighbours, table: &str, pods: Ipv4Net) -> String {
     if table == "firewalld" || neighbours.firewalld {
         return format!(
             "run firewall-cmd --permanent --zone=trusted --add-source={pods} && firewall-cmd --reload (firewalld)"

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use agent::assemble::Agent;
 use agent::instance::Instance;
+use agent_image::registry::config::Registries;
 use controller::assemble::ControlPlane;
 use controller_apiserver::authn::{NODES, User};
 use controller_apiserver::tls;
@@ -79,6 +80,8 @@ struct NodeArgs {
     /// Port of the kubelet API.
     #[arg(long, default_value_t = 10250, value_name = "PORT")]
     kubelet_port: u16,
+    #[command(flatten)]
+    registries: super::image::RegistriesFile,
 }
 
 fn parse_label(text: &str) -> Result<(String, String), String> {
@@ -116,6 +119,8 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
 
 async fn serve(args: Args) -> Result<(), Failure> {
     std::fs::create_dir_all(&args.data.data_dir)?;
+    // A file that cannot be used is told before anything runs.
+    let registries = args.node.registries.load()?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let node_ip = args.node.node_ip.unwrap_or_else(default_address);
@@ -136,7 +141,7 @@ async fn serve(args: Args) -> Result<(), Failure> {
     plane.api.write_kubeconfig(&args.write_kubeconfig, &url)?;
     let agent = match args.disable_agent {
         true => None,
-        false => Some(start_agent(&args, &plane, node_ip).await?),
+        false => Some(start_agent(&args, registries, &plane, node_ip).await?),
     };
     eprintln!("ready {url} {}", args.write_kubeconfig.display());
     tokio::select! {
@@ -150,7 +155,12 @@ async fn serve(args: Args) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn start_agent(args: &Args, plane: &ControlPlane, node_ip: IpAddr) -> Result<Agent, Failure> {
+async fn start_agent(
+    args: &Args,
+    registries: Registries,
+    plane: &ControlPlane,
+    node_ip: IpAddr,
+) -> Result<Agent, Failure> {
     let node_name = match &args.node.node_name {
         Some(name) => name.clone(),
         None => host_name()?,
@@ -168,6 +178,7 @@ async fn start_agent(args: &Args, plane: &ControlPlane, node_ip: IpAddr) -> Resu
         kubelet_port: args.node.kubelet_port,
         kubelet_tls: tls::server_config(certificate, plane.api.ca())?,
         cluster_cidr: args.cluster_cidr,
+        registries,
         node_name: node_name.clone(),
     };
     let user = User::new(&format!("system:node:{node_name}"), &[NODES]);
