@@ -6,9 +6,10 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 
 mod client;
+mod config_file;
 mod describe;
 mod duration;
 mod failure;
@@ -49,6 +50,13 @@ fn main() -> ExitCode {
     {
         return exit_code(agent_runtime::monitor::main(Path::new(config)));
     }
+    let args = match config_file::expand(args, &Gantry::command()) {
+        Ok(args) => args,
+        Err(failure) => {
+            screen::note(failure.to_string());
+            return ExitCode::FAILURE;
+        }
+    };
     let gantry = match Gantry::try_parse_from(args) {
         Ok(gantry) => gantry,
         Err(error) => {

@@ -18,6 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::DataDir;
+use crate::config_file::ConfigFile;
 use crate::failure::Failure;
 
 /// What is logged unless `GANTRY_LOG` says otherwise (tracing's EnvFilter syntax).
@@ -26,6 +27,8 @@ const DEFAULT_LOG: &str = "info";
 /// Flags of `gantry server`; names as k3s has them where the thing is the same.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    #[command(flatten)]
+    config: ConfigFile,
     #[command(flatten)]
     data: DataDir,
     /// Address to listen on.
