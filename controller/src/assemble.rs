@@ -18,6 +18,10 @@ use crate::config::Config;
 /// The user that binds pods; the role of that name is one of the defaults.
 const SCHEDULER: &str = "system:kube-scheduler";
 
+/// The user that applies the files of `server/manifests`, with the group that may do everything.
+const ADMINISTRATOR: &str = "system:admin";
+const MASTERS: &str = "system:masters";
+
 /// Each node gets a /24 of the pods' addresses, as k3s and kubeadm give it.
 const NODE_PREFIX: u8 = 24;
 
@@ -87,6 +91,8 @@ impl Config {
             }),
             cluster_cidr: self.cluster_cidr,
             node_prefix: NODE_PREFIX,
+            manifests: server_dir.join("manifests").into(),
+            administrator: kube::Client::new(api.client(User::new(ADMINISTRATOR, &[MASTERS])), "default"),
             root_ca: api.ca().to_owned(),
         };
         tasks.spawn(controller_reconcilers::run(reconcilers));

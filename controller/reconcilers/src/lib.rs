@@ -7,6 +7,7 @@ mod deployment;
 mod discovered;
 mod error;
 mod garbage;
+mod manifests;
 mod namespace;
 mod namespaced_default;
 mod node;

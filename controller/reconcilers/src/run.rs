@@ -4,12 +4,13 @@ use crate::namespaced_default::{self, NamespaceFacts, RootCaFacts};
 use crate::node::{self, NodeFacts};
 use crate::pod::PodFacts;
 use crate::record::Recorder;
-use crate::{abandoned, deployment, garbage, namespace, replicaset};
+use crate::{abandoned, deployment, garbage, manifests, namespace, replicaset};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, ServiceAccount};
 use kube::Api;
 use kube::runtime::watcher;
+use std::path::Path;
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
@@ -21,6 +22,10 @@ pub struct Config {
     pub cluster_cidr: ipnet::Ipv4Net,
     /// The length of a node's part of it.
     pub node_prefix: u8,
+    /// Files of objects to apply.
+    pub manifests: Arc<Path>,
+    /// Who applies them.
+    pub administrator: kube::Client,
     /// The certificate (PEM) by which pods know the API server.
     pub root_ca: String,
 }
@@ -91,6 +96,7 @@ pub async fn run(config: Config) {
     let api = Api::<Lease>::namespaced(client, api::well_known::NAMESPACE_NODE_LEASE);
     tasks.spawn(leases.reflect(api, watcher::Config::default(), node::LeaseFacts::new));
 
+    tasks.spawn(manifests::start(config.administrator, config.manifests));
     tasks.spawn(garbage::start((config.client_for)("generic-garbage-collector")));
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {
