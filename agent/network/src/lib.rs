@@ -13,7 +13,9 @@ mod pool;
 mod reset;
 mod rules;
 mod sandbox;
+mod service;
 
 pub use error::{NetworkError, PodStep};
 pub use network::{Config, Network};
 pub use reset::reset;
+pub use service::{Applied, Endpoint, HostPort, Protocol, ServicePort, Services};

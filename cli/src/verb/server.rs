@@ -53,6 +53,9 @@ pub(crate) struct Args {
     /// Addresses of services.
     #[arg(long, default_value = "10.43.0.0/16", value_name = "CIDR")]
     service_cidr: Ipv4Net,
+    /// Address of the cluster's DNS, one of the services'; by default the tenth.
+    #[arg(long, value_name = "ADDRESS")]
+    cluster_dns: Option<Ipv4Addr>,
     /// The cluster's DNS domain.
     #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
     cluster_domain: String,
@@ -126,7 +129,8 @@ async fn serve(args: Args) -> Result<(), Failure> {
         advertise_address: args.advertise_address.unwrap_or(node_ip),
         tls_sans: args.tls_san.clone(),
         cluster_cidr: args.cluster_cidr,
-        service_cidr: args.service_cidr,
+        service_cidr: args.service_cidr.trunc(),
+        cluster_dns: cluster_dns(&args)?,
         cluster_domain: args.cluster_domain.clone(),
         event_ttl: Duration::from_secs(args.event_ttl),
     };
@@ -148,6 +152,32 @@ async fn serve(args: Args) -> Result<(), Failure> {
     }
     plane.drain().await;
     Ok(())
+}
+
+/// The smallest range of services: room for the API server, the DNS and a few more.
+const LONGEST_SERVICE_PREFIX: u8 = 28;
+
+fn cluster_dns(args: &Args) -> Result<Ipv4Addr, Failure> {
+    let cidr = args.service_cidr.trunc();
+    if cidr.prefix_len() > LONGEST_SERVICE_PREFIX {
+        return Err(Failure::new(format!(
+            "error: --service-cidr {cidr}: expected a prefix of at most {LONGEST_SERVICE_PREFIX} bits"
+        )));
+    }
+    if cidr.contains(&args.cluster_cidr.network()) || args.cluster_cidr.contains(&cidr.network()) {
+        return Err(Failure::new(format!(
+            "error: --service-cidr {cidr}: overlaps --cluster-cidr {}",
+            args.cluster_cidr
+        )));
+    }
+    let address = args.cluster_dns.unwrap_or_else(|| Ipv4Addr::from(u32::from(cidr.network()) + 10));
+    let is_usable = cidr.contains(&address) && address != cidr.network() && address != cidr.broadcast();
+    if !is_usable || Some(address) == cidr.hosts().next() {
+        return Err(Failure::new(format!(
+            "error: --cluster-dns {address}: expected an address of --service-cidr {cidr} other than its first"
+        )));
+    }
+    Ok(address)
 }
 
 async fn start_agent(args: &Args, plane: &ControlPlane, node_ip: IpAddr) -> Result<Agent, Failure> {
