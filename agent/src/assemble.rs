@@ -14,7 +14,8 @@ use crate::config::Config;
 use crate::execute::{Host, chain};
 use crate::instance::Claim;
 use crate::node::{self, Capacity};
-use crate::{kubelet, source};
+use crate::service::Known;
+use crate::{dns, kubelet, service, source};
 
 /// CAP_SYS_RESOURCE, capability.h.
 const CAP_SYS_RESOURCE: u64 = 24;
@@ -82,6 +83,7 @@ impl Config {
             instance: instance.hash.clone(),
             state_dir: instance.run_dir().join("network"),
             cluster_cidr: self.cluster_cidr,
+            service_cidr: self.service_cidr,
         })
         .await?;
         let capacity = Capacity::of(&instance.data_dir);
@@ -95,6 +97,7 @@ impl Config {
             client: client.clone(),
             images,
             network: network.clone(),
+            services: Known::new(&self.node_name),
             memory_capacity: capacity.memory_bytes,
             program: Program::own()?,
             can_lower_oom_score: has_capability(CAP_SYS_RESOURCE),
@@ -105,6 +108,8 @@ impl Config {
         let registering = |source| StartError::Register { node: self.node_name.clone(), source: Box::new(source) };
         let node = node::register(&client, &self, &capacity, port).await.map_err(registering)?;
         tasks.spawn(node::keep_alive(client.clone(), self.clone(), capacity, port, node));
+        tasks.spawn(service::run(client.clone(), network.clone(), Arc::clone(&host.services)));
+        tasks.spawn(dns::supervise::run(Arc::clone(&host)));
         tasks.spawn(use_pod_range(client, self.node_name.clone(), network));
         tasks.spawn(source::run(host));
         Ok(Agent { tasks, _claim: claim })

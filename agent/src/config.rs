@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 
 use crate::instance::Instance;
+use crate::resolver::ClusterDns;
 
 /// Configuration of an agent.
 #[derive(Clone)]
@@ -27,4 +29,10 @@ pub struct Config {
     pub kubelet_tls: Arc<rustls::ServerConfig>,
     /// All pods' addresses; traffic between them is not masqueraded.
     pub cluster_cidr: Ipv4Net,
+    /// All Services' addresses.
+    pub service_cidr: Ipv4Net,
+    /// Where pods find names.
+    pub cluster_dns: ClusterDns,
+    /// How the node's name server reaches the API server; a file with an identity of its own.
+    pub dns_kubeconfig: PathBuf,
 }

@@ -4,6 +4,7 @@
 
 pub mod assemble;
 pub mod config;
+pub mod dns;
 mod environment;
 mod event;
 mod execute;
@@ -14,6 +15,8 @@ mod monitor;
 mod node;
 mod oci;
 pub mod reset;
+pub mod resolver;
+mod service;
 mod source;
 mod user;
 mod worker;

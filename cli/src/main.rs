@@ -49,6 +49,11 @@ fn main() -> ExitCode {
     {
         return exit_code(agent_runtime::monitor::main(Path::new(config)));
     }
+    if let [_, verb, config] = args.as_slice()
+        && verb == "dns"
+    {
+        return exit_code(agent::dns::main(Path::new(config)));
+    }
     let gantry = match Gantry::try_parse_from(args) {
         Ok(gantry) => gantry,
         Err(error) => {

@@ -39,6 +39,11 @@ impl<M> Request<M> {
         Request { message, flags: flags | NLM_F_REQUEST }
     }
 
+    /// Changes the message.
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut M)) {
+        change(&mut self.message);
+    }
+
     /// The same with an acknowledgement.
     pub(crate) fn acknowledged(self) -> Request<M> {
         Request { flags: self.flags | NLM_F_ACK, ..self }

@@ -105,7 +105,9 @@ impl Network {
         let mtu = on_thread(shared.instance.table(), (), move || {
             forwarding::enable()?;
             rules.install()?;
-            let uplink = link::uplink_mtu(&mut sandbox::open()?);
+            let mut host = sandbox::open()?;
+            sandbox::use_own_address(&mut host, &rules.instance, address)?;
+            let uplink = link::uplink_mtu(&mut host);
             uplink.map_err(|source| NetworkError::ListLinks { source })
         })
         .await?;

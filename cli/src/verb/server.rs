@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use agent::assemble::Agent;
 use agent::instance::Instance;
+use agent::resolver::ClusterDns;
 use controller::assemble::ControlPlane;
 use controller_apiserver::authn::{NODES, User};
 use controller_apiserver::tls;
@@ -140,7 +141,7 @@ async fn serve(args: Args) -> Result<(), Failure> {
     plane.api.write_kubeconfig(&args.write_kubeconfig, &url)?;
     let agent = match args.disable_agent {
         true => None,
-        false => Some(start_agent(&args, &plane, node_ip).await?),
+        false => Some(start_agent(&args, &plane, node_ip, &url).await?),
     };
     eprintln!("ready {url} {}", args.write_kubeconfig.display());
     tokio::select! {
@@ -180,7 +181,7 @@ fn cluster_dns(args: &Args) -> Result<Ipv4Addr, Failure> {
     Ok(address)
 }
 
-async fn start_agent(args: &Args, plane: &ControlPlane, node_ip: IpAddr) -> Result<Agent, Failure> {
+async fn start_agent(args: &Args, plane: &ControlPlane, node_ip: IpAddr, url: &str) -> Result<Agent, Failure> {
     let node_name = match &args.node.node_name {
         Some(name) => name.clone(),
         None => host_name()?,
@@ -190,14 +191,20 @@ async fn start_agent(args: &Args, plane: &ControlPlane, node_ip: IpAddr) -> Resu
     }
     let serving = plane.api.agent_serving(&node_name, &[node_ip, Ipv4Addr::LOCALHOST.into()])?;
     let certificate = tls::ServingCertificate::new(&serving)?;
+    let instance = Instance::of(&args.data.data_dir)?;
+    let dns_kubeconfig = instance.data_dir.join("agent/dns.kubeconfig");
+    plane.api.write_dns_kubeconfig(&dns_kubeconfig, url)?;
     let config = agent::config::Config {
-        instance: Instance::of(&args.data.data_dir)?,
+        instance,
         node_ip,
         labels: args.node.node_label.iter().cloned().collect::<BTreeMap<_, _>>(),
         taints: args.node.node_taint.clone(),
         kubelet_port: args.node.kubelet_port,
         kubelet_tls: tls::server_config(certificate, plane.api.ca())?,
         cluster_cidr: args.cluster_cidr,
+        service_cidr: args.service_cidr.trunc(),
+        cluster_dns: ClusterDns { address: cluster_dns(args)?, domain: args.cluster_domain.clone() },
+        dns_kubeconfig,
         node_name: node_name.clone(),
     };
     let user = User::new(&format!("system:node:{node_name}"), &[NODES]);
@@ -229,7 +236,7 @@ fn default_address() -> IpAddr {
     let addresses: Vec<(String, Ipv4Addr)> = nix::ifaddrs::getifaddrs()
         .into_iter()
         .flatten()
-        .filter(|entry| !of_a_pod(&entry.interface_name))
+        .filter(|entry| !of_a_pod(&entry.interface_name) && !entry.interface_name.starts_with("lo:"))
         .filter_map(|entry| Some((entry.interface_name.clone(), entry.address?.as_sockaddr_in()?.ip())))
         .collect();
     let of_default = addresses.iter().find(|(name, _)| Some(name) == link.as_ref());

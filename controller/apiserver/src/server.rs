@@ -174,6 +174,9 @@ impl ApiServer {
     /// Writes the kubeconfig of the node's name server.
     pub fn write_dns_kubeconfig(&self, file: &Path, url: &str) -> Result<(), PkiError> {
         let client = self.authority.ensure("dns", &Leaf::client(DNS_USER, DNS_GROUP))?;
+        if let Some(dir) = file.parent() {
+            std::fs::create_dir_all(dir).map_err(|source| PkiError::File { path: dir.into(), source })?;
+        }
         pki::write_private(file, kubeconfig(url, self.ca(), &client).as_bytes())
     }
 

@@ -1,10 +1,10 @@
 //! All reconcilers on one screen.
 use crate::cache::{Cache, Key, key_of};
+use crate::endpoints::{self, BackendFacts, EndpointsFacts, ServiceFacts, SliceFacts};
 use crate::namespaced_default::{self, NamespaceFacts, RootCaFacts};
 use crate::node::{self, NodeFacts};
 use crate::pod::PodFacts;
 use crate::record::Recorder;
-use crate::endpoints::{self, BackendFacts, EndpointsFacts, ServiceFacts, SliceFacts};
 use crate::{abandoned, deployment, garbage, namespace, replicaset};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;

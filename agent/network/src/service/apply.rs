@@ -73,9 +73,8 @@ impl Services {
     }
 
     fn note_stale(&mut self, before: &BTreeSet<Led>, after: &BTreeSet<Led>, now: Instant) {
-        let served = |all: &BTreeSet<Led>, place| {
-            all.range((place, None)..).next().is_some_and(|(own, _)| *own == place)
-        };
+        let served =
+            |all: &BTreeSet<Led>, place| all.range((place, None)..).next().is_some_and(|(own, _)| *own == place);
         for one in before.difference(after) {
             self.stale.entry(*one).or_insert(now + GRACE);
         }
@@ -108,7 +107,9 @@ impl Services {
             let places = [(Some(address), port), (None, port)];
             let is_due = places.iter().any(|place| due.contains(&(*place, backend)));
             let is_old = current.as_ref().is_some_and(|current| {
-                let mut leads = places.iter().flat_map(|place| current.range((*place, None)..).take_while(move |(own, _)| own == place));
+                let mut leads = places
+                    .iter()
+                    .flat_map(|place| current.range((*place, None)..).take_while(move |(own, _)| own == place));
                 let mut own = leads.by_ref().peekable();
                 backend.is_some() && own.peek().is_some() && !own.any(|(_, to)| *to == backend)
             });

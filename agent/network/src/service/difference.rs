@@ -99,8 +99,8 @@ impl Filling<'_> {
     /// Sends connections to any of the backends, or to the one that the client had before.
     fn backends(&mut self, backends: &[Backend], only_from_pods: bool) {
         let begin = || match only_from_pods {
-            true => Rule::new().range(SOURCE, true, self.place.cluster_cidr),
-            false => Rule::new(),
+            true => Rule::new().is_ipv4().range(SOURCE, true, self.place.cluster_cidr),
+            false => Rule::new().is_ipv4(),
         };
         let table = self.place.table.as_str();
         let lead =

@@ -99,7 +99,7 @@ impl Place {
     }
 
     fn unserved(&self) -> Rule {
-        Rule::new().range(DESTINATION, true, self.service_cidr)
+        Rule::new().is_ipv4().range(DESTINATION, true, self.service_cidr)
     }
 
     fn to_itself(&self) -> Rule {
@@ -121,8 +121,8 @@ impl Place {
 }
 
 fn place() -> Rule {
-    let rule = Rule::new().load(DESTINATION, Register(0)).meta(META_L4PROTO, Register(1));
-    rule.load(DESTINATION_PORT, Register(2))
+    let rule = Rule::new().is_ipv4().load(DESTINATION, Register(0));
+    rule.meta(META_L4PROTO, Register(1)).load(DESTINATION_PORT, Register(2))
 }
 
 fn port() -> Rule {

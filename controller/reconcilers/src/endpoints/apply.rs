@@ -93,10 +93,8 @@ impl Reconciler {
         let (namespace, name) = split(key);
         let ours = plan::keepers();
         let slices: Vec<Arc<SliceFacts>> = self.slices.in_namespace(namespace);
-        let slices: Vec<Arc<SliceFacts>> = slices
-            .into_iter()
-            .filter(|slice| slice.service == name && ours.contains(slice.keeper.as_str()))
-            .collect();
+        let slices: Vec<Arc<SliceFacts>> =
+            slices.into_iter().filter(|slice| slice.service == name && ours.contains(slice.keeper.as_str())).collect();
         let service = self.services.get(key).filter(|service| !service.is_external && !service.is_deleting);
         let Some(service) = service else {
             for slice in &slices {
@@ -169,7 +167,13 @@ impl Reconciler {
         Api::namespaced(client.clone(), namespace)
     }
 
-    fn object(&self, service: &ServiceFacts, keeper: &str, ports: &[EndpointPort], endpoints: &[Endpoint]) -> EndpointSlice {
+    fn object(
+        &self,
+        service: &ServiceFacts,
+        keeper: &str,
+        ports: &[EndpointPort],
+        endpoints: &[Endpoint],
+    ) -> EndpointSlice {
         let (namespace, name) = split(&service.key);
         let (api_version, kind, uid) = match keeper {
             plan::MIRRORED => {

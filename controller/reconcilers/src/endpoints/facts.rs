@@ -124,10 +124,8 @@ pub(crate) struct EndpointsFacts {
 impl EndpointsFacts {
     /// Takes the facts out.
     pub(crate) fn new(object: Endpoints) -> Self {
-        let metadata = k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
-            managed_fields: None,
-            ..object.metadata
-        };
+        let metadata =
+            k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta { managed_fields: None, ..object.metadata };
         Self { object: Endpoints { metadata, ..object } }
     }
 }

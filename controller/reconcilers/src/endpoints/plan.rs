@@ -66,7 +66,12 @@ fn target(port: &ServicePort, pod: &BackendFacts) -> Option<PortKey> {
         }
         _ => port.port,
     };
-    Some(PortKey { name: port.name.clone().unwrap_or_default(), protocol, port: number, app_protocol: port.app_protocol.clone() })
+    Some(PortKey {
+        name: port.name.clone().unwrap_or_default(),
+        protocol,
+        port: number,
+        app_protocol: port.app_protocol.clone(),
+    })
 }
 
 /// Whether a Service leads to a pod at all.
@@ -76,7 +81,11 @@ pub(crate) fn selects(service: &ServiceFacts, pod: &BackendFacts) -> bool {
 }
 
 /// The endpoints of what a Service selects. `zone` tells a node's.
-pub(crate) fn selected(service: &ServiceFacts, pods: &[Arc<BackendFacts>], zone: &dyn Fn(&str) -> Option<String>) -> Groups {
+pub(crate) fn selected(
+    service: &ServiceFacts,
+    pods: &[Arc<BackendFacts>],
+    zone: &dyn Fn(&str) -> Option<String>,
+) -> Groups {
     let mut groups = Groups::new();
     for pod in pods.iter().filter(|pod| selects(service, pod) && !pod.is_over) {
         let Some(address) = pod.address else { continue };
@@ -104,7 +113,8 @@ fn endpoint(
     let (namespace, name) = crate::cache::split(&pod.key);
     let service_name = crate::cache::split(&service.key).1;
     let is_serving = pod.is_ready;
-    let hostname = pod.hostname.as_ref().filter(|(subdomain, _)| subdomain == service_name).map(|(_, name)| name.clone());
+    let hostname =
+        pod.hostname.as_ref().filter(|(subdomain, _)| subdomain == service_name).map(|(_, name)| name.clone());
     Endpoint {
         addresses: vec![address.to_string()],
         conditions: Some(EndpointConditions {
@@ -326,7 +336,10 @@ fn classic_address(endpoint: &Endpoint) -> EndpointAddress {
 }
 
 /// The labels and annotations of the classic object.
-pub(crate) fn classic_metadata(service: &ServiceFacts, is_truncated: bool) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
+pub(crate) fn classic_metadata(
+    service: &ServiceFacts,
+    is_truncated: bool,
+) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
     let mut labels = service.labels.clone();
     labels.insert("endpoints.kubernetes.io/managed-by".to_owned(), "endpoint-controller".to_owned());
     if service.is_headless {

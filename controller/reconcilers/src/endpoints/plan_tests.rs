@@ -100,7 +100,13 @@ impl Cluster {
             assert!(self.slices.remove(&*key).is_some(), "{key} is not there");
         }
         let mut put = |key: String, ports: Vec<EndpointPort>, endpoints: Vec<Endpoint>| {
-            let facts = SliceFacts { key: key.clone().into(), ports, endpoints, labels: labels.clone(), ..SliceFacts::default() };
+            let facts = SliceFacts {
+                key: key.clone().into(),
+                ports,
+                endpoints,
+                labels: labels.clone(),
+                ..SliceFacts::default()
+            };
             self.slices.insert(key, Arc::new(facts));
         };
         for (key, ports, endpoints) in plan.update {
