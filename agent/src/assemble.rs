@@ -16,7 +16,8 @@ use crate::execute::{Host, chain};
 use crate::instance::Claim;
 use crate::node::{self, Capacity};
 use crate::pulls::Pulls;
-use crate::{kubelet, preload, source};
+use crate::service::Known;
+use crate::{dns, kubelet, preload, service, source};
 
 /// CAP_SYS_RESOURCE, capability.h.
 const CAP_SYS_RESOURCE: u64 = 24;
@@ -84,6 +85,7 @@ impl Config {
             instance: instance.hash.clone(),
             state_dir: instance.run_dir().join("network"),
             cluster_cidr: self.cluster_cidr,
+            service_cidr: self.service_cidr,
         })
         .await?;
         let capacity = Capacity::of(&instance.data_dir);
@@ -98,6 +100,7 @@ impl Config {
             pulls: Pulls::new(Puller::new(images.clone(), self.registries.clone(), Patience::default())),
             images,
             network: network.clone(),
+            services: Known::new(&self.node_name),
             memory_capacity: capacity.memory_bytes,
             program: Program::own()?,
             can_lower_oom_score: has_capability(CAP_SYS_RESOURCE),
@@ -108,6 +111,8 @@ impl Config {
         let registering = |source| StartError::Register { node: self.node_name.clone(), source: Box::new(source) };
         let node = node::register(&client, &self, &capacity, port).await.map_err(registering)?;
         tasks.spawn(node::keep_alive(client.clone(), self.clone(), capacity, port, node));
+        tasks.spawn(service::run(client.clone(), network.clone(), Arc::clone(&host.services)));
+        tasks.spawn(dns::supervise::run(Arc::clone(&host)));
         tasks.spawn(use_pod_range(client, self.node_name.clone(), network));
         tasks.spawn(source::run(host));
         Ok(Agent { tasks, _claim: claim })

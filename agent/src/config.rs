@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use agent_image::registry::config::Registries;
 use ipnet::Ipv4Net;
 
 use crate::instance::Instance;
+use crate::resolver::ClusterDns;
 
 /// Configuration of an agent.
 #[derive(Clone)]
@@ -30,4 +32,10 @@ pub struct Config {
     pub cluster_cidr: Ipv4Net,
     /// Mirrors, credentials and trust of registries.
     pub registries: Registries,
+    /// All Services' addresses.
+    pub service_cidr: Ipv4Net,
+    /// Where pods find names.
+    pub cluster_dns: ClusterDns,
+    /// How the node's name server reaches the API server; a file with an identity of its own.
+    pub dns_kubeconfig: PathBuf,
 }

@@ -33,6 +33,8 @@ pub(crate) struct Place {
     pub(crate) node_name: String,
     pub(crate) host_ip: String,
     pub(crate) pod_ips: Vec<String>,
+    /// Variables that tell where Services are; all others win over them.
+    pub(crate) service_links: BTreeMap<String, String>,
 }
 
 fn config_error(message: String) -> Failure {
@@ -51,7 +53,10 @@ pub(crate) fn variables(
         Some(entry) => entry.1 = value,
         None => all.push((name, value)),
     };
-    let mut known: BTreeMap<String, String> = BTreeMap::new();
+    let mut known: BTreeMap<String, String> = place.service_links.clone();
+    for (name, value) in &place.service_links {
+        set(name.clone(), value.clone());
+    }
     for source in container.env_from.iter().flatten() {
         let prefix = source.prefix.clone().unwrap_or_default();
         let pairs = match (&source.config_map_ref, &source.secret_ref) {

@@ -4,6 +4,7 @@
 
 pub mod assemble;
 pub mod config;
+pub mod dns;
 mod environment;
 mod event;
 mod execute;
@@ -17,6 +18,8 @@ pub mod preflight;
 mod preload;
 mod pulls;
 pub mod reset;
+pub mod resolver;
+mod service;
 mod source;
 mod user;
 mod worker;

@@ -136,6 +136,7 @@ pub(crate) async fn adopt(executor: &Executor) -> Event {
             Ok(states) => {
                 tracing::info!(uid, containers = states.len(), "adopted a running pod");
                 let containers = merge(sandbox::found(&states, pod), remembered);
+                executor.host.services.pod_has(uid, pod, &record.ips);
                 return Event::Adopted { ips: record.ips, containers };
             }
             Err(error) => {

@@ -50,6 +50,11 @@ fn main() -> ExitCode {
     {
         return exit_code(agent_runtime::monitor::main(Path::new(config)));
     }
+    if let [_, verb, config] = args.as_slice()
+        && verb == "dns"
+    {
+        return exit_code(agent::dns::main(Path::new(config)));
+    }
     let args = match config_file::expand(args, &Gantry::command()) {
         Ok(args) => args,
         Err(failure) => {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use controller_apiserver::authn::User;
 use controller_apiserver::server::{self, ApiServer, BuildError};
+use controller_apiserver::service::Ranges;
 use controller_store::disk::Disk;
 use controller_store::driver::DriverError;
 use controller_store::store::{self, Store};
@@ -69,7 +70,12 @@ impl Config {
         let server_dir = self.data_dir.join("server");
         private_dir(&server_dir).map_err(|source| StartError::Directory { path: server_dir.clone(), source })?;
         let store = Arc::new(Store::open(Disk::open(&server_dir.join("store"))?, store::Config::default())?);
-        let api = server::Config { tls_dir: server_dir.join("tls"), names: self.names(), event_ttl: self.event_ttl };
+        let api = server::Config {
+            tls_dir: server_dir.join("tls"),
+            names: self.names(),
+            event_ttl: self.event_ttl,
+            services: Ranges { cidr: self.service_cidr, dns: self.cluster_dns },
+        };
         let api = Arc::new(api.build(store).await?);
 
         let address = SocketAddr::new(self.bind_address, self.port);
@@ -77,7 +83,13 @@ impl Config {
         let listener = TcpListener::bind(address).await.map_err(listening)?;
         let address = listener.local_addr().map_err(listening)?;
 
+        // Pods are led to a server that listens on loopback only by the rules of their node.
+        let announced = if self.bind_address.is_unspecified() { self.advertise_address } else { self.bind_address };
+        api.announce(announced, address.port()).await?;
+
         let mut tasks = JoinSet::new();
+        let announcing = Arc::clone(&api);
+        tasks.spawn(async move { announcing.keep_announced(announced, address.port()).await });
         let serving = Arc::clone(&api);
         tasks.spawn(async move { serving.serve(listener).await });
 

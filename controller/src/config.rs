@@ -23,6 +23,8 @@ pub struct Config {
     pub cluster_cidr: Ipv4Net,
     /// Addresses of services.
     pub service_cidr: Ipv4Net,
+    /// The address of the cluster's DNS; lies in `service_cidr`.
+    pub cluster_dns: Ipv4Addr,
     /// The cluster's DNS domain.
     pub cluster_domain: String,
     /// How long Events live.

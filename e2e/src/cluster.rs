@@ -92,6 +92,7 @@ impl Cluster {
             .args(["--bind-address", "127.0.0.1", "--node-name", "node-1"])
             .args(["--https-listen-port", &self.ports.0.to_string(), "--kubelet-port", &self.ports.1.to_string()])
             .args(["--cluster-cidr", &format!("10.{}.0.0/16", self.cidr_base)])
+            .args(["--service-cidr", &format!("172.30.{}.0/24", self.cidr_base)])
             .args(&self.flags)
             .env("GANTRY_LOG", "debug,hyper=info,h2=info,rustls=info,tower=info,kube=info")
             .stdin(Stdio::null())

@@ -26,7 +26,7 @@ fn nothing_is_left_after_a_reset() {
     assert!(during.processes.len() >= 5, "{during:#?}");
     assert_eq!((during.namespaces.len(), during.links.len()), (2, 2), "{during:#?}");
     assert!(during.mounts.len() >= 4 && during.cgroups.len() >= 4, "{during:#?}");
-    assert!(during.routes.len() >= 2 && during.tables.len() == 1 && during.run_dir.is_some(), "{during:#?}");
+    assert!(during.routes.len() >= 2 && during.tables.len() == 2 && during.run_dir.is_some(), "{during:#?}");
 
     // Under a running server nothing is reset.
     let refused = client.run(&["reset", "--data-dir", &data_dir.display().to_string()]);

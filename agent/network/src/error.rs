@@ -180,6 +180,20 @@ pub enum NetworkError {
         #[source]
         source: io::Error,
     },
+    /// The node's address in the pods' range could not be set on loopback, or removed.
+    #[error("cannot change the node's own address on loopback")]
+    OwnAddress {
+        /// The kernel's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// Flows to endpoints that are gone could not be listed or deleted.
+    #[error("cannot forget flows to endpoints that are gone")]
+    ForgetFlows {
+        /// The kernel's reason.
+        #[source]
+        source: io::Error,
+    },
     /// The table could not be removed.
     #[error("cannot remove the nftables table {table}")]
     RemoveRules {

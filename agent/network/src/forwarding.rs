@@ -14,10 +14,13 @@ pub(crate) fn enable() -> Result<(), NetworkError> {
 /// Settings of a pod's link, before it comes up:
 /// - it forwards, whatever new links do by default;
 /// - a packet with another source than the pod's is dropped;
+/// - it takes packets from loopback addresses, which the rules of Services send to pods (and the table of the pod
+///   network drops what comes back in for one);
 /// - no IPv6, or the pod could reach the host's services by a link-local address past every rule.
 pub(crate) fn prepare_link(link: &str) -> Result<(), NetworkError> {
     set(&format!("ipv4/conf/{link}/forwarding"), "1")?;
     set(&format!("ipv4/conf/{link}/rp_filter"), "1")?;
+    set(&format!("ipv4/conf/{link}/route_localnet"), "1")?;
     match set(&format!("ipv6/conf/{link}/disable_ipv6"), "1") {
         // A kernel without IPv6.
         Err(NetworkError::Setting { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -36,6 +36,11 @@ impl Instance {
         self.group
     }
 
+    /// The nftables table of the rules of Services.
+    pub(crate) fn service_table(&self) -> String {
+        format!("gantry-{}-services", self.digits)
+    }
+
     /// The nftables table.
     pub(crate) fn table(&self) -> String {
         format!("gantry-{}", self.digits)

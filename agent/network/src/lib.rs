@@ -14,8 +14,10 @@ mod pool;
 mod reset;
 mod rules;
 mod sandbox;
+mod service;
 
 pub use error::{NetworkError, PodStep};
 pub use foreign::{Barrier, forward_barriers};
 pub use network::{Config, Network};
 pub use reset::reset;
+pub use service::{Applied, Endpoint, HostPort, Protocol, ServicePort, Services};

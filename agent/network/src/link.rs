@@ -148,6 +148,45 @@ pub(crate) fn address(index: u32, address: Ipv4Addr, scope: AddressScope) -> Req
     Request::new(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE)
 }
 
+/// The node's own address in its part of the pods' range, on loopback: it is there while there are no pods. The label
+/// says whose it is, for `reset`; ifconfig's rule for labels is the link's name and a colon first.
+pub(crate) fn own_address(instance: &Instance, address: Ipv4Addr) -> Request<RouteNetlinkMessage> {
+    let mut request = self::address(LOOPBACK, address, AddressScope::Link);
+    request.change(|message| {
+        if let RouteNetlinkMessage::NewAddress(message) = message {
+            message.attributes.push(AddressAttribute::Label(own_label(instance)));
+        }
+    });
+    request
+}
+
+fn own_label(instance: &Instance) -> String {
+    format!("lo:{}", instance.link_prefix())
+}
+
+/// Requests that remove the addresses of an instance from loopback.
+pub(crate) fn remove_own_addresses(
+    conversation: &mut Conversation,
+    instance: &Instance,
+) -> io::Result<Vec<Request<RouteNetlinkMessage>>> {
+    let label = AddressAttribute::Label(own_label(instance));
+    let all = conversation.list(RouteNetlinkMessage::GetAddress(AddressMessage::default()))?;
+    let own = all.into_iter().filter_map(|reply| match reply {
+        RouteNetlinkMessage::NewAddress(message) if message.attributes.contains(&label) => {
+            let local = message.attributes.iter().find(|part| matches!(part, AddressAttribute::Local(_)));
+            let mut removed = AddressMessage::default();
+            removed.header = message.header;
+            removed.attributes = local.cloned().into_iter().chain([label.clone()]).collect();
+            Some(Request::new(RouteNetlinkMessage::DelAddress(removed), 0))
+        }
+        _ => None,
+    });
+    Ok(own.collect())
+}
+
+/// Loopback is the first link of every network namespace.
+const LOOPBACK: u32 = 1;
+
 /// The pod, for the host: no ARP, so nothing to wait for and nothing to spoof.
 pub(crate) fn pod_neighbour(index: u32, pod: Ipv4Addr) -> Request<RouteNetlinkMessage> {
     neighbour(index, pod, pod_mac(pod))

@@ -11,11 +11,13 @@ use netlink_packet_core::{
 };
 use netlink_sys::{Socket, SocketAddr};
 use nix::sys::socket::setsockopt;
-use nix::sys::socket::sockopt::ReceiveTimeout;
+use nix::sys::socket::sockopt::{ReceiveTimeout, SndBufForce};
 use nix::sys::time::{TimeVal, TimeValLike};
 
 /// An answer is there when the send returns; one that is not by then is an error, not a thread that waits for ever.
 const PATIENCE_SECONDS: i64 = 10;
+/// What a socket takes in one send unless told otherwise is about 200 KiB.
+const USUAL_BUFFER: usize = 128 * 1024;
 /// How often a listing that changed underneath is asked for again.
 const LISTINGS: usize = 8;
 
@@ -30,6 +32,21 @@ impl<M> Request<M> {
     /// A request that the kernel acknowledges.
     pub(crate) fn new(message: M, flags: u16) -> Request<M> {
         Request { message, flags: flags | NLM_F_REQUEST | NLM_F_ACK }
+    }
+
+    /// A request that the kernel answers only if it refuses it: thousands of acknowledgements would not fit the socket.
+    pub(crate) fn quiet(message: M, flags: u16) -> Request<M> {
+        Request { message, flags: flags | NLM_F_REQUEST }
+    }
+
+    /// Changes the message.
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut M)) {
+        change(&mut self.message);
+    }
+
+    /// The same with an acknowledgement.
+    pub(crate) fn acknowledged(self) -> Request<M> {
+        Request { flags: self.flags | NLM_F_ACK, ..self }
     }
 
     /// A request without an answer of its own, such as the brackets of a transaction.
@@ -51,6 +68,7 @@ pub(crate) struct Answer<M> {
 pub(crate) struct Conversation {
     socket: Socket,
     sequence: u32,
+    sent: usize,
 }
 
 impl Conversation {
@@ -61,7 +79,12 @@ impl Conversation {
         socket.connect(&SocketAddr::new(0, 0))?;
         socket.set_cap_ack(true)?;
         setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(PATIENCE_SECONDS))?;
-        Ok(Conversation { socket, sequence: 0 })
+        Ok(Conversation { socket, sequence: 0, sent: 0 })
+    }
+
+    /// Bytes of the last requests.
+    pub(crate) fn sent_bytes(&self) -> usize {
+        self.sent
     }
 
     /// Sends all requests at once and waits for every answer; a request that fails does not stop the ones behind it.
@@ -78,6 +101,11 @@ impl Conversation {
             }
             append(&mut buffer, message, flags, self.sequence);
         }
+        if buffer.len() > USUAL_BUFFER {
+            // A transaction is sent whole or not at all; without the right to more this fails as the sending would.
+            let _ = setsockopt(&self.socket, SndBufForce, &(buffer.len() * 2));
+        }
+        self.sent = buffer.len();
         self.send(&buffer)?;
         let mut replies = Vec::new();
         while awaited.iter().any(|(_, result)| result.is_none()) {

@@ -13,6 +13,8 @@ use crate::lease::{self, Leases};
 use crate::pool::{self, Leased, Pool};
 use crate::rules::Rules;
 use crate::sandbox::{self, Sandbox, on_thread};
+use crate::service::Services;
+use crate::service::fixed::Place;
 use crate::{NetworkError, forwarding, link};
 
 /// Of a pod's link where no default route says better.
@@ -27,6 +29,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The range of all pods of the cluster; traffic inside it keeps its source address.
     pub cluster_cidr: Ipv4Net,
+    /// The range of the Services' addresses.
+    pub service_cidr: Ipv4Net,
 }
 
 /// The pod network of one instance; a clone is the same network.
@@ -39,6 +43,7 @@ pub struct Network {
 struct Shared {
     instance: Instance,
     cluster_cidr: Ipv4Net,
+    service_cidr: Ipv4Net,
     table: Mutex<Table>,
     /// One lock per pod in work: setup and teardown of one pod never overlap, those of different pods do.
     busy: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
@@ -69,6 +74,7 @@ impl Network {
         let shared = Shared {
             instance,
             cluster_cidr: config.cluster_cidr.trunc(),
+            service_cidr: config.service_cidr.trunc(),
             table: Mutex::new(Table { pool, leases }),
             busy: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
@@ -99,12 +105,33 @@ impl Network {
         let mtu = on_thread(shared.instance.table(), (), move || {
             forwarding::enable()?;
             rules.install()?;
-            let uplink = link::uplink_mtu(&mut sandbox::open()?);
+            let mut host = sandbox::open()?;
+            sandbox::use_own_address(&mut host, &rules.instance, address)?;
+            let uplink = link::uplink_mtu(&mut host);
             uplink.map_err(|source| NetworkError::ListLinks { source })
         })
         .await?;
         shared.node.send_replace(Some(Node { range, address, mtu: mtu.unwrap_or(ETHERNET_MTU) }));
         Ok(())
+    }
+
+    /// The host's address in the node's range, once there is one.
+    pub async fn node_address(&self) -> Result<Ipv4Addr, NetworkError> {
+        let mut node = self.shared.node.subscribe();
+        let node = node.wait_for(Option::is_some).await.ok().and_then(|node| *node).ok_or(NetworkError::Closed)?;
+        Ok(node.address)
+    }
+
+    /// The rules of Services of this node, once it has a range. There may be only one such value at a time.
+    pub async fn services(&self) -> Result<Services, NetworkError> {
+        let shared = &self.shared;
+        Ok(Services::new(Place {
+            table: shared.instance.service_table(),
+            link_prefix: shared.instance.link_prefix(),
+            service_cidr: shared.service_cidr,
+            cluster_cidr: shared.cluster_cidr,
+            node_address: self.node_address().await?,
+        }))
     }
 
     /// Connects the pod's network namespace and returns the pod's addresses.

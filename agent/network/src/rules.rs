@@ -3,6 +3,7 @@
 //! ```text
 //! table inet gantry-INSTANCE {
 //!   chain sources  { type filter hook prerouting priority raw;
+//!                    iifname "gNNNNNN*" ip daddr 127.0.0.0/8 drop
 //!                    iifname "gNNNNNN*" fib saddr . iif oif missing drop }
 //!   chain outgoing { type nat hook postrouting priority srcnat;
 //!                    ip saddr POD-RANGE ip daddr != CLUSTER-RANGE oifname != "gNNNNNN*" masquerade fully-random }
@@ -64,8 +65,9 @@ impl Rules {
         let table = self.instance.table();
         // Adding a table that is there changes nothing, so that the removal always finds one.
         let mut messages = vec![add_table(&table), delete_table(&table), add_table(&table)];
+        messages.push(add_chain(&table, "sources", "filter", InetHookNumber::PreRouting, PRIORITY_RAW));
+        messages.push(add_rule(&table, "sources", self.drop_to_loopback()));
         if check_sources {
-            messages.push(add_chain(&table, "sources", "filter", InetHookNumber::PreRouting, PRIORITY_RAW));
             messages.push(add_rule(&table, "sources", self.drop_forged_sources()));
         }
         messages.push(add_chain(&table, "outgoing", "nat", InetHookNumber::PostRouting, PRIORITY_SRCNAT));
@@ -80,11 +82,19 @@ impl Rules {
         // interface, presence only).
         rule.push(other("fib", &[(1, 1), (2, 1), (3, 1 | 1 << 3 | 1 << 5)]));
         rule.push(compare(Operator::Equal, &[0; 4]));
-        let drop = Verdict::Other(0);
-        rule.push(Expressions::Immediate(vec![
-            Immediate::DestinationRegister(Register::Verdict),
-            Immediate::Data(DataAttribute::Verdict(vec![VerdictAttribute::Code(drop)])),
-        ]));
+        rule.push(drop_packet());
+        rule
+    }
+
+    /// Pods' links let loopback addresses pass, so that ports of this machine lead to pods at 127.0.0.1 too. The way
+    /// back in, to what listens there, is closed.
+    fn drop_to_loopback(&self) -> Vec<Expressions> {
+        let prefix = self.instance.link_prefix();
+        let mut rule = vec![load(MetaKey::Nfproto), compare(Operator::Equal, &[2])];
+        rule.extend([load(MetaKey::Iifname), compare(Operator::Equal, prefix.as_bytes())]);
+        let loopback = Ipv4Net::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0), 8);
+        rule.extend(address_in(IPV4_DESTINATION, Operator::Equal, loopback));
+        rule.push(drop_packet());
         rule
     }
 
@@ -100,11 +110,22 @@ impl Rules {
     }
 }
 
-/// Removes the instance's table if there is one.
+/// Removes the instance's tables that are there.
 pub(crate) fn remove(instance: &Instance) -> Result<(), NetworkError> {
-    let table = instance.table();
+    let results = [instance.service_table(), instance.table()].map(remove_table);
+    NetworkError::collect(results.into_iter().filter_map(Result::err).collect())
+}
+
+fn remove_table(table: String) -> Result<(), NetworkError> {
     transact(vec![add_table(&table), delete_table(&table)])
         .map_err(|source| NetworkError::RemoveRules { table, source })
+}
+
+fn drop_packet() -> Expressions {
+    Expressions::Immediate(vec![
+        Immediate::DestinationRegister(Register::Verdict),
+        Immediate::Data(DataAttribute::Verdict(vec![VerdictAttribute::Code(Verdict::Other(0))])),
+    ])
 }
 
 fn transact(messages: Vec<Request<NetfilterMessage>>) -> io::Result<()> {

@@ -197,6 +197,28 @@ pub(crate) fn disconnect_all(instance: &Instance) -> Result<(), NetworkError> {
     NetworkError::collect(links.iter().filter_map(|link| remove(&mut host, link).err()).collect())
 }
 
+/// Gives the host its address in the node's range, instead of that of another range.
+pub(crate) fn use_own_address(
+    host: &mut Conversation,
+    instance: &Instance,
+    address: Ipv4Addr,
+) -> Result<(), NetworkError> {
+    let failed = |source| NetworkError::OwnAddress { source };
+    let mut requests = link::remove_own_addresses(host, instance).map_err(failed)?;
+    requests.push(link::own_address(instance, address));
+    let answer = host.ask(requests).map_err(failed)?;
+    answer.results.into_iter().collect::<io::Result<()>>().map_err(failed)
+}
+
+/// Takes the host's address away.
+pub(crate) fn drop_own_address(instance: &Instance) -> Result<(), NetworkError> {
+    let failed = |source| NetworkError::OwnAddress { source };
+    let mut host = open()?;
+    let requests = link::remove_own_addresses(&mut host, instance).map_err(failed)?;
+    let answer = host.ask(requests).map_err(failed)?;
+    answer.results.into_iter().collect::<io::Result<()>>().map_err(failed)
+}
+
 /// A conversation about links with the calling thread's namespace.
 pub(crate) fn open() -> Result<Conversation, NetworkError> {
     Conversation::open(NETLINK_ROUTE).map_err(|source| NetworkError::Socket { source })

@@ -139,7 +139,8 @@ fn write_bundle(
     let spec = executor.pod.spec.clone().unwrap_or_default();
 
     let identity = user::identity(&root, config.user().as_deref().unwrap_or_default(), wish(&spec, container))?;
-    let place = executor.host.place(&executor.pod_ips);
+    let mut place = executor.host.place(&executor.pod_ips);
+    place.service_links = executor.host.services.links(executor.namespace(), &spec);
     let variables = environment::variables(&executor.pod, container, sources, &place)?;
     let image_env = config.env().clone().unwrap_or_default();
     let env = merge_environment(&image_env, &variables, &executor.pod);

@@ -22,6 +22,7 @@ use crate::environment::Place;
 use crate::event;
 use crate::monitor::Monitor;
 use crate::pulls::Pulls;
+use crate::service::Known;
 
 /// What every pod of this node shares.
 pub(crate) struct Host {
@@ -30,6 +31,7 @@ pub(crate) struct Host {
     pub(crate) images: ImageStore,
     pub(crate) pulls: Pulls,
     pub(crate) network: Network,
+    pub(crate) services: Arc<Known>,
     pub(crate) memory_capacity: i64,
     pub(crate) can_lower_oom_score: bool,
     /// This program, to be run as pod monitors.
@@ -42,6 +44,7 @@ impl Host {
             node_name: self.config.node_name.clone(),
             host_ip: self.config.node_ip.to_string(),
             pod_ips: pod_ips.to_vec(),
+            service_links: Default::default(),
         }
     }
 }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{Executor, failure};
 use crate::monitor::Monitor;
 use crate::oci;
+use crate::resolver::{self, ResolvConf};
 use crate::worker::Input;
 
 /// What is needed to find a sandbox again after an agent restart.
@@ -33,6 +34,8 @@ const RECORD_VERSION: u32 = 1;
 const ETC_BYTES: u64 = 1 << 20;
 /// A monitor that takes longer than this to remove its containers hangs.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Without the Services of the cluster pods are started all the same after this.
+const SERVICES_TIMEOUT: Duration = Duration::from_secs(2);
 const REASON: &str = "FailedCreatePodSandBox";
 
 pub(crate) fn record_path(run_dir: &Path) -> PathBuf {
@@ -89,6 +92,9 @@ pub(crate) async fn start(executor: &Executor) -> Result<Vec<String>, Failure> {
     let ips = ips.and_then(|ips| mounted.map(|()| ips))?;
     let (this, own_ips) = (executor.clone(), ips.clone());
     blocking(move || write_files(&this, &own_ips)).await?;
+    executor.host.services.pod_has(&executor.uid, &executor.pod, &ips);
+    // Containers are told of the Services that there are; mostly this was long ago.
+    drop(tokio::time::timeout(SERVICES_TIMEOUT, executor.host.services.listed()).await);
     connect(executor).await.map_err(|error| failure(REASON, &error))?;
     Ok(ips)
 }
@@ -277,7 +283,7 @@ fn write_files(executor: &Executor, ips: &[String]) -> Result<(), Failure> {
     let run_dir = executor.run_dir();
     let name = hostname(&executor.pod);
     let spec = executor.pod.spec.clone().unwrap_or_default();
-    let mut files = vec![("hostname", format!("{name}\n")), ("resolv.conf", resolv_conf(&spec))];
+    let mut files = vec![("hostname", format!("{name}\n")), ("resolv.conf", resolver(executor, &spec))];
     let hosts = match executor.host_network() {
         true => fs::read_to_string("/etc/hosts").unwrap_or_default(),
         false => hosts(&name, ips),
@@ -315,30 +321,14 @@ fn aliases(spec: &k8s_openapi::api::core::v1::PodSpec) -> String {
     aliases.map(|alias| format!("{}\t{}\n", alias.ip, alias.hostnames.clone().unwrap_or_default().join("\t"))).collect()
 }
 
-/// The host's resolver configuration, or what `dnsConfig` says where the policy is None.
-fn resolv_conf(spec: &k8s_openapi::api::core::v1::PodSpec) -> String {
-    let mut text = match spec.dns_policy.as_deref() {
-        Some("None") => String::new(),
-        _ => fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
-    };
-    if let Some(config) = &spec.dns_config {
-        for server in config.nameservers.iter().flatten() {
-            text.push_str(&format!("nameserver {server}\n"));
-        }
-        if let Some(searches) = config.searches.as_ref().filter(|searches| !searches.is_empty()) {
-            text.push_str(&format!("search {}\n", searches.join(" ")));
-        }
-        for option in config.options.iter().flatten() {
-            let name = option.name.clone().unwrap_or_default();
-            let value = option.value.as_ref().map(|value| format!(":{value}")).unwrap_or_default();
-            text.push_str(&format!("options {name}{value}\n"));
-        }
-    }
-    text
+fn resolver(executor: &Executor, spec: &k8s_openapi::api::core::v1::PodSpec) -> String {
+    let (cluster, host) = (&executor.host.config.cluster_dns, ResolvConf::of_host());
+    resolver::resolv_conf(spec, executor.namespace(), cluster, &host)
 }
 
 /// Removes all of a sandbox that is there; every step is tried whatever the others say.
 pub(crate) async fn stop(executor: &Executor) {
+    executor.host.services.pod_is_gone(&executor.uid);
     halt(executor).await;
     // A container start that was under way has failed by now, its monitor being gone; it must not mount after us.
     let _order = executor.order.write().await;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use agent::assemble::Agent;
 use agent::instance::Instance;
+use agent::resolver::ClusterDns;
 use agent_image::registry::config::Registries;
 use controller::assemble::ControlPlane;
 use controller_apiserver::authn::{NODES, User};
@@ -57,6 +58,9 @@ pub(crate) struct Args {
     /// Addresses of services.
     #[arg(long, default_value = "10.43.0.0/16", value_name = "CIDR")]
     service_cidr: Ipv4Net,
+    /// Address of the cluster's DNS, one of the services'; by default the tenth.
+    #[arg(long, value_name = "ADDRESS")]
+    cluster_dns: Option<Ipv4Addr>,
     /// The cluster's DNS domain.
     #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
     cluster_domain: String,
@@ -134,7 +138,8 @@ async fn serve(args: Args) -> Result<(), Failure> {
         advertise_address: args.advertise_address.unwrap_or(node_ip),
         tls_sans: args.tls_san.clone(),
         cluster_cidr: args.cluster_cidr,
-        service_cidr: args.service_cidr,
+        service_cidr: args.service_cidr.trunc(),
+        cluster_dns: cluster_dns(&args)?,
         cluster_domain: args.cluster_domain.clone(),
         event_ttl: Duration::from_secs(args.event_ttl),
     };
@@ -144,7 +149,7 @@ async fn serve(args: Args) -> Result<(), Failure> {
     plane.api.write_kubeconfig(&args.write_kubeconfig, &url)?;
     let agent = match args.disable_agent {
         true => None,
-        false => Some(start_agent(&args, registries, &plane, node_ip).await?),
+        false => Some(start_agent(&args, registries, &plane, node_ip, &url).await?),
     };
     eprintln!("ready {url} {}", args.write_kubeconfig.display());
     tokio::select! {
@@ -158,11 +163,38 @@ async fn serve(args: Args) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The smallest range of services: room for the API server, the DNS and a few more.
+const LONGEST_SERVICE_PREFIX: u8 = 28;
+
+fn cluster_dns(args: &Args) -> Result<Ipv4Addr, Failure> {
+    let cidr = args.service_cidr.trunc();
+    if cidr.prefix_len() > LONGEST_SERVICE_PREFIX {
+        return Err(Failure::new(format!(
+            "error: --service-cidr {cidr}: expected a prefix of at most {LONGEST_SERVICE_PREFIX} bits"
+        )));
+    }
+    if cidr.contains(&args.cluster_cidr.network()) || args.cluster_cidr.contains(&cidr.network()) {
+        return Err(Failure::new(format!(
+            "error: --service-cidr {cidr}: overlaps --cluster-cidr {}",
+            args.cluster_cidr
+        )));
+    }
+    let address = args.cluster_dns.unwrap_or_else(|| Ipv4Addr::from(u32::from(cidr.network()) + 10));
+    let is_usable = cidr.contains(&address) && address != cidr.network() && address != cidr.broadcast();
+    if !is_usable || Some(address) == cidr.hosts().next() {
+        return Err(Failure::new(format!(
+            "error: --cluster-dns {address}: expected an address of --service-cidr {cidr} other than its first"
+        )));
+    }
+    Ok(address)
+}
+
 async fn start_agent(
     args: &Args,
     registries: Registries,
     plane: &ControlPlane,
     node_ip: IpAddr,
+    url: &str,
 ) -> Result<Agent, Failure> {
     let node_name = match &args.node.node_name {
         Some(name) => name.clone(),
@@ -173,8 +205,11 @@ async fn start_agent(
     }
     let serving = plane.api.agent_serving(&node_name, &[node_ip, Ipv4Addr::LOCALHOST.into()])?;
     let certificate = tls::ServingCertificate::new(&serving)?;
+    let instance = Instance::of(&args.data.data_dir)?;
+    let dns_kubeconfig = instance.data_dir.join("agent/dns.kubeconfig");
+    plane.api.write_dns_kubeconfig(&dns_kubeconfig, url)?;
     let config = agent::config::Config {
-        instance: Instance::of(&args.data.data_dir)?,
+        instance,
         node_ip,
         labels: args.node.node_label.iter().cloned().collect::<BTreeMap<_, _>>(),
         taints: args.node.node_taint.clone(),
@@ -182,6 +217,9 @@ async fn start_agent(
         kubelet_tls: tls::server_config(certificate, plane.api.ca())?,
         cluster_cidr: args.cluster_cidr,
         registries,
+        service_cidr: args.service_cidr.trunc(),
+        cluster_dns: ClusterDns { address: cluster_dns(args)?, domain: args.cluster_domain.clone() },
+        dns_kubeconfig,
         node_name: node_name.clone(),
     };
     let user = User::new(&format!("system:node:{node_name}"), &[NODES]);
@@ -213,7 +251,7 @@ fn default_address() -> IpAddr {
     let addresses: Vec<(String, Ipv4Addr)> = nix::ifaddrs::getifaddrs()
         .into_iter()
         .flatten()
-        .filter(|entry| !of_a_pod(&entry.interface_name))
+        .filter(|entry| !of_a_pod(&entry.interface_name) && !entry.interface_name.starts_with("lo:"))
         .filter_map(|entry| Some((entry.interface_name.clone(), entry.address?.as_sockaddr_in()?.ip())))
         .collect();
     let of_default = addresses.iter().find(|(name, _)| Some(name) == link.as_ref());

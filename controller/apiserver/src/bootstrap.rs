@@ -57,6 +57,7 @@ fn default_objects() -> Vec<Value> {
     objects.push(binding("system:node", "system:node", &[group(NODES)]));
     objects.push(binding("system:node-proxier", "system:node-proxier", &[user("system:kube-proxy"), group(NODES)]));
     objects.push(binding("system:kube-scheduler", "system:kube-scheduler", &[user("system:kube-scheduler")]));
+    objects.push(binding("system:gantry-dns", "system:gantry-dns", &[user("system:gantry-dns")]));
     let issuer = "system:service-account-issuer-discovery";
     objects.push(binding(issuer, issuer, &[group(SERVICE_ACCOUNTS)]));
     for role in role_names().filter(|name| name.starts_with("system:controller:")) {

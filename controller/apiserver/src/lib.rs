@@ -18,6 +18,7 @@ mod reply;
 mod review;
 mod route;
 pub mod server;
+pub mod service;
 mod time;
 pub mod tls;
 mod token;

@@ -3,6 +3,7 @@
 //! A stored value is JSON that begins with `{"metadata":{`, so the splice is at a fixed offset and reads
 //! need no parsing.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -13,6 +14,8 @@ use controller_store::model::{CommitError, Compare, KeyValue, Op, Revision};
 use controller_store::store::Store;
 use serde_json::Value;
 
+use crate::service::{self, Ranges};
+
 const HEAD: &[u8] = b"{\"metadata\":{";
 
 /// The objects of one cluster.
@@ -21,6 +24,8 @@ pub(crate) struct Registry {
     pub(crate) table: &'static Table,
     /// How long events live.
     pub(crate) event_ttl: std::time::Duration,
+    /// Where Services get their addresses from.
+    pub(crate) ranges: Ranges,
 }
 
 /// An object as it stands in the store.
@@ -81,7 +86,31 @@ impl Registry {
             Some(revision) => Compare::ModRevision(key.clone(), revision),
         };
         let ttl = (resource.storage_plural == "events").then_some(self.event_ttl);
-        self.store.commit(&[compare], vec![Op::Put { key, value: stored_bytes(resource, object), ttl }]).await
+        let (mut compares, mut ops) = (vec![compare], Vec::new());
+        if resource.is("", "services") {
+            self.move_claims(resource, &key, &service::claims(object), &mut compares, &mut ops);
+        }
+        ops.push(Op::Put { key, value: stored_bytes(resource, object), ttl });
+        self.store.commit(&compares, ops).await
+    }
+
+    /// What a Service holds goes with the commit that writes or removes it. If it is not any more as it is read here,
+    /// that commit does not happen.
+    fn move_claims(
+        &self,
+        resource: &Resource,
+        key: &Bytes,
+        wanted: &BTreeSet<Bytes>,
+        compares: &mut Vec<Compare>,
+        ops: &mut Vec<Op>,
+    ) {
+        let old = self.store.get(key).and_then(|kv| to_value(resource, &kv, kv.mod_revision).ok());
+        let held = old.map(|old| service::claims(&old)).unwrap_or_default();
+        for claim in wanted.difference(&held) {
+            compares.push(Compare::Absent(claim.clone()));
+            ops.push(Op::Put { key: claim.clone(), value: key.clone(), ttl: None });
+        }
+        ops.extend(held.difference(wanted).map(|claim| Op::Delete { key: claim.clone() }));
     }
 
     /// Deletes an object, on condition that it is what was seen.
@@ -93,7 +122,12 @@ impl Registry {
     ) -> Result<Revision, CommitError> {
         let (namespace, name) = names(object);
         let key = self.key(resource, namespace.filter(|_| resource.is_namespaced()), name);
-        self.store.commit(&[Compare::ModRevision(key.clone(), expected)], vec![Op::Delete { key }]).await
+        let (mut compares, mut ops) = (vec![Compare::ModRevision(key.clone(), expected)], Vec::new());
+        if resource.is("", "services") {
+            self.move_claims(resource, &key, &BTreeSet::new(), &mut compares, &mut ops);
+        }
+        ops.push(Op::Delete { key });
+        self.store.commit(&compares, ops).await
     }
 }
 

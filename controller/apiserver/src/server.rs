@@ -26,6 +26,7 @@ use crate::chain;
 use crate::metrics::Metrics;
 use crate::pki::{self, Authority, Issued, Leaf, PkiError};
 use crate::registry::Registry;
+use crate::service::{self, Ranges};
 use crate::tls::{self, ServingCertificate, TlsError};
 use crate::token::TokenKey;
 
@@ -40,6 +41,11 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections at once; more wait in the kernel's queue.
 const CONNECTIONS: usize = 8192;
+/// How often the default Services are looked at, as Kubernetes does.
+const ANNOUNCE_EVERY: Duration = Duration::from_secs(10);
+/// Who the name servers are; what they may read is one of the default roles.
+const DNS_USER: &str = "system:gantry-dns";
+const DNS_GROUP: &str = "system:gantry-dns";
 
 /// What a server needs to be told.
 #[derive(Debug, Clone)]
@@ -50,6 +56,8 @@ pub struct Config {
     pub names: Vec<String>,
     /// How long Events live.
     pub event_ttl: Duration,
+    /// Where Services get their addresses from.
+    pub services: Ranges,
 }
 
 /// Why a server could not be assembled.
@@ -99,8 +107,14 @@ impl Config {
         let tls = tls::server_config(Arc::clone(&serving), authority.certificate())?;
         let agent_client =
             authority.ensure("apiserver-agent-client", &Leaf::client("kube-apiserver-kubelet-client", MASTERS))?;
-        let registry = Registry { store: Arc::clone(&store), table: Table::builtin(), event_ttl: self.event_ttl };
+        let registry = Registry {
+            store: Arc::clone(&store),
+            table: Table::builtin(),
+            event_ttl: self.event_ttl,
+            ranges: self.services,
+        };
         bootstrap::ensure(&registry).await?;
+        service::repair(&registry).await?;
         let state = State {
             registry,
             authorizer: Authorizer { rbac: Rbac::new(Arc::clone(&store)), node: NodeAuthorizer::new(store) },
@@ -140,6 +154,30 @@ impl ApiServer {
         names.extend(addresses.iter().map(IpAddr::to_string));
         let common_name = format!("system:node:{node}");
         self.authority.ensure("agent-serving", &Leaf { common_name, organizations: vec![NODES.into()], names })
+    }
+
+    /// Writes the Services that lead to this server, at `address` and `port`, and to the cluster's DNS.
+    pub async fn announce(&self, address: IpAddr, port: u16) -> Result<(), BuildError> {
+        Ok(service::write_builtin(&self.state.registry, address, port).await?)
+    }
+
+    /// Announces from time to time, for somebody may have deleted or changed what was written.
+    pub async fn keep_announced(&self, address: IpAddr, port: u16) {
+        loop {
+            tokio::time::sleep(ANNOUNCE_EVERY).await;
+            if let Err(error) = self.announce(address, port).await {
+                tracing::warn!(error = api::causes::chain(&error), "writing the default Services");
+            }
+        }
+    }
+
+    /// Writes the kubeconfig of the node's name server.
+    pub fn write_dns_kubeconfig(&self, file: &Path, url: &str) -> Result<(), PkiError> {
+        let client = self.authority.ensure("dns", &Leaf::client(DNS_USER, DNS_GROUP))?;
+        if let Some(dir) = file.parent() {
+            std::fs::create_dir_all(dir).map_err(|source| PkiError::File { path: dir.into(), source })?;
+        }
+        pki::write_private(file, kubeconfig(url, self.ca(), &client).as_bytes())
     }
 
     /// Writes the administrator's kubeconfig.

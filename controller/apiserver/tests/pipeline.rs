@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use controller_apiserver::authn::{MASTERS, NODES, User};
 use controller_apiserver::server::{ApiServer, Config};
+use controller_apiserver::service::Ranges;
 use controller_store::driver::Memory;
 use controller_store::store::{self, Store};
 use futures::StreamExt as _;
@@ -29,8 +30,12 @@ struct Answer {
 async fn server() -> Server {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(Store::open(Memory, store::Config::default()).unwrap());
-    let config =
-        Config { tls_dir: dir.path().into(), names: vec!["localhost".into()], event_ttl: Duration::from_secs(60) };
+    let config = Config {
+        tls_dir: dir.path().into(),
+        names: vec!["localhost".into()],
+        event_ttl: Duration::from_secs(60),
+        services: Ranges { cidr: "10.43.0.0/16".parse().unwrap(), dns: "10.43.0.10".parse().unwrap() },
+    };
     Server { api: config.build(Arc::clone(&store)).await.unwrap(), store, _dir: dir }
 }
 
@@ -458,4 +463,59 @@ async fn tables_and_discovery_answer_what_clients_ask() {
     let containers = &document["components"]["schemas"]["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
     assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
     assert_eq!(server.get("/version").await.body["minor"], "37");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_get_addresses_that_nobody_else_has_and_give_them_back() {
+    let server = server().await;
+    server.api.announce("192.0.2.1".parse().unwrap(), 6443).await.unwrap();
+    let path = "/api/v1/namespaces/default/services";
+    let kubernetes = server.call(Method::GET, &format!("{path}/kubernetes"), Value::Null).await;
+    assert_eq!(kubernetes.body["spec"]["clusterIP"], "10.43.0.1");
+    let slice = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes";
+    assert_eq!(server.call(Method::GET, slice, Value::Null).await.body["ports"][0]["port"], 6443);
+    let service = |name: String, more: Value| {
+        let mut spec = json!({"type": "NodePort", "ports": [{"port": 80}]});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec})
+    };
+    let made = futures::future::join_all(
+        (0..64).map(|n| server.call(Method::POST, path, service(format!("s{n}"), json!({})))),
+    )
+    .await;
+    let (mut addresses, mut ports) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
+    for answer in &made {
+        assert_eq!(answer.code, 201, "{}", answer.body);
+        assert!(addresses.insert(answer.body["spec"]["clusterIP"].to_string()));
+        assert!(ports.insert(answer.body["spec"]["ports"][0]["nodePort"].as_u64().unwrap()));
+    }
+    // One address, asked for by many at once: one gets it.
+    let wish = json!({"clusterIP": "10.43.0.77"});
+    let raced = futures::future::join_all(
+        (0..16).map(|n| server.call(Method::POST, path, service(format!("r{n}"), wish.clone()))),
+    )
+    .await;
+    assert_eq!(raced.iter().filter(|answer| answer.code == 201).count(), 1);
+    let refused = raced.iter().find(|answer| answer.code != 201).unwrap();
+    assert_eq!((refused.code, &refused.body["details"]["causes"][0]["field"]), (422, &json!("spec.clusterIPs")));
+    let winner = raced.iter().find(|answer| answer.code == 201).unwrap().body["metadata"]["name"].clone();
+    let name = winner.as_str().unwrap();
+
+    // Another type gives back what it does not use.
+    let port = made[0].body["spec"]["ports"][0]["nodePort"].clone();
+    let plain = server.call(Method::PATCH, &format!("{path}/s0"), json!({"spec": {"type": "ClusterIP"}})).await;
+    assert_eq!((plain.code, plain.body["spec"]["ports"][0].get("nodePort")), (200, None), "{}", plain.body);
+    let taken = json!({"ports": [{"port": 80, "nodePort": port}]});
+    assert_eq!(server.call(Method::POST, path, service("again".into(), taken.clone())).await.code, 201);
+    assert_eq!(server.call(Method::POST, path, service("twice".into(), taken)).await.code, 422);
+    let named = json!({"spec": {"type": "ExternalName", "externalName": "example.org", "ports": null}});
+    let changed = server.call(Method::PATCH, &format!("{path}/{name}"), named).await;
+    assert_eq!((changed.code, changed.body["spec"].get("clusterIP")), (200, None), "{}", changed.body);
+    assert_eq!(server.call(Method::POST, path, service("after".into(), wish.clone())).await.code, 201);
+    assert_eq!(server.call(Method::DELETE, &format!("{path}/after"), Value::Null).await.code, 200);
+    let last = server.call(Method::POST, path, service("last".into(), wish)).await;
+    assert_eq!(last.code, 201, "{}", last.body);
+    let update = server.call(Method::PUT, &format!("{path}/last"), service("last".into(), json!({}))).await;
+    assert_eq!(update.body["spec"]["ports"][0]["nodePort"], last.body["spec"]["ports"][0]["nodePort"]);
+    assert_eq!(update.body["spec"]["clusterIP"], "10.43.0.77");
 }

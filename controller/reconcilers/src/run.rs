@@ -1,5 +1,6 @@
 //! All reconcilers on one screen.
 use crate::cache::{Cache, Key, key_of};
+use crate::endpoints::{self, BackendFacts, EndpointsFacts, ServiceFacts, SliceFacts};
 use crate::namespaced_default::{self, NamespaceFacts, RootCaFacts};
 use crate::node::{self, NodeFacts};
 use crate::pod::PodFacts;
@@ -7,7 +8,8 @@ use crate::record::Recorder;
 use crate::{abandoned, deployment, garbage, manifests, namespace, replicaset};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::runtime::watcher;
 use std::path::Path;
@@ -91,6 +93,28 @@ pub async fn run(config: Config) {
         watcher::Config::default(),
         NodeFacts::new,
     ));
+    let slices_client = (config.client_for)("endpointslice-controller");
+    let endpoints_client = (config.client_for)("endpoint-controller");
+    let services: Arc<Cache<ServiceFacts>> = Cache::new();
+    let backends: Arc<Cache<BackendFacts>> = Cache::new();
+    let slices: Arc<Cache<SliceFacts>> = Cache::new();
+    let classic: Arc<Cache<EndpointsFacts>> = Cache::new();
+    tasks.spawn(endpoints::start(endpoints::Reconciler {
+        slices_client: slices_client.clone(),
+        mirror_client: (config.client_for)("endpointslicemirroring-controller"),
+        endpoints_client: endpoints_client.clone(),
+        services: Arc::clone(&services),
+        pods: Arc::clone(&backends),
+        slices: Arc::clone(&slices),
+        endpoints: Arc::clone(&classic),
+        nodes: Arc::clone(&nodes),
+    }));
+    let all = watcher::Config::default;
+    tasks.spawn(services.reflect(Api::<Service>::all(slices_client.clone()), all(), ServiceFacts::new));
+    tasks.spawn(backends.reflect(Api::<Pod>::all(slices_client.clone()), all(), BackendFacts::new));
+    tasks.spawn(slices.reflect(Api::<EndpointSlice>::all(slices_client), all(), SliceFacts::new));
+    tasks.spawn(classic.reflect(Api::<Endpoints>::all(endpoints_client), all(), EndpointsFacts::new));
+
     let collector = (config.client_for)("pod-garbage-collector");
     tasks.spawn(abandoned::start(abandoned::Reconciler { client: collector, nodes: Arc::clone(&nodes), pods }));
     let api = Api::<Lease>::namespaced(client, api::well_known::NAMESPACE_NODE_LEASE);

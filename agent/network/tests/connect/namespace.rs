@@ -96,5 +96,6 @@ pub(crate) fn tool(line: &str) -> String {
 
 pub(crate) async fn open(instance: &str, state_dir: PathBuf) -> Network {
     let cluster_cidr = "10.42.0.0/16".parse().unwrap();
-    Network::open(Config { instance: instance.to_owned(), state_dir, cluster_cidr }).await.unwrap()
+    let service_cidr = "10.43.0.0/16".parse().unwrap();
+    Network::open(Config { instance: instance.to_owned(), state_dir, cluster_cidr, service_cidr }).await.unwrap()
 }

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::Context;
 use crate::registry::{names, set_revision};
+use crate::service::is_claim;
 
 const NAME_ATTEMPTS: usize = 8;
 /// Names are at most 63 characters long where they become labels; five are the suffix.
@@ -57,6 +58,10 @@ pub(super) async fn insert(context: &Context, mut object: Value) -> Result<Value
                 set_revision(&mut object, revision);
                 context.log("created", &object);
                 return Ok(object);
+            }
+            // Another Service was faster by a moment; the next try sees what it took.
+            Err(CommitError::Conflict { key, .. }) if is_claim(&key) && attempt + 1 < NAME_ATTEMPTS => {
+                context.state.registry.store.settle().await;
             }
             Err(CommitError::Conflict { .. }) if base.is_some() && attempt + 1 < NAME_ATTEMPTS => {}
             Err(CommitError::Conflict { .. }) if base.is_some() => {

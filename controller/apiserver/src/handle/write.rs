@@ -16,6 +16,7 @@ use super::Context;
 use crate::admit::{self, Admission};
 use crate::authz::{self, Action, ResourceAction};
 use crate::registry::{names, set_revision};
+use crate::service::{World, allocate};
 
 /// How often an update without a resourceVersion of its own is tried again when others were faster.
 pub(super) const ATTEMPTS: usize = 16;
@@ -142,7 +143,15 @@ impl Context {
             None => validation::validate_create(&self.resource, object),
             Some(old) => validation::validate_update(&self.resource, old, object, self.subresource),
         };
-        self.refuse_invalid(object, causes)
+        self.refuse_invalid(object, causes)?;
+        if self.resource.is("", "services") && self.subresource.is_none() {
+            let registry = &self.state.registry;
+            let is_taken = |key: &bytes::Bytes| registry.store.get(key).is_some();
+            let world = World { old, is_taken: &is_taken, random: rand::random() };
+            let causes = allocate(registry.ranges, &world, object);
+            return self.refuse_invalid(object, causes);
+        }
+        Ok(())
     }
 
     fn refuse_invalid(&self, object: &Value, causes: Vec<Cause>) -> Result<(), Status> {

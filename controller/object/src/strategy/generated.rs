@@ -26,6 +26,7 @@ pub(super) fn job_selector(object: &mut Value, uid: &str) {
 pub(super) fn keep_allocated(old: &Value, new: &mut Value) {
     let kind = |object: &Value| text(object, &["spec", "type"]).unwrap_or("ClusterIP").to_owned();
     let (before, after) = (kind(old), kind(new));
+    drop_unused(old, new, &before, &after);
     if before == "ExternalName" || after == "ExternalName" {
         return;
     }
@@ -44,15 +45,66 @@ pub(super) fn keep_allocated(old: &Value, new: &mut Value) {
     if !matches!(after.as_str(), "NodePort" | "LoadBalancer") {
         return;
     }
+    if spec.get("healthCheckNodePort").is_none_or(|port| *port == 0)
+        && let Some(port) = old.get("spec").and_then(|s| s.get("healthCheckNodePort"))
+        && text(spec, &["externalTrafficPolicy"]) == Some("Local")
+        && after == "LoadBalancer"
+    {
+        spec["healthCheckNodePort"] = port.clone();
+    }
+    // Defaults are filled in later.
+    let protocol = |port: &Value| text(port, &["protocol"]).unwrap_or("TCP").to_owned();
     let taken: Vec<i64> = list(spec, &["ports"]).iter().filter_map(|p| p.get("nodePort")?.as_i64()).collect();
     for port in list_mut(spec, &["ports"]) {
         if port.get("nodePort").and_then(Value::as_i64).is_some_and(|n| n != 0) {
             continue;
         }
-        let same =
-            old_ports.iter().find(|o| o.get("port") == port.get("port") && o.get("protocol") == port.get("protocol"));
+        let same = old_ports.iter().find(|o| o.get("port") == port.get("port") && protocol(o) == protocol(port));
         if let Some(number) = same.and_then(|o| o.get("nodePort")?.as_i64()).filter(|n| !taken.contains(n)) {
             port["nodePort"] = number.into();
         }
     }
+}
+
+/// What only the former type uses goes with it, unless the author wrote something else there.
+fn drop_unused(old: &Value, new: &mut Value, before: &str, after: &str) {
+    let has_node_ports = |kind: &str| matches!(kind, "NodePort" | "LoadBalancer");
+    let checks_health = |object: &Value| {
+        text(object, &["spec", "type"]) == Some("LoadBalancer")
+            && text(object, &["spec", "externalTrafficPolicy"]) == Some("Local")
+    };
+    let drops_health = checks_health(old) && !checks_health(new);
+    let Some(spec) = child(new, "spec") else { return };
+    let mut unused: Vec<&str> = Vec::new();
+    if before != "ExternalName" && after == "ExternalName" {
+        unused.extend(["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"]);
+    }
+    if has_node_ports(before) && !has_node_ports(after) {
+        unused.push("externalTrafficPolicy");
+    }
+    if before == "LoadBalancer" && after != "LoadBalancer" {
+        unused.extend(["allocateLoadBalancerNodePorts", "loadBalancerClass"]);
+    }
+    if drops_health {
+        unused.push("healthCheckNodePort");
+    }
+    let former = &old["spec"];
+    if let Some(spec) = spec.as_object_mut() {
+        for key in unused.into_iter().filter(|key| spec_equals(former, spec, key)).collect::<Vec<_>>() {
+            spec.remove(key);
+        }
+    }
+    if has_node_ports(before) && !has_node_ports(after) {
+        let old_ports = list(old, &["spec", "ports"]);
+        for port in list_mut(spec, &["ports"]) {
+            let number = port.get("nodePort").cloned();
+            if number.is_some() && old_ports.iter().any(|old| old.get("nodePort") == number.as_ref()) {
+                port.as_object_mut().map(|port| port.remove("nodePort"));
+            }
+        }
+    }
+}
+
+fn spec_equals(former: &Value, spec: &serde_json::Map<String, Value>, key: &str) -> bool {
+    spec.get(key).is_some() && former.get(key) == spec.get(key)
 }

@@ -25,6 +25,7 @@ pub(crate) struct NodeFacts {
     range: Option<String>,
     taints: Vec<Taint>,
     conditions: Vec<NodeCondition>,
+    zone: Option<String>,
 }
 
 impl NodeFacts {
@@ -33,8 +34,21 @@ impl NodeFacts {
         &self.name
     }
 
+    /// The zone it is in.
+    pub(crate) fn zone(&self) -> Option<&str> {
+        self.zone.as_deref()
+    }
+
+    /// Its name, and its own address in its part of the pods' range, the first: where it serves the cluster's names.
+    pub(crate) fn place(&self) -> Option<(String, std::net::Ipv4Addr)> {
+        let range: ipnet::Ipv4Net = self.range.as_deref()?.parse().ok()?;
+        Some((self.name.to_string(), range.hosts().next()?))
+    }
+
     /// Takes the facts out.
     pub(crate) fn new(node: Node) -> Self {
+        let labels = node.metadata.labels.as_ref();
+        let zone = labels.and_then(|labels| labels.get(api::well_known::LABEL_ZONE).cloned());
         let spec = node.spec.unwrap_or_default();
         Self {
             name: key_of(&node.metadata),
@@ -42,6 +56,7 @@ impl NodeFacts {
             revision: node.metadata.resource_version,
             range: spec.pod_cidr.filter(|range| !range.is_empty()),
             taints: spec.taints.unwrap_or_default(),
+            zone,
             conditions: node.status.and_then(|status| status.conditions).unwrap_or_default(),
         }
     }
