@@ -23,6 +23,11 @@ const VERDICT: u32 = 0;
 pub(crate) struct Register(pub(crate) u32);
 
 impl Register {
+    /// The one behind it.
+    pub(crate) const fn next(self) -> Register {
+        Register(self.0 + 1)
+    }
+
     /// `NFT_REG32_00` and so on.
     const fn number(self) -> u32 {
         8 + self.0
@@ -134,7 +139,7 @@ impl Rule {
     /// New destination: address in one register, port in the next.
     pub(crate) fn translate_destination(self, from: Register) -> Rule {
         let data = Attributes::new().number(1, 1).number(2, FAMILY_IPV4).number(3, from.number());
-        let port = Register(from.0 + 1).number();
+        let port = from.next().number();
         self.expression("nat", data.number(4, from.number()).number(5, port).number(6, port))
     }
 
