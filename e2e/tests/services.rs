@@ -149,12 +149,18 @@ fn host_port(client: &Client) -> u16 {
 /// The same from a pod, and what names mean there.
 fn inside(client: &Client, node: IpAddr, host_port: u16) {
     let (tcp, udp) = NODE_PORTS;
+    // The image's programs are static: only nslookup asks name servers by itself.
     let script = format!(
-        "set -e; t() {{ wget -q -T 3 -O - http://$1/name; }}; u() {{ echo x | nc -u -w 1 $1 $2; }}; \
-         for i in 1 2 3 4 5 6; do t web; t web.default.svc.cluster.local; t names:8080; t {node}:{tcp}; t {node}:{host_port}; done; \
-         u web 80; u names 8080; u {node} {udp}; u {node} {host_port}; \
-         nslookup kubernetes.default.svc.cluster.local; test -n \"$KUBERNETES_SERVICE_HOST\"; \
-         test \"$WEB_SERVICE_PORT_TCP\" = 80; ! nslookup nothing.default.svc.cluster.local; echo all well"
+        "a() {{ nslookup -type=a $1 | sed -n 's/^Address: //p' | head -n 1; }}; fail() {{ echo failed: $*; exit 1; }}; \
+         t() {{ printf 'GET /name HTTP/1.0\\r\\n\\r\\n' | nc -w 3 $1 $2 | grep -q '200 OK' || fail tcp $*; }}; \
+         u() {{ echo x | nc -u -w 1 $1 $2 | grep -q . || fail udp $*; }}; \
+         web=$(a web.default.svc.cluster.local); names=$(a names.default.svc.cluster.local); \
+         test \"$web\" = \"$WEB_SERVICE_HOST\" || fail name; test -n \"$names\" || fail headless; \
+         for i in 1 2 3 4 5 6; do t $web 80; t $names 8080; t {node} {tcp}; t {node} {host_port}; done; \
+         u $web 80; u $names 8080; u {node} {udp}; u {node} {host_port}; \
+         test \"$(a kubernetes.default.svc.cluster.local)\" = \"$KUBERNETES_SERVICE_HOST\" || fail kubernetes; \
+         test \"$WEB_SERVICE_PORT_TCP\" = 80 || fail variables; \
+         nslookup nothing.default.svc.cluster.local && fail nothing; echo all well"
     );
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "inside"}, "spec": {"restartPolicy": "Never",
         "containers": [{"name": "c", "image": "busybox", "imagePullPolicy": "IfNotPresent", "command": ["sh", "-c", script]}]}});

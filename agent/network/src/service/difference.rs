@@ -103,8 +103,10 @@ impl Filling<'_> {
             false => Rule::new().is_ipv4(),
         };
         let table = self.place.table.as_str();
-        let lead =
-            |rule: Rule, backend: Backend| rule.constant(&backend_bytes(backend), CHOICE).translate_destination(CHOICE);
+        let lead = |rule: Rule, (address, port): Backend| {
+            let rule = rule.constant(&address.octets(), CHOICE).constant(&port.to_be_bytes(), CHOICE.next());
+            rule.translate_destination(CHOICE)
+        };
         let mut rules = Vec::new();
         if let Some(seconds) = self.affinity_seconds {
             for backend in backends {
