@@ -77,7 +77,7 @@ impl Rule {
         self.expression("bitwise", data.nest(5, Attributes::new().bytes(1, &vec![0; mask.len()])))
     }
 
-    pub(crate) fn is_ipv4(self) -> Rule {
+    pub(crate) fn if_ipv4(self) -> Rule {
         self.meta(META_NFPROTO, Register(0)).compare(Register(0), true, &[FAMILY_IPV4 as u8])
     }
 
@@ -88,7 +88,7 @@ impl Rule {
     }
 
     /// `fib daddr type local`: the packet is for this machine.
-    pub(crate) fn is_for_here(self) -> Rule {
+    pub(crate) fn if_for_here(self) -> Rule {
         const ADDRESS_TYPE: u32 = 3;
         const DESTINATION_ADDRESS: u32 = 2;
         const LOCAL: u32 = 2;
@@ -98,14 +98,14 @@ impl Rule {
     }
 
     /// Only connections whose destination was translated (`IPS_DST_NAT`).
-    pub(crate) fn is_translated(self) -> Rule {
+    pub(crate) fn if_translated(self) -> Rule {
         const STATUS: u32 = 2;
         let bit = (1u32 << 5).to_ne_bytes();
         let rule = self.expression("ct", Attributes::new().number(1, Register(0).number()).number(2, STATUS));
         rule.mask(Register(0), &bit).compare(Register(0), true, &bit)
     }
 
-    pub(crate) fn is_in(self, set: &str, key: Register) -> Rule {
+    pub(crate) fn if_in(self, set: &str, key: Register) -> Rule {
         self.expression("lookup", Attributes::new().text(1, set).number(2, key.number()))
     }
 
