@@ -72,6 +72,8 @@ pub struct Traces {
     pub links: BTreeSet<String>,
     /// Routes of the main table.
     pub routes: BTreeSet<String>,
+    /// Addresses on loopback.
+    pub addresses: BTreeSet<String>,
     /// Tables of nftables.
     pub tables: BTreeSet<String>,
     /// Its run directory, if there is one.
@@ -119,6 +121,7 @@ impl Traces {
         traces.cgroups = keep(run("find", &["/sys/fs/cgroup", "-type", "d"]), instance);
         traces.links = keep(run("ls", &["/sys/class/net"]), &link);
         traces.routes = keep(run("ip", &["route"]), &link);
+        traces.addresses = keep(run("ip", &["-4", "-o", "address", "show", "lo"]), &format!("lo:{link}"));
         traces.tables = keep(run("nft", &["list", "tables"]), instance);
         traces.run_dir = Some(Path::new("/run/gantry").join(instance)).filter(|dir| dir.exists());
         traces

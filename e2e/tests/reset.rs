@@ -22,11 +22,14 @@ fn nothing_is_left_after_a_reset() {
     let instance = machine::instances().difference(&others).next().cloned().expect("the instance has a run directory");
     let look = || Traces::of(&instance, &data_dir);
     let during = look();
-    // The server, a monitor and a container of each of two pods; a namespace, a link and a route of each.
-    assert!(during.processes.len() >= 5, "{during:#?}");
+    // The server, the name server, a monitor and a container of each of two pods; a namespace, a link and a route of each.
+    assert!(during.processes.len() >= 6, "{during:#?}");
     assert_eq!((during.namespaces.len(), during.links.len()), (2, 2), "{during:#?}");
     assert!(during.mounts.len() >= 4 && during.cgroups.len() >= 4, "{during:#?}");
-    assert!(during.routes.len() >= 2 && during.tables.len() == 2 && during.run_dir.is_some(), "{during:#?}");
+    assert!(
+        during.routes.len() >= 2 && during.tables.len() == 2 && during.addresses.len() == 1 && during.run_dir.is_some(),
+        "{during:#?}"
+    );
 
     // Under a running server nothing is reset.
     let refused = client.run(&["reset", "--data-dir", &data_dir.display().to_string()]);

@@ -215,6 +215,9 @@ pub(crate) fn drop_own_address(instance: &Instance) -> Result<(), NetworkError> 
     let failed = |source| NetworkError::OwnAddress { source };
     let mut host = open()?;
     let requests = link::remove_own_addresses(&mut host, instance).map_err(failed)?;
+    if requests.is_empty() {
+        return Ok(());
+    }
     let answer = host.ask(requests).map_err(failed)?;
     answer.results.into_iter().collect::<io::Result<()>>().map_err(failed)
 }

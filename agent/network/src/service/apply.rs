@@ -34,7 +34,7 @@ pub struct Applied {
 type Led = ((Option<Ipv4Addr>, u16), Option<Backend>);
 
 /// An endpoint that was asked shortly before it went may still answer: its flows are forgotten so much later.
-const GRACE: Duration = Duration::from_millis(250);
+const GRACE: Duration = Duration::from_secs(1);
 
 /// The rules of one node as they stand in the kernel. Blocks: to be used on a thread for that.
 #[derive(Debug)]

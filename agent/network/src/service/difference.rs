@@ -99,17 +99,19 @@ impl Filling<'_> {
     /// Sends connections to any of the backends, or to the one that the client had before.
     fn backends(&mut self, backends: &[Backend], only_from_pods: bool) {
         let begin = || match only_from_pods {
-            true => Rule::new().is_ipv4().range(SOURCE, true, self.place.cluster_cidr),
-            false => Rule::new().is_ipv4(),
+            true => Rule::new().if_ipv4().range(SOURCE, true, self.place.cluster_cidr),
+            false => Rule::new().if_ipv4(),
         };
         let table = self.place.table.as_str();
-        let lead =
-            |rule: Rule, backend: Backend| rule.constant(&backend_bytes(backend), CHOICE).translate_destination(CHOICE);
+        let lead = |rule: Rule, (address, port): Backend| {
+            let rule = rule.constant(&address.octets(), CHOICE).constant(&port.to_be_bytes(), CHOICE.next());
+            rule.translate_destination(CHOICE)
+        };
         let mut rules = Vec::new();
         if let Some(seconds) = self.affinity_seconds {
             for backend in backends {
                 let memory = memory(self.name, seconds, *backend);
-                let known = begin().load(SOURCE, CLIENT).is_in(&memory, CLIENT);
+                let known = begin().load(SOURCE, CLIENT).if_in(&memory, CLIENT);
                 rules.push(lead(known.remember(&memory, CLIENT), *backend));
             }
             // One after another, each with the chance that makes them all equal.

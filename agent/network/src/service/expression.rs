@@ -23,6 +23,11 @@ const VERDICT: u32 = 0;
 pub(crate) struct Register(pub(crate) u32);
 
 impl Register {
+    /// The one behind it.
+    pub(crate) const fn next(self) -> Register {
+        Register(self.0 + 1)
+    }
+
     /// `NFT_REG32_00` and so on.
     const fn number(self) -> u32 {
         8 + self.0
@@ -72,7 +77,7 @@ impl Rule {
         self.expression("bitwise", data.nest(5, Attributes::new().bytes(1, &vec![0; mask.len()])))
     }
 
-    pub(crate) fn is_ipv4(self) -> Rule {
+    pub(crate) fn if_ipv4(self) -> Rule {
         self.meta(META_NFPROTO, Register(0)).compare(Register(0), true, &[FAMILY_IPV4 as u8])
     }
 
@@ -83,7 +88,7 @@ impl Rule {
     }
 
     /// `fib daddr type local`: the packet is for this machine.
-    pub(crate) fn is_for_here(self) -> Rule {
+    pub(crate) fn if_for_here(self) -> Rule {
         const ADDRESS_TYPE: u32 = 3;
         const DESTINATION_ADDRESS: u32 = 2;
         const LOCAL: u32 = 2;
@@ -93,14 +98,14 @@ impl Rule {
     }
 
     /// Only connections whose destination was translated (`IPS_DST_NAT`).
-    pub(crate) fn is_translated(self) -> Rule {
+    pub(crate) fn if_translated(self) -> Rule {
         const STATUS: u32 = 2;
         let bit = (1u32 << 5).to_ne_bytes();
         let rule = self.expression("ct", Attributes::new().number(1, Register(0).number()).number(2, STATUS));
         rule.mask(Register(0), &bit).compare(Register(0), true, &bit)
     }
 
-    pub(crate) fn is_in(self, set: &str, key: Register) -> Rule {
+    pub(crate) fn if_in(self, set: &str, key: Register) -> Rule {
         self.expression("lookup", Attributes::new().text(1, set).number(2, key.number()))
     }
 
@@ -134,7 +139,7 @@ impl Rule {
     /// New destination: address in one register, port in the next.
     pub(crate) fn translate_destination(self, from: Register) -> Rule {
         let data = Attributes::new().number(1, 1).number(2, FAMILY_IPV4).number(3, from.number());
-        let port = Register(from.0 + 1).number();
+        let port = from.next().number();
         self.expression("nat", data.number(4, from.number()).number(5, port).number(6, port))
     }
 

@@ -80,7 +80,7 @@ impl Place {
             ("outward", "filter", OUTPUT, PRIORITY_FILTER, "refuse"),
         ] {
             all.push(add_base_chain(table, chain, kind, hook, priority));
-            all.push(add_rule(table, chain, Rule::new().is_ipv4().jump(target)));
+            all.push(add_rule(table, chain, Rule::new().if_ipv4().jump(target)));
         }
         all.push(add_base_chain(table, "postrouting", "nat", POSTROUTING, PRIORITY_BEFORE_SRCNAT));
         let rules = [
@@ -88,10 +88,10 @@ impl Place {
             ("services", port().verdict_of(PORTS, Register(1))),
             ("refuse", self.unserved().reset_connection()),
             ("refuse", self.unserved().port_unreachable()),
-            ("refuse", place().is_in(REFUSED, Register(0)).reset_connection()),
-            ("refuse", place().is_in(REFUSED, Register(0)).port_unreachable()),
+            ("refuse", place().if_in(REFUSED, Register(0)).reset_connection()),
+            ("refuse", place().if_in(REFUSED, Register(0)).port_unreachable()),
             ("postrouting", self.to_itself()),
-            ("postrouting", self.from_loopback()),
+            ("postrouting", self.loopback_to_pods()),
             ("postrouting", self.to_elsewhere()),
         ];
         all.extend(rules.map(|(chain, rule)| add_rule(table, chain, rule)));
@@ -99,32 +99,32 @@ impl Place {
     }
 
     fn unserved(&self) -> Rule {
-        Rule::new().is_ipv4().range(DESTINATION, true, self.service_cidr)
+        Rule::new().if_ipv4().range(DESTINATION, true, self.service_cidr)
     }
 
     fn to_itself(&self) -> Rule {
-        let pair = Rule::new().is_ipv4().load(SOURCE, Register(0)).load(DESTINATION, Register(1));
-        pair.is_in(ITSELF, Register(0)).translate_source(self.node_address)
+        let pair = Rule::new().if_ipv4().load(SOURCE, Register(0)).load(DESTINATION, Register(1));
+        pair.if_in(ITSELF, Register(0)).translate_source(self.node_address)
     }
 
-    fn from_loopback(&self) -> Rule {
-        let to_pods = Rule::new().is_ipv4().meta(META_OIFNAME, Register(0));
+    fn loopback_to_pods(&self) -> Rule {
+        let to_pods = Rule::new().if_ipv4().meta(META_OIFNAME, Register(0));
         let to_pods = to_pods.compare(Register(0), true, self.link_prefix.as_bytes());
         let loopback = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
         to_pods.range(SOURCE, true, loopback).translate_source(self.node_address)
     }
 
     fn to_elsewhere(&self) -> Rule {
-        let remote = Rule::new().is_ipv4().load(DESTINATION, Register(0)).is_in(REMOTE, Register(0));
-        remote.range(SOURCE, false, self.cluster_cidr).is_translated().masquerade()
+        let remote = Rule::new().if_ipv4().load(DESTINATION, Register(0)).if_in(REMOTE, Register(0));
+        remote.range(SOURCE, false, self.cluster_cidr).if_translated().masquerade()
     }
 }
 
 fn place() -> Rule {
-    let rule = Rule::new().is_ipv4().load(DESTINATION, Register(0));
+    let rule = Rule::new().if_ipv4().load(DESTINATION, Register(0));
     rule.meta(META_L4PROTO, Register(1)).load(DESTINATION_PORT, Register(2))
 }
 
 fn port() -> Rule {
-    Rule::new().is_for_here().meta(META_L4PROTO, Register(1)).load(DESTINATION_PORT, Register(2))
+    Rule::new().if_for_here().meta(META_L4PROTO, Register(1)).load(DESTINATION_PORT, Register(2))
 }

@@ -415,7 +415,7 @@ fn rules_are_what_the_tool_reads() {
         for line in [
             "ip daddr . meta l4proto . th dport vmap @addresses",
             "fib daddr type local meta l4proto . th dport vmap @ports",
-            "ip daddr 10.43.0.0/16 reject with tcp reset",
+            "ip daddr 10.43.0.0/16 meta l4proto tcp reject with tcp reset",
             "ip saddr . ip daddr @itself snat ip to 10.42.3.1",
             "10.43.0.5 . tcp . 80 : goto in/default/web/http/Tcp",
         ] {
