@@ -30,8 +30,10 @@ pub struct Applied {
     pub took: Duration,
 }
 
-/// A UDP place, an address and a port or a port of this machine, and where flows to it were led; nowhere without.
-type Led = ((Option<Ipv4Addr>, u16), Option<Backend>);
+/// A UDP place: an address and a port, or a port of this machine.
+type Door = (Option<Ipv4Addr>, u16);
+/// A UDP place and where flows to it were led; nowhere without.
+type Led = (Door, Option<Backend>);
 
 /// An endpoint that was asked shortly before it went may still answer: its flows are forgotten so much later.
 const GRACE: Duration = Duration::from_secs(1);
@@ -44,13 +46,15 @@ pub struct Services {
     applied: Option<Ruleset>,
     /// UDP flows that lead where no rule leads any more, and since when.
     stale: BTreeMap<Led, Instant>,
+    /// UDP places that lead somewhere since a moment ago; flows of before lead to nobody, or to who is long gone.
+    fresh: BTreeSet<Door>,
     /// Nobody knows what flows there were before the first rules.
     knows_flows: bool,
 }
 
 impl Services {
     pub(crate) fn new(place: Place) -> Services {
-        Services { place, applied: None, stale: BTreeMap::new(), knows_flows: false }
+        Services { place, applied: None, stale: BTreeMap::new(), fresh: BTreeSet::new(), knows_flows: false }
     }
 
     /// Makes the rules be what these Services and host ports need.
@@ -73,23 +77,21 @@ impl Services {
     }
 
     fn note_stale(&mut self, before: &BTreeSet<Led>, after: &BTreeSet<Led>, now: Instant) {
-        let served =
-            |all: &BTreeSet<Led>, place| all.range((place, None)..).next().is_some_and(|(own, _)| *own == place);
         for one in before.difference(after) {
             self.stale.entry(*one).or_insert(now + GRACE);
         }
         for one in after.difference(before) {
             self.stale.remove(one);
-            if !served(before, one.0) {
-                // What was sent there so far met nobody, and would go on so.
-                self.stale.insert((one.0, None), now);
+            if !serves(before, &one.0) {
+                // What was sent there so far met nobody, or endpoints of an earlier Service, and would go on so.
+                self.fresh.insert(one.0);
             }
         }
     }
 
     /// When [`Services::forget`] has something to do, if ever.
     pub fn forgets_at(&self) -> Option<Instant> {
-        match self.knows_flows || self.applied.is_none() {
+        match (self.knows_flows && self.fresh.is_empty()) || self.applied.is_none() {
             true => self.stale.values().min().copied(),
             false => Some(Instant::now()),
         }
@@ -99,27 +101,33 @@ impl Services {
     /// would never find another. Answers how many there were.
     pub fn forget(&mut self, now: Instant) -> Result<usize, NetworkError> {
         let due: BTreeSet<Led> = self.stale.iter().filter(|(_, at)| **at <= now).map(|(one, _)| *one).collect();
-        let current = if self.knows_flows { None } else { self.applied.as_ref().map(|rules| led(Some(rules))) };
-        if due.is_empty() && current.is_none() {
+        let asks_all = !self.knows_flows;
+        let fresh = std::mem::take(&mut self.fresh);
+        if due.is_empty() && fresh.is_empty() && !asks_all {
             return Ok(0);
         }
+        let current = led(self.applied.as_ref());
         let is_stale = |(address, port): (Ipv4Addr, u16), backend: Option<Backend>| {
             let places = [(Some(address), port), (None, port)];
             let is_due = places.iter().any(|place| due.contains(&(*place, backend)));
-            let is_old = current.as_ref().is_some_and(|current| {
-                let mut leads = places
-                    .iter()
-                    .flat_map(|place| current.range((*place, None)..).take_while(move |(own, _)| own == place));
-                let mut own = leads.by_ref().peekable();
-                backend.is_some() && own.peek().is_some() && !own.any(|(_, to)| *to == backend)
-            });
-            is_due || is_old
+            let is_fresh = places.iter().any(|place| fresh.contains(place));
+            let mut leads = places.iter().filter(|place| serves(&current, place)).peekable();
+            let leads_elsewhere = leads.peek().is_some() && leads.all(|place| !current.contains(&(*place, backend)));
+            is_due || leads_elsewhere && (is_fresh || asks_all && backend.is_some())
         };
-        let forgotten = conntrack::forget(is_stale).map_err(|source| NetworkError::ForgetFlows { source })?;
+        let forgotten = conntrack::forget(is_stale).map_err(|source| {
+            self.fresh.extend(&fresh);
+            NetworkError::ForgetFlows { source }
+        })?;
         self.stale.retain(|one, _| !due.contains(one));
         self.knows_flows = self.applied.is_some();
         Ok(forgotten)
     }
+}
+
+/// Whether something is led from a place.
+fn serves(all: &BTreeSet<Led>, place: &Door) -> bool {
+    all.range((*place, None)..).next().is_some_and(|(own, _)| own == place)
 }
 
 /// Which UDP places lead where.
