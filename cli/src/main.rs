@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod change;
 mod client;
 mod describe;
 mod duration;

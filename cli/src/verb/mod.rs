@@ -1,7 +1,9 @@
 //! One file per verb.
 
+mod api_resources;
 mod apply;
 mod check;
+mod cordon;
 mod create;
 mod delete;
 mod describe;
@@ -9,12 +11,16 @@ mod exec;
 mod explain;
 mod get;
 mod image;
+mod label;
 mod logs;
+mod patch;
+mod replace;
 mod reset;
 mod rollout;
 mod scale;
 mod server;
 mod set;
+mod taint;
 mod version;
 mod wait;
 
@@ -64,17 +70,28 @@ pub(crate) enum Verb {
     /// Change one part of a workload's pods.
     #[command(subcommand)]
     Set(set::Verb),
+    /// Change fields of objects by a patch.
+    Patch(Box<patch::Args>),
+    /// Put objects of manifests in the place of those that exist.
+    Replace(Box<replace::Args>),
+    /// Set and take away labels.
+    Label(Box<label::Args>),
+    /// Set and take away annotations.
+    Annotate(Box<label::Args>),
+    /// Let nodes take no new pods.
+    Cordon(cordon::Args),
+    /// Let nodes take new pods again.
+    Uncordon(cordon::Args),
+    /// Set and take away taints of nodes.
+    Taint(Box<taint::Args>),
+    /// Show the kinds that the server keeps.
+    ApiResources(api_resources::Args),
+    /// Show the groups and versions that the server keeps.
+    ApiVersions,
     /// Wait until something holds.
     Wait(Box<wait::Args>),
     /// Show the versions of this program and of the server.
     Version(version::Args),
-}
-
-/// Where a trial run takes place.
-#[derive(Debug, Clone, Copy, PartialEq, clap::ValueEnum)]
-pub(crate) enum DryRun {
-    /// The server decides and stores nothing.
-    Server,
 }
 
 /// Where an instance lives.
@@ -104,6 +121,15 @@ pub(crate) fn run(verb: Verb, connect: &ConnectArgs) -> Result<ExitCode, Failure
         Verb::Rollout(verb) => converse(rollout::run(connect, &verb)),
         Verb::Scale(args) => converse(scale::run(connect, &args)),
         Verb::Set(verb) => converse(set::run(connect, &verb)),
+        Verb::Patch(args) => converse(patch::run(connect, &args)),
+        Verb::Replace(args) => converse(replace::run(connect, &args)),
+        Verb::Label(args) => converse(label::run(connect, &args, label::Mark::Label)),
+        Verb::Annotate(args) => converse(label::run(connect, &args, label::Mark::Annotation)),
+        Verb::Cordon(args) => converse(cordon::run(connect, &args, true)),
+        Verb::Uncordon(args) => converse(cordon::run(connect, &args, false)),
+        Verb::Taint(args) => converse(taint::run(connect, &args)),
+        Verb::ApiResources(args) => converse(api_resources::run(connect, &args)),
+        Verb::ApiVersions => converse(api_resources::versions(connect)),
         Verb::Wait(args) => converse(wait::run(connect, &args)),
     }
 }
