@@ -18,6 +18,7 @@ mod kind;
 mod kubeconfig;
 mod list;
 mod manifest;
+mod merge_diff;
 mod output;
 mod pods;
 mod rollout;

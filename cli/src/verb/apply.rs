@@ -140,7 +140,7 @@ async fn one(
 }
 
 /// Whether a conflict is with nobody but the verbs of this program and of kubectl, whose fields nobody keeps up.
-fn only_by_hand(managers: &[&str]) -> bool {
+pub(crate) fn only_by_hand(managers: &[&str]) -> bool {
     let by_hand = |manager: &&str| {
         ["gantry", "kubectl"].iter().any(|tool| *manager == *tool || manager.starts_with(&format!("{tool}-")))
     };

@@ -86,7 +86,10 @@ fn split(words: &[String], mark: Mark) -> Result<(Vec<String>, Vec<Edit>), Failu
             (Some((key, value)), _) if !key.is_empty() => (key.to_owned(), Some(value.to_owned())),
             (None, Some(key)) if !key.is_empty() => (key.to_owned(), None),
             _ => {
-                return Err(Failure::error(format!("invalid {} spec: {word}: expected KEY=VALUE or KEY-", mark.word())));
+                return Err(Failure::error(format!(
+                    "invalid {} spec: {word}: expected KEY=VALUE or KEY-",
+                    mark.word()
+                )));
             }
         };
         if edits.iter().any(|(key, value)| *key == edit.0 && value.is_some() != edit.1.is_some()) {

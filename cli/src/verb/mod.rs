@@ -7,8 +7,12 @@ mod cordon;
 mod create;
 mod delete;
 mod describe;
+mod diff;
+mod edit;
+mod events;
 mod exec;
 mod explain;
+mod expose;
 mod get;
 mod image;
 mod label;
@@ -74,6 +78,14 @@ pub(crate) enum Verb {
     Patch(Box<patch::Args>),
     /// Put objects of manifests in the place of those that exist.
     Replace(Box<replace::Args>),
+    /// Change objects in an editor.
+    Edit(Box<edit::Args>),
+    /// Show what apply would change.
+    Diff(diff::Args),
+    /// Make a service for the pods of an object.
+    Expose(Box<expose::Args>),
+    /// Show what happened lately.
+    Events(events::Args),
     /// Set and take away labels.
     Label(Box<label::Args>),
     /// Set and take away annotations.
@@ -123,6 +135,10 @@ pub(crate) fn run(verb: Verb, connect: &ConnectArgs) -> Result<ExitCode, Failure
         Verb::Set(verb) => converse(set::run(connect, &verb)),
         Verb::Patch(args) => converse(patch::run(connect, &args)),
         Verb::Replace(args) => converse(replace::run(connect, &args)),
+        Verb::Edit(args) => converse(edit::run(connect, &args)),
+        Verb::Diff(args) => converse(diff::run(connect, &args)),
+        Verb::Expose(args) => converse(expose::run(connect, &args)),
+        Verb::Events(args) => converse(events::run(connect, &args)),
         Verb::Label(args) => converse(label::run(connect, &args, label::Mark::Label)),
         Verb::Annotate(args) => converse(label::run(connect, &args, label::Mark::Annotation)),
         Verb::Cordon(args) => converse(cordon::run(connect, &args, true)),
