@@ -23,6 +23,7 @@ mod output;
 mod pods;
 mod rollout;
 mod screen;
+mod stream;
 mod target;
 mod terminal;
 mod verb;

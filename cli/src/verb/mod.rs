@@ -2,7 +2,11 @@
 
 mod api_resources;
 mod apply;
+mod attach;
+mod auth;
 mod check;
+mod cluster_info;
+mod completion;
 mod cordon;
 mod create;
 mod delete;
@@ -21,6 +25,7 @@ mod patch;
 mod replace;
 mod reset;
 mod rollout;
+mod run;
 mod scale;
 mod server;
 mod set;
@@ -86,6 +91,17 @@ pub(crate) enum Verb {
     Expose(Box<expose::Args>),
     /// Show what happened lately.
     Events(events::Args),
+    /// Run one pod.
+    Run(Box<run::Args>),
+    /// Attach to what runs in a container.
+    Attach(attach::Args),
+    /// Ask who one is and what one may.
+    #[command(subcommand)]
+    Auth(auth::Verb),
+    /// Show where the control plane answers.
+    ClusterInfo,
+    /// Print a script that completes verbs and flags in a shell.
+    Completion(completion::Args),
     /// Set and take away labels.
     Label(Box<label::Args>),
     /// Set and take away annotations.
@@ -139,6 +155,11 @@ pub(crate) fn run(verb: Verb, connect: &ConnectArgs) -> Result<ExitCode, Failure
         Verb::Diff(args) => converse(diff::run(connect, &args)),
         Verb::Expose(args) => converse(expose::run(connect, &args)),
         Verb::Events(args) => converse(events::run(connect, &args)),
+        Verb::Run(args) => converse(run::run(connect, &args)),
+        Verb::Attach(args) => converse(attach::run(connect, &args)),
+        Verb::Auth(verb) => converse(auth::run(connect, &verb)),
+        Verb::ClusterInfo => converse(cluster_info::run(connect)),
+        Verb::Completion(args) => completion::run(&args),
         Verb::Label(args) => converse(label::run(connect, &args, label::Mark::Label)),
         Verb::Annotate(args) => converse(label::run(connect, &args, label::Mark::Annotation)),
         Verb::Cordon(args) => converse(cordon::run(connect, &args, true)),
