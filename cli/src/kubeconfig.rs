@@ -24,6 +24,21 @@ pub(crate) struct ConnectArgs {
     pub(crate) namespace: Option<String>,
 }
 
+impl ConnectArgs {
+    /// The files that `config` reads and writes, the first of them for what is new; they need not exist.
+    pub(crate) fn files(&self) -> Result<Vec<PathBuf>, Failure> {
+        if let Some(file) = &self.kubeconfig {
+            return Ok(vec![file.clone()]);
+        }
+        if let Some(list) = std::env::var_os("KUBECONFIG").filter(|list| !list.is_empty()) {
+            return Ok(std::env::split_paths(&list).filter(|file| !file.as_os_str().is_empty()).collect());
+        }
+        let found = candidates(self)?;
+        let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".kube/config"));
+        Ok(if found.is_empty() { home.into_iter().collect() } else { found })
+    }
+}
+
 /// A configuration and the place that it came from.
 pub(crate) struct Found {
     pub(crate) config: Config,

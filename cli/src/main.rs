@@ -73,3 +73,14 @@ fn main() -> ExitCode {
 fn exit_code(code: i32) -> ExitCode {
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_verb_has_flags_that_fit_together() {
+        use clap::CommandFactory as _;
+        Gantry::command().debug_assert();
+    }
+}

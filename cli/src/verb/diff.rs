@@ -154,8 +154,8 @@ mod tests {
     #[test]
     fn secrets_are_masked_but_their_changes_show() {
         let catalog = crate::kind::tests::catalog();
-        let kind = catalog.find("pods").map(|kind| crate::kind::Kind { kind: "Secret".into(), ..kind.clone() });
-        let Some(kind) = kind else { panic!("the catalog has pods") };
+        let Some(mut kind) = catalog.find("pods").cloned() else { panic!("the catalog has pods") };
+        kind.kind = "Secret".into();
         let placed = Placed {
             source: String::new(),
             kind: &kind,

@@ -10,13 +10,17 @@ use crate::client::{Call, Session};
 use crate::failure::Failure;
 use crate::kind::Catalog;
 use crate::kubeconfig::ConnectArgs;
+use crate::manifest::FileArgs;
 use crate::workload::{WhichArgs, Workload};
 
 /// Flags of `gantry expose`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    /// TYPE NAME or TYPE/NAME...
+    #[arg(value_name = "TYPE[/NAME]")]
+    targets: Vec<String>,
     #[command(flatten)]
-    which: WhichArgs,
+    files: FileArgs,
     /// Name of the service; by default that of the object.
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -36,7 +40,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SELECTOR")]
     selector: Option<String>,
     /// Labels of the service, such as app=web.
-    #[arg(long, value_name = "LABELS")]
+    #[arg(short = 'l', long, value_name = "LABELS")]
     labels: Option<String>,
     /// The address; None makes the service headless.
     #[arg(long, value_name = "IP")]
@@ -56,7 +60,7 @@ pub(crate) async fn run(connect: &ConnectArgs, args: &Args) -> Result<ExitCode, 
     let session = Session::open(connect).await?;
     let catalog = Catalog::of(&session).await?;
     let services = catalog.expect("services")?;
-    for object in args.which.find(&session, &catalog).await? {
+    for object in WhichArgs::named(&args.targets, &args.files).find(&session, &catalog).await? {
         let mut service = service(&object, args)?;
         if args.change.dry_run != DryRun::Client {
             let call = args.change.prepare(Call::to(services.collection(Some(&object.namespace)))).json(&service);

@@ -7,6 +7,7 @@ mod auth;
 mod check;
 mod cluster_info;
 mod completion;
+mod config;
 mod cordon;
 mod create;
 mod delete;
@@ -98,6 +99,9 @@ pub(crate) enum Verb {
     /// Ask who one is and what one may.
     #[command(subcommand)]
     Auth(auth::Verb),
+    /// Look at kubeconfigs and change them.
+    #[command(subcommand)]
+    Config(config::Verb),
     /// Show where the control plane answers.
     ClusterInfo,
     /// Print a script that completes verbs and flags in a shell.
@@ -160,6 +164,7 @@ pub(crate) fn run(verb: Verb, connect: &ConnectArgs) -> Result<ExitCode, Failure
         Verb::Auth(verb) => converse(auth::run(connect, &verb)),
         Verb::ClusterInfo => converse(cluster_info::run(connect)),
         Verb::Completion(args) => completion::run(&args),
+        Verb::Config(verb) => config::run(connect, &verb),
         Verb::Label(args) => converse(label::run(connect, &args, label::Mark::Label)),
         Verb::Annotate(args) => converse(label::run(connect, &args, label::Mark::Annotation)),
         Verb::Cordon(args) => converse(cordon::run(connect, &args, true)),
