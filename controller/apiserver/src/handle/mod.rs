@@ -126,9 +126,10 @@ pub(crate) async fn dispatch(
             patch::patch(&context, &body).await
         }
         (Some(Subresource::Log), Verb::Get) => node_proxy::log(&context).await,
-        (Some(sub @ (Subresource::Exec | Subresource::Attach)), Verb::Get | Verb::Create) => {
-            node_proxy::stream(&context, sub, upgrade).await
-        }
+        (
+            Some(sub @ (Subresource::Exec | Subresource::Attach | Subresource::PortForward)),
+            Verb::Get | Verb::Create,
+        ) => node_proxy::stream(&context, sub, upgrade).await,
         (Some(_), _) => Err(refused()),
     }
 }
