@@ -19,6 +19,12 @@ pub(crate) struct ConnectArgs {
     /// Context of the kubeconfig.
     #[arg(long, global = true, value_name = "NAME")]
     context: Option<String>,
+    /// Act as this user.
+    #[arg(long = "as", global = true, value_name = "USER")]
+    impersonate: Option<String>,
+    /// With --as: act as a member of this group; may be repeated.
+    #[arg(long, global = true, value_name = "GROUP", requires = "impersonate")]
+    as_group: Vec<String>,
     /// Namespace; by default the context's.
     #[arg(short = 'n', long, global = true, value_name = "NAME")]
     pub(crate) namespace: Option<String>,
@@ -73,6 +79,10 @@ pub(crate) async fn find(args: &ConnectArgs) -> Result<Found, Failure> {
     let mut config = Config::from_custom_kubeconfig(merged, &options)
         .await
         .map_err(|error| Failure::error(format!("{source}: {}", crate::failure::chain(&error))))?;
+    if let Some(user) = &args.impersonate {
+        config.auth_info.impersonate = Some(user.clone());
+        config.auth_info.impersonate_groups = Some(args.as_group.clone()).filter(|groups| !groups.is_empty());
+    }
     // Logs and watches are silent for as long as nothing happens.
     config.read_timeout = None;
     Ok(Found { config, source })

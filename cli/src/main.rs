@@ -28,6 +28,7 @@ mod target;
 mod terminal;
 mod verb;
 mod watch;
+mod why;
 mod workload;
 
 /// A container orchestrator in one binary.

@@ -84,10 +84,13 @@ async fn one(
             .with_some("dryRun", args.dry_run.query())
             .json(&object);
         object = session.send(Method::POST, call).await.map(|(_, object)| object).map_err(|failure| {
-            failure.while_doing(match placed.source.as_str() {
-                "" => format!("failed to create {}", placed.kind.kind.to_lowercase()),
-                source => format!("error when creating \"{source}\""),
-            })
+            match (placed.source.as_str(), failure.refusal()) {
+                ("", Some(refusal)) if refusal.reason == "AlreadyExists" => {
+                    Failure::error(format!("failed to create {}: {}", placed.kind.kind.to_lowercase(), refusal.message))
+                }
+                ("", _) => failure.while_doing(format!("failed to create {}", placed.kind.kind.to_lowercase())),
+                (source, _) => failure.while_doing(format!("error when creating \"{source}\"")),
+            }
         })?;
     }
     if !output.is_table() {

@@ -23,6 +23,7 @@ mod image;
 mod label;
 mod logs;
 mod patch;
+mod port_forward;
 mod replace;
 mod reset;
 mod rollout;
@@ -33,6 +34,7 @@ mod set;
 mod taint;
 mod version;
 mod wait;
+mod why;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -96,6 +98,10 @@ pub(crate) enum Verb {
     Run(Box<run::Args>),
     /// Attach to what runs in a container.
     Attach(attach::Args),
+    /// Let ports of this machine lead to a pod.
+    PortForward(port_forward::Args),
+    /// Show what keeps a pod from running.
+    Why(why::Args),
     /// Ask who one is and what one may.
     #[command(subcommand)]
     Auth(auth::Verb),
@@ -165,6 +171,8 @@ pub(crate) fn run(verb: Verb, connect: &ConnectArgs) -> Result<ExitCode, Failure
         Verb::ClusterInfo => converse(cluster_info::run(connect)),
         Verb::Completion(args) => completion::run(&args),
         Verb::Config(verb) => config::run(connect, &verb),
+        Verb::PortForward(args) => converse(port_forward::run(connect, &args)),
+        Verb::Why(args) => converse(why::run(connect, &args)),
         Verb::Label(args) => converse(label::run(connect, &args, label::Mark::Label)),
         Verb::Annotate(args) => converse(label::run(connect, &args, label::Mark::Annotation)),
         Verb::Cordon(args) => converse(cordon::run(connect, &args, true)),

@@ -106,9 +106,12 @@ pub(crate) async fn run(connect: &ConnectArgs, args: &Args) -> Result<ExitCode, 
     let session = Session::open(connect).await?;
     let catalog = Catalog::of(&session).await?;
     let kind = catalog.expect("pods")?;
-    let mut made = vec![(kind, pod(args, &session.namespace)?)];
+    // A manifest that is only shown names a namespace where one was asked for.
+    let is_named = session.namespace_given || args.change.dry_run != DryRun::Client;
+    let namespace = is_named.then_some(session.namespace.as_str());
+    let mut made = vec![(kind, pod(args, namespace)?)];
     if args.expose {
-        made.push((catalog.expect("services")?, service(args, &session.namespace)?));
+        made.push((catalog.expect("services")?, service(args, namespace)?));
     }
     for (kind, object) in &mut made {
         if args.change.dry_run != DryRun::Client {
@@ -148,7 +151,7 @@ fn pairs(all: &[String], flag: &str) -> Result<Vec<(String, String)>, Failure> {
 }
 
 /// The pod that the flags describe.
-fn pod(args: &Args, namespace: &str) -> Result<Value, Failure> {
+fn pod(args: &Args, namespace: Option<&str>) -> Result<Value, Failure> {
     let labels = match &args.labels {
         Some(text) => Value::Object(labels(text)?),
         None => json!({"run": args.name}),
@@ -184,8 +187,11 @@ fn pod(args: &Args, namespace: &str) -> Result<Value, Failure> {
         Restart::Never => "Never",
     };
     let mut pod = json!({"apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": args.name, "namespace": namespace, "labels": labels},
+        "metadata": {"name": args.name, "labels": labels},
         "spec": {"containers": [container], "dnsPolicy": "ClusterFirst", "restartPolicy": restart}, "status": {}});
+    if let Some(namespace) = namespace {
+        pod["metadata"]["namespace"] = json!(namespace);
+    }
     for (key, value) in pairs(&args.annotations, "--annotations")? {
         pod["metadata"]["annotations"][key] = json!(value);
     }
@@ -197,14 +203,18 @@ fn pod(args: &Args, namespace: &str) -> Result<Value, Failure> {
     Ok(pod)
 }
 
-fn service(args: &Args, namespace: &str) -> Result<Value, Failure> {
+fn service(args: &Args, namespace: Option<&str>) -> Result<Value, Failure> {
     let selector = match &args.labels {
         Some(text) => Value::Object(labels(text)?),
         None => json!({"run": args.name}),
     };
     let port = args.port.unwrap_or_default();
-    Ok(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": args.name, "namespace": namespace},
-        "spec": {"selector": selector, "ports": [{"port": port, "targetPort": port, "protocol": "TCP"}]}}))
+    let mut service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": args.name},
+        "spec": {"selector": selector, "ports": [{"port": port, "targetPort": port, "protocol": "TCP"}]}});
+    if let Some(namespace) = namespace {
+        service["metadata"]["namespace"] = json!(namespace);
+    }
+    Ok(service)
 }
 
 /// Attaches once the pod runs, or shows what it wrote where it has ended already; gives its exit code.
