@@ -43,7 +43,14 @@ fn is_age(word: &str) -> bool {
 
 /// Names that the server made up: `same-x-abcdefghij-klmno`.
 fn without_hash(word: &str) -> String {
-    let Some(start) = word.find("same-x-") else { return word.to_owned() };
+    let word = match word.split_once("pod-template-hash=") {
+        Some((before, after)) => {
+            let end = after.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(after.len());
+            format!("{before}pod-template-hash=HASH{}", &after[end..])
+        }
+        None => word.to_owned(),
+    };
+    let Some(start) = word.find("same-x-") else { return word };
     let tail = &word[start + "same-x-".len()..];
     let hash: usize = tail.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '-').count();
     format!("{}same-x-HASH{}", &word[..start], &tail[hash..])
@@ -108,12 +115,10 @@ fn manifests(dir: &Path) {
                     "template": {"metadata": {"labels": {"app": format!("same-{me}")}},
                         "spec": {"containers": [{"name": "c", "image": "nginx:1", "ports": [{"containerPort": 80}]}]}}}})
         };
-        std::fs::write(dir.join(format!("{me}.yaml")), web(1).to_string()).expect("writable");
-        std::fs::write(dir.join(format!("{me}2.yaml")), web(2).to_string()).expect("writable");
+        std::fs::write(dir.join(format!("same-{me}.yaml")), web(1).to_string()).expect("writable");
+        std::fs::write(dir.join(format!("same-{me}2.yaml")), web(2).to_string()).expect("writable");
     }
     std::fs::write(dir.join("bad.yaml"), "apiVersion: v1\nkind: Nope\nmetadata: {name: x}\n").expect("writable");
-    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "same-n"}});
-    std::fs::write(dir.join("node.yaml"), node.to_string()).expect("writable");
 }
 
 #[test]
@@ -124,7 +129,10 @@ fn gantry_says_what_kubectl_says() {
     let (kubectl, gantry) = (cluster.kubectl(), cluster.gantry());
     let dir = tempfile::tempdir().expect("a directory");
     manifests(dir.path());
-    kubectl.run(&["create", "-f", &dir.path().join("node.yaml").display().to_string()]).ok();
+    for me in ["k", "g"] {
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": format!("same-{me}-n")}});
+        kubectl.run_with(&["create", "-f", "-"], &node.to_string()).ok();
+    }
     let mut wrong = Vec::new();
     let mut count = 0;
     for line in LINES.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
