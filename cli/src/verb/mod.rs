@@ -13,6 +13,7 @@ mod create;
 mod delete;
 mod describe;
 mod diff;
+mod drain;
 mod edit;
 mod events;
 mod exec;
@@ -120,6 +121,8 @@ pub(crate) enum Verb {
     Cordon(cordon::Args),
     /// Let nodes take new pods again.
     Uncordon(cordon::Args),
+    /// Close nodes and evict their pods.
+    Drain(Box<drain::Args>),
     /// Set and take away taints of nodes.
     Taint(Box<taint::Args>),
     /// Show the kinds that the server keeps.
@@ -177,6 +180,7 @@ pub(crate) fn run(verb: Verb, connect: &ConnectArgs) -> Result<ExitCode, Failure
         Verb::Annotate(args) => converse(label::run(connect, &args, label::Mark::Annotation)),
         Verb::Cordon(args) => converse(cordon::run(connect, &args, true)),
         Verb::Uncordon(args) => converse(cordon::run(connect, &args, false)),
+        Verb::Drain(args) => converse(drain::run(connect, &args)),
         Verb::Taint(args) => converse(taint::run(connect, &args)),
         Verb::ApiResources(args) => converse(api_resources::run(connect, &args)),
         Verb::ApiVersions => converse(api_resources::versions(connect)),
