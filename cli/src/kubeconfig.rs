@@ -85,6 +85,8 @@ pub(crate) async fn find(args: &ConnectArgs) -> Result<Found, Failure> {
     }
     // Logs and watches are silent for as long as nothing happens.
     config.read_timeout = None;
+    // A person sees a refusal at once; a verb that asks again says so.
+    config.default_retry = false;
     Ok(Found { config, source })
 }
 

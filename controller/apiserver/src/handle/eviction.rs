@@ -19,9 +19,6 @@ use super::delete::{DeleteOptions, delete_one};
 use crate::registry::{Registry, names, to_value};
 use crate::reply;
 
-/// When a client may ask again, in seconds.
-const RETRY_SECONDS: u32 = 10;
-
 /// One eviction at a time: what a budget still allows is counted from the pods that live, so counting and deleting
 /// belong together. This server is the only writer of its store.
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -194,11 +191,9 @@ fn refusal(obstacle: Obstacle) -> Status {
         Obstacle::Budget { name, needed, healthy } => {
             let message =
                 format!("The disruption budget {name} needs {needed} healthy pods and has {healthy} currently");
-            Status::too_many_requests(
-                "Cannot evict pod as it would violate the pod's disruption budget.",
-                RETRY_SECONDS,
-            )
-            .with_cause(Cause { reason: CauseReason::DisruptionBudget, message, field: String::new() })
+            // Clients ask again by themselves where they are told when, and would seem to hang.
+            Status::too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", 0)
+                .with_cause(Cause { reason: CauseReason::DisruptionBudget, message, field: String::new() })
         }
         Obstacle::Several => Status::internal_error(
             "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
