@@ -36,12 +36,28 @@ pub(crate) struct Args {
     #[arg(long, default_value = "strict", value_name = "HOW", num_args = 0..=1, default_missing_value = "strict",
         require_equals = true)]
     validate: String,
+    /// Not supported: see the message.
+    #[arg(short = 'k', long, value_name = "DIR", hide = true)]
+    kustomize: Option<String>,
+    /// Not supported: see the message.
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    prune: Option<bool>,
     /// json, yaml, name, jsonpath=..., go-template=...
     #[arg(short = 'o', long, value_name = "FORMAT")]
     output: Option<String>,
 }
 
 pub(crate) async fn run(connect: &ConnectArgs, args: &Args) -> Result<ExitCode, Failure> {
+    if let Some(dir) = &args.kustomize {
+        return Err(Failure::error(format!(
+            "-k is not supported: gantry does not build kustomizations; try: kubectl kustomize {dir} | gantry apply -f -"
+        )));
+    }
+    if args.prune == Some(true) {
+        return Err(Failure::error(
+            "--prune is not supported: delete what left the manifests by name, or with gantry delete TYPE -l SELECTOR",
+        ));
+    }
     if args.files.filename.is_empty() {
         return Err(Failure::error("must specify -f with a file or directory"));
     }
