@@ -27,6 +27,7 @@ pub(crate) struct Session {
     /// Whether the namespace was asked for by a flag.
     pub(crate) namespace_given: bool,
     server: String,
+    address: String,
     source: String,
 }
 
@@ -93,10 +94,16 @@ impl Session {
         let found = kubeconfig::find(args).await?;
         let url = &found.config.cluster_url;
         let server = url.authority().map_or_else(|| url.to_string(), ToString::to_string);
+        let address = url.to_string().trim_end_matches('/').to_owned();
         let namespace = args.namespace.clone().unwrap_or_else(|| found.config.default_namespace.clone());
         let client = kube::Client::try_from(found.config)
             .map_err(|error| Failure::error(format!("{}: {}", found.source, chain(&error))))?;
-        Ok(Self { client, namespace, namespace_given: args.namespace.is_some(), server, source: found.source })
+        Ok(Self { client, namespace, namespace_given: args.namespace.is_some(), server, address, source: found.source })
+    }
+
+    /// The URL of the server.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
     }
 
     /// Sends a call and reads the whole answer.

@@ -100,6 +100,19 @@ impl Refusal {
         Self { code, reason: text("/reason"), message, about, causes, doing: None }
     }
 
+    /// The field managers that an apply is in conflict with (`conflict with "NAME" using ...`), nobody where this
+    /// is another failure.
+    pub(crate) fn managers(&self) -> Vec<&str> {
+        if self.code != 409 || !self.message.starts_with("Apply failed") {
+            return Vec::new();
+        }
+        let name = |(_, message): &'_ (String, String)| -> Option<std::ops::Range<usize>> {
+            let start = message.find("conflict with \"")? + "conflict with \"".len();
+            Some(start..start + message[start..].find('"')?)
+        };
+        self.causes.iter().map(|cause| name(cause).map_or("", |range| &cause.1[range])).collect()
+    }
+
     /// An object that breaks the rules: kubectl lists what is wrong, field by field.
     fn invalid(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.about {

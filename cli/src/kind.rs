@@ -84,6 +84,11 @@ impl Kind {
         format!("{}/{}", self.collection(Some(namespace)), segment(name))
     }
 
+    /// Whether the server prefers this version of the kind's group.
+    pub(crate) fn is_preferred(&self) -> bool {
+        self.preferred
+    }
+
     fn is_called(&self, name: &str) -> bool {
         self.plural == name || self.singular == name || self.short_names.iter().any(|short| short == name)
     }
@@ -138,6 +143,11 @@ impl Catalog {
         self.find(word).ok_or_else(|| {
             Failure::error(format!("the server doesn't have a resource type \"{}\"", word.escape_debug()))
         })
+    }
+
+    /// Every kind in every version, in the server's order.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Kind> {
+        self.0.iter()
     }
 
     /// The kinds of a category such as `all`, in their preferred versions.

@@ -19,9 +19,30 @@ pub(crate) struct ConnectArgs {
     /// Context of the kubeconfig.
     #[arg(long, global = true, value_name = "NAME")]
     context: Option<String>,
+    /// Act as this user.
+    #[arg(long = "as", global = true, value_name = "USER")]
+    impersonate: Option<String>,
+    /// With --as: act as a member of this group; may be repeated.
+    #[arg(long, global = true, value_name = "GROUP", requires = "impersonate")]
+    as_group: Vec<String>,
     /// Namespace; by default the context's.
     #[arg(short = 'n', long, global = true, value_name = "NAME")]
     pub(crate) namespace: Option<String>,
+}
+
+impl ConnectArgs {
+    /// The files that `config` reads and writes, the first of them for what is new; they need not exist.
+    pub(crate) fn files(&self) -> Result<Vec<PathBuf>, Failure> {
+        if let Some(file) = &self.kubeconfig {
+            return Ok(vec![file.clone()]);
+        }
+        if let Some(list) = std::env::var_os("KUBECONFIG").filter(|list| !list.is_empty()) {
+            return Ok(std::env::split_paths(&list).filter(|file| !file.as_os_str().is_empty()).collect());
+        }
+        let found = candidates(self)?;
+        let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".kube/config"));
+        Ok(if found.is_empty() { home.into_iter().collect() } else { found })
+    }
 }
 
 /// A configuration and the place that it came from.
@@ -58,8 +79,14 @@ pub(crate) async fn find(args: &ConnectArgs) -> Result<Found, Failure> {
     let mut config = Config::from_custom_kubeconfig(merged, &options)
         .await
         .map_err(|error| Failure::error(format!("{source}: {}", crate::failure::chain(&error))))?;
+    if let Some(user) = &args.impersonate {
+        config.auth_info.impersonate = Some(user.clone());
+        config.auth_info.impersonate_groups = Some(args.as_group.clone()).filter(|groups| !groups.is_empty());
+    }
     // Logs and watches are silent for as long as nothing happens.
     config.read_timeout = None;
+    // A person sees a refusal at once; a verb that asks again says so.
+    config.default_retry = false;
     Ok(Found { config, source })
 }
 

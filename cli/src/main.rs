@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser};
 
+mod change;
 mod client;
 mod config_file;
 mod describe;
@@ -18,14 +19,17 @@ mod kind;
 mod kubeconfig;
 mod list;
 mod manifest;
+mod merge_diff;
 mod output;
 mod pods;
 mod rollout;
 mod screen;
+mod stream;
 mod target;
 mod terminal;
 mod verb;
 mod watch;
+mod why;
 mod workload;
 
 /// A container orchestrator in one binary.
@@ -82,4 +86,15 @@ fn main() -> ExitCode {
 
 fn exit_code(code: i32) -> ExitCode {
     ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_verb_has_flags_that_fit_together() {
+        use clap::CommandFactory as _;
+        Gantry::command().debug_assert();
+    }
 }

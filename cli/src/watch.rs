@@ -1,5 +1,7 @@
 //! A stream of lines or watch events out of an answer that goes on.
 
+use std::time::Duration;
+
 use http_body_util::BodyExt;
 use kube::client::Body;
 use serde_json::Value;
@@ -25,6 +27,69 @@ pub(crate) struct Event {
     pub(crate) kind: String,
     /// The object, or the table with its row.
     pub(crate) object: Value,
+}
+
+/// A watch that is opened again where it ended: at the version seen last, or anew where that is gone.
+#[derive(Debug, Default)]
+pub(crate) struct Follow {
+    seen: Option<String>,
+    /// Whether the last watch brought anything; an end right after the start is not answered at once.
+    idle_ends: u32,
+}
+
+impl Follow {
+    /// Goes on after a version.
+    pub(crate) fn from(version: Option<String>) -> Self {
+        Self { seen: version, idle_ends: 0 }
+    }
+
+    /// The call for the next watch.
+    fn prepare(&self, call: Call) -> Call {
+        call.with_some("resourceVersion", self.seen.clone()).with("allowWatchBookmarks", "true")
+    }
+
+    /// The next event that is no bookmark; `None` once another watch has to be opened. A version that the server
+    /// has forgotten (410) starts from what there is now.
+    pub(crate) async fn next(&mut self, watch: &mut Watch) -> Result<Option<Event>, Failure> {
+        loop {
+            match watch.next().await {
+                Ok(Some(event)) => {
+                    self.idle_ends = 0;
+                    let object = event.object.pointer("/rows/0/object").unwrap_or(&event.object);
+                    let version = object.pointer("/metadata/resourceVersion").and_then(Value::as_str);
+                    self.seen = version.map(str::to_owned).or(self.seen.take());
+                    if event.kind != "BOOKMARK" {
+                        return Ok(Some(event));
+                    }
+                }
+                Ok(None) => {
+                    self.idle_ends += 1;
+                    if self.idle_ends > 1 {
+                        // A server that ends every watch at once is not asked in a tight loop.
+                        let pause = Duration::from_millis(100 << self.idle_ends.min(6));
+                        tokio::time::sleep(pause).await;
+                    }
+                    return Ok(None);
+                }
+                Err(failure) if failure.refusal().is_some_and(|refusal| refusal.code == 410) => {
+                    self.seen = None;
+                    return Ok(None);
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    /// Opens the next watch; a forgotten version is given up at once.
+    pub(crate) async fn open(&mut self, session: &Session, call: &Call) -> Result<Watch, Failure> {
+        match Watch::open(session, self.prepare(call.clone())).await {
+            Err(failure) if failure.refusal().is_some_and(|refusal| refusal.code == 410) => {
+                self.seen = None;
+                Watch::open(session, self.prepare(call.clone())).await
+            }
+            opened => opened,
+        }
+    }
 }
 
 impl Watch {

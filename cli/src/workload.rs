@@ -59,6 +59,11 @@ impl Workload<'_> {
 }
 
 impl WhichArgs {
+    /// Targets and files alone, for verbs whose flags of the same letters mean something else.
+    pub(crate) fn named(targets: &[String], files: &FileArgs) -> Self {
+        Self { targets: targets.to_vec(), files: files.clone(), select: SelectArgs::default(), all: false }
+    }
+
     /// Reads the workloads from the server.
     pub(crate) async fn find<'a>(&self, session: &Session, catalog: &'a Catalog) -> Result<Vec<Workload<'a>>, Failure> {
         self.find_in(session, catalog, &self.targets).await

@@ -52,11 +52,13 @@ fn time(event: &Value, pointer: &str) -> Option<String> {
     event.pointer(pointer).and_then(Value::as_str).map(str::to_owned)
 }
 
-fn last_seen(event: &Value) -> Option<String> {
+/// When it happened last.
+pub(crate) fn last_seen(event: &Value) -> Option<String> {
     time(event, "/series/lastObservedTime").or(time(event, "/lastTimestamp")).or(time(event, "/eventTime"))
 }
 
-fn seen(event: &Value, now: Timestamp) -> String {
+/// How long ago, and how often since when.
+pub(crate) fn seen(event: &Value, now: Timestamp) -> String {
     let first = time(event, "/firstTimestamp").or(time(event, "/eventTime"));
     let count = event.pointer("/series/count").or(event.get("count")).and_then(Value::as_i64).unwrap_or(1);
     let last = age(last_seen(event).as_deref(), now);

@@ -56,8 +56,8 @@ impl Output {
             ("jsonpath" | "custom-columns" | "go-template" | "template", None) => Err(missing(form, "EXPRESSION")),
             _ => Err(Failure::error(format!(
                 "unable to match a printer suitable for the output format {text:?}, allowed formats are: \
-                 custom-columns, custom-columns-file, go-template, go-template-file, json, jsonpath, jsonpath-file, \
-                 name, wide, yaml"
+                 custom-columns,custom-columns-file,go-template,go-template-file,json,jsonpath,jsonpath-file,name,\
+                 template,templatefile,wide,yaml"
             ))),
         }
     }

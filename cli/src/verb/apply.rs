@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use http::{Method, StatusCode};
 use serde_json::Value;
 
+use crate::change::DryRun;
 use crate::client::{Call, Session};
 use crate::failure::Failure;
 use crate::kind::Catalog;
@@ -12,7 +13,6 @@ use crate::kubeconfig::ConnectArgs;
 use crate::manifest::{self, FileArgs, Placed};
 use crate::output::{Output, without_managed_fields};
 use crate::screen;
-use crate::verb::DryRun;
 
 /// Flags of `gantry apply`.
 #[derive(Debug, clap::Args)]
@@ -28,19 +28,36 @@ pub(crate) struct Args {
     /// Apply is always done by the server; the flag is taken for kubectl's sake.
     #[arg(long)]
     server_side: bool,
-    /// `server`: the server decides and stores nothing.
-    #[arg(long, value_name = "WHERE", num_args = 0..=1, default_missing_value = "server", require_equals = true)]
-    dry_run: Option<DryRun>,
+    /// `server`: the server decides and stores nothing; `client`: nothing is sent.
+    #[arg(long, value_name = "WHERE", num_args = 0..=1, default_value = "none", default_missing_value = "server",
+        require_equals = true)]
+    dry_run: DryRun,
     /// What to do with unknown fields: strict (refuse), warn or ignore.
     #[arg(long, default_value = "strict", value_name = "HOW", num_args = 0..=1, default_missing_value = "strict",
         require_equals = true)]
     validate: String,
+    /// Not supported: see the message.
+    #[arg(short = 'k', long, value_name = "DIR", hide = true)]
+    kustomize: Option<String>,
+    /// Not supported: see the message.
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    prune: Option<bool>,
     /// json, yaml, name, jsonpath=..., go-template=...
     #[arg(short = 'o', long, value_name = "FORMAT")]
     output: Option<String>,
 }
 
 pub(crate) async fn run(connect: &ConnectArgs, args: &Args) -> Result<ExitCode, Failure> {
+    if let Some(dir) = &args.kustomize {
+        return Err(Failure::error(format!(
+            "-k is not supported: gantry does not build kustomizations; try: kubectl kustomize {dir} | gantry apply -f -"
+        )));
+    }
+    if args.prune == Some(true) {
+        return Err(Failure::error(
+            "--prune is not supported: delete what left the manifests by name, or with gantry delete TYPE -l SELECTOR",
+        ));
+    }
     if args.files.filename.is_empty() {
         return Err(Failure::error("must specify -f with a file or directory"));
     }
@@ -98,29 +115,52 @@ async fn one(
         Err(failure) if failure.refusal().is_some_and(|refusal| refusal.code == 403) => None,
         Err(failure) => return Err(failure),
     };
+    if args.dry_run == DryRun::Client {
+        let outcome = if before.is_some() { "configured" } else { "created" };
+        return match output.is_table() {
+            true => screen::line(format!("{} {outcome}{}", placed.title(), args.dry_run.suffix())),
+            false => output.show(placed.kind, &placed.value),
+        };
+    }
     let mut value = placed.value.clone();
     // What the server manages cannot be applied; exported manifests carry it.
     without_managed_fields(&mut value);
-    let call = Call::to(path)
-        .with("fieldManager", &args.field_manager)
-        .with("force", args.force_conflicts.to_string())
-        .with("fieldValidation", field_validation)
-        .with_some("dryRun", args.dry_run.map(|_| "All"))
-        .body("application/apply-patch+yaml", value.to_string().into_bytes());
-    let (code, mut object) = session.send(Method::PATCH, call).await.map_err(|failure| explain(failure, placed))?;
+    let call = |force: bool| {
+        Call::to(path.clone())
+            .with("fieldManager", &args.field_manager)
+            .with("force", force.to_string())
+            .with("fieldValidation", field_validation)
+            .with_some("dryRun", args.dry_run.query())
+            .body("application/apply-patch+yaml", value.to_string().into_bytes())
+    };
+    let sent = match session.send(Method::PATCH, call(args.force_conflicts)).await {
+        // What a person did by hand between two applies gives way to the manifest, as in kubectl.
+        Err(failure) if failure.refusal().is_some_and(|refusal| only_by_hand(&refusal.managers())) => {
+            session.send(Method::PATCH, call(true)).await
+        }
+        sent => sent,
+    };
+    let (code, mut object) = sent.map_err(|failure| explain(failure, placed))?;
     if !output.is_table() {
         without_managed_fields(&mut object);
         return output.show(placed.kind, &object);
     }
     let outcome = match (code, before) {
         (StatusCode::CREATED, _) => "created",
-        (_, Some(before)) if args.dry_run.is_some() && meant(&object) != meant(&before) => "configured",
+        (_, Some(before)) if args.dry_run != DryRun::None && meant(&object) != meant(&before) => "configured",
         (_, Some(before)) if version(&object) == version(&before) => "unchanged",
         (_, Some(_)) => "configured",
         (_, None) => "serverside-applied",
     };
-    let suffix = if args.dry_run.is_some() { " (server dry run)" } else { "" };
-    screen::line(format!("{} {outcome}{suffix}", placed.title()))
+    screen::line(format!("{} {outcome}{}", placed.title(), args.dry_run.suffix()))
+}
+
+/// Whether a conflict is with nobody but the verbs of this program and of kubectl, whose fields nobody keeps up.
+pub(crate) fn only_by_hand(managers: &[&str]) -> bool {
+    let by_hand = |manager: &&str| {
+        ["gantry", "kubectl"].iter().any(|tool| *manager == *tool || manager.starts_with(&format!("{tool}-")))
+    };
+    !managers.is_empty() && managers.iter().all(by_hand)
 }
 
 /// What people decide about an object: a trial run gives it no new version to tell a change by.
@@ -146,5 +186,17 @@ fn explain(failure: Failure, placed: &Placed<'_>) -> Failure {
             refusal.message
         )),
         _ => failure.while_doing(format!("error when applying \"{}\"", placed.source)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_taken_from_people_only() {
+        assert!(only_by_hand(&["gantry", "kubectl-edit"]));
+        assert!(!only_by_hand(&["gantry", "horizontal-pod-autoscaler"]));
+        assert!(!only_by_hand(&["gantryman"]) && !only_by_hand(&[]));
     }
 }

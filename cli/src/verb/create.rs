@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use http::Method;
 use serde_json::Value;
 
+use crate::change::DryRun;
 use crate::client::{Call, Session};
 use crate::failure::Failure;
 use crate::generate::Generate;
@@ -24,25 +25,15 @@ pub(crate) struct Args {
     #[command(flatten)]
     files: FileArgs,
     /// `server`: the server decides and stores nothing; `client`: nothing is sent.
-    #[arg(long, global = true, value_name = "WHERE", require_equals = true)]
-    dry_run: Option<DryRun>,
+    #[arg(long, global = true, value_name = "WHERE", num_args = 0..=1, default_value = "none",
+        default_missing_value = "client", require_equals = true)]
+    dry_run: DryRun,
     /// What to do with unknown fields: strict (refuse), warn or ignore.
     #[arg(long, global = true, default_value = "strict", value_name = "HOW", require_equals = true)]
     validate: String,
     /// json, yaml, name, jsonpath=..., go-template=...
     #[arg(short = 'o', long, global = true, value_name = "FORMAT")]
     output: Option<String>,
-}
-
-/// Where a trial run takes place.
-#[derive(Debug, Clone, Copy, PartialEq, clap::ValueEnum)]
-enum DryRun {
-    /// Nothing is sent.
-    Client,
-    /// The server decides and stores nothing.
-    Server,
-    /// It is no trial.
-    None,
 }
 
 pub(crate) async fn run(connect: &ConnectArgs, args: &Args) -> Result<ExitCode, Failure> {
@@ -86,27 +77,26 @@ async fn one(
 ) -> Result<(), Failure> {
     let placed = manifest::place(session, catalog, manifest)?;
     let mut object = placed.value;
-    if args.dry_run != Some(DryRun::Client) {
+    if args.dry_run != DryRun::Client {
         let call = Call::to(placed.kind.collection(Some(&placed.namespace)))
             .with("fieldManager", "gantry-create")
             .with("fieldValidation", field_validation)
-            .with_some("dryRun", (args.dry_run == Some(DryRun::Server)).then_some("All"))
+            .with_some("dryRun", args.dry_run.query())
             .json(&object);
         object = session.send(Method::POST, call).await.map(|(_, object)| object).map_err(|failure| {
-            failure.while_doing(match placed.source.as_str() {
-                "" => format!("failed to create {}", placed.kind.kind.to_lowercase()),
-                source => format!("error when creating \"{source}\""),
-            })
+            match (placed.source.as_str(), failure.refusal()) {
+                ("", Some(refusal)) if refusal.reason == "AlreadyExists" => {
+                    Failure::error(format!("failed to create {}: {}", placed.kind.kind.to_lowercase(), refusal.message))
+                }
+                ("", _) => failure.while_doing(format!("failed to create {}", placed.kind.kind.to_lowercase())),
+                (source, _) => failure.while_doing(format!("error when creating \"{source}\"")),
+            }
         })?;
     }
     if !output.is_table() {
         without_managed_fields(&mut object);
         return output.show(placed.kind, &object);
     }
-    let suffix = match args.dry_run {
-        Some(DryRun::Client) => " (dry run)",
-        Some(DryRun::Server) => " (server dry run)",
-        Some(DryRun::None) | None => "",
-    };
+    let suffix = args.dry_run.suffix();
     screen::line(format!("{}/{} created{suffix}", placed.kind.prefix(), name_of(&object)))
 }

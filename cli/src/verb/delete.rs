@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value, json};
 
+use crate::change::DryRun;
 use crate::client::{Call, Session};
 use crate::duration::DurationArg;
 use crate::failure::Failure;
@@ -16,7 +17,6 @@ use crate::manifest::{self, FileArgs};
 use crate::output::name_of;
 use crate::screen;
 use crate::target;
-use crate::verb::DryRun;
 use crate::watch::Watch;
 
 /// Flags of `gantry delete`.
@@ -58,9 +58,10 @@ pub(crate) struct Args {
     /// How long to wait; 0 is a week.
     #[arg(long, default_value = "0s", value_name = "DURATION")]
     timeout: DurationArg,
-    /// `server`: the server decides and deletes nothing.
-    #[arg(long, value_name = "WHERE", require_equals = true)]
-    dry_run: Option<DryRun>,
+    /// `server`: the server decides and deletes nothing; `client`: nothing is sent.
+    #[arg(long, value_name = "WHERE", num_args = 0..=1, default_value = "none", default_missing_value = "client",
+        require_equals = true)]
+    dry_run: DryRun,
     /// `name`: only TYPE/NAME of what was deleted.
     #[arg(short = 'o', long, value_name = "FORMAT")]
     output: Option<String>,
@@ -98,15 +99,16 @@ pub(crate) async fn run(connect: &ConnectArgs, args: &Args) -> Result<ExitCode, 
     let mut gone = Vec::new();
     for object in &doomed {
         let call = Call::to(object.kind.object(&object.namespace, &object.name)).json(&options);
-        match session.send(Method::DELETE, call).await {
-            Ok((_, answer)) => {
+        let answer = match args.dry_run {
+            DryRun::Client => session.get(Call::to(object.kind.object(&object.namespace, &object.name))).await,
+            DryRun::Server | DryRun::None => session.send(Method::DELETE, call).await.map(|(_, answer)| answer),
+        };
+        match answer {
+            Ok(answer) => {
                 let uid = answer.pointer("/details/uid").or(answer.pointer("/metadata/uid"));
                 gone.push((object, uid.and_then(Value::as_str).map(str::to_owned)));
-                let how = match (args.force, args.dry_run) {
-                    (_, Some(_)) => "deleted (server dry run)",
-                    (true, None) => "force deleted",
-                    (false, None) => "deleted",
-                };
+                let how = if args.force { "force deleted" } else { "deleted" };
+                let how = format!("{how}{}", args.dry_run.suffix());
                 match names_only {
                     true => screen::line(format!("{}/{}", object.kind.prefix(), object.name))?,
                     false => screen::line(format!("{} \"{}\" {how}", object.kind.prefix(), object.name))?,
@@ -116,7 +118,7 @@ pub(crate) async fn run(connect: &ConnectArgs, args: &Args) -> Result<ExitCode, 
             Err(failure) => failures.push(failure),
         }
     }
-    if args.wait && args.dry_run.is_none() && args.grace_period != 0 {
+    if args.wait && args.dry_run == DryRun::None && args.grace_period != 0 {
         let limit = args.timeout.nonzero().unwrap_or(Duration::from_secs(7 * 24 * 3600));
         let all = async {
             for (object, uid) in gone {
@@ -170,7 +172,7 @@ fn options(args: &Args) -> Result<Value, Failure> {
             "Warning: forced deletion does not wait until the node has ended the containers; they may run on.",
         );
     }
-    if args.dry_run.is_some() {
+    if args.dry_run == DryRun::Server {
         options["dryRun"] = json!(["All"]);
     }
     Ok(options)

@@ -15,7 +15,7 @@ use crate::output::table::{Columns, Head, Shown};
 use crate::output::{Output, list_of, name_of, without_managed_fields};
 use crate::screen;
 use crate::target::{self, Target};
-use crate::watch::{Event, Watch};
+use crate::watch::{Event, Follow};
 
 /// Flags of `gantry get`.
 #[derive(Debug, clap::Args)]
@@ -281,7 +281,7 @@ async fn watch(
         Err(failure) => return Err(failure),
     };
     let version = |value: &Value| Some(value.pointer("/metadata/resourceVersion")?.as_str()?.to_owned());
-    let mut seen = version(&first);
+    let mut follow = Follow::from(version(&first));
     if !args.watch_only {
         viewer.initial(first, target.name.is_some())?;
     }
@@ -289,22 +289,17 @@ async fn watch(
         Some(_) => Some(namespace.as_deref().unwrap_or(&session.namespace)),
         None => namespace.as_deref(),
     };
+    let call = Call::to(target.kind.collection(namespace)).accept(if output.is_table() { TABLE } else { JSON });
+    let call = match &target.name {
+        Some(name) => call.with("fieldSelector", format!("metadata.name={name}")),
+        None => args.select.narrow(call),
+    };
     loop {
-        let call = Call::to(target.kind.collection(namespace)).accept(if output.is_table() { TABLE } else { JSON });
-        let call = match &target.name {
-            Some(name) => call.with("fieldSelector", format!("metadata.name={name}")),
-            None => args.select.narrow(call),
-        };
-        let mut watch = Watch::open(session, call.with_some("resourceVersion", seen.clone())).await?;
-        while let Some(event) = watch.next().await? {
-            let object = event.object.pointer("/rows/0/object").unwrap_or(&event.object);
-            seen = version(object).or(seen);
-            if event.kind != "BOOKMARK" {
-                viewer.event(event)?;
-            }
-        }
         // A server ends watches from time to time; this one goes on where it was.
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        let mut watch = follow.open(session, &call).await?;
+        while let Some(event) = follow.next(&mut watch).await? {
+            viewer.event(event)?;
+        }
     }
 }
 

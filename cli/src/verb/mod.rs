@@ -1,22 +1,41 @@
 //! One file per verb.
 
+mod api_resources;
 mod apply;
+mod attach;
+mod auth;
 mod check;
+mod cluster_info;
+mod completion;
+mod config;
+mod cordon;
 mod create;
 mod delete;
 mod describe;
+mod diff;
+mod drain;
+mod edit;
+mod events;
 mod exec;
 mod explain;
+mod expose;
 mod get;
 mod image;
+mod label;
 mod logs;
+mod patch;
+mod port_forward;
+mod replace;
 mod reset;
 mod rollout;
+mod run;
 mod scale;
 mod server;
 mod set;
+mod taint;
 mod version;
 mod wait;
+mod why;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -64,17 +83,56 @@ pub(crate) enum Verb {
     /// Change one part of a workload's pods.
     #[command(subcommand)]
     Set(set::Verb),
+    /// Change fields of objects by a patch.
+    Patch(Box<patch::Args>),
+    /// Put objects of manifests in the place of those that exist.
+    Replace(Box<replace::Args>),
+    /// Change objects in an editor.
+    Edit(Box<edit::Args>),
+    /// Show what apply would change.
+    Diff(diff::Args),
+    /// Make a service for the pods of an object.
+    Expose(Box<expose::Args>),
+    /// Show what happened lately.
+    Events(events::Args),
+    /// Run one pod.
+    Run(Box<run::Args>),
+    /// Attach to what runs in a container.
+    Attach(attach::Args),
+    /// Let ports of this machine lead to a pod.
+    PortForward(port_forward::Args),
+    /// Show what keeps a pod from running.
+    Why(why::Args),
+    /// Ask who one is and what one may.
+    #[command(subcommand)]
+    Auth(auth::Verb),
+    /// Look at kubeconfigs and change them.
+    #[command(subcommand)]
+    Config(config::Verb),
+    /// Show where the control plane answers.
+    ClusterInfo,
+    /// Print a script that completes verbs and flags in a shell.
+    Completion(completion::Args),
+    /// Set and take away labels.
+    Label(Box<label::Args>),
+    /// Set and take away annotations.
+    Annotate(Box<label::Args>),
+    /// Let nodes take no new pods.
+    Cordon(cordon::Args),
+    /// Let nodes take new pods again.
+    Uncordon(cordon::Args),
+    /// Close nodes and evict their pods.
+    Drain(Box<drain::Args>),
+    /// Set and take away taints of nodes.
+    Taint(Box<taint::Args>),
+    /// Show the kinds that the server keeps.
+    ApiResources(api_resources::Args),
+    /// Show the groups and versions that the server keeps.
+    ApiVersions,
     /// Wait until something holds.
     Wait(Box<wait::Args>),
     /// Show the versions of this program and of the server.
     Version(version::Args),
-}
-
-/// Where a trial run takes place.
-#[derive(Debug, Clone, Copy, PartialEq, clap::ValueEnum)]
-pub(crate) enum DryRun {
-    /// The server decides and stores nothing.
-    Server,
 }
 
 /// Where an instance lives.
@@ -104,6 +162,28 @@ pub(crate) fn run(verb: Verb, connect: &ConnectArgs) -> Result<ExitCode, Failure
         Verb::Rollout(verb) => converse(rollout::run(connect, &verb)),
         Verb::Scale(args) => converse(scale::run(connect, &args)),
         Verb::Set(verb) => converse(set::run(connect, &verb)),
+        Verb::Patch(args) => converse(patch::run(connect, &args)),
+        Verb::Replace(args) => converse(replace::run(connect, &args)),
+        Verb::Edit(args) => converse(edit::run(connect, &args)),
+        Verb::Diff(args) => converse(diff::run(connect, &args)),
+        Verb::Expose(args) => converse(expose::run(connect, &args)),
+        Verb::Events(args) => converse(events::run(connect, &args)),
+        Verb::Run(args) => converse(run::run(connect, &args)),
+        Verb::Attach(args) => converse(attach::run(connect, &args)),
+        Verb::Auth(verb) => converse(auth::run(connect, &verb)),
+        Verb::ClusterInfo => converse(cluster_info::run(connect)),
+        Verb::Completion(args) => completion::run(&args),
+        Verb::Config(verb) => config::run(connect, &verb),
+        Verb::PortForward(args) => converse(port_forward::run(connect, &args)),
+        Verb::Why(args) => converse(why::run(connect, &args)),
+        Verb::Label(args) => converse(label::run(connect, &args, label::Mark::Label)),
+        Verb::Annotate(args) => converse(label::run(connect, &args, label::Mark::Annotation)),
+        Verb::Cordon(args) => converse(cordon::run(connect, &args, true)),
+        Verb::Uncordon(args) => converse(cordon::run(connect, &args, false)),
+        Verb::Drain(args) => converse(drain::run(connect, &args)),
+        Verb::Taint(args) => converse(taint::run(connect, &args)),
+        Verb::ApiResources(args) => converse(api_resources::run(connect, &args)),
+        Verb::ApiVersions => converse(api_resources::versions(connect)),
         Verb::Wait(args) => converse(wait::run(connect, &args)),
     }
 }

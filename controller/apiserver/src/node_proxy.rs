@@ -1,4 +1,4 @@
-//! Requests that an agent answers: logs, exec, attach. The server dials the agent's kubelet API and
+//! Requests that an agent answers: logs, exec, attach, port forwarding. The server dials the agent's kubelet API and
 //! passes bytes; it understands neither logs nor stream protocols.
 
 use std::net::IpAddr;
@@ -24,14 +24,17 @@ struct Target {
     container: String,
 }
 
-fn target(context: &Context) -> Result<Target, Status> {
+fn target(context: &Context, of_container: bool) -> Result<Target, Status> {
     let name = context.name();
     let pod = context.state.registry.current(&context.resource, context.namespace(), name)?.object;
     let node_name = pod.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
     if node_name.is_empty() {
         return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
     }
-    let container = container(context.query.get("container"), name, &pod)?;
+    let container = match of_container {
+        true => container(context.query.get("container"), name, &pod)?,
+        false => String::new(),
+    };
     let node = context
         .state
         .registry
@@ -75,7 +78,7 @@ fn container(wanted: Option<&str>, name: &str, pod: &Value) -> Result<String, St
 
 /// GET pods/x/log.
 pub(crate) async fn log(context: &Context) -> Result<Response<Body>, Status> {
-    let target = target(context)?;
+    let target = target(context, true)?;
     let path =
         format!("/containerLogs/{}/{}/{}", context.namespace().unwrap_or_default(), context.name(), target.container);
     let response = send(context, &target, &path, context.query.pairs(), &[]).await?;
@@ -88,7 +91,7 @@ pub(crate) async fn log(context: &Context) -> Result<Response<Body>, Status> {
     Ok(crate::reply::with_type(StatusCode::OK, "text/plain", Body::new(body)))
 }
 
-/// GET or POST pods/x/exec and pods/x/attach: an upgrade that is passed on.
+/// GET or POST pods/x/exec, pods/x/attach and pods/x/portforward: an upgrade that is passed on.
 pub(crate) async fn stream(
     context: &Context,
     subresource: Subresource,
@@ -97,9 +100,13 @@ pub(crate) async fn stream(
     let Some(upgrade) = upgrade else {
         return Err(Status::bad_request("Upgrade request required"));
     };
-    let target = target(context)?;
-    let verb = if subresource == Subresource::Exec { "exec" } else { "attach" };
-    let path = format!("/{verb}/{}/{}/{}", context.namespace().unwrap_or_default(), context.name(), target.container);
+    let target = target(context, subresource != Subresource::PortForward)?;
+    let (namespace, name) = (context.namespace().unwrap_or_default(), context.name());
+    let path = match subresource {
+        Subresource::PortForward => format!("/portForward/{namespace}/{name}"),
+        Subresource::Exec => format!("/exec/{namespace}/{name}/{}", target.container),
+        _ => format!("/attach/{namespace}/{name}/{}", target.container),
+    };
     let query: Vec<(String, String)> = context
         .query
         .pairs()

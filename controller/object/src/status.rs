@@ -432,9 +432,10 @@ impl Status {
             .with_cause(Cause::new(CauseReason::ResourceVersionTooLarge, "", "Too large resource version".to_owned()))
     }
 
-    /// Slow down.
+    /// Slow down; with 0 seconds clients are not told when to ask again, and tell their user instead.
     pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: u32) -> Self {
-        Self::new(Reason::TooManyRequests, message).retry_after(retry_after_seconds)
+        let status = Self::new(Reason::TooManyRequests, message);
+        if retry_after_seconds == 0 { status } else { status.retry_after(retry_after_seconds) }
     }
 
     /// A fault of the server.

@@ -23,7 +23,7 @@ const DEFAULT_GRACE_SECONDS: i64 = 30;
 /// meta.v1 DeleteOptions.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct DeleteOptions {
+pub(super) struct DeleteOptions {
     grace_period_seconds: Option<i64>,
     propagation_policy: Option<String>,
     orphan_dependents: Option<bool>,
@@ -131,7 +131,11 @@ pub(super) async fn delete_collection(context: &Context, body: &[u8]) -> Result<
 }
 
 /// Deletes one object as far as can be now. Answers the object and whether it is gone.
-async fn delete_one(context: &Context, name: &str, options: &DeleteOptions) -> Result<(Value, bool), Status> {
+pub(super) async fn delete_one(
+    context: &Context,
+    name: &str,
+    options: &DeleteOptions,
+) -> Result<(Value, bool), Status> {
     let resource = &context.resource;
     let registry = &context.state.registry;
     let propagation = options.propagation()?;

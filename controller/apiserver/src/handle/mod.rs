@@ -3,6 +3,7 @@
 mod binding;
 mod create;
 pub(crate) mod delete;
+mod eviction;
 mod filter;
 mod get;
 mod list;
@@ -117,6 +118,7 @@ pub(crate) async fn dispatch(
         (Some(Subresource::Scale), Verb::Get) => scale::get(&context),
         (Some(Subresource::Scale), Verb::Update | Verb::Patch) => scale::update(&context, &body).await,
         (Some(Subresource::Binding), Verb::Create) => binding::bind(&context, &body).await,
+        (Some(Subresource::Eviction), Verb::Create) => eviction::evict(&context, &body).await,
         (Some(Subresource::Token), Verb::Create) => token::create(&context, &body),
         (Some(Subresource::EphemeralContainers | Subresource::Resize), Verb::Get) => get::get(&context),
         (Some(Subresource::EphemeralContainers | Subresource::Resize), Verb::Update) => {
@@ -126,9 +128,10 @@ pub(crate) async fn dispatch(
             patch::patch(&context, &body).await
         }
         (Some(Subresource::Log), Verb::Get) => node_proxy::log(&context).await,
-        (Some(sub @ (Subresource::Exec | Subresource::Attach)), Verb::Get | Verb::Create) => {
-            node_proxy::stream(&context, sub, upgrade).await
-        }
+        (
+            Some(sub @ (Subresource::Exec | Subresource::Attach | Subresource::PortForward)),
+            Verb::Get | Verb::Create,
+        ) => node_proxy::stream(&context, sub, upgrade).await,
         (Some(_), _) => Err(refused()),
     }
 }

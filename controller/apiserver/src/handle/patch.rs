@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use controller_object::apply::{self, Operation};
+use controller_object::resource::Subresource;
 use controller_object::status::{Reason, Status};
 use controller_object::{decode, patch as patches};
 use http::header::CONTENT_TYPE;
@@ -87,6 +88,13 @@ async fn apply_patch(context: &Context, body: &[u8]) -> Result<Response<Body>, S
     }
     let warnings = decode::conform(&context.resource, &mut applied, context.query.field_validation()?)?;
     context.settle_identity(&mut applied)?;
+    // Applying the object itself neither owns nor changes a status that has a path of its own.
+    if context.subresource.is_none()
+        && context.resource.has(Subresource::Status)
+        && let Some(map) = applied.as_object_mut()
+    {
+        map.remove("status");
+    }
     let force = context.query.flag("force");
     let manager = context.manager(Operation::Apply)?;
     let revision = wanted_revision(&applied).map(str::to_owned);

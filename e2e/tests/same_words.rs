@@ -1,0 +1,160 @@
+//! kubectl's command lines beside ours: the same output, exit code and messages, or a difference that is listed
+//! here with its reason. `docs/differences.md` shows the same table.
+
+use std::path::Path;
+
+use e2e::client::{Client, Said};
+use e2e::cluster::Cluster;
+use e2e::{machine, need};
+use serde_json::json;
+
+/// Command lines that must say the same, in the order in which they are run. Each runs with both programs; `{me}`
+/// becomes `k` for kubectl and `g` for gantry, so that both change objects of their own.
+const LINES: &str = include_str!("same_words/lines.txt");
+
+/// Accepted differences: the beginning of the command line and why it may differ.
+const DIFFERENCES: &str = include_str!("same_words/differences.txt");
+
+/// Words that differ from run to run.
+fn normal(text: &str, me: &str) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for line in text.lines() {
+        // Columns are compared by their words; widths follow the longest name.
+        let words = line.split_whitespace().map(|word| {
+            let word = word.replace("kubectl", "gantry").replace(&format!("same-{me}"), "same-x");
+            if is_age(&word) { "AGE".to_owned() } else { without_hash(&word) }
+        });
+        let line = words.collect::<Vec<_>>().join(" ");
+        if !is_volatile(&line) {
+            lines.push(line);
+        }
+    }
+    lines.join("\n")
+}
+
+/// `12s`, `3m4s`, `2d`.
+fn is_age(word: &str) -> bool {
+    let word = word.trim_end_matches(',');
+    word.len() > 1
+        && word.starts_with(|c: char| c.is_ascii_digit())
+        && word.ends_with(['s', 'm', 'h', 'd'])
+        && word.chars().all(|c| c.is_ascii_digit() || matches!(c, 's' | 'm' | 'h' | 'd'))
+}
+
+/// Names that the server made up: `same-x-abcdefghij-klmno`.
+fn without_hash(word: &str) -> String {
+    let word = match word.split_once("pod-template-hash=") {
+        Some((before, after)) => {
+            let end = after.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(after.len());
+            format!("{before}pod-template-hash=HASH{}", &after[end..])
+        }
+        None => word.to_owned(),
+    };
+    let Some(start) = word.find("same-x-") else { return word };
+    let tail = &word[start + "same-x-".len()..];
+    let hash: usize = tail.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '-').count();
+    format!("{}same-x-HASH{}", &word[..start], &tail[hash..])
+}
+
+/// Lines that hold only what differs from object to object.
+fn is_volatile(line: &str) -> bool {
+    let keys = [
+        "creationTimestamp:",
+        "resourceVersion:",
+        "uid:",
+        "\"creationTimestamp\":",
+        "\"resourceVersion\":",
+        "\"uid\":",
+        "clusterIP:",
+        "clusterIPs:",
+        "- 10.43.",
+        "lastTransitionTime:",
+        "lastUpdateTime:",
+        "\"lastTransitionTime\":",
+        "\"lastUpdateTime\":",
+        "CreationTimestamp:",
+        "IP:",
+        "IPs:",
+        "time:",
+        "generation:",
+        "See 'gantry",
+    ];
+    keys.iter().any(|key| line.trim_start().starts_with(key))
+}
+
+fn said(client: &Client, line: &str, me: &str, dir: &Path) -> Said {
+    let line = line.replace("{me}", me).replace("{dir}", &dir.display().to_string());
+    client.run(&split(&line).iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// Words of a command line; single quotes keep blanks together.
+fn split(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut quoted = false;
+    for c in line.chars() {
+        match (c, quoted) {
+            ('\'', _) => quoted = !quoted,
+            (' ', false) => words.push(String::new()),
+            (c, _) => words.last_mut().expect("it begins with one").push(c),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+fn reason(line: &str) -> Option<&'static str> {
+    let all = DIFFERENCES.lines().filter_map(|entry| entry.split_once(" # "));
+    all.filter(|(start, _)| line.starts_with(start.trim())).map(|(_, why)| why).next()
+}
+
+fn manifests(dir: &Path) {
+    for me in ["k", "g"] {
+        let web = |replicas: u32| {
+            json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": format!("same-{me}")},
+                "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": format!("same-{me}")}},
+                    "template": {"metadata": {"labels": {"app": format!("same-{me}")}},
+                        "spec": {"containers": [{"name": "c", "image": "nginx:1", "ports": [{"containerPort": 80}]}]}}}})
+        };
+        std::fs::write(dir.join(format!("same-{me}.yaml")), web(1).to_string()).expect("writable");
+        std::fs::write(dir.join(format!("same-{me}2.yaml")), web(2).to_string()).expect("writable");
+    }
+    std::fs::write(dir.join("bad.yaml"), "apiVersion: v1\nkind: Nope\nmetadata: {name: x}\n").expect("writable");
+}
+
+#[test]
+fn gantry_says_what_kubectl_says() {
+    need!(machine::root());
+    need!(machine::modern_kubectl());
+    let cluster = Cluster::start_with(&[], &["--disable-agent"]);
+    let (kubectl, gantry) = (cluster.kubectl(), cluster.gantry());
+    let dir = tempfile::tempdir().expect("a directory");
+    manifests(dir.path());
+    for me in ["k", "g"] {
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": format!("same-{me}-n")}});
+        kubectl.run_with(&["create", "-f", "-"], &node.to_string()).ok();
+    }
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for line in LINES.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        count += 1;
+        let (theirs, ours) = (said(&kubectl, line, "k", dir.path()), said(&gantry, line, "g", dir.path()));
+        let theirs = (theirs.code, normal(&theirs.out, "k"), normal(&theirs.err, "k"));
+        let ours = (ours.code, normal(&ours.out, "g"), normal(&ours.err, "g"));
+        match (theirs == ours, reason(line)) {
+            (true, Some(_)) => wrong.push(format!("{line}\n  is the same now: take it out of differences.txt")),
+            (false, None) => wrong.push(format!("{line}\n  kubectl: {theirs:#?}\n  gantry: {ours:#?}")),
+            (true, None) | (false, Some(_)) => {}
+        }
+    }
+    println!("{count} command lines compared");
+    assert!(count >= 60, "{count} command lines are too few");
+    assert!(wrong.is_empty(), "{} of {count}:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn the_page_lists_every_difference() {
+    let page = std::fs::read_to_string(machine::workspace().join("docs/differences.md")).expect("the page is there");
+    for (line, why) in DIFFERENCES.lines().filter_map(|entry| entry.split_once(" # ")) {
+        assert!(page.contains(line.trim()) && page.contains(why), "docs/differences.md lacks {line}: {why}");
+    }
+}
