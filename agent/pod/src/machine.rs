@@ -9,7 +9,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use crate::container;
 use crate::image;
 use crate::protocol::{Command, Event, Failure, Notice};
-use crate::state::{ContainerStage, Deletion, Part, PodState, Stage};
+use crate::state::{Container, ContainerStage, Deletion, Part, PodState, Stage};
 
 /// Takes one event in.
 pub fn step(mut pod: PodState, now: Timestamp, event: Event) -> (PodState, Vec<Command>) {
@@ -205,15 +205,7 @@ fn drive_containers(pod: &mut PodState, now: Timestamp, commands: &mut Vec<Comma
         None => *pod.winding_down.get_or_insert(now.saturating_add(grace).unwrap_or(Timestamp::MAX)),
     };
     container::stop_all(pod, now, deadline, commands);
-    let busy = pod.containers.iter().any(|container| match container.stage {
-        ContainerStage::Starting | ContainerStage::Running { .. } => true,
-        ContainerStage::Waiting
-        | ContainerStage::EnsuringImage
-        | ContainerStage::PullFailed { .. }
-        | ContainerStage::BackingOff { .. }
-        | ContainerStage::Ended => false,
-    });
-    if !busy {
+    if !pod.containers.iter().any(Container::is_alive) {
         pod.stage = Stage::StoppingSandbox;
         commands.push(Command::StopSandbox);
     }

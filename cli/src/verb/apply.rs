@@ -77,11 +77,7 @@ pub(crate) async fn run(connect: &ConnectArgs, args: &Args) -> Result<ExitCode, 
             Ok(placed) => one(&session, &placed, args, &output, field_validation).await,
             Err(failure) => Err(failure),
         };
-        match done {
-            Ok(()) => {}
-            Err(Failure::OutputClosed) => return Err(Failure::OutputClosed),
-            Err(failure) => failures.push(failure),
-        }
+        crate::verb::note(done, &mut failures)?;
     }
     Ok(crate::verb::told(failures))
 }

@@ -197,6 +197,17 @@ fn converse(verb: impl Future<Output = Result<ExitCode, Failure>>) -> Result<Exi
     done
 }
 
+/// Keeps the failure of one object for the end, and goes on with the next; nothing goes on once nobody reads.
+fn note(done: Result<(), Failure>, failures: &mut Vec<Failure>) -> Result<(), Failure> {
+    match done {
+        Err(Failure::OutputClosed) => Err(Failure::OutputClosed),
+        done => {
+            failures.extend(done.err());
+            Ok(())
+        }
+    }
+}
+
 /// Tells failures of single objects, and the exit code that they make.
 fn told(failures: Vec<Failure>) -> ExitCode {
     failures.iter().for_each(|failure| screen::note(failure.to_string()));

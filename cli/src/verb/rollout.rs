@@ -100,11 +100,7 @@ pub(crate) async fn run(connect: &ConnectArgs, verb: &Verb) -> Result<ExitCode, 
             Verb::Resume { .. } => pause(&session, &workload, false).await,
             Verb::Restart { .. } => restart(&session, &workload).await,
         };
-        match done {
-            Ok(()) => {}
-            Err(Failure::OutputClosed) => return Err(Failure::OutputClosed),
-            Err(failure) => failures.push(failure),
-        }
+        crate::verb::note(done, &mut failures)?;
     }
     Ok(crate::verb::told(failures))
 }
