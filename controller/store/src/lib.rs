@@ -6,6 +6,7 @@ pub mod disk;
 pub mod driver;
 mod history;
 pub mod model;
+pub mod snapshot;
 pub mod store;
 #[cfg(test)]
 mod suite;

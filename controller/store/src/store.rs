@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::driver::{Driver, DriverError, Live};
 use crate::model::{CommitError, Compare, KeyValue, Op, Page, RangeRequest, Revision, RevisionError};
+use crate::snapshot::Snapshot;
 use crate::visible::Visible;
 use crate::watch::{Subscriptions, Watcher};
 use crate::writer::Queue;
@@ -44,6 +45,31 @@ impl Live for Shared {
     fn mod_revision(&self, key: &[u8]) -> Option<Revision> {
         self.visible().map.get(key).map(|kv| kv.mod_revision)
     }
+}
+
+/// What a replacement of the state did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replacement {
+    /// The commit.
+    pub revision: Revision,
+    /// How many keys it changed.
+    pub changed: usize,
+}
+
+/// Why a state was not replaced.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplaceError {
+    /// The differences do not fit into one commit.
+    #[error("the differences have {bytes} bytes, one commit takes {limit}")]
+    TooLarge {
+        /// Bytes of keys and values that would change.
+        bytes: usize,
+        /// How many a commit takes.
+        limit: usize,
+    },
+    /// The store took no commit.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
 }
 
 /// Keys to bytes at revisions. Shared by reference; dropping it makes the last commits durable first.
@@ -119,6 +145,20 @@ impl Store {
     /// Why no writes are accepted now, if so: the disk refused one. Accepted again once it takes writes again.
     pub fn refused(&self) -> Option<String> {
         self.queue.refused()
+    }
+
+    /// Every durable key at the newest durable revision.
+    pub fn snapshot(&self) -> Snapshot {
+        self.queue.snapshot(&self.shared)
+    }
+
+    /// Makes the state that of a snapshot, in one commit of the differences; keys that have the right value are not
+    /// touched.
+    pub async fn replace(&self, snapshot: &Snapshot) -> Result<Replacement, ReplaceError> {
+        let (changed, done) = self.queue.replace(&self.shared, snapshot)?;
+        let done =
+            done.await.unwrap_or_else(|_| Err(CommitError::Unavailable { reason: "the store was closed".into() }));
+        Ok(Replacement { revision: done?, changed })
     }
 
     /// Watches a prefix for events after `after`.

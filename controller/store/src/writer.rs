@@ -11,7 +11,8 @@ use tokio::sync::oneshot;
 
 use crate::driver::{Driver, Expiry, Replaced, Write};
 use crate::model::{CommitError, Compare, Event, KeyValue, Op, Revision};
-use crate::store::Shared;
+use crate::snapshot::Snapshot;
+use crate::store::{ReplaceError, Shared};
 
 /// A commit that passed its compares and waits for the disk.
 struct Pending {
@@ -28,6 +29,8 @@ type Done = oneshot::Sender<Result<Revision, CommitError>>;
 
 /// A group takes no further commit beyond this, so that its memory is bounded by it and one commit.
 const GROUP_BYTES: usize = 4 << 20;
+/// A replacement of the state is one commit, and no commit may come near what a frame takes.
+const REPLACEMENT_BYTES: usize = 128 << 20;
 /// How long a failed disk is left alone before it is tried again.
 const RECOVERY_PAUSE: Duration = Duration::from_millis(500);
 
@@ -41,6 +44,8 @@ pub(crate) struct Head {
     refused: Option<String>,
     /// Keys that expire, soonest first; entries outlived by a later write are ignored.
     expiries: BinaryHeap<Reverse<(Expiry, Bytes, Revision)>>,
+    /// Expiries that are carried out, until the deletion is visible.
+    expiring: Vec<(Expiry, Bytes, Revision)>,
     stopping: bool,
 }
 
@@ -58,6 +63,7 @@ impl Queue {
             last,
             refused: None,
             expiries: expiring.into_iter().map(Reverse).collect(),
+            expiring: Vec::new(),
             stopping: false,
         };
         Self { head: Mutex::new(head), work: Condvar::new() }
@@ -85,6 +91,41 @@ impl Queue {
             self.work.notify_one();
         }
         Ok(receiver)
+    }
+
+    /// Every durable key and when it expires.
+    pub(crate) fn snapshot(&self, shared: &Shared) -> Snapshot {
+        // Both at once: a key that becomes visible between the two would have no expiry.
+        let head = self.lock();
+        let visible = shared.visible();
+        let waiting = head.expiries.iter().map(|Reverse(expiry)| expiry);
+        let expiries: HashMap<_, _> =
+            waiting.chain(&head.expiring).map(|(at, key, revision)| ((key, *revision), *at)).collect();
+        let expiry = |kv: &KeyValue| expiries.get(&(&kv.key, kv.mod_revision)).copied();
+        let entries = visible.map.values().map(|kv| (kv.clone(), expiry(kv))).collect();
+        Snapshot { revision: visible.revision, entries }
+    }
+
+    /// Queues the commit that makes the state the snapshot's, and says how many keys it changes.
+    pub(crate) fn replace(
+        &self,
+        shared: &Shared,
+        snapshot: &Snapshot,
+    ) -> Result<(usize, oneshot::Receiver<Result<Revision, CommitError>>), ReplaceError> {
+        let mut head = self.lock();
+        let mut ops = head.differences(shared, snapshot);
+        let size = |op: &Op| op.key().len() + if let Op::Put { value, .. } = op { value.len() } else { 0 };
+        let bytes = ops.iter().map(size).sum();
+        if bytes > REPLACEMENT_BYTES {
+            return Err(ReplaceError::TooLarge { bytes, limit: REPLACEMENT_BYTES });
+        }
+        ops.sort_by(|one, other| one.key().cmp(other.key()));
+        let changed = ops.len();
+        let (done, receiver) = oneshot::channel();
+        head.enqueue(shared, &[], ops, Waiting::Caller(done))?;
+        drop(head);
+        self.work.notify_one();
+        Ok((changed, receiver))
     }
 
     /// Waits in line behind everything promised so far; `None` when all of it is visible.
@@ -200,6 +241,8 @@ impl Queue {
                     entry.remove();
                 }
             }
+            let Head { expiring, overlay, .. } = &mut *head;
+            expiring.retain(|(_, key, _)| overlay.contains_key(key));
         }
         shared.subscriptions.wake(&events);
         for (done, revision) in callers {
@@ -216,6 +259,7 @@ impl Queue {
             let mut head = self.lock();
             head.refused = Some(reason.clone());
             head.overlay.clear();
+            head.expiring.clear();
             let failed: Vec<Pending> = group.into_iter().chain(std::mem::take(&mut head.queue)).collect();
             head.expiries.extend(failed.iter().filter_map(|pending| pending.expires.clone()).map(Reverse));
             failed
@@ -323,6 +367,28 @@ impl Head {
         Ok(())
     }
 
+    /// What must change so that the pending head holds what a snapshot holds.
+    fn differences(&self, shared: &Shared, snapshot: &Snapshot) -> Vec<Op> {
+        let has_time_left = |expiry: &Option<Expiry>| expiry.is_none_or(|at| !at.remaining().is_zero());
+        let wanted = snapshot.entries.iter().filter(|(_, expiry)| has_time_left(expiry));
+        let wanted: HashMap<&Bytes, (&KeyValue, Option<Expiry>)> =
+            wanted.map(|(kv, expiry)| (&kv.key, (kv, *expiry))).collect();
+        let visible = shared.visible();
+        let pending = self.overlay.iter().filter(|(_, (_, kv))| kv.is_some()).map(|(key, _)| key);
+        let held: HashSet<Bytes> = visible.map.keys().chain(pending).cloned().collect();
+        drop(visible);
+        let current = |key: &Bytes| self.current(shared, key);
+        let gone = held.into_iter().filter(|key| !wanted.contains_key(key) && current(key).is_some());
+        let gone: Vec<Op> = gone.map(|key| Op::Delete { key }).collect();
+        let changed = wanted.into_values().filter(|(kv, _)| current(&kv.key).is_none_or(|own| own.value != kv.value));
+        let changed = changed.map(|(kv, expiry)| Op::Put {
+            key: kv.key.clone(),
+            value: kv.value.clone(),
+            ttl: expiry.map(Expiry::remaining),
+        });
+        changed.chain(gone).collect()
+    }
+
     /// The longest run from the front that is not too large, at least one commit.
     fn take_group(&mut self) -> Vec<Pending> {
         let mut bytes = 0;
@@ -342,7 +408,9 @@ impl Head {
             let unchanged = [Compare::ModRevision(key.clone(), revision)];
             let waiting = Waiting::Expiry(at, key.clone(), revision);
             // A conflict means that a later write gave the key another life.
-            drop(self.enqueue(shared, &unchanged, vec![Op::Delete { key }], waiting));
+            if self.enqueue(shared, &unchanged, vec![Op::Delete { key: key.clone() }], waiting).is_ok() {
+                self.expiring.push((at, key, revision));
+            }
         }
     }
 }
