@@ -71,7 +71,7 @@ impl Config {
         private_dir(&server_dir).map_err(|source| StartError::Directory { path: server_dir.clone(), source })?;
         let store = Arc::new(Store::open(Disk::open(&server_dir.join("store"))?, store::Config::default())?);
         let api = server::Config {
-            tls_dir: server_dir.join("tls"),
+            dir: server_dir.clone(),
             names: self.names(),
             event_ttl: self.event_ttl,
             services: Ranges { cidr: self.service_cidr, dns: self.cluster_dns },

@@ -18,7 +18,7 @@ use crate::handle::{self, Context};
 use crate::query::Query;
 use crate::route::{RequestInfo, ResourceRequest, Verb, request_info};
 use crate::server::State;
-use crate::{nonresource, reply};
+use crate::{backup, nonresource, reply};
 
 /// The largest body that is read; what Kubernetes takes.
 const BODY_LIMIT: usize = 3 << 20;
@@ -73,6 +73,10 @@ async fn run(
         RequestInfo::NonResource(path) => {
             let verb = request.method().as_str().to_lowercase();
             authorize(state, &user, &Action::NonResource { verb: &verb, path: &path })?;
+            if path == backup::serve::PATH {
+                let (parts, body) = request.into_parts();
+                return backup::serve::answer(state, &parts.method, body).await;
+            }
             nonresource::answer(state, &path, request.headers()).ok_or_else(Status::path_not_found)
         }
         RequestInfo::Resource(resource_request) => {

@@ -5,6 +5,7 @@
 mod admit;
 pub mod authn;
 mod authz;
+pub mod backup;
 mod bootstrap;
 mod chain;
 mod handle;

@@ -195,11 +195,16 @@ fn read(path: &Path) -> Result<String, PkiError> {
     fs::read_to_string(path).map_err(|source| PkiError::File { path: path.into(), source })
 }
 
+/// Makes or empties a file that only its owner can read.
+pub(crate) fn create_private(path: &Path) -> std::io::Result<fs::File> {
+    fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
 /// Writes a file only its owner can read: temporary name, sync, rename.
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), PkiError> {
     let write = || -> std::io::Result<()> {
         let temporary = path.with_extension("tmp");
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let mut file = create_private(&temporary)?;
         file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&temporary, path)

@@ -50,8 +50,8 @@ const DNS_GROUP: &str = "system:gantry-dns";
 /// What a server needs to be told.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where certificates and keys live.
-    pub tls_dir: PathBuf,
+    /// The control plane's directory: certificates and keys live in `tls` below it.
+    pub dir: PathBuf,
     /// Names and addresses clients reach the server by.
     pub names: Vec<String>,
     /// How long Events live.
@@ -82,6 +82,8 @@ pub(crate) struct State {
     /// How the server shows itself to agents.
     pub(crate) agent_tls: Arc<rustls::ClientConfig>,
     pub(crate) metrics: Metrics,
+    /// The control plane's directory.
+    pub(crate) dir: PathBuf,
     /// Ends long-running requests when the server stops.
     pub(crate) shutdown: CancellationToken,
 }
@@ -101,7 +103,8 @@ pub struct ApiServer {
 impl Config {
     /// Assembles the server over a store and writes the default objects.
     pub async fn build(self, store: Arc<Store>) -> Result<ApiServer, BuildError> {
-        let authority = Arc::new(Authority::open(&self.tls_dir)?);
+        let tls_dir = self.dir.join("tls");
+        let authority = Arc::new(Authority::open(&tls_dir)?);
         let leaf = Leaf { common_name: "kube-apiserver".into(), organizations: vec![], names: self.names };
         let serving = ServingCertificate::new(&authority.ensure("apiserver", &leaf)?)?;
         let tls = tls::server_config(Arc::clone(&serving), authority.certificate())?;
@@ -118,9 +121,10 @@ impl Config {
         let state = State {
             registry,
             authorizer: Authorizer { rbac: Rbac::new(Arc::clone(&store)), node: NodeAuthorizer::new(store) },
-            tokens: TokenKey::open(&self.tls_dir.join("service.key"))?,
+            tokens: TokenKey::open(&tls_dir.join("service.key"))?,
             agent_tls: tls::client_config(authority.certificate(), &agent_client)?,
             metrics: Metrics::new(),
+            dir: self.dir,
             shutdown: CancellationToken::new(),
         };
         Ok(ApiServer { state: Arc::new(state), authority, serving, tls, leaf })

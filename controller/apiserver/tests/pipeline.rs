@@ -31,7 +31,7 @@ async fn server() -> Server {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(Store::open(Memory, store::Config::default()).unwrap());
     let config = Config {
-        tls_dir: dir.path().into(),
+        dir: dir.path().into(),
         names: vec!["localhost".into()],
         event_ttl: Duration::from_secs(60),
         services: Ranges { cidr: "10.43.0.0/16".parse().unwrap(), dns: "10.43.0.10".parse().unwrap() },
