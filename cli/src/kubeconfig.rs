@@ -7,7 +7,7 @@ use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use crate::failure::Failure;
 
 /// Where `gantry server` writes the administrator's kubeconfig.
-const OWN: &str = "/etc/gantry/kubeconfig.yaml";
+pub(crate) const OWN: &str = "/etc/gantry/kubeconfig.yaml";
 
 /// Flags that every verb with a cluster takes, before or after the verb.
 #[derive(Debug, Clone, clap::Args)]
@@ -31,6 +31,11 @@ pub(crate) struct ConnectArgs {
 }
 
 impl ConnectArgs {
+    /// Whether a flag says which server is meant.
+    pub(crate) fn names_a_server(&self) -> bool {
+        self.kubeconfig.is_some() || self.context.is_some()
+    }
+
     /// The files that `config` reads and writes, the first of them for what is new; they need not exist.
     pub(crate) fn files(&self) -> Result<Vec<PathBuf>, Failure> {
         if let Some(file) = &self.kubeconfig {

@@ -16,8 +16,13 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut crate::Gantry::command(), "gantry", &mut script);
-    screen::put(script)?;
+    screen::put(script(args.shell))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The script for a shell.
+pub(crate) fn script(shell: Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut crate::Gantry::command(), "gantry", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
 }

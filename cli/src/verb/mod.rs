@@ -4,6 +4,7 @@ mod api_resources;
 mod apply;
 mod attach;
 mod auth;
+mod backup;
 mod check;
 mod cluster_info;
 mod completion;
@@ -21,12 +22,14 @@ mod explain;
 mod expose;
 mod get;
 mod image;
+mod install;
 mod label;
 mod logs;
 mod patch;
 mod port_forward;
 mod replace;
 mod reset;
+mod restore;
 mod rollout;
 mod run;
 mod scale;
@@ -57,6 +60,17 @@ pub(crate) enum Verb {
     Image(image::Verb),
     /// Look whether this machine can run pods; say what to do where it cannot.
     Check(check::Args),
+    /// Make gantry a service of this machine (systemd), and start it.
+    Install(Box<install::Args>),
+    /// Take away what `install` made, and stop every pod.
+    Uninstall(install::UninstallArgs),
+    /// Keep what `install` hands over; runs as the user whose it is.
+    #[command(name = crate::install::kubeconfig::VERB, hide = true)]
+    UserKubeconfig,
+    /// Write everything that the control plane keeps into one file.
+    Backup(backup::Args),
+    /// Make the state of the control plane that of a backup.
+    Restore(restore::Args),
     /// Stop every pod of a data directory and remove all that its instance made on this machine.
     Reset(reset::Args),
     /// Show objects.
@@ -150,6 +164,11 @@ pub(crate) fn run(verb: Verb, connect: &ConnectArgs) -> Result<ExitCode, Failure
         Verb::Image(verb) => image::run(verb),
         Verb::Check(args) => check::run(&args),
         Verb::Reset(args) => reset::run(&args),
+        Verb::Install(args) => install::install(*args),
+        Verb::Uninstall(args) => install::uninstall(&args),
+        Verb::UserKubeconfig => crate::install::kubeconfig::run().map(|()| ExitCode::SUCCESS),
+        Verb::Backup(args) => backup::run(connect, &args),
+        Verb::Restore(args) => restore::run(connect, &args),
         Verb::Get(args) => converse(get::run(connect, &args)),
         Verb::Describe(args) => converse(describe::run(connect, &args)),
         Verb::Create(args) => converse(create::run(connect, &args)),
@@ -189,7 +208,7 @@ pub(crate) fn run(verb: Verb, connect: &ConnectArgs) -> Result<ExitCode, Failure
 }
 
 /// Runs a verb that talks to a server.
-fn converse(verb: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
+fn converse<T>(verb: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(verb);
     // A read of standard input that nobody will answer must not keep the process.

@@ -22,6 +22,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         println!("nothing to reset: {} does not exist", args.data.data_dir.display());
         return Ok(ExitCode::SUCCESS);
     }
+    crate::state_version::check(&args.data.data_dir)?;
     let instance = Instance::of(&args.data.data_dir)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let failures = runtime.block_on(agent::reset::reset(&instance, args.purge));

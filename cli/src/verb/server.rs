@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,12 +15,14 @@ use controller_apiserver::authn::{NODES, User};
 use controller_apiserver::tls;
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::Taint;
+use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::DataDir;
 use crate::config_file::ConfigFile;
 use crate::failure::Failure;
+use crate::state_version;
 
 /// What is logged unless `GANTRY_LOG` says otherwise (tracing's EnvFilter syntax).
 const DEFAULT_LOG: &str = "info";
@@ -111,6 +113,13 @@ fn parse_taint(text: &str) -> Result<Taint, String> {
     }
 }
 
+impl Args {
+    /// Where everything is kept.
+    pub(crate) fn data_dir(&self) -> &Path {
+        &self.data.data_dir
+    }
+}
+
 pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     let filter = EnvFilter::try_from_env("GANTRY_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
@@ -126,6 +135,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
 
 async fn serve(args: Args) -> Result<(), Failure> {
     std::fs::create_dir_all(&args.data.data_dir)?;
+    state_version::claim(&args.data.data_dir)?;
     // A file that cannot be used is told before anything runs.
     let registries = args.node.registries.load()?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -152,15 +162,22 @@ async fn serve(args: Args) -> Result<(), Failure> {
         false => Some(start_agent(&args, registries, &plane, node_ip, &url).await?),
     };
     eprintln!("ready {url} {}", args.write_kubeconfig.display());
+    tell_systemd(NotifyState::Ready);
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+    tell_systemd(NotifyState::Stopping);
     if let Some(agent) = agent {
         agent.drain().await;
     }
     plane.drain().await;
     Ok(())
+}
+
+/// Tells the service manager, where one started us (sd_notify(3)); one that does not listen is no failure.
+fn tell_systemd(state: NotifyState<'_>) {
+    drop(sd_notify::notify(&[state]));
 }
 
 /// The smallest range of services: room for the API server, the DNS and a few more.

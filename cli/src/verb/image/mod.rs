@@ -91,6 +91,7 @@ impl RegistriesFile {
 
 fn open(data: &DataDir) -> Result<ImageStore, Failure> {
     std::fs::create_dir_all(&data.data_dir)?;
+    crate::state_version::check(&data.data_dir)?;
     Ok(ImageStore::open(&Instance::of(&data.data_dir)?.image_dir())?)
 }
 

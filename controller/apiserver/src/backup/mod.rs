@@ -107,6 +107,13 @@ pub enum BackupError {
     Stranger(&'static str),
 }
 
+impl BackupError {
+    /// Whether a server runs on the directory.
+    pub fn is_in_use(&self) -> bool {
+        matches!(self, Self::Store(DriverError::InUse { .. }))
+    }
+}
+
 pub(crate) fn in_file<'a>(step: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> BackupError + 'a {
     move |source| BackupError::File { step, path: path.into(), source }
 }
