@@ -89,6 +89,7 @@ pub(crate) fn specification(parts: &Parts<'_>) -> Value {
             "capabilities": {"bounding": capabilities, "permitted": effective, "effective": effective, "inheritable": none, "ambient": none},
             "noNewPrivileges": security.allow_privilege_escalation == Some(false),
             "oomScoreAdj": oom_score(parts),
+            "apparmorProfile": apparmor(parts, &security),
         },
         "root": {"path": parts.root, "readonly": security.read_only_root_filesystem == Some(true)},
         "mounts": mounts(parts, privileged),
@@ -207,6 +208,14 @@ fn seccomp(parts: &Parts<'_>, security: &SecurityContext, privileged: bool) -> V
         None if privileged => Value::Null,
         _ => json!(parts.seccomp),
     }
+}
+
+/// The profile that is named; a machine without AppArmor refuses the container. `RuntimeDefault` is no profile: none is
+/// loaded by us.
+fn apparmor(parts: &Parts<'_>, security: &SecurityContext) -> Option<String> {
+    let pod = parts.spec.security_context.as_ref().and_then(|pod| pod.app_armor_profile.as_ref());
+    let wish = security.app_armor_profile.as_ref().or(pod)?;
+    wish.localhost_profile.clone().filter(|_| wish.type_ == "Localhost")
 }
 
 fn mounts(parts: &Parts<'_>, privileged: bool) -> Vec<Value> {
