@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
+use crate::event::Recorder;
 use crate::execute::{Host, chain};
 use crate::instance::Claim;
 use crate::node::{self, Capacity};
@@ -104,8 +105,10 @@ impl Config {
             memory_capacity: capacity.memory_bytes,
             program: Program::own()?,
             can_lower_oom_score: has_capability(CAP_SYS_RESOURCE),
+            recorder: Recorder::new(&self.node_name),
             config: self.clone(),
         });
+        self.metrics.node(&self.node_name);
         let mut tasks = JoinSet::new();
         tasks.spawn(kubelet::serve(Arc::clone(&host), listener));
         let registering = |source| StartError::Register { node: self.node_name.clone(), source: Box::new(source) };

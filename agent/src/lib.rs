@@ -11,6 +11,7 @@ mod execute;
 pub mod instance;
 mod kubelet;
 mod log;
+pub mod metrics;
 mod monitor;
 mod node;
 mod oci;

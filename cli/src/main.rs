@@ -22,6 +22,7 @@ mod manifest;
 mod merge_diff;
 mod output;
 mod pods;
+mod process;
 mod rollout;
 mod screen;
 mod stream;
@@ -57,7 +58,9 @@ fn main() -> ExitCode {
     if let [_, verb, config] = args.as_slice()
         && verb == "dns"
     {
-        return exit_code(agent::dns::main(Path::new(config)));
+        let mut registry = prometheus_client::registry::Registry::default();
+        process::register(&mut registry);
+        return exit_code(agent::dns::main(Path::new(config), registry));
     }
     let args = match config_file::expand(args, &Gantry::command()) {
         Ok(args) => args,

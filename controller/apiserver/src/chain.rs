@@ -41,6 +41,7 @@ pub(crate) async fn answer(state: Arc<State>, request: Request<Body>) -> Respons
         }
         _ => (known_method(&method), String::new(), String::new()),
     };
+    let _inflight = state.metrics.begun(verb);
     let response = match info {
         None => reply::failure(&Status::bad_request("the path or the method is malformed")),
         Some(info) => run(&state, request, info, query).await.unwrap_or_else(|status| reply::failure(&status)),
@@ -67,13 +68,15 @@ async fn run(
     query: Query,
 ) -> Result<Response<Body>, Status> {
     let connection = request.extensions().get::<User>();
-    let user = authn::authenticate(connection, request.headers(), &state.tokens, &state.registry)?;
+    let user = authn::authenticate(connection, request.headers(), &state.tokens, &state.registry);
+    state.metrics.authenticated(user.is_ok());
+    let user = user?;
     let user = impersonate(state, user, request.headers())?;
     match info {
         RequestInfo::NonResource(path) => {
             let verb = request.method().as_str().to_lowercase();
             authorize(state, &user, &Action::NonResource { verb: &verb, path: &path })?;
-            nonresource::answer(state, &path, request.headers()).ok_or_else(Status::path_not_found)
+            nonresource::answer(state, &path, &query, request.headers()).ok_or_else(Status::path_not_found)
         }
         RequestInfo::Resource(resource_request) => {
             authorize(state, &user, &Action::Resource(action(&resource_request, &query, &request)))?;

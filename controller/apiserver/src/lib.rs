@@ -8,6 +8,7 @@ mod authz;
 mod bootstrap;
 mod chain;
 mod handle;
+mod health;
 mod metrics;
 mod node_proxy;
 mod nonresource;

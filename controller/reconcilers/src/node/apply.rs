@@ -96,7 +96,7 @@ struct Shared {
 
 /// Reconciles until dropped.
 pub(crate) async fn start(reconciler: Reconciler) {
-    let queue: Arc<Queue<Key>> = Queue::new();
+    let queue: Arc<Queue<Key>> = Queue::new("node");
     let wake = Arc::clone(&queue);
     reconciler.nodes.on_change(move |before, after| match (before, after) {
         (Some(before), Some(after)) if before.taints == after.taints && before.conditions == after.conditions => {}
@@ -133,7 +133,7 @@ pub(crate) async fn start(reconciler: Reconciler) {
         let shared = Arc::clone(&shared);
         async move { shared.reconcile(&name).await }
     };
-    queue.work("node", WORKERS, work).await;
+    queue.work(WORKERS, work).await;
 }
 
 impl Shared {
