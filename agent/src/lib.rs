@@ -17,6 +17,7 @@ mod node;
 mod oci;
 pub mod preflight;
 mod preload;
+mod pressure;
 mod pulls;
 pub mod reset;
 pub mod resolver;

@@ -164,7 +164,7 @@ impl Shared {
         }
         let Some(node) = self.reconciler.nodes.get(name) else { return Ok(Next::Wait) };
         let health = plan::health(&node.conditions);
-        if let Some(taints) = plan::taints(&node.taints, health, clock) {
+        if let Some(taints) = plan::taints(&node.taints, &node.conditions, clock) {
             // The whole list is replaced, so it must be the one that was seen.
             let patch =
                 json!({"metadata": {"uid": node.uid, "resourceVersion": node.revision}, "spec": {"taints": taints}});
