@@ -21,6 +21,7 @@ mod pressure;
 mod pulls;
 pub mod reset;
 pub mod resolver;
+mod rotation;
 mod service;
 mod source;
 mod user;

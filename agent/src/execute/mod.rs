@@ -24,6 +24,7 @@ use crate::event;
 use crate::metrics;
 use crate::monitor::Monitor;
 use crate::pulls::Pulls;
+use crate::rotation;
 use crate::service::Known;
 
 /// What every pod of this node shares.
@@ -200,7 +201,10 @@ impl Executor {
     pub(crate) async fn remove_logs(&self) {
         let (logs, instance) = (self.log_dir(), self.host.config.instance.clone());
         let removed = tokio::task::spawn_blocking(move || match instance.owns(&logs) {
-            true => agent_volume::removal::remove_tree(&logs),
+            true => {
+                rotation::unlink(&instance.log_link_dir(), &logs);
+                agent_volume::removal::remove_tree(&logs)
+            }
             false => Ok(()),
         });
         match removed.await {

@@ -39,11 +39,7 @@ pub(crate) fn answer(state: &State, segments: &[&str], query: &Query) -> Option<
     match segments.get(1..) {
         Some([]) | None => {
             let excluded = query.get("exclude");
-            Some(summary(
-                name,
-                checks.iter().filter(|check| Some(check.name) != excluded),
-                query.get("verbose").is_some(),
-            ))
+            Some(summary(name, checks.iter().filter(|check| Some(check.name) != excluded), query.flag("verbose")))
         }
         Some([one]) => {
             let check = checks.iter().find(|check| check.name == *one || check.name == "store" && *one == "etcd")?;
