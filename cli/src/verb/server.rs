@@ -70,6 +70,18 @@ pub(crate) struct Args {
     /// How long Events live, in seconds.
     #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
     event_ttl: u64,
+    /// How the log is written: one line of text, or one JSON object, for each entry. GANTRY_LOG says what is logged.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT", env = "GANTRY_LOG_FORMAT")]
+    log_format: LogFormat,
+}
+
+/// How log entries are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// For collectors: an object a line, with the entry's fields beside `timestamp`, `level`, `target` and `message`.
+    Json,
 }
 
 /// Flags about this machine as a node.
@@ -116,7 +128,11 @@ fn parse_taint(text: &str) -> Result<Taint, String> {
 
 pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     let filter = EnvFilter::try_from_env("GANTRY_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    match args.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
+    }
     // kube asks rustls for the process's provider; a second installation would be ours as well.
     drop(rustls::crypto::ring::default_provider().install_default());
     let threads = std::thread::available_parallelism().map_or(2, usize::from).min(8);
