@@ -23,7 +23,7 @@ pub(crate) async fn tell(client: kube::Client, node: String, mut trouble: watch:
         };
         let what = began.map(|trouble| trouble.to_string()).unwrap_or_default();
         let seconds = now.duration_since(since).as_secs();
-        let message = format!("{what}; it took writes again after {seconds} s. Reads and watches went on.");
+        let message = format!("{what}; it took writes again {seconds} s later. Reads and watches went on.");
         let about = ObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Node".to_owned()),
