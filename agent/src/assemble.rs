@@ -8,13 +8,16 @@ use agent_image::registry::pull::{Patience, Puller};
 use agent_image::store::{ImageError, ImageStore};
 use agent_network::{Network, NetworkError};
 use agent_runtime::seal::{Program, SealError};
+use k8s_openapi::jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
+use crate::event::Recorder;
 use crate::execute::{Host, chain};
 use crate::instance::Claim;
 use crate::node::{self, Capacity};
+use crate::pressure::{Pressures, Sample};
 use crate::pulls::Pulls;
 use crate::service::Known;
 use crate::{dns, kubelet, preload, service, source};
@@ -104,13 +107,17 @@ impl Config {
             memory_capacity: capacity.memory_bytes,
             program: Program::own()?,
             can_lower_oom_score: has_capability(CAP_SYS_RESOURCE),
+            recorder: Recorder::new(&self.node_name),
             config: self.clone(),
         });
+        self.metrics.node(&self.node_name);
         let mut tasks = JoinSet::new();
         tasks.spawn(kubelet::serve(Arc::clone(&host), listener));
         let registering = |source| StartError::Register { node: self.node_name.clone(), source: Box::new(source) };
-        let node = node::register(&client, &self, &capacity, port).await.map_err(registering)?;
-        tasks.spawn(node::keep_alive(client.clone(), self.clone(), capacity, port, node));
+        let mut pressures = Pressures::none();
+        pressures.take(&Sample::take(&instance.data_dir, &instance.image_dir()), Timestamp::now());
+        let node = node::register(&client, &self, &capacity, port, &pressures).await.map_err(registering)?;
+        tasks.spawn(node::keep_alive(Arc::clone(&host), capacity, port, node, pressures));
         tasks.spawn(service::run(client.clone(), network.clone(), Arc::clone(&host.services)));
         tasks.spawn(dns::supervise::run(Arc::clone(&host)));
         tasks.spawn(use_pod_range(client, self.node_name.clone(), network));

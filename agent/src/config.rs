@@ -8,7 +8,10 @@ use std::sync::Arc;
 use agent_image::registry::config::Registries;
 use ipnet::Ipv4Net;
 
+use prometheus_client::registry::Registry;
+
 use crate::instance::Instance;
+use crate::metrics::Metrics;
 use crate::resolver::ClusterDns;
 
 /// Configuration of an agent.
@@ -38,4 +41,8 @@ pub struct Config {
     pub cluster_dns: ClusterDns,
     /// How the node's name server reaches the API server; a file with an identity of its own.
     pub dns_kubeconfig: PathBuf,
+    /// What it is measured with.
+    pub metrics: Metrics,
+    /// What the kubelet API serves at `/metrics`.
+    pub registry: Arc<Registry>,
 }

@@ -1,51 +1,91 @@
-//! Events about pods, as `kubectl describe` shows them. Losing one is logged, never fatal.
+//! Events about pods and the node, as `kubectl describe` shows them. Losing one is logged, never fatal. What becomes of
+//! each is decided in `api::event`.
+
+use std::sync::{Mutex, PoisonError};
 
 use agent_pod::protocol::Notice;
-use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::api::{Api, PostParams};
+use api::event::{Correlator, Reporter, Severity, Write};
+use k8s_openapi::api::core::v1::{Event, ObjectReference, Pod};
+use kube::api::{Api, Patch, PatchParams, PostParams};
 
 /// The component that events and field managers name.
 pub(crate) const COMPONENT: &str = "gantry-agent";
 
-/// Writes an event about a pod.
-pub(crate) async fn emit(client: &kube::Client, node: &str, pod: &Pod, notice: &Notice) {
-    let (name, namespace) = (pod.metadata.name.clone().unwrap_or_default(), pod.metadata.namespace.clone());
-    let field_path = notice.container.as_ref().map(|container| {
-        let init = pod.spec.as_ref().and_then(|spec| spec.init_containers.as_ref());
-        let is_init = init.is_some_and(|list| list.iter().any(|own| own.name == *container));
-        format!("spec.{}{{{container}}}", if is_init { "initContainers" } else { "containers" })
-    });
-    let now = k8s_openapi::jiff::Timestamp::now();
-    let seconds = k8s_openapi::jiff::Timestamp::from_second(now.as_second()).unwrap_or(now);
-    let event = Event {
-        metadata: ObjectMeta {
-            name: Some(format!("{name}.{:x}", now.as_nanosecond())),
-            namespace: namespace.clone(),
-            ..Default::default()
-        },
-        involved_object: ObjectReference {
+/// Where the agent's events go.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    node: String,
+    correlator: Mutex<Correlator>,
+}
+
+impl Recorder {
+    /// That of the agent of this node.
+    pub(crate) fn new(node: &str) -> Self {
+        let reporter = Reporter { component: COMPONENT.to_owned(), host: Some(node.to_owned()) };
+        Self { node: node.to_owned(), correlator: Mutex::new(Correlator::new(reporter)) }
+    }
+
+    /// Writes an event about a pod.
+    pub(crate) async fn pod(&self, client: &kube::Client, pod: &Pod, notice: &Notice) {
+        let field_path = notice.container.as_ref().map(|container| {
+            let init = pod.spec.as_ref().and_then(|spec| spec.init_containers.as_ref());
+            let is_init = init.is_some_and(|list| list.iter().any(|own| own.name == *container));
+            format!("spec.{}{{{container}}}", if is_init { "initContainers" } else { "containers" })
+        });
+        let about = ObjectReference {
             api_version: Some("v1".into()),
             kind: Some("Pod".into()),
-            name: Some(name.clone()),
-            namespace: namespace.clone(),
+            name: pod.metadata.name.clone(),
+            namespace: pod.metadata.namespace.clone(),
             uid: pod.metadata.uid.clone(),
             resource_version: pod.metadata.resource_version.clone(),
             field_path,
-        },
-        type_: Some(if notice.warning { "Warning" } else { "Normal" }.into()),
-        reason: Some(notice.reason.into()),
-        message: Some(notice.message.clone()),
-        source: Some(EventSource { component: Some(COMPONENT.into()), host: Some(node.into()) }),
-        reporting_component: Some(COMPONENT.into()),
-        reporting_instance: Some(node.into()),
-        first_timestamp: Some(Time(seconds)),
-        last_timestamp: Some(Time(seconds)),
-        count: Some(1),
-        ..Default::default()
-    };
-    let events: Api<Event> = Api::namespaced(client.clone(), namespace.as_deref().unwrap_or("default"));
-    if let Err(error) = events.create(&PostParams::default(), &event).await {
-        tracing::warn!(%error, pod = name, reason = notice.reason, "the event could not be written");
+        };
+        let severity = if notice.warning { Severity::Warning } else { Severity::Normal };
+        self.tell(client, about, severity, notice.reason, &notice.message).await;
     }
+
+    /// Writes an event about this node.
+    pub(crate) async fn node(&self, client: &kube::Client, severity: Severity, reason: &str, message: &str) {
+        let about = ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Node".into()),
+            name: Some(self.node.clone()),
+            // As the kubelet has it: clients look for a node's events by it.
+            uid: Some(self.node.clone()),
+            ..ObjectReference::default()
+        };
+        self.tell(client, about, severity, reason, message).await;
+    }
+
+    async fn tell(
+        &self,
+        client: &kube::Client,
+        about: ObjectReference,
+        severity: Severity,
+        reason: &str,
+        message: &str,
+    ) {
+        let (object, reason) = (about.name.clone(), reason.to_owned());
+        let message = message.to_owned();
+        let notice = api::event::Notice { about, severity, reason: reason.clone(), message, action: String::new() };
+        let now = k8s_openapi::jiff::Timestamp::now();
+        let decided = self.correlator.lock().unwrap_or_else(PoisonError::into_inner).see(notice, now);
+        let Some(write) = decided else { return };
+        if let Err(error) = store(client, &write).await {
+            tracing::warn!(%error, object, reason, "the event could not be written");
+        }
+    }
+}
+
+async fn store(client: &kube::Client, write: &Write) -> Result<(), kube::Error> {
+    let events: Api<Event> = Api::namespaced(client.clone(), write.namespace());
+    if let Some(patch) = &write.patch {
+        match events.patch(write.name(), &PatchParams::default(), &Patch::Merge(patch)).await {
+            // It has expired.
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            other => return other.map(drop),
+        }
+    }
+    events.create(&PostParams::default(), &write.event).await.map(drop)
 }

@@ -124,7 +124,18 @@ impl Instance {
             make_dir(&path, mode).map_err(|error| (path, error))?;
         }
         // At the default place it is other software's as well, and its pods' directories are closed.
-        fs::create_dir_all(self.log_dir()).map_err(|error| (self.log_dir(), error))
+        for dir in [self.log_dir(), self.log_link_dir()] {
+            fs::create_dir_all(&dir).map_err(|error| (dir, error))?;
+        }
+        Ok(())
+    }
+
+    /// Links to the newest log of each container, by names that log collectors read (design D14).
+    pub fn log_link_dir(&self) -> PathBuf {
+        match self.is_default() {
+            true => "/var/log/containers".into(),
+            false => self.data_dir.join("agent/log/containers"),
+        }
     }
 
     /// Logs of containers, where log collectors expect them (design D14).

@@ -57,7 +57,7 @@ impl Monitor {
     async fn greet(socket: &Path) -> Result<(Self, mpsc::UnboundedReceiver<Event>), MonitorError> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let (mut read, mut write) = UnixStream::connect(socket).await?.into_split();
-        write.write_all(&protocol::encode(&Hello::Control { version: VERSION })).await?;
+        write.write_all(&protocol::encode(&Hello::Control { version: VERSION, log_events: true })).await?;
         let mut decoder = Decoder::default();
         match next_message(&mut read, &mut decoder).await? {
             Message::Response { result, .. } => drop(result?),

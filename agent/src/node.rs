@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use api::event::Severity;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
     DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus, NodeSystemInfo,
@@ -13,14 +15,22 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Owne
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 
+use tokio::task::JoinHandle;
+
 use crate::config::Config;
 use crate::event::COMPONENT;
+use crate::execute::{Host, chain};
+use crate::pressure::{Kind, Pressures, Sample};
 
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 /// Upstream's: a lease of 40 s, renewed every 10 s; status every 5 min.
 const LEASE_SECONDS: i32 = 40;
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 const STATUS_EVERY_RENEWALS: u32 = 30;
+/// While the disk is short, images that came meanwhile are pruned every minute.
+const PRUNE_EVERY_RENEWALS: u32 = 6;
+/// A file system that takes longer to say how full it is hangs.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_PODS: u32 = 110;
 /// Kept for the machine itself, as the kubelet keeps it for hard eviction.
 const RESERVED_MEMORY_BYTES: i64 = 100 << 20;
@@ -86,7 +96,7 @@ impl Machine<'_> {
         labels
     }
 
-    fn status(&self, previous: &NodeStatus) -> NodeStatus {
+    fn status(&self, previous: &NodeStatus, pressures: &Pressures) -> NodeStatus {
         let address = |kind: &str, address: String| NodeAddress { type_: kind.into(), address };
         let uname = rustix::system::uname();
         let os_release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
@@ -98,7 +108,7 @@ impl Machine<'_> {
             ]),
             capacity: Some(self.capacity.quantities(0)),
             allocatable: Some(self.capacity.quantities(RESERVED_MEMORY_BYTES)),
-            conditions: Some(conditions(previous)),
+            conditions: Some(conditions(previous, pressures)),
             daemon_endpoints: Some(NodeDaemonEndpoints {
                 kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(self.port) }),
             }),
@@ -120,27 +130,27 @@ impl Machine<'_> {
     }
 }
 
-fn conditions(previous: &NodeStatus) -> Vec<NodeCondition> {
+fn conditions(previous: &NodeStatus, pressures: &Pressures) -> Vec<NodeCondition> {
     let old = previous.conditions.clone().unwrap_or_default();
-    [
-        ("MemoryPressure", "False", "GantryHasSufficientMemory", "the agent has sufficient memory available"),
-        ("DiskPressure", "False", "GantryHasNoDiskPressure", "the agent has no disk pressure"),
-        ("PIDPressure", "False", "GantryHasSufficientPID", "the agent has sufficient PIDs available"),
-        ("Ready", "True", "GantryReady", "the agent runs pods"),
-    ]
-    .into_iter()
-    .map(|(kind, status, reason, message)| {
-        let before = old.iter().find(|condition| condition.type_ == kind && condition.status == status);
-        NodeCondition {
-            type_: kind.into(),
-            status: status.into(),
-            reason: Some(reason.into()),
-            message: Some(message.into()),
-            last_heartbeat_time: Some(now()),
-            last_transition_time: Some(before.and_then(|c| c.last_transition_time.clone()).unwrap_or_else(now)),
-        }
-    })
-    .collect()
+    let word = |is_true: bool| if is_true { "True" } else { "False" };
+    let pressures = pressures.0.iter().map(|own| {
+        let (is_pressed, message) = (own.is_pressed, own.message.as_str());
+        (own.kind.condition(), word(is_pressed), own.kind.reason(is_pressed), message)
+    });
+    pressures
+        .chain([("Ready", "True", "GantryReady", "the agent runs pods")])
+        .map(|(kind, status, reason, message)| {
+            let before = old.iter().find(|condition| condition.type_ == kind && condition.status == status);
+            NodeCondition {
+                type_: kind.into(),
+                status: status.into(),
+                reason: Some(reason.into()),
+                message: Some(message.into()),
+                last_heartbeat_time: Some(now()),
+                last_transition_time: Some(before.and_then(|c| c.last_transition_time.clone()).unwrap_or_else(now)),
+            }
+        })
+        .collect()
 }
 
 /// Registers the node, or takes over the one of that name. Answers the node as the server has it.
@@ -149,6 +159,7 @@ pub(crate) async fn register(
     config: &Config,
     capacity: &Capacity,
     port: u16,
+    pressures: &Pressures,
 ) -> kube::Result<Node> {
     let api: Api<Node> = Api::all(client.clone());
     let this = Machine { config, capacity, port };
@@ -166,42 +177,98 @@ pub(crate) async fn register(
             api.create(&PostParams::default(), &Node { metadata, spec, ..Default::default() }).await?
         }
     };
-    write_status(&api, &this, &node).await
+    write_status(&api, &this, &node, pressures).await
 }
 
 fn params() -> PatchParams {
     PatchParams { field_manager: Some(COMPONENT.into()), ..Default::default() }
 }
 
-async fn write_status(api: &Api<Node>, this: &Machine<'_>, node: &Node) -> kube::Result<Node> {
-    let status = this.status(&node.status.clone().unwrap_or_default());
+async fn write_status(api: &Api<Node>, this: &Machine<'_>, node: &Node, pressures: &Pressures) -> kube::Result<Node> {
+    let status = this.status(&node.status.clone().unwrap_or_default(), pressures);
     let patch = serde_json::json!({"status": status});
     api.patch_status(&this.config.node_name, &params(), &Patch::Strategic(patch)).await
 }
 
-/// Renews the lease and, less often, the status, for as long as the agent runs.
-pub(crate) async fn keep_alive(client: kube::Client, config: Config, capacity: Capacity, port: u16, node: Node) {
+/// What is looked at beside the lease.
+struct Watched {
+    pressures: Pressures,
+    /// A look that has not come back: the file system hangs, and another look would too.
+    look: Option<JoinHandle<Sample>>,
+    /// Renewals since images were last pruned.
+    since_prune: u32,
+}
+
+impl Watched {
+    /// Looks at the machine; answers what changed.
+    async fn look(&mut self, config: &Config) -> Vec<Kind> {
+        let (nodefs, imagefs) = (config.instance.data_dir.clone(), config.instance.image_dir());
+        let look =
+            self.look.get_or_insert_with(|| tokio::task::spawn_blocking(move || Sample::take(&nodefs, &imagefs)));
+        let Ok(sample) = tokio::time::timeout(LOOK_TIMEOUT, &mut *look).await else {
+            tracing::warn!("the file systems of the data directory do not answer");
+            return Vec::new();
+        };
+        self.look = None;
+        sample.map_or(Vec::new(), |sample| self.pressures.take(&sample, Timestamp::now()))
+    }
+
+    /// Frees what nobody needs while the disk is short: images that no container stands on, never pinned ones.
+    async fn relieve(&mut self, host: &Arc<Host>, began: bool) {
+        self.since_prune = self.since_prune.saturating_add(1);
+        let is_pressed = self.pressures.of(Kind::Disk).is_pressed;
+        if !is_pressed || !began && self.since_prune < PRUNE_EVERY_RENEWALS {
+            return;
+        }
+        self.since_prune = 0;
+        let images = host.images.clone();
+        match tokio::task::spawn_blocking(move || images.prune()).await {
+            Ok(Ok((names, freed))) => tracing::info!(?names, bytes = freed, "pruned images: the disk is short"),
+            Ok(Err(error)) => {
+                let message = format!("pruning images failed: {}", chain(&error));
+                host.recorder.node(&host.client, Severity::Warning, "FreeDiskSpaceFailed", &message).await;
+            }
+            Err(error) => tracing::error!(%error, "pruning images"),
+        }
+    }
+}
+
+/// Renews the lease and, less often, the status, for as long as the agent runs. Each time it also looks at what the
+/// machine has left, and tells at once when that changes.
+pub(crate) async fn keep_alive(host: Arc<Host>, capacity: Capacity, port: u16, node: Node, pressures: Pressures) {
+    let (client, config) = (host.client.clone(), &host.config);
     let leases: Api<Lease> = Api::namespaced(client.clone(), LEASE_NAMESPACE);
-    let nodes: Api<Node> = Api::all(client);
-    let this = Machine { config: &config, capacity: &capacity, port };
+    let nodes: Api<Node> = Api::all(client.clone());
+    let this = Machine { config, capacity: &capacity, port };
     let mut ticks = tokio::time::interval(RENEW_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut renewals = 0u32;
+    let mut watched = Watched { pressures, look: None, since_prune: PRUNE_EVERY_RENEWALS };
+    let (mut renewals, mut is_told) = (0u32, true);
     loop {
         ticks.tick().await;
         if let Err(error) = renew(&leases, &config.node_name, &node).await {
             tracing::warn!(%error, "renewing the node's lease");
         }
+        let changed = watched.look(config).await;
+        is_told &= changed.is_empty();
         renewals += 1;
-        if renewals.is_multiple_of(STATUS_EVERY_RENEWALS) {
+        if !is_told || renewals.is_multiple_of(STATUS_EVERY_RENEWALS) {
             let written = match nodes.get(&config.node_name).await {
-                Ok(node) => write_status(&nodes, &this, &node).await.map(drop),
+                Ok(node) => write_status(&nodes, &this, &node, &watched.pressures).await.map(drop),
                 Err(error) => Err(error),
             };
+            is_told = written.is_ok();
             if let Err(error) = written {
                 tracing::warn!(%error, "writing the node's status");
             }
         }
+        for kind in &changed {
+            let own = watched.pressures.of(*kind);
+            let message = format!("Node {} status is now: {}", config.node_name, kind.event(own.is_pressed));
+            tracing::warn!(condition = kind.condition(), status = own.is_pressed, why = own.message, "node");
+            host.recorder.node(&client, Severity::Normal, kind.event(own.is_pressed), &message).await;
+        }
+        watched.relieve(&host, changed.contains(&Kind::Disk)).await;
     }
 }
 

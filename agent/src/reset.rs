@@ -31,7 +31,11 @@ pub async fn reset(instance: &Instance, purge: bool) -> Vec<String> {
     // The roots of containers, which stand on the snapshots, first; at shared places only what is marked as ours.
     let mut places = vec![instance.run_dir(), instance.image_dir().join("c")];
     places.extend(owned_below(instance, &instance.pods_dir()));
-    places.extend(owned_below(instance, &instance.log_dir()));
+    let logs = owned_below(instance, &instance.log_dir());
+    for log in &logs {
+        crate::rotation::unlink(&instance.log_link_dir(), log);
+    }
+    places.extend(logs);
     if purge {
         places.push(instance.data_dir.clone());
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use agent_pod::facts::PodFacts;
+use agent_pod::facts::{PodFacts, Role};
 use agent_pod::machine::step;
 use agent_pod::protocol::{Command, Event};
 use agent_pod::state::{Deletion, PodState, Stage};
@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::event::COMPONENT;
 use crate::execute::{Executor, Host, volume};
+use crate::metrics::PodFigures;
 
 /// How often changing volumes are looked at again.
 const REFRESH_EVERY: Duration = Duration::from_secs(600);
@@ -52,7 +53,16 @@ impl Worker {
         let (statuses, published) = watch::channel(None);
         tokio::spawn(publish(executor.clone(), published));
         let released = Arc::<AtomicBool>::default();
-        let run = Run { executor, state, statuses, wake: None, deletion_seen: None, released: Arc::clone(&released) };
+        let figures = PodFigures::new(executor.host.config.metrics.clone());
+        let run = Run {
+            executor,
+            figures,
+            state,
+            statuses,
+            wake: None,
+            deletion_seen: None,
+            released: Arc::clone(&released),
+        };
         let task = tokio::spawn(run.run(received));
         Self { inputs, task, released, vanished: false }
     }
@@ -77,6 +87,7 @@ struct Run {
     /// The grace period last told to the machine.
     deletion_seen: Option<i64>,
     released: Arc<AtomicBool>,
+    figures: PodFigures,
 }
 
 impl Run {
@@ -93,6 +104,9 @@ impl Run {
             }
         }
         self.find_deletion(vanished);
+        if matches!(first, Event::Adopted { .. }) {
+            self.figures.is_old();
+        }
         self.take(first).await;
         for event in happened {
             self.take(event).await;
@@ -155,6 +169,7 @@ impl Run {
     }
 
     async fn take(&mut self, event: Event) {
+        let began = Instant::now();
         let placeholder = PodState::new(PodFacts {
             restart_policy: self.state.facts.restart_policy,
             grace_seconds: 0,
@@ -167,6 +182,10 @@ impl Run {
         debug_assert_eq!(state.validate(), Ok(()));
         self.state = state;
         self.executor.pod_ips.clone_from(&self.state.ips);
+        let roles = self.state.facts.containers.iter().map(|facts| facts.role);
+        let all = self.state.containers.iter().zip(roles).all(|(own, role)| role != Role::App || own.is_running());
+        let running = self.state.containers.iter().filter(|container| container.is_running()).count();
+        self.figures.show(running, all && running > 0);
         self.wake = None;
         for command in commands {
             match command {
@@ -194,6 +213,7 @@ impl Run {
                 changed
             });
         }
+        self.executor.host.config.metrics.worked(began.elapsed());
     }
 }
 

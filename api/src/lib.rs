@@ -3,6 +3,8 @@
 //! Start reading at `quantity` and `selector`.
 pub mod affinity;
 pub mod causes;
+pub mod event;
+pub mod exposition;
 pub mod field;
 pub mod name;
 pub mod pod;

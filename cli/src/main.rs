@@ -23,6 +23,7 @@ mod manifest;
 mod merge_diff;
 mod output;
 mod pods;
+mod process;
 mod rollout;
 mod screen;
 mod state_version;
@@ -59,7 +60,9 @@ fn main() -> ExitCode {
     if let [_, verb, config] = args.as_slice()
         && verb == "dns"
     {
-        return exit_code(agent::dns::main(Path::new(config)));
+        let mut registry = prometheus_client::registry::Registry::default();
+        process::register(&mut registry);
+        return exit_code(agent::dns::main(Path::new(config), registry));
     }
     let args = match config_file::expand(args, &Gantry::command()) {
         Ok(args) => args,

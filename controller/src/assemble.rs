@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
+use crate::disk;
 
 /// The user that binds pods; the role of that name is one of the defaults.
 const SCHEDULER: &str = "system:kube-scheduler";
@@ -66,15 +67,22 @@ pub struct ControlPlane {
 
 impl Config {
     /// Opens the store, assembles the API server and starts to serve, then starts scheduler and reconcilers.
-    pub async fn start(self) -> Result<ControlPlane, StartError> {
+    pub async fn start(mut self) -> Result<ControlPlane, StartError> {
         let server_dir = self.data_dir.join("server");
         private_dir(&server_dir).map_err(|source| StartError::Directory { path: server_dir.clone(), source })?;
-        let store = Arc::new(Store::open(Disk::open(&server_dir.join("store"))?, store::Config::default())?);
+        let mut metrics = std::mem::take(&mut self.metrics);
+        let (of_store, of_scheduler) = (store::Config::default(), controller_scheduler::metrics::Metrics::default());
+        of_store.metrics.register(&mut metrics);
+        of_scheduler.register(&mut metrics);
+        controller_reconcilers::metrics::register(&mut metrics);
+        let store = Arc::new(Store::open(Disk::open(&server_dir.join("store"))?, of_store)?);
+        let trouble = store.trouble();
         let api = server::Config {
             dir: server_dir.clone(),
             names: self.names(),
             event_ttl: self.event_ttl,
             services: Ranges { cidr: self.service_cidr, dns: self.cluster_dns },
+            metrics,
         };
         let api = Arc::new(api.build(store).await?);
 
@@ -94,8 +102,10 @@ impl Config {
         tasks.spawn(async move { serving.serve(listener).await });
 
         let scheduler = kube::Client::new(api.client(User::new(SCHEDULER, &[])), "default");
-        let scheduler = controller_scheduler::driver::Config { client: scheduler };
+        let scheduler = controller_scheduler::driver::Config { client: scheduler, metrics: of_scheduler };
         tasks.spawn(controller_scheduler::driver::run(scheduler));
+        let teller = kube::Client::new(api.client(User::new(ADMINISTRATOR, &[MASTERS])), "default");
+        tasks.spawn(disk::tell(teller, self.node_name, trouble));
         let serving = Arc::clone(&api);
         let reconcilers = controller_reconcilers::Config {
             client_for: Box::new(move |name| {

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
+use prometheus_client::registry::Registry;
 
 /// Configuration of the control plane.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Config {
     /// The data directory; the control plane lives in `server/` below it.
     pub data_dir: PathBuf,
@@ -29,6 +30,10 @@ pub struct Config {
     pub cluster_domain: String,
     /// How long Events live.
     pub event_ttl: Duration,
+    /// The name of the Node that this server runs on; what happens to its disk is told there.
+    pub node_name: String,
+    /// What others of this process measure; served at `/metrics` with all that is measured here.
+    pub metrics: Registry,
 }
 
 impl Config {

@@ -4,3 +4,4 @@
 
 pub mod assemble;
 pub mod config;
+mod disk;

@@ -74,6 +74,7 @@ impl Pod {
             container: id.to_owned(),
             bundle: bundle.path().to_owned(),
             log: Some(self.log()),
+            log_limits: None,
             stdin,
             stdin_once: false,
             tty,
@@ -137,7 +138,7 @@ fn a_container_runs_logs_and_exits() {
     pod.create(&mut client, "a", &bundle, false, false);
     let ResponseBody::Container { state } = client.request(start("a")).unwrap() else { panic!() };
     assert_eq!(state.status, Status::Running);
-    let Event::Exited { container, exit } = client.event().unwrap();
+    let Event::Exited { container, exit } = client.event().unwrap() else { panic!("expected an exit") };
     assert_eq!((container.as_str(), exit.code, exit.signal, exit.oom_killed), ("a", 7, None, false));
     let log = std::fs::read_to_string(pod.log()).unwrap();
     let lines: Vec<&str> = log.lines().map(|line| line.split_once(' ').unwrap().1).collect();
@@ -214,7 +215,7 @@ fn memory_kills_are_told() {
     bundle.save();
     pod.create(&mut client, "a", &bundle, false, false);
     client.request(start("a")).unwrap();
-    let Event::Exited { exit, .. } = client.event().unwrap();
+    let Event::Exited { exit, .. } = client.event().unwrap() else { panic!("expected an exit") };
     assert_eq!((exit.code, exit.signal, exit.oom_killed), (137, Some(9), true));
     pod.end();
 }
@@ -230,7 +231,7 @@ fn a_shared_pid_namespace_has_a_reaper() {
     eventually("the log has two lines", || std::fs::read_to_string(pod.log()).is_ok_and(|t| t.lines().count() == 2));
     assert!(!std::fs::read_to_string(pod.log()).unwrap().contains("pid 1\n"));
     client.request(RequestBody::Signal { container: "a".to_owned(), signal: 15, all: true }).unwrap();
-    let Event::Exited { exit, .. } = client.event().unwrap();
+    let Event::Exited { exit, .. } = client.event().unwrap() else { panic!("expected an exit") };
     assert_eq!(exit.code, 143);
     pod.end();
 }

@@ -5,21 +5,25 @@
 
 mod answer;
 mod feed;
+mod metrics;
 mod serve;
 pub(crate) mod supervise;
 mod upstream;
 mod zone;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
+use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
 
 use crate::execute::chain;
 
 /// Where each node serves the cluster's names; the Service kube-dns leads there.
 pub(crate) const PORT: u16 = 10_053;
+/// Where metrics of it are read; the Service kube-dns leads there.
+const METRICS_PORT: u16 = 9153;
 /// What the process says once it answers from complete data.
 const READY: &str = "ready";
 
@@ -63,8 +67,10 @@ enum DnsError {
 }
 
 /// The process: `gantry dns CONFIG`. Answers its exit code.
-pub fn main(config: &Path) -> i32 {
-    match run(config) {
+///
+/// `registry` holds what else is measured of this process.
+pub fn main(config: &Path, registry: Registry) -> i32 {
+    match run(config, registry) {
         Ok(()) => 0,
         Err(error) => {
             eprintln!("gantry dns: {}", chain(&error));
@@ -73,7 +79,7 @@ pub fn main(config: &Path) -> i32 {
     }
 }
 
-fn run(path: &Path) -> Result<(), DnsError> {
+fn run(path: &Path, registry: Registry) -> Result<(), DnsError> {
     let reading = |source| DnsError::Config { path: path.to_owned(), source };
     let bytes = std::fs::read(path).map_err(reading)?;
     let config: Config = serde_json::from_slice(&bytes).map_err(|error| reading(error.into()))?;
@@ -84,10 +90,10 @@ fn run(path: &Path) -> Result<(), DnsError> {
     agent_runtime::cgroup::enter(&config.cgroup)?;
     drop(rustls::crypto::ring::default_provider().install_default());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DnsError::Sockets)?;
-    runtime.block_on(serve_all(config))
+    runtime.block_on(serve_all(config, registry))
 }
 
-async fn serve_all(config: Config) -> Result<(), DnsError> {
+async fn serve_all(config: Config, mut registry: Registry) -> Result<(), DnsError> {
     let sockets = serve::Sockets::inherited().map_err(DnsError::Sockets)?;
     let kubeconfig = kube::config::Kubeconfig::read_from(&config.kubeconfig)?;
     let client = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
@@ -97,6 +103,13 @@ async fn serve_all(config: Config) -> Result<(), DnsError> {
     let host = crate::resolver::ResolvConf::of_host();
     let upstream = upstream::Upstream::new(&host.servers, config.address);
     let ready = || eprintln!("{READY}");
-    tokio::join!(feed::run(client, Arc::clone(&zone), ready), serve::run(sockets, zone, Arc::new(upstream)));
+    let metrics = metrics::Metrics::default();
+    metrics.register(&mut registry);
+    let scraped = SocketAddr::new(sockets.udp.local_addr().map_err(DnsError::Sockets)?.ip(), METRICS_PORT);
+    tokio::join!(
+        feed::run(client, Arc::clone(&zone), ready),
+        serve::run(sockets, zone, Arc::new(upstream), metrics),
+        metrics::serve(scraped, registry)
+    );
     Ok(())
 }

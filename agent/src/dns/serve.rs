@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hickory_proto::op::{Message, Query, ResponseCode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 
 use super::answer::{self, Outcome};
+use super::metrics::{Metrics, Transport};
 use super::upstream::Upstream;
 use super::zone::Zone;
 
@@ -50,11 +51,12 @@ struct Server {
     zone: Arc<RwLock<Zone>>,
     upstream: Arc<Upstream>,
     waiting: Semaphore,
+    metrics: Metrics,
 }
 
 /// Answers until the process ends.
-pub(super) async fn run(sockets: Sockets, zone: Arc<RwLock<Zone>>, upstream: Arc<Upstream>) {
-    let server = Arc::new(Server { zone, upstream, waiting: Semaphore::new(WAITING) });
+pub(super) async fn run(sockets: Sockets, zone: Arc<RwLock<Zone>>, upstream: Arc<Upstream>, metrics: Metrics) {
+    let server = Arc::new(Server { zone, upstream, waiting: Semaphore::new(WAITING), metrics });
     tokio::join!(serve_udp(Arc::new(sockets.udp), Arc::clone(&server)), serve_tcp(sockets.tcp, server));
 }
 
@@ -72,9 +74,12 @@ async fn serve_udp(socket: Arc<UdpSocket>, server: Arc<Server>) {
             }
         };
         let Ok(query) = Message::from_vec(&buffer[..length]) else { continue };
+        let began = Instant::now();
+        server.metrics.asked(Transport::Udp, &query);
         let limit = answer::udp_limit(&query);
         let outcome = server.decide(&query);
         if let Outcome::Answer(answer) = outcome {
+            server.metrics.answered(Transport::Udp, &answer, began);
             send(&socket, client, &answer, limit).await;
             continue;
         }
@@ -82,6 +87,7 @@ async fn serve_udp(socket: Arc<UdpSocket>, server: Arc<Server>) {
         tokio::spawn(async move {
             let Ok(_permit) = server.waiting.try_acquire() else { return };
             if let Some(answer) = server.complete(&query, outcome).await {
+                server.metrics.answered(Transport::Udp, &answer, began);
                 send(&socket, client, &answer, limit).await;
             }
         });
@@ -126,8 +132,11 @@ async fn converse(mut stream: TcpStream, server: &Server) -> io::Result<()> {
             return Ok(());
         }
         let Ok(query) = Message::from_vec(&buffer) else { return Ok(()) };
+        let began = Instant::now();
+        server.metrics.asked(Transport::Tcp, &query);
         let outcome = server.decide(&query);
         let Some(answer) = server.complete(&query, outcome).await else { return Ok(()) };
+        server.metrics.answered(Transport::Tcp, &answer, began);
         let bytes = answer::bytes(&answer, usize::from(u16::MAX)).unwrap_or_default();
         let length = u16::try_from(bytes.len()).unwrap_or(0);
         tokio::time::timeout(IDLE, stream.write_all(&[&length.to_be_bytes(), bytes.as_slice()].concat())).await??;
@@ -147,6 +156,7 @@ impl Server {
             Outcome::Drop => None,
             Outcome::Answer(answer) => Some(*answer),
             Outcome::Ask => {
+                self.metrics.forwarded();
                 let question = query.queries.first()?;
                 Some(match self.upstream.ask(query, question).await {
                     Ok(found) => {

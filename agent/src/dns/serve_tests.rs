@@ -81,7 +81,7 @@ async fn over_tcp(to: SocketAddr, query: &Message) -> Message {
 async fn server() -> (SocketAddr, Arc<std::sync::atomic::AtomicUsize>) {
     let (sockets, address) = bound();
     let (other, count) = other_server().await;
-    tokio::spawn(run(sockets, Arc::new(RwLock::new(zone())), Arc::new(Upstream::at(vec![other]))));
+    tokio::spawn(run(sockets, Arc::new(RwLock::new(zone())), Arc::new(Upstream::at(vec![other])), Default::default()));
     (address, count)
 }
 

@@ -19,6 +19,7 @@ use super::{Executor, chain, failure, subpath, volume};
 use crate::environment::{self, Sources};
 use crate::monitor::Monitor;
 use crate::oci::{self, Bind, Device, Parts};
+use crate::rotation;
 use crate::user::{self, Wish};
 
 const SIGTERM: i32 = 15;
@@ -85,6 +86,7 @@ async fn create(executor: &Executor, index: usize, attempt: u32) -> Result<(Moni
         container: id.clone(),
         bundle: bundle.clone(),
         log: Some(log.clone()),
+        log_limits: Some(rotation::LIMITS),
         stdin: container.stdin == Some(true),
         stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
@@ -97,7 +99,16 @@ async fn create(executor: &Executor, index: usize, attempt: u32) -> Result<(Moni
         this.host.config.instance.make_owned(&logs).map_err(|error| failure(CREATE_ERROR, &error))?;
         if let Some(parent) = log.parent() {
             fs::create_dir_all(parent).map_err(|error| failure(CREATE_ERROR, &error))?;
+            rotation::forget_earlier(parent, attempt);
         }
+        rotation::link(
+            &this.host.config.instance.log_link_dir(),
+            this.namespace(),
+            this.name(),
+            &container.name,
+            &key,
+            &log,
+        );
         write_bundle(&this, &container, &sources, &bundle, &key)
     })
     .await?;

@@ -13,7 +13,6 @@ use kube::api::Api;
 use tokio::sync::oneshot;
 
 use super::{Executor, chain};
-use crate::event;
 
 /// Looks for the container's image on this node.
 pub(crate) async fn ensure(executor: &Executor, container: usize) -> Event {
@@ -100,7 +99,7 @@ async fn keyring(executor: &Executor) -> Keyring {
         );
         let reason = "FailedToRetrieveImagePullSecret";
         let notice = Notice { warning: true, reason, message, container: None };
-        event::emit(&executor.host.client, &executor.host.config.node_name, &executor.pod, &notice).await;
+        executor.host.recorder.pod(&executor.host.client, &executor.pod, &notice).await;
     }
     keyring
 }

@@ -8,6 +8,7 @@ pub(crate) mod volume;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use agent_image::store::ImageStore;
 use agent_network::Network;
@@ -20,8 +21,10 @@ use kube::api::{Api, DeleteParams, Preconditions};
 use crate::config::Config;
 use crate::environment::Place;
 use crate::event;
+use crate::metrics;
 use crate::monitor::Monitor;
 use crate::pulls::Pulls;
+use crate::rotation;
 use crate::service::Known;
 
 /// What every pod of this node shares.
@@ -36,6 +39,7 @@ pub(crate) struct Host {
     pub(crate) can_lower_oom_score: bool,
     /// This program, to be run as pod monitors.
     pub(crate) program: Program,
+    pub(crate) recorder: event::Recorder,
 }
 
 impl Host {
@@ -99,6 +103,15 @@ impl Executor {
 
     /// Runs one command. `WakeAt` is the worker's own business.
     pub(crate) async fn run(self, command: Command) -> Option<Event> {
+        let (operation, host, began) = (metrics::operation(&command), Arc::clone(&self.host), Instant::now());
+        let outcome = self.carry_out(command).await;
+        if let Some(operation) = operation {
+            host.config.metrics.carried_out(operation, began.elapsed(), outcome.as_ref());
+        }
+        outcome
+    }
+
+    async fn carry_out(self, command: Command) -> Option<Event> {
         tracing::debug!(
             hop = "agent",
             kind = "Pod",
@@ -154,7 +167,7 @@ impl Executor {
                 Some(Event::VolumesTornDown)
             }
             Command::Emit(notice) => {
-                event::emit(&self.host.client, &self.host.config.node_name, &self.pod, &notice).await;
+                self.host.recorder.pod(&self.host.client, &self.pod, &notice).await;
                 None
             }
             Command::Release => {
@@ -188,7 +201,10 @@ impl Executor {
     pub(crate) async fn remove_logs(&self) {
         let (logs, instance) = (self.log_dir(), self.host.config.instance.clone());
         let removed = tokio::task::spawn_blocking(move || match instance.owns(&logs) {
-            true => agent_volume::removal::remove_tree(&logs),
+            true => {
+                rotation::unlink(&instance.log_link_dir(), &logs);
+                agent_volume::removal::remove_tree(&logs)
+            }
             false => Ok(()),
         });
         match removed.await {

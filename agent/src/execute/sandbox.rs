@@ -16,6 +16,7 @@ use super::{Executor, failure};
 use crate::monitor::Monitor;
 use crate::oci;
 use crate::resolver::{self, ResolvConf};
+use crate::rotation;
 use crate::worker::Input;
 
 /// What is needed to find a sandbox again after an agent restart.
@@ -116,9 +117,19 @@ pub(crate) async fn connect(executor: &Executor) -> Result<Monitor, crate::monit
     executor.set_monitor(Some(monitor.clone()));
     let (inputs, pod) = (executor.inputs.clone(), std::sync::Arc::clone(&executor.pod));
     let (own, run_dir) = (std::sync::Arc::clone(&executor.monitor), executor.run_dir());
+    let logs = executor.log_dir();
+    // What was rotated while no agent listened.
+    rotation::compress(logs.clone());
     tokio::spawn(async move {
         while let Some(event) = exits.recv().await {
-            let agent_runtime::monitor::protocol::Event::Exited { container: id, exit } = event;
+            use agent_runtime::monitor::protocol::Event as Told;
+            let (id, exit) = match event {
+                Told::Exited { container, exit } => (container, exit),
+                Told::LogRotated { .. } => {
+                    rotation::compress(logs.clone());
+                    continue;
+                }
+            };
             if let Some((container, attempt)) = parse_id(&pod, &id) {
                 let mut exit = from_monitor(&exit);
                 exit.message = super::container::termination_message(&run_dir, &id);

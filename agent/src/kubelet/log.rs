@@ -200,9 +200,6 @@ fn lines(reader: Reader, path: PathBuf, follow: Option<Follow>) -> impl futures:
             if last_look || reader.is_done() {
                 return None;
             }
-            if reader.reopen_if_rotated().await.unwrap_or(false) {
-                continue;
-            }
             let (Some(follow), Some(changes)) = (&follow, &changes) else { return None };
             if tokio::time::timeout(CHECK_EVERY, changes.next()).await.is_err() && !follow.is_running().await {
                 // What it wrote between the last read and its end.

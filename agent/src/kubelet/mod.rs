@@ -1,6 +1,7 @@
 //! The kubelet API: logs, exec, attach and port forwarding of this node's pods, over TLS, to the API server alone.
 
 mod log;
+mod metrics;
 mod port_forward;
 mod spdy;
 mod stream;
@@ -45,6 +46,7 @@ pub(crate) async fn serve(host: Arc<Host>, listener: TcpListener) {
         .route("/exec/{namespace}/{pod}/{container}", get(stream::exec).post(stream::exec))
         .route("/attach/{namespace}/{pod}/{container}", get(stream::attach).post(stream::attach))
         .route("/portForward/{namespace}/{pod}", get(port_forward::get).post(port_forward::get))
+        .route("/metrics", get(metrics::get))
         .route_layer(middleware::from_fn(only_the_api_server))
         .route("/healthz", get(|| async { "ok" }))
         .with_state(host);

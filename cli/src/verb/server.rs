@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use agent::assemble::Agent;
@@ -15,6 +16,7 @@ use controller_apiserver::authn::{NODES, User};
 use controller_apiserver::tls;
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::Taint;
+use prometheus_client::registry::Registry;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -22,6 +24,7 @@ use tracing_subscriber::EnvFilter;
 use super::DataDir;
 use crate::config_file::ConfigFile;
 use crate::failure::Failure;
+use crate::process;
 use crate::state_version;
 
 /// What is logged unless `GANTRY_LOG` says otherwise (tracing's EnvFilter syntax).
@@ -69,6 +72,18 @@ pub(crate) struct Args {
     /// How long Events live, in seconds.
     #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
     event_ttl: u64,
+    /// How the log is written: one line of text, or one JSON object, for each entry. GANTRY_LOG says what is logged.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT", env = "GANTRY_LOG_FORMAT")]
+    log_format: LogFormat,
+}
+
+/// How log entries are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// For collectors: an object a line, with the entry's fields beside `timestamp`, `level`, `target` and `message`.
+    Json,
 }
 
 /// Flags about this machine as a node.
@@ -122,7 +137,11 @@ impl Args {
 
 pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     let filter = EnvFilter::try_from_env("GANTRY_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    match args.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
+    }
     // kube asks rustls for the process's provider; a second installation would be ours as well.
     drop(rustls::crypto::ring::default_provider().install_default());
     let threads = std::thread::available_parallelism().map_or(2, usize::from).min(8);
@@ -141,7 +160,12 @@ async fn serve(args: Args) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let node_ip = args.node.node_ip.unwrap_or_else(default_address);
+    let node_name = node_name(&args)?;
+    let mut metrics = Registry::default();
+    process::register(&mut metrics);
     let config = controller::config::Config {
+        node_name: node_name.clone(),
+        metrics,
         data_dir: args.data.data_dir.clone(),
         bind_address: args.bind_address,
         port: args.https_listen_port,
@@ -159,7 +183,7 @@ async fn serve(args: Args) -> Result<(), Failure> {
     plane.api.write_kubeconfig(&args.write_kubeconfig, &url)?;
     let agent = match args.disable_agent {
         true => None,
-        false => Some(start_agent(&args, registries, &plane, node_ip, &url).await?),
+        false => Some(start_agent(&args, registries, &plane, node_name, node_ip, &url).await?),
     };
     eprintln!("ready {url} {}", args.write_kubeconfig.display());
     tell_systemd(NotifyState::Ready);
@@ -206,20 +230,30 @@ fn cluster_dns(args: &Args) -> Result<Ipv4Addr, Failure> {
     Ok(address)
 }
 
+fn node_name(args: &Args) -> Result<String, Failure> {
+    let name = match &args.node.node_name {
+        Some(name) => name.clone(),
+        None => host_name()?,
+    };
+    match api::name::rfc1123_subdomain(&name).into_iter().next() {
+        Some(problem) => Err(Failure::new(format!("error: --node-name {name:?}: {problem}"))),
+        None => Ok(name),
+    }
+}
+
 async fn start_agent(
     args: &Args,
     registries: Registries,
     plane: &ControlPlane,
+    node_name: String,
     node_ip: IpAddr,
     url: &str,
 ) -> Result<Agent, Failure> {
-    let node_name = match &args.node.node_name {
-        Some(name) => name.clone(),
-        None => host_name()?,
-    };
-    if let Some(problem) = api::name::rfc1123_subdomain(&node_name).into_iter().next() {
-        return Err(Failure::new(format!("error: --node-name {node_name:?}: {problem}")));
-    }
+    // All that is measured in this process is served by the API server; the agent's own part by the kubelet API too.
+    let (metrics, mut registry) = (agent::metrics::Metrics::default(), Registry::default());
+    process::register(&mut registry);
+    metrics.register(&mut registry);
+    plane.api.add_metrics(|all| metrics.register(all));
     let serving = plane.api.agent_serving(&node_name, &[node_ip, Ipv4Addr::LOCALHOST.into()])?;
     let certificate = tls::ServingCertificate::new(&serving)?;
     let instance = Instance::of(&args.data.data_dir)?;
@@ -238,6 +272,8 @@ async fn start_agent(
         cluster_dns: ClusterDns { address: cluster_dns(args)?, domain: args.cluster_domain.clone() },
         dns_kubeconfig,
         node_name: node_name.clone(),
+        metrics,
+        registry: Arc::new(registry),
     };
     let user = User::new(&format!("system:node:{node_name}"), &[NODES]);
     Ok(config.start(kube::Client::new(plane.api.client(user), "default")).await?)

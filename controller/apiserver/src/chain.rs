@@ -41,6 +41,7 @@ pub(crate) async fn answer(state: Arc<State>, request: Request<Body>) -> Respons
         }
         _ => (known_method(&method), String::new(), String::new()),
     };
+    let _inflight = state.metrics.begun(verb);
     let response = match info {
         None => reply::failure(&Status::bad_request("the path or the method is malformed")),
         Some(info) => run(&state, request, info, query).await.unwrap_or_else(|status| reply::failure(&status)),
@@ -67,7 +68,9 @@ async fn run(
     query: Query,
 ) -> Result<Response<Body>, Status> {
     let connection = request.extensions().get::<User>();
-    let user = authn::authenticate(connection, request.headers(), &state.tokens, &state.registry)?;
+    let user = authn::authenticate(connection, request.headers(), &state.tokens, &state.registry);
+    state.metrics.authenticated(user.is_ok());
+    let user = user?;
     let user = impersonate(state, user, request.headers())?;
     match info {
         RequestInfo::NonResource(path) => {
@@ -77,7 +80,7 @@ async fn run(
                 let (parts, body) = request.into_parts();
                 return backup::serve::answer(state, &parts.method, body).await;
             }
-            nonresource::answer(state, &path, request.headers()).ok_or_else(Status::path_not_found)
+            nonresource::answer(state, &path, &query, request.headers()).ok_or_else(Status::path_not_found)
         }
         RequestInfo::Resource(resource_request) => {
             authorize(state, &user, &Action::Resource(action(&resource_request, &query, &request)))?;

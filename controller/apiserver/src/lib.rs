@@ -9,6 +9,7 @@ pub mod backup;
 mod bootstrap;
 mod chain;
 mod handle;
+mod health;
 mod metrics;
 mod node_proxy;
 mod nonresource;

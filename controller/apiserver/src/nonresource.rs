@@ -1,37 +1,41 @@
 //! Paths that are not resources: health, version, metrics, discovery, OpenAPI.
 
+use api::exposition::Format;
 use axum::body::Body;
 use bytes::Bytes;
+use controller_object::resource::Verbs;
 use controller_object::{discovery, openapi};
+use controller_store::model::RangeRequest;
 use http::header::{ACCEPT, HOST};
 use http::{HeaderMap, Response, StatusCode};
 use serde_json::json;
 
-use crate::reply;
+use crate::query::Query;
 use crate::server::State;
+use crate::{health, reply};
 
 /// The release whose API is served.
 pub(crate) const MAJOR: &str = "1";
 pub(crate) const MINOR: &str = "37";
 
 /// Answers a path, or `None` where nothing lives.
-pub(crate) fn answer(state: &State, path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
+pub(crate) fn answer(state: &State, path: &str, query: &Query, headers: &HeaderMap) -> Option<Response<Body>> {
     let table = state.registry.table;
     let json = |value: serde_json::Value| Some(reply::json_bytes(StatusCode::OK, Bytes::from(value.to_string())));
     let text =
         |code, text: &str| Some(reply::with_type(code, "text/plain; charset=utf-8", Body::from(text.to_owned())));
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     match segments.as_slice() {
-        ["healthz" | "livez" | "readyz", ..] => match state.registry.store.refused() {
-            None => text(StatusCode::OK, "ok"),
-            Some(reason) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("[-]store failed: {reason}\n")),
-        },
+        ["healthz" | "livez" | "readyz", ..] => {
+            let (code, words) = health::answer(state, &segments, query)?;
+            text(code, &words)
+        }
         ["version"] => json(version()),
-        ["metrics"] => Some(reply::with_type(
-            StatusCode::OK,
-            "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            Body::from(state.metrics.text()),
-        )),
+        ["metrics"] => {
+            let format = Format::accepted(headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()));
+            let text = format.render(state.metrics.text(stored_objects(state)));
+            Some(reply::with_type(StatusCode::OK, format.content_type(), Body::from(text)))
+        }
         ["api"] | ["apis"] if wants_aggregated(headers) => {
             let body = discovery::aggregated(table, segments == ["api"]).to_string();
             let media_type = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
@@ -55,6 +59,25 @@ pub(crate) fn answer(state: &State, path: &str, headers: &HeaderMap) -> Option<R
         ),
         _ => None,
     }
+}
+
+/// How many objects of each resource are stored, by `PLURAL.GROUP`; the versions of one are stored together.
+fn stored_objects(state: &State) -> impl Iterator<Item = (String, usize)> {
+    let stored = state.registry.table.all().filter(|resource| {
+        resource.verbs == Verbs::Storage
+            && (&resource.group, &resource.plural) == (&resource.storage_group, &resource.storage_plural)
+    });
+    stored.filter_map(|resource| {
+        let request =
+            RangeRequest { prefix: state.registry.prefix(resource, None), limit: 1, ..RangeRequest::default() };
+        // The newest revision can always be read.
+        let page = state.registry.store.range(&request).ok()?;
+        let name = match resource.group.as_str() {
+            "" => resource.plural.clone(),
+            group => format!("{}.{group}", resource.plural),
+        };
+        Some((name, page.items.len() + page.remaining))
+    })
 }
 
 fn wants_aggregated(headers: &HeaderMap) -> bool {

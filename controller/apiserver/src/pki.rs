@@ -154,6 +154,12 @@ impl Authority {
         Ok(issued)
     }
 
+    /// When a certificate (PEM) expires, in seconds since 1970.
+    pub(crate) fn expiry(pem: &str) -> Option<i64> {
+        let (_, block) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).ok()?;
+        Some(block.parse_x509().ok()?.validity().not_after.timestamp())
+    }
+
     fn is_current(&self, pem: &str, leaf: &Leaf, now: i64) -> bool {
         let Ok((_, block)) = x509_parser::pem::parse_x509_pem(pem.as_bytes()) else { return false };
         let Ok(certificate) = block.parse_x509() else { return false };

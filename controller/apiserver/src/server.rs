@@ -13,6 +13,7 @@ use controller_store::store::Store;
 use http::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use prometheus_client::registry::Registry as MetricsRegistry;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::MissedTickBehavior;
 use tokio_rustls::TlsAcceptor;
@@ -48,7 +49,7 @@ const DNS_USER: &str = "system:gantry-dns";
 const DNS_GROUP: &str = "system:gantry-dns";
 
 /// What a server needs to be told.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Config {
     /// The control plane's directory: certificates and keys live in `tls` below it.
     pub dir: PathBuf,
@@ -58,6 +59,8 @@ pub struct Config {
     pub event_ttl: Duration,
     /// Where Services get their addresses from.
     pub services: Ranges,
+    /// What others of this process measure; served with the server's own.
+    pub metrics: MetricsRegistry,
 }
 
 /// Why a server could not be assembled.
@@ -106,7 +109,9 @@ impl Config {
         let tls_dir = self.dir.join("tls");
         let authority = Arc::new(Authority::open(&tls_dir)?);
         let leaf = Leaf { common_name: "kube-apiserver".into(), organizations: vec![], names: self.names };
-        let serving = ServingCertificate::new(&authority.ensure("apiserver", &leaf)?)?;
+        let issued = authority.ensure("apiserver", &leaf)?;
+        let serving = ServingCertificate::new(&issued)?;
+        let serving_pem = issued.certificate;
         let tls = tls::server_config(Arc::clone(&serving), authority.certificate())?;
         let agent_client =
             authority.ensure("apiserver-agent-client", &Leaf::client("kube-apiserver-kubelet-client", MASTERS))?;
@@ -123,15 +128,33 @@ impl Config {
             authorizer: Authorizer { rbac: Rbac::new(Arc::clone(&store)), node: NodeAuthorizer::new(store) },
             tokens: TokenKey::open(&tls_dir.join("service.key"))?,
             agent_tls: tls::client_config(authority.certificate(), &agent_client)?,
-            metrics: Metrics::new(),
+            metrics: Metrics::new(self.metrics),
             dir: self.dir,
             shutdown: CancellationToken::new(),
         };
+        for (name, pem) in [
+            ("ca", authority.certificate()),
+            ("apiserver", &serving_pem),
+            ("apiserver-agent-client", &agent_client.certificate),
+        ] {
+            note_expiry(&state.metrics, name, pem);
+        }
         Ok(ApiServer { state: Arc::new(state), authority, serving, tls, leaf })
     }
 }
 
+fn note_expiry(metrics: &Metrics, name: &'static str, pem: &str) {
+    if let Some(expires) = Authority::expiry(pem) {
+        metrics.certificate(name, expires);
+    }
+}
+
 impl ApiServer {
+    /// Serves what others of this process measure too.
+    pub fn add_metrics(&self, register: impl FnOnce(&mut MetricsRegistry)) {
+        self.state.metrics.add(register);
+    }
+
     /// The certificate authority of the cluster, PEM.
     pub fn ca(&self) -> &str {
         self.authority.certificate()
@@ -223,11 +246,10 @@ impl ApiServer {
     }
 
     fn renew(&self) {
-        let renewed = self
-            .authority
-            .ensure("apiserver", &self.leaf)
-            .map_err(BuildError::from)
-            .and_then(|issued| self.serving.replace(&issued).map_err(BuildError::from));
+        let renewed = self.authority.ensure("apiserver", &self.leaf).map_err(BuildError::from).and_then(|issued| {
+            note_expiry(&self.state.metrics, "apiserver", &issued.certificate);
+            self.serving.replace(&issued).map_err(BuildError::from)
+        });
         if let Err(error) = renewed {
             tracing::error!(%error, "renewing the serving certificate");
         }
@@ -239,11 +261,22 @@ impl ApiServer {
     }
 }
 
+/// How long a certificate (DER) is still good, in seconds.
+fn seconds_left(der: &[u8]) -> Option<f64> {
+    use x509_parser::prelude::FromDer as _;
+    let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(der).ok()?;
+    Some((certificate.validity().not_after.timestamp() - crate::time::epoch()) as f64)
+}
+
 async fn serve_connection(state: Arc<State>, acceptor: TlsAcceptor, stream: TcpStream) {
     // Latency matters more than packets; a socket that refuses the option still works.
     drop(stream.set_nodelay(true));
     let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await else { return };
-    let user = stream.get_ref().1.peer_certificates().and_then(|chain| User::from_certificate(chain.first()?));
+    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    if let Some(left) = certificate.and_then(|der| seconds_left(der)) {
+        state.metrics.client_certificate(left);
+    }
+    let user = certificate.and_then(User::from_certificate);
     let shutdown = state.shutdown.clone();
     let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
         let mut request = request.map(Body::new);

@@ -35,6 +35,7 @@ async fn server() -> Server {
         names: vec!["localhost".into()],
         event_ttl: Duration::from_secs(60),
         services: Ranges { cidr: "10.43.0.0/16".parse().unwrap(), dns: "10.43.0.10".parse().unwrap() },
+        metrics: Default::default(),
     };
     Server { api: config.build(Arc::clone(&store)).await.unwrap(), store, _dir: dir }
 }

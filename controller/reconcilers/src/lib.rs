@@ -9,6 +9,7 @@ mod endpoints;
 mod error;
 mod garbage;
 mod manifests;
+pub mod metrics;
 mod namespace;
 mod namespaced_default;
 mod node;

@@ -18,7 +18,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Empties namespaces until dropped.
 pub(crate) async fn start(client: kube::Client, namespaces: Arc<Cache<NamespaceFacts>>, pods: Arc<Cache<PodFacts>>) {
-    let queue: Arc<Queue<Key>> = Queue::new();
+    let queue: Arc<Queue<Key>> = Queue::new("namespace");
     let wake = Arc::clone(&queue);
     namespaces.on_change(move |_, after| {
         if let Some(namespace) = after.filter(|namespace| !namespace.is_active) {
@@ -41,7 +41,7 @@ pub(crate) async fn start(client: kube::Client, namespaces: Arc<Cache<NamespaceF
         let client = client.clone();
         async move { reconcile(client, &name).await }
     };
-    queue.work("namespace", WORKERS, work).await;
+    queue.work(WORKERS, work).await;
 }
 
 async fn reconcile(client: kube::Client, name: &Key) -> Result<Next, ReconcileError> {

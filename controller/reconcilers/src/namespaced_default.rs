@@ -70,7 +70,7 @@ pub(crate) async fn service_accounts(
     namespaces: Arc<Cache<NamespaceFacts>>,
     accounts: Arc<Cache<Key>>,
 ) {
-    let queue = Queue::new();
+    let queue = Queue::new("service-account");
     wake_for(&queue, &namespaces, &accounts, Key::clone);
     namespaces.listed().await;
     accounts.listed().await;
@@ -90,7 +90,7 @@ pub(crate) async fn service_accounts(
             created(api.create(&PostParams::default(), &account).await.map(drop), "creating the ServiceAccount")
         }
     };
-    queue.work("service-account", WORKERS, work).await;
+    queue.work(WORKERS, work).await;
 }
 
 /// Publishes the root certificate in every namespace until dropped.
@@ -100,7 +100,7 @@ pub(crate) async fn root_ca(
     maps: Arc<Cache<RootCaFacts>>,
     certificate: String,
 ) {
-    let queue = Queue::new();
+    let queue = Queue::new("root-ca");
     wake_for(&queue, &namespaces, &maps, |facts| Arc::clone(&facts.key));
     namespaces.listed().await;
     maps.listed().await;
@@ -139,7 +139,7 @@ pub(crate) async fn root_ca(
             }
         }
     };
-    queue.work("root-ca", WORKERS, work).await;
+    queue.work(WORKERS, work).await;
 }
 
 /// What is known of a `kube-root-ca.crt`.

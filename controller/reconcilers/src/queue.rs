@@ -1,5 +1,6 @@
 //! A work queue: keys that need a look. One run per key at a time; news during a run make one more run.
 //! Failures are tried again with a growing wait; nothing polls.
+use crate::metrics::{self, Figures};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -22,7 +23,8 @@ pub(crate) enum Next {
 }
 
 struct State<K> {
-    ready: VecDeque<K>,
+    /// With the time since when each waits.
+    ready: VecDeque<(K, Instant)>,
     queued: HashSet<K>,
     running: HashSet<K>,
     again: HashSet<K>,
@@ -30,15 +32,30 @@ struct State<K> {
     later: BTreeSet<(Instant, K)>,
 }
 
+impl<K: Clone + Eq + Hash> State<K> {
+    /// Lets the key wait for its run; tells whether it did not already.
+    fn make_ready(&mut self, key: K, figures: &Figures) -> bool {
+        let is_new = self.queued.insert(key.clone());
+        if is_new {
+            self.ready.push_back((key, Instant::now()));
+            figures.adds.inc();
+            figures.depth.set(i64::try_from(self.ready.len()).unwrap_or(i64::MAX));
+        }
+        is_new
+    }
+}
+
 /// The queue.
 pub(crate) struct Queue<K> {
+    name: &'static str,
+    figures: Figures,
     state: Mutex<State<K>>,
     news: Notify,
 }
 
 impl<K: Clone + Eq + Hash + Ord + Debug + Send + 'static> Queue<K> {
-    /// An empty one.
-    pub(crate) fn new() -> Arc<Self> {
+    /// An empty one; the name is told in logs and metrics.
+    pub(crate) fn new(name: &'static str) -> Arc<Self> {
         let state = State {
             ready: VecDeque::new(),
             queued: HashSet::new(),
@@ -47,7 +64,7 @@ impl<K: Clone + Eq + Hash + Ord + Debug + Send + 'static> Queue<K> {
             failures: HashMap::new(),
             later: BTreeSet::new(),
         };
-        Arc::new(Self { state: Mutex::new(state), news: Notify::new() })
+        Arc::new(Self { name, figures: metrics::of(name), state: Mutex::new(state), news: Notify::new() })
     }
 
     /// The key needs a look.
@@ -57,8 +74,7 @@ impl<K: Clone + Eq + Hash + Ord + Debug + Send + 'static> Queue<K> {
             state.again.insert(key);
             return;
         }
-        if state.queued.insert(key.clone()) {
-            state.ready.push_back(key);
+        if state.make_ready(key, &self.figures) {
             drop(state);
             self.news.notify_one();
         }
@@ -78,12 +94,14 @@ impl<K: Clone + Eq + Hash + Ord + Debug + Send + 'static> Queue<K> {
         {
             if state.running.contains(&key) {
                 state.again.insert(key);
-            } else if state.queued.insert(key.clone()) {
-                state.ready.push_back(key);
+            } else {
+                state.make_ready(key, &self.figures);
             }
         }
         match state.ready.pop_front() {
-            Some(key) => {
+            Some((key, since)) => {
+                self.figures.depth.set(i64::try_from(state.ready.len()).unwrap_or(i64::MAX));
+                self.figures.waited.observe(now.saturating_duration_since(since).as_secs_f64());
                 state.queued.remove(&key);
                 state.running.insert(key.clone());
                 Ok(key)
@@ -95,8 +113,8 @@ impl<K: Clone + Eq + Hash + Ord + Debug + Send + 'static> Queue<K> {
     fn done(&self, key: K, next: Option<Next>, now: Instant) {
         let mut state = self.lock();
         state.running.remove(&key);
-        if state.again.remove(&key) && state.queued.insert(key.clone()) {
-            state.ready.push_back(key.clone());
+        if state.again.remove(&key) {
+            state.make_ready(key.clone(), &self.figures);
         }
         match next {
             Some(next) => {
@@ -107,6 +125,7 @@ impl<K: Clone + Eq + Hash + Ord + Debug + Send + 'static> Queue<K> {
                 }
             }
             None => {
+                self.figures.retries.inc();
                 let failures = state.failures.entry(key.clone()).or_default();
                 let wait = FIRST_BACKOFF.saturating_mul(1 << (*failures).min(16)).min(MAX_BACKOFF);
                 *failures += 1;
@@ -116,12 +135,13 @@ impl<K: Clone + Eq + Hash + Ord + Debug + Send + 'static> Queue<K> {
     }
 
     /// Runs `handle` for keys as they come, at most `workers` at once, until dropped. `Err` is logged and tried again.
-    pub(crate) async fn work<H, F, E>(self: Arc<Self>, name: &'static str, workers: usize, handle: H)
+    pub(crate) async fn work<H, F, E>(self: Arc<Self>, workers: usize, handle: H)
     where
         H: Fn(K) -> F,
         F: Future<Output = Result<Next, E>> + Send + 'static,
         E: std::error::Error + Send + 'static,
     {
+        let name = self.name;
         let mut runs: JoinSet<(K, Result<Next, E>)> = JoinSet::new();
         let mut keys: HashMap<tokio::task::Id, K> = HashMap::new();
         loop {
@@ -130,8 +150,13 @@ impl<K: Clone + Eq + Hash + Ord + Debug + Send + 'static> Queue<K> {
                 match self.take(Instant::now()) {
                     Ok(key) => {
                         let run = handle(key.clone());
-                        let own = key.clone();
-                        let task = runs.spawn(async move { (own, run.await) });
+                        let (own, worked) = (key.clone(), self.figures.worked.clone());
+                        let task = runs.spawn(async move {
+                            let began = Instant::now();
+                            let result = run.await;
+                            worked.observe(began.elapsed().as_secs_f64());
+                            (own, result)
+                        });
                         keys.insert(task.id(), key);
                     }
                     Err(until) => {
@@ -174,10 +199,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_run_per_key_and_one_more_for_news() {
-        let queue = Queue::new();
+        let queue = Queue::new("test");
         let (runs, at_once) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (counted, current) = (Arc::clone(&runs), Arc::clone(&at_once));
-        let task = tokio::spawn(Arc::clone(&queue).work("test", 4, move |_key: u32| {
+        let task = tokio::spawn(Arc::clone(&queue).work(4, move |_key: u32| {
             let (runs, at_once) = (Arc::clone(&counted), Arc::clone(&current));
             async move {
                 assert_eq!(at_once.fetch_add(1, Ordering::SeqCst), 0);
@@ -200,10 +225,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn failures_back_off_and_success_forgets() {
-        let queue = Queue::new();
+        let queue = Queue::new("test");
         let runs = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&runs);
-        let task = tokio::spawn(Arc::clone(&queue).work("test", 1, move |_key: u32| {
+        let task = tokio::spawn(Arc::clone(&queue).work(1, move |_key: u32| {
             let run = counted.fetch_add(1, Ordering::SeqCst);
             async move { if run < 5 { Err(std::fmt::Error) } else { Ok(Next::After(Duration::from_secs(100))) } }
         }));

@@ -3,6 +3,7 @@
 //! Flow: watch -> snapshot and queue -> decide -> assume -> bind (several at once). Guarantees: a decision sees every
 //! earlier one. Errors: a refused binding is forgotten and the pod tried again; a broken watch is listed anew.
 use crate::decide::{Decision, decide};
+use crate::metrics::{Ended, Metrics};
 use crate::queue::Queue;
 use crate::record::{Notice, Notices};
 use crate::snapshot::{NodeFacts, PodFacts, PodKey, Snapshot};
@@ -11,7 +12,7 @@ use k8s_openapi::api::core::v1::{Binding, Node, ObjectReference, Pod};
 use kube::api::{Api, ObjectMeta, PostParams};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, watcher};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -26,11 +27,15 @@ const MAX_DECISIONS: usize = 32;
 pub struct Config {
     /// A client with the identity `system:kube-scheduler`.
     pub client: kube::Client,
+    /// What it is measured with.
+    pub metrics: Metrics,
 }
 
 struct Bound {
     pod: Arc<PodFacts>,
     node: Box<str>,
+    /// When the pod was taken in hand.
+    since: Instant,
     result: Result<(), kube::Error>,
 }
 
@@ -44,6 +49,9 @@ struct Driver {
     nodes_seen: Option<BTreeSet<Box<str>>>,
     pods_listed: bool,
     nodes_listed: bool,
+    metrics: Metrics,
+    /// When each pod that waits was first seen.
+    first_seen: HashMap<PodKey, Instant>,
 }
 
 /// Schedules until it is dropped.
@@ -65,9 +73,13 @@ pub async fn run(config: Config) {
         nodes_seen: None,
         pods_listed: false,
         nodes_listed: false,
+        metrics: config.metrics,
+        first_seen: HashMap::new(),
     };
     loop {
         let more = driver.schedule();
+        let (active, backoff, unschedulable) = driver.queue.counts(driver.binding.len());
+        driver.metrics.waiting(active, backoff, unschedulable);
         let wake = match (more, driver.queue.next_wake()) {
             (true, _) => Some(Duration::ZERO),
             (false, Some(at)) => Some(at.saturating_duration_since(Instant::now())),
@@ -105,6 +117,7 @@ impl Driver {
                 return false;
             }
             let Some(pod) = self.queue.pop() else { return false };
+            let since = Instant::now();
             match decide(&self.snapshot, &pod) {
                 Decision::Bind(node) => {
                     tracing::debug!(hop = "schedule", kind = "Pod", object = &*pod.key, uid = &*pod.uid, %node, "bind");
@@ -112,12 +125,13 @@ impl Driver {
                     let client = self.client.clone();
                     self.binding.spawn(async move {
                         let result = bind(client, &pod, &node).await;
-                        Bound { pod, node, result }
+                        Bound { pod, node, since, result }
                     });
                 }
                 Decision::Unfit(error) => {
                     tracing::debug!(hop = "schedule", kind = "Pod", object = &*pod.key, uid = &*pod.uid, %error, "no node fits");
                     self.queue.unfit(&pod.key, Instant::now());
+                    self.metrics.attempted(Ended::UNSCHEDULABLE, since.elapsed().as_secs_f64());
                     self.notices.send(Notice::Unfit(pod, error.to_string()));
                 }
             }
@@ -126,9 +140,13 @@ impl Driver {
     }
 
     fn bound(&mut self, bound: Bound) {
-        let Bound { pod, node, result } = bound;
+        let Bound { pod, node, since, result } = bound;
         match result {
             Ok(()) => {
+                self.metrics.attempted(Ended::SCHEDULED, since.elapsed().as_secs_f64());
+                if let Some(seen) = self.first_seen.remove(&pod.key) {
+                    self.metrics.bound(seen.elapsed().as_secs_f64());
+                }
                 if self.queue.get(&pod.key).is_some_and(|waiting| waiting.uid == pod.uid) {
                     self.queue.remove(&pod.key);
                 }
@@ -142,8 +160,12 @@ impl Driver {
                         self.snapshot.unplace(&pod.key);
                     }
                 }
+                if self.queue.get(&pod.key).is_none() {
+                    self.first_seen.remove(&pod.key);
+                }
                 let gone = matches!(&error, kube::Error::Api(status) if status.code == 404);
                 self.queue.failed(&pod.key, Instant::now());
+                self.metrics.attempted(Ended::ERROR, since.elapsed().as_secs_f64());
                 if !gone {
                     tracing::warn!(hop = "schedule", kind = "Pod", object = &*pod.key, uid = &*pod.uid, %node, %error, "binding failed");
                     self.notices.send(Notice::Failed(pod, format!("binding rejected: {error}")));
@@ -180,6 +202,10 @@ impl Driver {
         if pod.is_ended {
             self.pod_gone(&pod.key);
         } else if let Some(node) = &pod.node {
+            // Where the watch is faster than the answer, that answer tells the time.
+            if !self.queue.is_in_hand(&pod.key) {
+                self.first_seen.remove(&pod.key);
+            }
             self.queue.remove(&pod.key);
             self.snapshot.place(&pod.key, &pod.uid, node, &pod.load);
         } else {
@@ -190,13 +216,17 @@ impl Driver {
                 Some(_) | None => {}
             }
             match pod.is_ours {
-                true => self.queue.offer(pod),
+                true => {
+                    self.first_seen.entry(Arc::clone(&pod.key)).or_insert_with(Instant::now);
+                    self.queue.offer(pod);
+                }
                 false => drop(self.queue.remove(&pod.key)),
             }
         }
     }
 
     fn pod_gone(&mut self, key: &str) {
+        self.first_seen.remove(key);
         self.queue.remove(key);
         if self.snapshot.unplace(key) {
             self.queue.move_all(Instant::now());

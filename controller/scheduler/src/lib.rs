@@ -4,6 +4,7 @@
 pub mod decide;
 pub mod driver;
 mod filter;
+pub mod metrics;
 pub mod queue;
 mod record;
 mod score;

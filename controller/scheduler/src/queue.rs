@@ -119,6 +119,17 @@ impl Queue {
         self.backoff.first().map(|(ready, _)| *ready)
     }
 
+    /// Whether the pod was handed out and not put back.
+    pub fn is_in_hand(&self, key: &str) -> bool {
+        self.entries.get(key).is_some_and(|entry| entry.place == Place::InHand)
+    }
+
+    /// How many pods are active, wait out their backoff, and wait for something to move; `in_hand` are none of these.
+    pub fn counts(&self, in_hand: usize) -> (usize, usize, usize) {
+        let (active, backoff) = (self.active.len(), self.backoff.len());
+        (active, backoff, self.entries.len().saturating_sub(active + backoff + in_hand))
+    }
+
     /// A pod that waits here.
     pub fn get(&self, key: &str) -> Option<&Arc<PodFacts>> {
         self.entries.get(key).map(|entry| &entry.pod)

@@ -1,8 +1,8 @@
 //! What is told to people: events and the `PodScheduled` condition, off the hot path.
-use crate::snapshot::PodFacts;
-use k8s_openapi::api::core::v1::{ObjectReference, Pod};
-use kube::api::{Api, Patch, PatchParams};
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use crate::snapshot::{PodFacts, SCHEDULER_NAME};
+use api::event::{Correlator, Reporter, Severity};
+use k8s_openapi::api::core::v1::{Event, ObjectReference, Pod};
+use kube::api::{Api, Patch, PatchParams, PostParams};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -28,12 +28,10 @@ impl Notices {
     /// Starts the task that tells.
     pub(crate) fn start(client: kube::Client) -> Self {
         let (sender, mut receiver) = mpsc::channel(CAPACITY);
-        let reporter =
-            Reporter { controller: crate::snapshot::SCHEDULER_NAME.to_owned(), instance: Some("gantry".to_owned()) };
-        let recorder = Recorder::new(client.clone(), reporter);
+        let mut correlator = Correlator::new(Reporter { component: SCHEDULER_NAME.to_owned(), host: None });
         tokio::spawn(async move {
             while let Some(notice) = receiver.recv().await {
-                tell(&client, &recorder, notice).await;
+                tell(&client, &mut correlator, notice).await;
             }
         });
         Self(sender)
@@ -46,22 +44,22 @@ impl Notices {
     }
 }
 
-async fn tell(client: &kube::Client, recorder: &Recorder, notice: Notice) {
-    let (pod, type_, reason, note, action) = match notice {
+async fn tell(client: &kube::Client, correlator: &mut Correlator, notice: Notice) {
+    let (pod, severity, reason, message, action) = match notice {
         Notice::Bound(pod, node) => {
-            let note = format!("Successfully assigned {} to {node}", pod.key);
-            (pod, EventType::Normal, "Scheduled", note, "Binding")
+            let message = format!("Successfully assigned {} to {node}", pod.key);
+            (pod, Severity::Normal, "Scheduled", message, "Binding")
         }
         Notice::Unfit(pod, message) => {
             if pod.told.as_deref() != Some(message.as_str()) {
                 tell_condition(client, &pod, &message).await;
             }
-            (pod, EventType::Warning, "FailedScheduling", message, "Scheduling")
+            (pod, Severity::Warning, "FailedScheduling", message, "Scheduling")
         }
-        Notice::Failed(pod, message) => (pod, EventType::Warning, "FailedScheduling", message, "Binding"),
+        Notice::Failed(pod, message) => (pod, Severity::Warning, "FailedScheduling", message, "Binding"),
     };
     let (namespace, name) = pod.names();
-    let reference = ObjectReference {
+    let about = ObjectReference {
         api_version: Some("v1".to_owned()),
         kind: Some("Pod".to_owned()),
         namespace: Some(namespace.to_owned()),
@@ -69,11 +67,24 @@ async fn tell(client: &kube::Client, recorder: &Recorder, notice: Notice) {
         uid: Some(pod.uid.to_string()),
         ..ObjectReference::default()
     };
-    let event =
-        Event { type_, reason: reason.to_owned(), note: Some(note), action: action.to_owned(), secondary: None };
-    if let Err(error) = recorder.publish(&event, &reference).await {
+    let (reason, action) = (reason.to_owned(), action.to_owned());
+    let notice = api::event::Notice { about, severity, reason, message, action };
+    let Some(write) = correlator.see(notice, jiff::Timestamp::now()) else { return };
+    if let Err(error) = write_event(client, &write).await {
         tracing::debug!(object = &*pod.key, %error, "an event is not told");
     }
+}
+
+async fn write_event(client: &kube::Client, write: &api::event::Write) -> Result<(), kube::Error> {
+    let events: Api<Event> = Api::namespaced(client.clone(), write.namespace());
+    if let Some(patch) = &write.patch {
+        match events.patch(write.name(), &PatchParams::default(), &Patch::Merge(patch)).await {
+            // It has expired.
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            other => return other.map(drop),
+        }
+    }
+    events.create(&PostParams::default(), &write.event).await.map(drop)
 }
 
 async fn tell_condition(client: &kube::Client, pod: &PodFacts, message: &str) {

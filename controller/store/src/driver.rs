@@ -130,8 +130,22 @@ pub trait Driver: Send + 'static {
     /// answer was lost.
     fn persist(&mut self, writes: Vec<Write>, revision: Revision) -> Result<(), DriverError>;
 
+    /// What the driver takes on the disk.
+    fn size(&self) -> Size {
+        Size::default()
+    }
+
     /// Called from time to time after `persist` failed: makes the driver ready for more, or says why it is not.
     fn recover(&mut self) -> Result<(), DriverError>;
+}
+
+/// What a driver takes on the disk, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Written.
+    pub written: u64,
+    /// Of these, what still counts.
+    pub live: u64,
 }
 
 /// Keeps nothing: for tests and for trying things out.

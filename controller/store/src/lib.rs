@@ -4,7 +4,9 @@
 
 pub mod disk;
 pub mod driver;
+pub mod health;
 mod history;
+pub mod metrics;
 pub mod model;
 pub mod snapshot;
 pub mod store;

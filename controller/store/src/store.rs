@@ -6,22 +6,26 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 
 use crate::driver::{Driver, DriverError, Live};
+use crate::health::{SLOW, STALLED, Trouble};
+use crate::metrics::Metrics;
 use crate::model::{CommitError, Compare, KeyValue, Op, Page, RangeRequest, Revision, RevisionError};
 use crate::snapshot::Snapshot;
 use crate::visible::Visible;
 use crate::watch::{Subscriptions, Watcher};
 use crate::writer::Queue;
 
-/// Sizes of a store.
-#[derive(Debug, Clone, Copy)]
+/// Sizes of a store, and what measures it.
+#[derive(Debug, Clone)]
 pub struct Config {
     /// How many bytes of recent events are kept for watches and consistent pages.
     pub history_bytes: usize,
+    /// What it is measured with.
+    pub metrics: Metrics,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { history_bytes: 8 << 20 }
+        Self { history_bytes: 8 << 20, metrics: Metrics::default() }
     }
 }
 
@@ -93,7 +97,7 @@ impl Store {
         let subscriptions = Subscriptions::new(visible.history.capacity());
         let shared = Arc::new(Shared { visible: RwLock::new(visible), subscriptions });
         driver.attach(Arc::clone(&shared) as Arc<dyn Live>);
-        let queue = Arc::new(Queue::new(loaded.revision, expiring));
+        let queue = Arc::new(Queue::new(loaded.revision, expiring, config.metrics));
         let writer = std::thread::Builder::new()
             .name("store-writer".into())
             .spawn({
@@ -127,10 +131,27 @@ impl Store {
     ///
     /// # Guarantees
     /// When it returns a revision, the change is durable and visible. When the future is dropped, the
-    /// change may still happen.
+    /// change may still happen. The runtime must have timers.
     pub async fn commit(&self, compares: &[Compare], ops: Vec<Op>) -> Result<Revision, CommitError> {
         let done = self.queue.submit(&self.shared, compares, ops)?;
-        done.await.unwrap_or_else(|_| Err(CommitError::Unavailable { reason: "the store was closed".into() }))
+        let mut done = std::pin::pin!(done);
+        let mut waits = [SLOW, STALLED - SLOW].into_iter();
+        let answer = loop {
+            // Nothing tells that a disk hangs; who waits for it finds out.
+            match waits.next() {
+                None => break done.as_mut().await,
+                Some(wait) => match tokio::time::timeout(wait, done.as_mut()).await {
+                    Ok(answer) => break answer,
+                    Err(_) => self.queue.health().look(),
+                },
+            }
+        };
+        answer.unwrap_or_else(|_| Err(CommitError::Unavailable { reason: "the store was closed".into() }))
+    }
+
+    /// What keeps the store from writing, as it comes and goes.
+    pub fn trouble(&self) -> tokio::sync::watch::Receiver<Option<Trouble>> {
+        self.queue.health().watch()
     }
 
     /// Waits until everything promised so far is visible. Who lost a compare against the pending head calls it
@@ -159,6 +180,11 @@ impl Store {
         let done =
             done.await.unwrap_or_else(|_| Err(CommitError::Unavailable { reason: "the store was closed".into() }));
         Ok(Replacement { revision: done?, changed })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn age_the_write(&self, by: std::time::Duration) {
+        self.queue.health().age(by);
     }
 
     /// Watches a prefix for events after `after`.

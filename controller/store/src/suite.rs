@@ -205,7 +205,7 @@ async fn memory_keeps_the_contract() {
 
 #[tokio::test]
 async fn a_watcher_behind_the_history_is_told() {
-    let store = Store::open(Memory, Config { history_bytes: 2_000 }).unwrap();
+    let store = Store::open(Memory, Config { history_bytes: 2_000, ..Config::default() }).unwrap();
     let mut watcher = store.watch(key("k"), store.revision()).unwrap();
     for n in 0..50 {
         store.commit(&[], vec![put("k", &"x".repeat(n))]).await.unwrap();
@@ -228,7 +228,7 @@ proptest! {
         steps in proptest::collection::vec(
             prop_oneof![(0u8..6, any::<u8>()).prop_map(|(k, v)| Step::Put(k, v)), (0u8..6).prop_map(Step::Delete)], 1..40)
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let store = Store::open(Memory, Config::default()).unwrap();
             let mut model = std::collections::BTreeMap::new();
@@ -302,4 +302,32 @@ async fn a_stalled_disk_blocks_no_reader() {
     let_go.send(()).unwrap();
     stalled.await.unwrap();
     assert_eq!(watcher.next_batch().await.unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_hangs_is_told_and_so_is_its_recovery() {
+    let (entered, has_entered) = std::sync::mpsc::channel();
+    let (let_go, release) = std::sync::mpsc::channel();
+    let store = Store::open(Stalled { entered, release }, Config::default()).unwrap();
+    let mut trouble = store.trouble();
+    let mut hanging = Box::pin(store.commit(&[], vec![put("k", "v")]));
+    assert!(futures_poll(hanging.as_mut()).is_none());
+    has_entered.recv().unwrap();
+    // The disk is measured in real time, the waiting in the paused runtime's.
+    store.age_the_write(crate::health::STALLED);
+    tokio::select! {
+        _ = hanging.as_mut() => panic!("nobody let it go"),
+        changed = trouble.changed() => changed.unwrap(),
+        () = tokio::time::sleep(3 * crate::health::STALLED) => {
+            // Else the store's end would wait for the disk.
+            drop(let_go);
+            panic!("nobody was told");
+        }
+    }
+    assert_eq!(*trouble.borrow_and_update(), Some(crate::health::Trouble::Stalled));
+    assert!(store.get(b"k").is_none(), "reads go on");
+    let_go.send(()).unwrap();
+    hanging.await.unwrap();
+    assert_eq!(*trouble.borrow(), None);
+    assert_eq!(store.get(b"k").unwrap().value, "v");
 }

@@ -10,6 +10,8 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::driver::{Driver, Expiry, Replaced, Write};
+use crate::health::Health;
+use crate::metrics::Metrics;
 use crate::model::{CommitError, Compare, Event, KeyValue, Op, Revision};
 use crate::snapshot::Snapshot;
 use crate::store::{ReplaceError, Shared};
@@ -53,10 +55,12 @@ pub(crate) struct Head {
 pub(crate) struct Queue {
     head: Mutex<Head>,
     work: Condvar,
+    health: Health,
+    metrics: Metrics,
 }
 
 impl Queue {
-    pub(crate) fn new(last: Revision, expiring: Vec<(Expiry, Bytes, Revision)>) -> Self {
+    pub(crate) fn new(last: Revision, expiring: Vec<(Expiry, Bytes, Revision)>, metrics: Metrics) -> Self {
         let head = Head {
             overlay: HashMap::new(),
             queue: VecDeque::new(),
@@ -66,7 +70,13 @@ impl Queue {
             expiring: Vec::new(),
             stopping: false,
         };
-        Self { head: Mutex::new(head), work: Condvar::new() }
+        metrics.revision.set(i64::try_from(last.0).unwrap_or(i64::MAX));
+        let health = Health::new(metrics.clone());
+        Self { head: Mutex::new(head), work: Condvar::new(), health, metrics }
+    }
+
+    pub(crate) fn health(&self) -> &Health {
+        &self.health
     }
 
     fn lock(&self) -> MutexGuard<'_, Head> {
@@ -155,6 +165,7 @@ impl Queue {
 
     /// The writer thread: takes what has queued up, makes it durable in one go, shows it, wakes the callers.
     pub(crate) fn run(&self, shared: &Shared, driver: &mut dyn Driver) {
+        self.measure(shared, driver);
         while let Some(group) = self.next_group(shared) {
             let last = group.last().map_or(Revision::EMPTY, |pending| pending.revision);
             let writes = writes_of(&group);
@@ -162,10 +173,17 @@ impl Queue {
             let persisted = if writes.is_empty() && last <= shared.visible().revision {
                 Ok(())
             } else {
-                driver.persist(writes, last)
+                self.metrics.group_commits.observe(group.len() as f64);
+                self.health.begin();
+                let persisted = driver.persist(writes, last);
+                self.health.end();
+                persisted
             };
             match persisted {
-                Ok(()) => self.show(shared, group, last),
+                Ok(()) => {
+                    self.show(shared, group, last);
+                    self.measure(shared, driver);
+                }
                 Err(error) => {
                     self.refuse(group, &error);
                     if !self.recover(driver) {
@@ -176,12 +194,23 @@ impl Queue {
         }
     }
 
+    fn measure(&self, shared: &Shared, driver: &dyn Driver) {
+        let (size, number) = (driver.size(), |number: u64| i64::try_from(number).unwrap_or(i64::MAX));
+        self.metrics.file_bytes.set(number(size.written));
+        self.metrics.live_bytes.set(number(size.live));
+        let visible = shared.visible();
+        self.metrics.revision.set(number(visible.revision.0));
+        self.metrics.keys.set(number(visible.map.len() as u64));
+    }
+
     fn next_group(&self, shared: &Shared) -> Option<Vec<Pending>> {
         let mut head = self.lock();
         loop {
             head.expire(shared);
             if !head.queue.is_empty() {
-                return Some(head.take_group());
+                let group = head.take_group();
+                self.metrics.queued.set(i64::try_from(group.len() + head.queue.len()).unwrap_or(i64::MAX));
+                return Some(group);
             }
             if head.stopping {
                 return None;
@@ -212,10 +241,16 @@ impl Queue {
             match recovered {
                 Ok(()) => {
                     head.refused = None;
+                    self.metrics.queued.set(0);
+                    self.health.recovered();
                     tracing::info!("the store accepts writes again");
                     return true;
                 }
-                Err(error) => head.refused = Some(chain(&error)),
+                Err(error) => {
+                    let reason = chain(&error);
+                    self.health.refused(&reason);
+                    head.refused = Some(reason);
+                }
             }
         }
     }
@@ -244,6 +279,7 @@ impl Queue {
             let Head { expiring, overlay, .. } = &mut *head;
             expiring.retain(|(_, key, _)| overlay.contains_key(key));
         }
+        self.metrics.queued.set(i64::try_from(self.lock().queue.len()).unwrap_or(i64::MAX));
         shared.subscriptions.wake(&events);
         for (done, revision) in callers {
             // A caller that went away does not care.
@@ -258,6 +294,8 @@ impl Queue {
         let failed: Vec<Pending> = {
             let mut head = self.lock();
             head.refused = Some(reason.clone());
+            self.metrics.failures.inc();
+            self.health.refused(&reason);
             head.overlay.clear();
             head.expiring.clear();
             let failed: Vec<Pending> = group.into_iter().chain(std::mem::take(&mut head.queue)).collect();

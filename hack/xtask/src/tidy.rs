@@ -22,7 +22,7 @@ const MAY_USE: [(&str, &str); 16] = [
     ("controller/scheduler", "api"),
     ("controller/reconcilers", "api"),
     ("agent", "api agent-sys agent-pod agent-runtime agent-image agent-network agent-volume"),
-    ("controller", "controller-store controller-apiserver controller-scheduler controller-reconcilers"),
+    ("controller", "api controller-store controller-apiserver controller-scheduler controller-reconcilers"),
     ("cli", "api agent agent-image agent-network agent-runtime controller controller-apiserver controller-object"),
     ("e2e", ""),
 ];

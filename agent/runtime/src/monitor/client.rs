@@ -65,7 +65,7 @@ fn hello(path: &Path, hello: &Hello) -> Result<(UnixStream, Decoder), ClientErro
 impl Client {
     /// Connects for requests and events.
     pub fn connect(path: &Path) -> Result<Client, ClientError> {
-        let (socket, decoder) = hello(path, &Hello::Control { version: VERSION })?;
+        let (socket, decoder) = hello(path, &Hello::Control { version: VERSION, log_events: false })?;
         Ok(Client { socket, decoder, next_id: 1, events: VecDeque::new() })
     }
 

@@ -10,7 +10,8 @@ use super::{
     io::{Got, Io},
     log::{LogWriter, Source},
     protocol::{
-        ContainerState, ErrorBody, ErrorKind, ExecRequest, Exit, MonitorConfig, RequestBody, ResponseBody, VERSION,
+        ContainerState, ErrorBody, ErrorKind, ExecRequest, Exit, LogLimits, MonitorConfig, RequestBody, ResponseBody,
+        VERSION,
     },
 };
 use crate::container::{self, Container, ContainerError, CreateOptions, Created, ExecOptions, GateKind, Status, clock};
@@ -101,8 +102,8 @@ impl Pod {
 
     pub(super) fn handle(&mut self, body: RequestBody) -> Result<ResponseBody, ErrorBody> {
         match body {
-            RequestBody::Create { container, bundle, log, stdin, stdin_once, tty } => {
-                self.create(&container, bundle, log, stdin, stdin_once, tty)
+            RequestBody::Create { container, bundle, log, log_limits, stdin, stdin_once, tty } => {
+                self.create(&container, bundle, log.map(|path| (path, log_limits)), stdin, stdin_once, tty)
             }
             RequestBody::Start { container } => self.start(&container),
             RequestBody::Signal { container, signal, all } => self.signal(&container, signal, all),
@@ -133,7 +134,7 @@ impl Pod {
         &mut self,
         id: &str,
         bundle: PathBuf,
-        log: Option<PathBuf>,
+        log: Option<(PathBuf, Option<LogLimits>)>,
         stdin: bool,
         stdin_once: bool,
         tty: bool,
@@ -147,7 +148,7 @@ impl Pod {
         if self.slots.len() >= CONTAINERS_MAX {
             return Err(refuse(ErrorKind::Conflict, format!("the pod has {CONTAINERS_MAX} containers already")));
         }
-        let log = log.map(LogWriter::open).transpose();
+        let log = log.map(|(path, limits)| LogWriter::open(path, limits)).transpose();
         let log = log.map_err(|error| refuse(ErrorKind::Failed, format!("open the log: {error}")))?;
         let streams = Io::pipes(stdin).map_err(|error| refuse(ErrorKind::Failed, format!("make pipes: {error}")))?;
         let (mut io, theirs) = if tty { (Io::default(), Default::default()) } else { streams };
@@ -286,6 +287,11 @@ impl Pod {
             }
         }
         got
+    }
+
+    /// Whether a container's log got a new file since this was last asked.
+    pub(super) fn take_rotated(&mut self, id: &str) -> bool {
+        self.slots.get_mut(id).and_then(|slot| slot.log.as_mut()).is_some_and(LogWriter::take_rotated)
     }
 
     /// Which container this process is the first of.

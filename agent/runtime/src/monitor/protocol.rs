@@ -56,6 +56,9 @@ pub enum Hello {
     Control {
         /// The client's version.
         version: u32,
+        /// It understands [`Event::LogRotated`].
+        #[serde(default)]
+        log_events: bool,
     },
     /// A process in a container.
     Exec(ExecRequest),
@@ -100,6 +103,17 @@ pub struct Request {
     pub body: RequestBody,
 }
 
+/// How large a log may grow. The monitor keeps to it by itself: it counts what it writes, so that no container fills the
+/// disk however fast it writes, and whether or not an agent runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LogLimits {
+    /// A file that would pass this gets a successor; it is renamed to `NAME.N`, with N counting from 1.
+    pub max_bytes: u64,
+    /// So many files are kept, the current one included; at least 1. Compressed ones (`NAME.N.gz`) count.
+    pub max_files: u64,
+}
+
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "request")]
@@ -113,6 +127,9 @@ pub enum RequestBody {
         /// Its log in CRI format.
         #[serde(default)]
         log: Option<PathBuf>,
+        /// How large it may grow; without, as large as the disk.
+        #[serde(default)]
+        log_limits: Option<LogLimits>,
         /// Keep its input open for attach.
         #[serde(default)]
         stdin: bool,
@@ -273,6 +290,11 @@ pub enum Event {
         /// How.
         exit: Exit,
     },
+    /// A container's log was full and has a new file. Told to clients that asked for it.
+    LogRotated {
+        /// Whose.
+        container: String,
+    },
 }
 
 /// A frame that cannot be read; its connection is closed.
@@ -345,8 +367,8 @@ mod tests {
 
     #[test]
     fn enums_have_the_documented_words() {
-        let hello = serde_json::to_value(Hello::Control { version: 1 }).unwrap();
-        assert_eq!(hello, serde_json::json!({"hello": "control", "version": 1}));
+        let hello = serde_json::to_value(Hello::Control { version: 1, log_events: true }).unwrap();
+        assert_eq!(hello, serde_json::json!({"hello": "control", "version": 1, "logEvents": true}));
         let request = Request { id: 3, body: RequestBody::Start { container: "a".to_owned() } };
         let json = serde_json::json!({"id": 3, "body": {"request": "start", "container": "a"}});
         assert_eq!(serde_json::to_value(&request).unwrap(), json);

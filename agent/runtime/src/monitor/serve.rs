@@ -48,6 +48,8 @@ struct Connection {
     socket: UnixStream,
     role: Role,
     out: Vec<u8>,
+    /// It asked to be told of logs.
+    log_events: bool,
     /// Close once `out` is empty.
     closing: bool,
 }
@@ -186,7 +188,13 @@ impl Server {
         if socket.set_nonblocking(true).is_err() {
             return;
         }
-        let connection = Connection { socket, role: Role::New(Decoder::default()), out: Vec::new(), closing: false };
+        let connection = Connection {
+            socket,
+            role: Role::New(Decoder::default()),
+            out: Vec::new(),
+            log_events: false,
+            closing: false,
+        };
         self.connections.insert(self.next, connection);
         self.next += 1;
     }
@@ -269,6 +277,7 @@ impl Server {
     }
 
     fn greet(&mut self, key: u64, hello: Hello) {
+        let log_events = matches!(hello, Hello::Control { log_events: true, .. });
         let result = match hello {
             Hello::Control { .. } => {
                 let welcome = ResponseBody::Welcome { version: VERSION, pod_uid: self.pod.config.pod_uid.clone() };
@@ -295,6 +304,7 @@ impl Server {
         let result = match result {
             Ok((role, body)) => {
                 connection.role = role;
+                connection.log_events = log_events;
                 Ok(body)
             }
             Err(error) => {
@@ -361,6 +371,11 @@ impl Server {
             if !keys.is_empty() {
                 let frame = stream::encode(channel, &self.buffer[..length]);
                 keys.into_iter().for_each(|key| self.send(key, &frame));
+            }
+            if self.pod.take_rotated(id) {
+                let event = encode(&Message::Event(Event::LogRotated { container: id.to_owned() }));
+                let told = self.connections.iter().filter(|(_, c)| c.log_events).map(|(key, _)| *key);
+                told.collect::<Vec<_>>().into_iter().for_each(|key| self.send(key, &event));
             }
         }
         got

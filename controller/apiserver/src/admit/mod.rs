@@ -12,8 +12,7 @@ use controller_object::status::Status;
 use serde_json::Value;
 
 use crate::authn::User;
-use crate::authz::Authorizer;
-use crate::registry::Registry;
+use crate::server::State;
 
 /// What is about to happen to an object.
 pub(crate) struct Admission<'a> {
@@ -35,18 +34,15 @@ impl Admission<'_> {
 }
 
 /// Runs every plugin over a new or changed object.
-pub(crate) fn admit(
-    registry: &Registry,
-    authorizer: &Authorizer,
-    admission: &Admission<'_>,
-    object: &mut Value,
-) -> Result<(), Status> {
-    namespace::admit(registry, admission, object)?;
-    service_account::admit(registry, admission, object)?;
-    pod_priority::admit(registry, admission, object)?;
+pub(crate) fn admit(state: &State, admission: &Admission<'_>, object: &mut Value) -> Result<(), Status> {
+    let registry = &state.registry;
+    let counted = |plugin, result: Result<(), Status>| result.inspect_err(|_| state.metrics.refused(plugin));
+    counted("NamespaceLifecycle", namespace::admit(registry, admission, object))?;
+    counted("ServiceAccount", service_account::admit(registry, admission, object))?;
+    counted("Priority", pod_priority::admit(registry, admission, object))?;
     tolerations::admit(admission, object);
-    node_restriction::admit(registry, admission, object)?;
-    rbac_escalation::admit(authorizer, admission, object)
+    counted("NodeRestriction", node_restriction::admit(registry, admission, object))?;
+    counted("RBACEscalation", rbac_escalation::admit(&state.authorizer, admission, object))
 }
 
 /// The refusals that deletions can meet.

@@ -21,7 +21,7 @@ pub(super) fn create(context: &Context, body: &[u8]) -> Result<Response<Body>, S
     context.settle_identity(&mut request)?;
     let admission =
         Admission { user: &context.user, resource: &context.resource, subresource: context.subresource, old: None };
-    admit::admit(registry, &context.state.authorizer, &admission, &mut request)?;
+    admit::admit(&context.state, &admission, &mut request)?;
     let (namespace, name) = names(&request);
     let namespace = namespace.unwrap_or_default().to_owned();
     let account = registry.current(&context.resource, Some(&namespace), name)?.object;

@@ -69,9 +69,8 @@ pub(super) fn watch(context: Context) -> Result<Response<Body>, Status> {
         .query
         .flag("allowWatchBookmarks")
         .then(|| tokio::time::interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY));
-    let gauge = context.state.metrics.watch_started(&context.resource);
-    let stream =
-        Stream { context, filter, rows, pending, watcher, bookmarks, end: Instant::now() + lifetime, _gauge: gauge };
+    let figures = context.state.metrics.watch_started(&context.resource);
+    let stream = Stream { context, filter, rows, pending, watcher, bookmarks, end: Instant::now() + lifetime, figures };
     let body = Body::from_stream(futures::stream::unfold(stream, Stream::next));
     Ok(reply::with_type(StatusCode::OK, "application/json;stream=watch", body))
 }
@@ -92,7 +91,7 @@ struct Stream {
     watcher: Option<Watcher>,
     bookmarks: Option<Interval>,
     end: Instant,
-    _gauge: crate::metrics::WatchGuard,
+    figures: crate::metrics::WatchFigures,
 }
 
 enum Wake {
@@ -136,6 +135,7 @@ impl Stream {
             }
             Encoder { context: self.context, filter: self.filter, .. } = encoder;
         }
+        self.figures.events.inc_by(self.pending.len() as u64);
         let mut lines = BytesMut::new();
         for line in self.pending.drain(..) {
             lines.put_slice(&line);

@@ -138,7 +138,7 @@ impl Context {
     /// Mutating admission, then validation.
     pub(super) fn admit_and_validate(&self, old: Option<&Value>, object: &mut Value) -> Result<(), Status> {
         let admission = Admission { user: &self.user, resource: &self.resource, subresource: self.subresource, old };
-        admit::admit(&self.state.registry, &self.state.authorizer, &admission, object)?;
+        admit::admit(&self.state, &admission, object)?;
         let causes = match old {
             None => validation::validate_create(&self.resource, object),
             Some(old) => validation::validate_update(&self.resource, old, object, self.subresource),

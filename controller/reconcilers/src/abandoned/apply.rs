@@ -40,7 +40,7 @@ struct Shared {
 
 /// Reconciles until dropped.
 pub(crate) async fn start(reconciler: Reconciler) {
-    let queue: Arc<Queue<Cause>> = Queue::new();
+    let queue: Arc<Queue<Cause>> = Queue::new("pod-garbage");
     let wake = Arc::clone(&queue);
     reconciler.nodes.on_change(move |before, after| {
         if let (Some(node), None) = (before, after) {
@@ -75,7 +75,7 @@ pub(crate) async fn start(reconciler: Reconciler) {
             }
         }
     };
-    queue.work("pod garbage", WORKERS, work).await;
+    queue.work(WORKERS, work).await;
 }
 
 impl Shared {

@@ -34,7 +34,7 @@ fn owner_key(set: &ReplicaSet) -> Option<Key> {
 
 /// Reconciles until dropped.
 pub(crate) async fn start(reconciler: Reconciler) {
-    let queue: Arc<Queue<Key>> = Queue::new();
+    let queue: Arc<Queue<Key>> = Queue::new("deployment");
     let wake = Arc::clone(&queue);
     reconciler.deployments.on_change(move |_, after| {
         if let Some(after) = after {
@@ -81,7 +81,7 @@ pub(crate) async fn start(reconciler: Reconciler) {
         let reconciler = Arc::clone(&reconciler);
         async move { reconciler.reconcile(&key).await }
     };
-    queue.work("deployment", WORKERS, work).await;
+    queue.work(WORKERS, work).await;
 }
 
 fn selector_of(deployment: &Deployment) -> Option<Selector> {

@@ -30,7 +30,7 @@ pub(crate) struct Reconciler {
 
 /// Reconciles until dropped.
 pub(crate) async fn start(reconciler: Reconciler) {
-    let queue: Arc<Queue<Key>> = Queue::new();
+    let queue: Arc<Queue<Key>> = Queue::new("endpoints");
     let wake = Arc::clone(&queue);
     reconciler.services.on_change(move |before, after| {
         if let Some(service) = after.or(before) {
@@ -85,7 +85,7 @@ pub(crate) async fn start(reconciler: Reconciler) {
         let reconciler = Arc::clone(&reconciler);
         async move { reconciler.reconcile(&key).await }
     };
-    queue.work("endpoints", WORKERS, work).await;
+    queue.work(WORKERS, work).await;
 }
 
 impl Reconciler {

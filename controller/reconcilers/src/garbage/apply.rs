@@ -43,7 +43,7 @@ pub(crate) async fn start(client: kube::Client) {
             }
         }
     };
-    let queue = Queue::new();
+    let queue = Queue::new("garbage-collector");
     let collector = Arc::new(Collector { client, kinds, graph: Mutex::default(), queue: Arc::clone(&queue) });
     let mut watches = JoinSet::new();
     let (listed, mut all_listed) = tokio::sync::mpsc::channel::<()>(1);
@@ -63,7 +63,7 @@ pub(crate) async fn start(client: kube::Client) {
         let collector = Arc::clone(&collector);
         async move { collector.look(&uid).await }
     };
-    queue.work("garbage-collector", WORKERS, work).await;
+    queue.work(WORKERS, work).await;
 }
 
 async fn watch(collector: Arc<Collector>, kind: usize, listed: tokio::sync::mpsc::Sender<()>) {

@@ -24,7 +24,7 @@ pub(crate) async fn start(client: kube::Client, path: Arc<Path>) {
             return tracing::error!(%error, directory = %path.display(), "manifests are not applied");
         }
     };
-    let queue = Queue::new();
+    let queue = Queue::new("manifests");
     queue.add(());
     let (wake, watched) = (Arc::clone(&queue), Arc::clone(&directory));
     let news = async move {
@@ -39,7 +39,7 @@ pub(crate) async fn start(client: kube::Client, path: Arc<Path>) {
         let (client, directory) = (client.clone(), Arc::clone(&directory));
         async move { reconcile(&client, &directory).await }
     };
-    tokio::join!(news, queue.work("manifests", 1, work));
+    tokio::join!(news, queue.work(1, work));
 }
 
 async fn reconcile(client: &kube::Client, directory: &Directory) -> Result<Next, ReconcileError> {

@@ -96,7 +96,7 @@ struct Shared {
 
 /// Reconciles until dropped.
 pub(crate) async fn start(reconciler: Reconciler) {
-    let queue: Arc<Queue<Key>> = Queue::new();
+    let queue: Arc<Queue<Key>> = Queue::new("node");
     let wake = Arc::clone(&queue);
     reconciler.nodes.on_change(move |before, after| match (before, after) {
         (Some(before), Some(after)) if before.taints == after.taints && before.conditions == after.conditions => {}
@@ -133,7 +133,7 @@ pub(crate) async fn start(reconciler: Reconciler) {
         let shared = Arc::clone(&shared);
         async move { shared.reconcile(&name).await }
     };
-    queue.work("node", WORKERS, work).await;
+    queue.work(WORKERS, work).await;
 }
 
 impl Shared {
@@ -164,7 +164,7 @@ impl Shared {
         }
         let Some(node) = self.reconciler.nodes.get(name) else { return Ok(Next::Wait) };
         let health = plan::health(&node.conditions);
-        if let Some(taints) = plan::taints(&node.taints, health, clock) {
+        if let Some(taints) = plan::taints(&node.taints, &node.conditions, clock) {
             // The whole list is replaced, so it must be the one that was seen.
             let patch =
                 json!({"metadata": {"uid": node.uid, "resourceVersion": node.revision}, "spec": {"taints": taints}});

@@ -1,5 +1,7 @@
 //! What a node needs: pure.
-use api::well_known::{TAINT_NOT_READY, TAINT_UNREACHABLE};
+use api::well_known::{
+    TAINT_DISK_PRESSURE, TAINT_MEMORY_PRESSURE, TAINT_NOT_READY, TAINT_PID_PRESSURE, TAINT_UNREACHABLE,
+};
 use k8s_openapi::api::core::v1::{NodeCondition, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -7,6 +9,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 pub(super) const GRACE_SECONDS: i64 = 40;
 /// The conditions that nobody knows about a silent node.
 const CONDITIONS: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
+
+/// Conditions under which nothing new is put on a node, and the taint that says so.
+const PRESSURES: [(&str, &str); 3] = [
+    ("MemoryPressure", TAINT_MEMORY_PRESSURE),
+    ("DiskPressure", TAINT_DISK_PRESSURE),
+    ("PIDPressure", TAINT_PID_PRESSURE),
+];
 
 /// How a node does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,23 +62,30 @@ pub(super) fn silent(conditions: &[NodeCondition], now: jiff::Timestamp) -> Vec<
         .collect()
 }
 
-/// The taints that the node's health asks for, beside those that are not ours; `None` where nothing changes.
-pub(super) fn taints(current: &[Taint], health: Health, now: jiff::Timestamp) -> Option<Vec<Taint>> {
-    let key = match health {
+/// The taints that the node's conditions ask for, beside those that are not ours; `None` where nothing changes. What
+/// runs stays when something runs short; nothing new comes.
+pub(super) fn taints(current: &[Taint], conditions: &[NodeCondition], now: jiff::Timestamp) -> Option<Vec<Taint>> {
+    let is_pressed = |type_: &str| conditions.iter().any(|c| c.type_ == type_ && c.status == "True");
+    let of_health = match health(conditions) {
         Health::Ready => None,
         Health::NotReady => Some(TAINT_NOT_READY),
         Health::Unreachable => Some(TAINT_UNREACHABLE),
     };
+    let mut asked: Vec<(&str, &str)> =
+        of_health.into_iter().flat_map(|key| [(key, "NoSchedule"), (key, "NoExecute")]).collect();
+    asked.extend(PRESSURES.iter().filter(|(type_, _)| is_pressed(type_)).map(|(_, key)| (*key, "NoSchedule")));
     let is_ours = |taint: &Taint| {
-        (taint.key == TAINT_NOT_READY || taint.key == TAINT_UNREACHABLE)
-            && (taint.effect == "NoSchedule" || taint.effect == "NoExecute")
+        let of_health = [TAINT_NOT_READY, TAINT_UNREACHABLE].contains(&taint.key.as_str());
+        let of_pressure = PRESSURES.iter().any(|(_, key)| *key == taint.key);
+        of_health && matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute")
+            || of_pressure && taint.effect == "NoSchedule"
     };
-    let mut wanted: Vec<Taint> =
-        current.iter().filter(|taint| !is_ours(taint) || Some(taint.key.as_str()) == key).cloned().collect();
-    for (key, effect) in key.into_iter().flat_map(|key| [(key, "NoSchedule"), (key, "NoExecute")]) {
-        if !wanted.iter().any(|taint| taint.key == key && taint.effect == effect) {
-            let time_added = (effect == "NoExecute").then_some(Time(now));
-            wanted.push(Taint { key: key.to_owned(), effect: effect.to_owned(), time_added, value: None });
+    let is_asked = |taint: &Taint| asked.contains(&(taint.key.as_str(), taint.effect.as_str()));
+    let mut wanted: Vec<Taint> = current.iter().filter(|taint| !is_ours(taint) || is_asked(taint)).cloned().collect();
+    for (key, effect) in &asked {
+        if !wanted.iter().any(|taint| taint.key == *key && taint.effect == *effect) {
+            let time_added = (*effect == "NoExecute").then_some(Time(now));
+            wanted.push(Taint { key: (*key).to_owned(), effect: (*effect).to_owned(), time_added, value: None });
         }
     }
     (wanted != current).then_some(wanted)
@@ -88,15 +104,21 @@ mod tests {
         let now = jiff::Timestamp::UNIX_EPOCH;
         let foreign = Taint { key: "k".into(), effect: "NoSchedule".into(), ..Taint::default() };
         let keys = |taints: &[Taint]| taints.iter().map(|t| format!("{}:{}", t.key, t.effect)).collect::<Vec<_>>();
-        let lost = taints(std::slice::from_ref(&foreign), health(&[condition("Unknown")]), now).unwrap();
+        let lost = taints(std::slice::from_ref(&foreign), &[condition("Unknown")], now).unwrap();
         assert_eq!(
             keys(&lost),
             ["k:NoSchedule", "node.kubernetes.io/unreachable:NoSchedule", "node.kubernetes.io/unreachable:NoExecute"]
         );
-        assert_eq!(taints(&lost, Health::Unreachable, now), None);
-        let unready = taints(&lost, health(&[condition("False")]), now).unwrap();
+        assert_eq!(taints(&lost, &[condition("Unknown")], now), None);
+        let unready = taints(&lost, &[condition("False")], now).unwrap();
         assert!(unready.iter().all(|taint| taint.key != TAINT_UNREACHABLE) && unready.len() == 3);
-        assert_eq!(taints(&unready, health(&[condition("True")]), now), Some(vec![foreign]));
+        assert_eq!(taints(&unready, &[condition("True")], now), Some(vec![foreign.clone()]));
+        let disk = |status: &str| NodeCondition { type_: "DiskPressure".into(), ..condition(status) };
+        let pressed = taints(&[foreign], &[condition("True"), disk("True")], now).unwrap();
+        assert_eq!(keys(&pressed), ["k:NoSchedule", "node.kubernetes.io/disk-pressure:NoSchedule"]);
+        assert_eq!(taints(&pressed, &[condition("True"), disk("True")], now), None);
+        let free = taints(&pressed, &[condition("True"), disk("False")], now).unwrap();
+        assert_eq!(keys(&free), ["k:NoSchedule"]);
         assert_eq!(health(&[]), Health::NotReady);
     }
 

@@ -27,7 +27,7 @@ pub(crate) struct Reconciler {
 
 /// Reconciles until dropped.
 pub(crate) async fn start(reconciler: Reconciler) {
-    let queue: Arc<Queue<Key>> = Queue::new();
+    let queue: Arc<Queue<Key>> = Queue::new("replicaset");
     let wake = Arc::clone(&queue);
     reconciler.sets.on_change(move |before, after| {
         for set in [before, after].into_iter().flatten() {
@@ -62,7 +62,7 @@ pub(crate) async fn start(reconciler: Reconciler) {
         let reconciler = Arc::clone(&reconciler);
         async move { reconciler.reconcile(&key).await }
     };
-    queue.work("replicaset", WORKERS, work).await;
+    queue.work(WORKERS, work).await;
 }
 
 fn selector_of(set: &ReplicaSet) -> Result<Selector, ReconcileError> {

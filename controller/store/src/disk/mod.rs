@@ -21,7 +21,7 @@ use crate::disk::choose::Weight;
 use crate::disk::frame::{FrameBuilder, HEADER as FRAME_HEADER, MAX_BODY, entry_size};
 use crate::disk::merge::{Job, Merged, Merger, Source};
 use crate::disk::segment::{HEADER, Header, Kind, Span, corrupt, create_journal, io_error};
-use crate::driver::{Driver, DriverError, Live, Loaded, Replaced, Write};
+use crate::driver::{Driver, DriverError, Live, Loaded, Replaced, Size, Write};
 use crate::model::Revision;
 
 /// How files are cut.
@@ -317,6 +317,10 @@ impl Driver for Disk {
         self.write_frame(revision)?;
         self.account(&writes);
         Ok(())
+    }
+
+    fn size(&self) -> Size {
+        Size { written: self.bytes(), live: self.live_bytes() }
     }
 
     fn recover(&mut self) -> Result<(), DriverError> {

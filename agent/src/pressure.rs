@@ -1,0 +1,252 @@
+//! Whether the machine runs out of memory, disk or process ids: thresholds, conditions and their words. Pure but for
+//! [`Sample::take`]. Thresholds are the kubelet's defaults for hard eviction (Kubernetes documentation, "Node-pressure
+//! Eviction"); for process ids it has none, ours is a thousand.
+
+use std::path::Path;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+/// `memory.available`, in bytes.
+const MEMORY_BYTES: u64 = 100 << 20;
+/// `nodefs.available`, `imagefs.available` and `nodefs.inodesFree`, in percent.
+const NODEFS_PERCENT: u64 = 10;
+const IMAGEFS_PERCENT: u64 = 15;
+const INODES_PERCENT: u64 = 5;
+const PIDS: u64 = 1000;
+/// A pressure counts until it was gone for so long, so that a node at the edge does not flap.
+const GONE_FOR: SignedDuration = SignedDuration::from_secs(30);
+
+/// What can run out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Memory,
+    Disk,
+    Pid,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Kind; 3] = [Kind::Memory, Kind::Disk, Kind::Pid];
+
+    /// The type of the node's condition.
+    pub(crate) fn condition(self) -> &'static str {
+        match self {
+            Kind::Memory => "MemoryPressure",
+            Kind::Disk => "DiskPressure",
+            Kind::Pid => "PIDPressure",
+        }
+    }
+
+    /// The condition's reason.
+    pub(crate) fn reason(self, is_pressed: bool) -> &'static str {
+        match (self, is_pressed) {
+            (Kind::Memory, true) => "GantryHasInsufficientMemory",
+            (Kind::Memory, false) => "GantryHasSufficientMemory",
+            (Kind::Disk, true) => "GantryHasDiskPressure",
+            (Kind::Disk, false) => "GantryHasNoDiskPressure",
+            (Kind::Pid, true) => "GantryHasInsufficientPID",
+            (Kind::Pid, false) => "GantryHasSufficientPID",
+        }
+    }
+
+    /// The reason of the event that tells of a change, in the kubelet's words.
+    pub(crate) fn event(self, is_pressed: bool) -> &'static str {
+        match (self, is_pressed) {
+            (Kind::Memory, true) => "NodeHasInsufficientMemory",
+            (Kind::Memory, false) => "NodeHasSufficientMemory",
+            (Kind::Disk, true) => "NodeHasDiskPressure",
+            (Kind::Disk, false) => "NodeHasNoDiskPressure",
+            (Kind::Pid, true) => "NodeHasInsufficientPID",
+            (Kind::Pid, false) => "NodeHasSufficientPID",
+        }
+    }
+
+    fn calm(self) -> &'static str {
+        match self {
+            Kind::Memory => "the agent has sufficient memory available",
+            Kind::Disk => "the agent has no disk pressure",
+            Kind::Pid => "the agent has sufficient PIDs available",
+        }
+    }
+}
+
+/// A file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Space {
+    pub(crate) bytes: u64,
+    pub(crate) available_bytes: u64,
+    /// 0 where the file system counts none.
+    pub(crate) inodes: u64,
+    pub(crate) free_inodes: u64,
+}
+
+/// What the machine has left; `None` where it did not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Sample {
+    pub(crate) memory_bytes: Option<u64>,
+    /// Where volumes and logs are.
+    pub(crate) nodefs: Option<Space>,
+    /// Where images and writable layers are.
+    pub(crate) imagefs: Option<Space>,
+    pub(crate) pids: Option<u64>,
+}
+
+impl Sample {
+    /// Asks the machine.
+    pub(crate) fn take(nodefs: &Path, imagefs: &Path) -> Sample {
+        let space = |path: &Path| {
+            let stat = rustix::fs::statvfs(path).ok()?;
+            Some(Space {
+                bytes: stat.f_blocks * stat.f_frsize,
+                available_bytes: stat.f_bavail * stat.f_frsize,
+                inodes: stat.f_files,
+                free_inodes: stat.f_favail,
+            })
+        };
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let memory = read("/proc/meminfo")
+            .lines()
+            .find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+        let limit = read("/proc/sys/kernel/pid_max").trim().parse::<u64>().ok();
+        // proc(5), loadavg: the fourth field is RUNNING/ALL.
+        let tasks =
+            read("/proc/loadavg").split(' ').nth(3).and_then(|field| field.split_once('/')?.1.parse::<u64>().ok());
+        Sample {
+            memory_bytes: memory.map(|kb| kb * 1024),
+            nodefs: space(nodefs),
+            imagefs: space(imagefs),
+            pids: limit.zip(tasks).map(|(limit, tasks)| limit.saturating_sub(tasks)),
+        }
+    }
+
+    /// Why the machine is pressed, in words, if it is.
+    fn complaint(&self, kind: Kind) -> Option<String> {
+        match kind {
+            Kind::Memory => {
+                let left = self.memory_bytes.filter(|left| *left < MEMORY_BYTES)?;
+                Some(format!("{} MiB of memory available, less than {} MiB", left >> 20, MEMORY_BYTES >> 20))
+            }
+            Kind::Pid => {
+                let left = self.pids.filter(|left| *left < PIDS)?;
+                Some(format!("{left} process ids left, fewer than {PIDS}"))
+            }
+            Kind::Disk => {
+                let of = |name: &str, space: Option<Space>, percent: u64| {
+                    let space = space?;
+                    let below = |left: u64, all: u64, percent: u64| {
+                        u128::from(left) * 100 < u128::from(all) * u128::from(percent)
+                    };
+                    if below(space.available_bytes, space.bytes, percent) {
+                        let (left, all) = (space.available_bytes >> 20, space.bytes >> 20);
+                        return Some(format!("{name}: {left} of {all} MiB available, less than {percent} %"));
+                    }
+                    let few = below(space.free_inodes, space.inodes, INODES_PERCENT);
+                    few.then(|| {
+                        let (left, all) = (space.free_inodes, space.inodes);
+                        format!("{name}: {left} of {all} inodes free, less than {INODES_PERCENT} %")
+                    })
+                };
+                of("nodefs", self.nodefs, NODEFS_PERCENT).or_else(|| of("imagefs", self.imagefs, IMAGEFS_PERCENT))
+            }
+        }
+    }
+}
+
+/// One kind's state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pressure {
+    pub(crate) kind: Kind,
+    pub(crate) is_pressed: bool,
+    pub(crate) message: String,
+    /// The last time that there was too little.
+    seen: Option<Timestamp>,
+}
+
+/// All kinds' states.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pressures(pub(crate) [Pressure; 3]);
+
+impl Pressures {
+    /// Of a machine that has enough of everything.
+    pub(crate) fn none() -> Self {
+        let calm = |kind: Kind| Pressure { kind, is_pressed: false, message: kind.calm().to_owned(), seen: None };
+        Self(Kind::ALL.map(calm))
+    }
+
+    /// Takes a sample in; answers the kinds whose condition changed.
+    pub(crate) fn take(&mut self, sample: &Sample, now: Timestamp) -> Vec<Kind> {
+        let mut changed = Vec::new();
+        for own in &mut self.0 {
+            let is_pressed = match sample.complaint(own.kind) {
+                Some(complaint) => {
+                    own.seen = Some(now);
+                    own.message = complaint;
+                    true
+                }
+                None => own.is_pressed && own.seen.is_some_and(|seen| now.duration_since(seen) < GONE_FOR),
+            };
+            if is_pressed != own.is_pressed {
+                own.is_pressed = is_pressed;
+                changed.push(own.kind);
+            }
+            if !is_pressed {
+                own.kind.calm().clone_into(&mut own.message);
+            }
+        }
+        changed
+    }
+
+    /// One kind's state.
+    pub(crate) fn of(&self, kind: Kind) -> &Pressure {
+        match kind {
+            Kind::Memory => &self.0[0],
+            Kind::Disk => &self.0[1],
+            Kind::Pid => &self.0[2],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).unwrap()
+    }
+
+    fn disk(available_bytes: u64, free_inodes: u64) -> Sample {
+        let space = Space { bytes: 1000 << 20, available_bytes: available_bytes << 20, inodes: 100, free_inodes };
+        Sample { nodefs: Some(space), ..Sample::default() }
+    }
+
+    #[test]
+    fn pressure_comes_at_once_and_goes_later() {
+        let mut own = Pressures::none();
+        assert_eq!(own.take(&disk(100, 5), at(0)), []);
+        assert_eq!(own.take(&disk(99, 5), at(10)), [Kind::Disk]);
+        assert_eq!(own.of(Kind::Disk).message, "nodefs: 99 of 1000 MiB available, less than 10 %");
+        assert_eq!(own.take(&disk(99, 5), at(20)), []);
+        assert_eq!(own.take(&disk(500, 5), at(49)), [], "it was gone for 29 s only");
+        assert_eq!(own.take(&disk(500, 5), at(50)), [Kind::Disk]);
+        assert_eq!(own, {
+            let mut calm = Pressures::none();
+            calm.0[1].seen = Some(at(20));
+            calm
+        });
+        assert_eq!(own.take(&disk(500, 4), at(60)), [Kind::Disk], "inodes count as well");
+    }
+
+    #[test]
+    fn images_have_a_limit_of_their_own_and_unknowns_press_nobody() {
+        let mut own = Pressures::none();
+        let Sample { nodefs, .. } = disk(140, 50);
+        assert_eq!(own.take(&Sample { imagefs: nodefs, ..Sample::default() }, at(0)), [Kind::Disk]);
+        let mut own = Pressures::none();
+        assert_eq!(own.take(&Sample { nodefs, ..Sample::default() }, at(0)), []);
+        assert_eq!(own.take(&Sample::default(), at(0)), []);
+        let little = Sample { memory_bytes: Some(99 << 20), pids: Some(999), ..Sample::default() };
+        assert_eq!(own.take(&little, at(0)), [Kind::Memory, Kind::Pid]);
+        // A file system that counts no inodes has none to lack.
+        let space = Space { bytes: 10, available_bytes: 10, inodes: 0, free_inodes: 0 };
+        assert_eq!(Pressures::none().take(&Sample { nodefs: Some(space), ..Sample::default() }, at(0)), []);
+    }
+}

@@ -1,0 +1,130 @@
+//! Whether the disk does its part: told at once to the log, and to whoever watches.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::metrics::Metrics;
+
+/// A write that takes longer is logged.
+pub(crate) const SLOW: Duration = Duration::from_secs(1);
+/// A write that takes longer is trouble.
+pub(crate) const STALLED: Duration = Duration::from_secs(10);
+
+/// What keeps a store from writing. Reads and watches go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trouble {
+    /// The disk refused a write; none is accepted until it takes writes again.
+    Refused {
+        /// In the disk's words.
+        reason: String,
+    },
+    /// One write has not come back for more than ten seconds.
+    Stalled,
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Trouble::Refused { reason } => write!(f, "the store's disk takes no writes: {reason}"),
+            Trouble::Stalled => {
+                write!(f, "a write to the store's disk has not come back for more than {} s", STALLED.as_secs())
+            }
+        }
+    }
+}
+
+/// The write that is on its way.
+#[derive(Debug)]
+struct Writing {
+    since: Instant,
+    /// It was logged as slow.
+    logged: bool,
+}
+
+/// The state of the disk as the writer and those who wait for it see it.
+#[derive(Debug)]
+pub(crate) struct Health {
+    writing: Mutex<Option<Writing>>,
+    trouble: watch::Sender<Option<Trouble>>,
+    metrics: Metrics,
+}
+
+impl Health {
+    pub(crate) fn new(metrics: Metrics) -> Self {
+        Self { writing: Mutex::new(None), trouble: watch::Sender::new(None), metrics }
+    }
+
+    fn writing(&self) -> MutexGuard<'_, Option<Writing>> {
+        // Every change below is one assignment.
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The writer hands a group to the disk.
+    pub(crate) fn begin(&self) {
+        *self.writing() = Some(Writing { since: Instant::now(), logged: false });
+    }
+
+    /// The disk answered.
+    pub(crate) fn end(&self) {
+        let mut writing = self.writing();
+        let Some(Writing { since, .. }) = writing.take() else { return };
+        let took = since.elapsed();
+        self.metrics.persist_seconds.observe(took.as_secs_f64());
+        if took > SLOW {
+            tracing::warn!(?took, "a write to the store's disk was slow");
+        }
+        // While the lock is held nobody can find the write that has just ended stalled.
+        if self.trouble.send_if_modified(|trouble| trouble.take_if(|own| *own == Trouble::Stalled).is_some()) {
+            self.metrics.stalled.set(0);
+            tracing::info!(?took, "the store's disk answers again");
+        }
+    }
+
+    /// Who has waited for a while looks whether the disk hangs.
+    pub(crate) fn look(&self) {
+        let mut writing = self.writing();
+        let Some(write) = writing.as_mut() else { return };
+        let took = write.since.elapsed();
+        if took >= SLOW && !std::mem::replace(&mut write.logged, true) {
+            tracing::warn!(?took, "the store waits for its disk");
+        }
+        let stalls = |trouble: &mut Option<Trouble>| {
+            let is_new = took >= STALLED && trouble.is_none();
+            if is_new {
+                *trouble = Some(Trouble::Stalled);
+            }
+            is_new
+        };
+        if self.trouble.send_if_modified(stalls) {
+            self.metrics.stalled.set(1);
+            tracing::error!(?took, "the store's disk hangs: writes wait, reads and watches go on");
+        }
+    }
+
+    /// The disk refused, or still refuses.
+    pub(crate) fn refused(&self, reason: &str) {
+        self.metrics.refusing.set(1);
+        self.metrics.stalled.set(0);
+        self.trouble.send_replace(Some(Trouble::Refused { reason: reason.to_owned() }));
+    }
+
+    /// The disk takes writes again.
+    pub(crate) fn recovered(&self) {
+        self.metrics.refusing.set(0);
+        self.trouble.send_replace(None);
+    }
+
+    /// Makes the write on its way look older.
+    #[cfg(test)]
+    pub(crate) fn age(&self, by: Duration) {
+        if let Some(write) = self.writing().as_mut() {
+            write.since = write.since.checked_sub(by).unwrap_or(write.since);
+        }
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<Option<Trouble>> {
+        self.trouble.subscribe()
+    }
+}
