@@ -20,6 +20,7 @@ use kube::api::{Api, DeleteParams, Preconditions};
 use crate::config::Config;
 use crate::environment::Place;
 use crate::event;
+use crate::kubelet::{access::Access, usage::Usage};
 use crate::monitor::Monitor;
 use crate::pulls::Pulls;
 use crate::service::Known;
@@ -36,6 +37,10 @@ pub(crate) struct Host {
     pub(crate) can_lower_oom_score: bool,
     /// This program, to be run as pod monitors.
     pub(crate) program: Program,
+    /// What was measured last.
+    pub(crate) usage: Usage,
+    /// Who may use the kubelet API.
+    pub(crate) access: Access,
 }
 
 impl Host {
