@@ -14,7 +14,7 @@ struct NodeMetrics {
     /// The kind of this object.
     kind: Option<String>,
     /// The node's name and labels.
-    metadata: Option<meta::ObjectMeta>,
+    metadata: meta::ObjectMeta,
     /// The end of the window.
     timestamp: meta::Time,
     /// How long the window is.
@@ -33,7 +33,7 @@ struct PodMetrics {
     /// The kind of this object.
     kind: Option<String>,
     /// The pod's name, namespace and labels.
-    metadata: Option<meta::ObjectMeta>,
+    metadata: meta::ObjectMeta,
     /// The end of the window.
     timestamp: meta::Time,
     /// How long the window is.
