@@ -106,6 +106,8 @@ impl Config {
             services: Known::new(&self.node_name),
             memory_capacity: capacity.memory_bytes,
             program: Program::own()?,
+            usage: Default::default(),
+            access: Default::default(),
             can_lower_oom_score: has_capability(CAP_SYS_RESOURCE),
             recorder: Recorder::new(&self.node_name),
             config: self.clone(),

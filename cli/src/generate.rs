@@ -1,5 +1,8 @@
 //! Objects made of flags, for `gantry create KIND`.
 
+mod access;
+mod policy;
+
 use std::path::PathBuf;
 
 use base64::Engine;
@@ -9,6 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::client::{Call, Session};
 use crate::duration::DurationArg;
 use crate::failure::Failure;
+use crate::kind::Catalog;
 use crate::screen;
 
 /// Kinds that can be made of flags.
@@ -55,6 +59,26 @@ pub(crate) enum Generate {
         #[arg(last = true, value_name = "COMMAND")]
         command: Vec<String>,
     },
+    /// A role: what may be done with which resources of a namespace.
+    Role(access::Role),
+    /// A cluster role: what may be done with which resources everywhere, and with paths.
+    #[command(name = "clusterrole")]
+    ClusterRole(access::ClusterRole),
+    /// A role binding: who has a role in a namespace.
+    #[command(name = "rolebinding")]
+    RoleBinding(access::Binding),
+    /// A cluster role binding: who has a cluster role everywhere.
+    #[command(name = "clusterrolebinding")]
+    ClusterRoleBinding(access::Binding),
+    /// A budget of pods that may be away at once.
+    #[command(name = "poddisruptionbudget", visible_alias = "pdb")]
+    Budget(policy::Budget),
+    /// A priority of pods.
+    #[command(name = "priorityclass", visible_alias = "pc")]
+    PriorityClass(policy::PriorityClass),
+    /// A quota of a namespace.
+    #[command(name = "quota", visible_alias = "resourcequota")]
+    Quota(policy::Quota),
     /// A token of a service account.
     Token(Token),
 }
@@ -118,7 +142,7 @@ impl Token {
 
 impl Generate {
     /// The object that the flags describe.
-    pub(crate) fn object(&self) -> Result<Value, Failure> {
+    pub(crate) fn object(&self, catalog: &Catalog) -> Result<Value, Failure> {
         let named = |api_version: &str, kind: &str, name: &str| json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name}});
         let base64 = |bytes: &[u8]| Value::String(base64::engine::general_purpose::STANDARD.encode(bytes));
         match self {
@@ -163,6 +187,13 @@ impl Generate {
                     "template": {"metadata": {"labels": labels}, "spec": {"containers": containers}}});
                 Ok(object)
             }
+            Self::Role(role) => role.object(catalog),
+            Self::ClusterRole(role) => role.object(catalog),
+            Self::RoleBinding(binding) => binding.object("RoleBinding"),
+            Self::ClusterRoleBinding(binding) => binding.object("ClusterRoleBinding"),
+            Self::Budget(budget) => budget.object(),
+            Self::PriorityClass(class) => Ok(class.object()),
+            Self::Quota(quota) => quota.object(),
             Self::Token(_) => Err(Failure::error("a token is asked for, not created")),
         }
     }
@@ -233,10 +264,20 @@ mod tests {
             from_literal: literals.iter().map(|literal| (*literal).to_owned()).collect(),
             from_file: Vec::new(),
         };
-        let map = Generate::ConfigMap { name: "c".into(), data: data(&["a=b=c"]) }.object().ok();
+        let map = Generate::ConfigMap { name: "c".into(), data: data(&["a=b=c"]) }
+            .object(&crate::kind::tests::catalog())
+            .ok();
         assert_eq!(map.map(|map| map["data"].clone()), Some(json!({"a": "b=c"})));
-        assert!(Generate::ConfigMap { name: "c".into(), data: data(&["a=b", "a=c"]) }.object().is_err());
-        assert!(Generate::ConfigMap { name: "c".into(), data: data(&["a"]) }.object().is_err());
+        assert!(
+            Generate::ConfigMap { name: "c".into(), data: data(&["a=b", "a=c"]) }
+                .object(&crate::kind::tests::catalog())
+                .is_err()
+        );
+        assert!(
+            Generate::ConfigMap { name: "c".into(), data: data(&["a"]) }
+                .object(&crate::kind::tests::catalog())
+                .is_err()
+        );
         assert_eq!(container_name("reg.io:5000/a/My_App:1@sha256:x"), "my-app");
     }
 }

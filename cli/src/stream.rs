@@ -15,7 +15,8 @@ use crate::screen;
 use crate::terminal::{self, Raw};
 
 // Channels, the first byte of each message (apimachinery, `remotecommand/constants.go`).
-const STDIN: u8 = 0;
+/// Goes before every piece of standard input.
+pub(crate) const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
 const STDERR: u8 = 2;
 const ERROR: u8 = 3;
@@ -24,13 +25,23 @@ const CLOSE: u8 = 255;
 
 /// Passes standard input (where wanted), output and errors until the other side ends; gives its last word.
 pub(crate) async fn converse(session: &Session, call: &Call, stdin: bool, tty: bool) -> Result<Value, Failure> {
+    relay(session, call, stdin.then(read_stdin), tty, |data| screen::put(data)).await
+}
+
+/// The same with an input and an output of the caller's. Pieces of input begin with [`STDIN`].
+pub(crate) async fn relay(
+    session: &Session,
+    call: &Call,
+    mut input: Option<mpsc::Receiver<Vec<u8>>>,
+    tty: bool,
+    mut output: impl FnMut(&[u8]) -> Result<(), Failure>,
+) -> Result<Value, Failure> {
     let connection = session.websocket(call).await?;
     let half_close = connection.supports_stream_close();
     let raw = if tty { Some(Raw::enter()?) } else { None };
     let (mut sink, mut stream) = connection.into_stream().split();
 
     let sending = async {
-        let mut input = stdin.then(read_stdin);
         let mut resized = signal(SignalKind::window_change()).ok().filter(|_| tty);
         if tty {
             drop(sink.send(resize().into()).await);
@@ -63,7 +74,7 @@ pub(crate) async fn converse(session: &Session, call: &Call, stdin: bool, tty: b
             }
             let data = message.into_data();
             match data.split_first() {
-                Some((&STDOUT, text)) => screen::put(text)?,
+                Some((&STDOUT, text)) => output(text)?,
                 Some((&STDERR, text)) => drop(std::io::stderr().write_all(text)),
                 Some((&ERROR, status)) if !status.is_empty() => return Ok(serde_json::from_slice::<Value>(status)?),
                 _ => {}

@@ -254,7 +254,7 @@ mod tests {
             "status": {"conditions": ready, "allocatable": {"cpu": "2", "memory": "1Gi"}}});
         let pod = json!({"spec": {"nodeSelector": {"zone": "b"}, "containers": [
             {"resources": {"requests": {"cpu": "1500m"}}}, {"resources": {"requests": {"cpu": "600m"}}}]}});
-        let found = node_refusals(&pod, &[node.clone()]);
+        let found = node_refusals(&pod, std::slice::from_ref(&node));
         assert_eq!(found.len(), 1);
         for part in ["cordoned", "zone=b", "k=v:NoSchedule", "more cpu"] {
             assert!(found[0].what.contains(part), "{part}: {}", found[0].what);

@@ -21,6 +21,7 @@ use kube::api::{Api, DeleteParams, Preconditions};
 use crate::config::Config;
 use crate::environment::Place;
 use crate::event;
+use crate::kubelet::{access::Access, usage::Usage};
 use crate::metrics;
 use crate::monitor::Monitor;
 use crate::pulls::Pulls;
@@ -40,6 +41,10 @@ pub(crate) struct Host {
     /// This program, to be run as pod monitors.
     pub(crate) program: Program,
     pub(crate) recorder: event::Recorder,
+    /// What was measured last.
+    pub(crate) usage: Usage,
+    /// Who may use the kubelet API.
+    pub(crate) access: Access,
 }
 
 impl Host {

@@ -1,10 +1,13 @@
-//! The kubelet API: logs, exec, attach and port forwarding of this node's pods, over TLS, to the API server alone.
+//! The kubelet API: logs, exec, attach, port forwarding and figures of this node's pods, over TLS, to the API server and to
+//! those whom the cluster lets in.
 
+pub(crate) mod access;
 mod log;
 mod metrics;
 mod port_forward;
 mod spdy;
 mod stream;
+pub(crate) mod usage;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -12,10 +15,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::http::StatusCode;
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse as _, Response};
+use axum::extract::State;
+use axum::middleware;
 use axum::routing::get;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -29,15 +30,6 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Who the TLS layer found at the other end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Peer {
-    /// A certificate of the cluster's authority in the group of masters.
-    ApiServer,
-    /// Anybody else.
-    Stranger,
-}
-
 /// Serves until the agent stops.
 pub(crate) async fn serve(host: Arc<Host>, listener: TcpListener) {
     let acceptor = TlsAcceptor::from(Arc::clone(&host.config.kubelet_tls));
@@ -47,7 +39,10 @@ pub(crate) async fn serve(host: Arc<Host>, listener: TcpListener) {
         .route("/attach/{namespace}/{pod}/{container}", get(stream::attach).post(stream::attach))
         .route("/portForward/{namespace}/{pod}", get(port_forward::get).post(port_forward::get))
         .route("/metrics", get(metrics::get))
-        .route_layer(middleware::from_fn(only_the_api_server))
+        .route("/stats/summary", get(usage::summary))
+        .route("/metrics/resource", get(usage::resource))
+        .route("/metrics/cadvisor", get(usage::cadvisor))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&host), access::check))
         .route("/healthz", get(|| async { "ok" }))
         .with_state(host);
     loop {
@@ -62,21 +57,14 @@ pub(crate) async fn serve(host: Arc<Host>, listener: TcpListener) {
     }
 }
 
-async fn only_the_api_server(request: Request, next: Next) -> Response {
-    match request.extensions().get::<Peer>() {
-        Some(Peer::ApiServer) => next.run(request).await,
-        Some(Peer::Stranger) | None => StatusCode::UNAUTHORIZED.into_response(),
-    }
-}
-
 async fn connection(acceptor: TlsAcceptor, stream: TcpStream, router: Router) {
     drop(stream.set_nodelay(true));
     let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await else { return };
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-    let peer = if certificate.is_some_and(|der| is_master(der)) { Peer::ApiServer } else { Peer::Stranger };
+    let peer = access::Peer::of(certificate.map(|der| der.as_ref()));
     let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(peer.clone());
         let router = router.clone();
         async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
     });
@@ -85,13 +73,6 @@ async fn connection(acceptor: TlsAcceptor, stream: TcpStream, router: Router) {
     builder.http2().timer(TokioTimer::new());
     // A client that goes away ends its connection; there is nobody to tell.
     drop(builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await);
-}
-
-/// Whether a certificate, verified by TLS, is of the group that may do everything.
-fn is_master(der: &[u8]) -> bool {
-    use x509_parser::prelude::FromDer as _;
-    let Ok((_, certificate)) = x509_parser::certificate::X509Certificate::from_der(der) else { return false };
-    certificate.subject().iter_organization().any(|group| group.as_str() == Ok("system:masters"))
 }
 
 /// The way to the state of a request.

@@ -43,8 +43,8 @@ pub(crate) async fn run(connect: &ConnectArgs, args: &Args) -> Result<ExitCode, 
         let session = Session::open(connect).await?;
         return token.request(&session).await.map(|()| ExitCode::SUCCESS);
     }
-    let manifests = match &args.generate {
-        Some(generate) => vec![Manifest { source: String::new(), value: generate.object()? }],
+    let read = match &args.generate {
+        Some(_) => Vec::new(),
         None if args.files.filename.is_empty() => {
             return Err(Failure::error("must specify -f with a file or directory"));
         }
@@ -52,6 +52,10 @@ pub(crate) async fn run(connect: &ConnectArgs, args: &Args) -> Result<ExitCode, 
     };
     let session = Session::open(connect).await?;
     let mut catalog = Catalog::of(&session).await?;
+    let manifests = match &args.generate {
+        Some(generate) => vec![Manifest { source: String::new(), value: generate.object(&catalog)? }],
+        None => read,
+    };
     let mut failures = Vec::new();
     for manifest in manifests {
         let kind = |key: &str| manifest.value.get(key).and_then(Value::as_str).unwrap_or_default();

@@ -94,7 +94,8 @@ async fn one(session: &Session, kind: &Kind, catalog: &Catalog, node: &str, args
         SelectArgs { selector: args.pod_selector.clone(), field_selector: Some(format!("spec.nodeName={node}")) };
     let pods = list::objects(session, kind, None, &select).await?;
     let mut doomed = Vec::new();
-    let (mut refused, mut warned): (BTreeMap<&str, Vec<String>>, BTreeMap<&str, Vec<String>>) = Default::default();
+    let mut refused: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    let mut warned: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for pod in &pods {
         let title = format!("{}/{}", namespace(pod), name_of(pod));
         let daemon_set = match owner(pod).filter(|owner| owner["kind"] == "DaemonSet") {

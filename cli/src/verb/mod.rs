@@ -10,6 +10,7 @@ mod cluster_info;
 mod completion;
 mod config;
 mod cordon;
+mod cp;
 mod create;
 mod delete;
 mod describe;
@@ -36,6 +37,7 @@ mod scale;
 mod server;
 mod set;
 mod taint;
+mod top;
 mod version;
 mod wait;
 mod why;
@@ -113,6 +115,8 @@ pub(crate) enum Verb {
     Run(Box<run::Args>),
     /// Attach to what runs in a container.
     Attach(attach::Args),
+    /// Copy files and directories into and out of containers.
+    Cp(cp::Args),
     /// Let ports of this machine lead to a pod.
     PortForward(port_forward::Args),
     /// Show what keeps a pod from running.
@@ -139,6 +143,9 @@ pub(crate) enum Verb {
     Drain(Box<drain::Args>),
     /// Set and take away taints of nodes.
     Taint(Box<taint::Args>),
+    /// Show what nodes and pods use.
+    #[command(subcommand)]
+    Top(top::Verb),
     /// Show the kinds that the server keeps.
     ApiResources(api_resources::Args),
     /// Show the groups and versions that the server keeps.
@@ -188,6 +195,7 @@ pub(crate) fn run(verb: Verb, connect: &ConnectArgs) -> Result<ExitCode, Failure
         Verb::Expose(args) => converse(expose::run(connect, &args)),
         Verb::Events(args) => converse(events::run(connect, &args)),
         Verb::Run(args) => converse(run::run(connect, &args)),
+        Verb::Cp(args) => converse(cp::run(connect, &args)),
         Verb::Attach(args) => converse(attach::run(connect, &args)),
         Verb::Auth(verb) => converse(auth::run(connect, &verb)),
         Verb::ClusterInfo => converse(cluster_info::run(connect)),
@@ -200,6 +208,7 @@ pub(crate) fn run(verb: Verb, connect: &ConnectArgs) -> Result<ExitCode, Failure
         Verb::Cordon(args) => converse(cordon::run(connect, &args, true)),
         Verb::Uncordon(args) => converse(cordon::run(connect, &args, false)),
         Verb::Drain(args) => converse(drain::run(connect, &args)),
+        Verb::Top(verb) => converse(top::run(connect, &verb)),
         Verb::Taint(args) => converse(taint::run(connect, &args)),
         Verb::ApiResources(args) => converse(api_resources::run(connect, &args)),
         Verb::ApiVersions => converse(api_resources::versions(connect)),

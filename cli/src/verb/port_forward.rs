@@ -197,11 +197,7 @@ async fn forward(session: &Session, path: &str, stream: TcpStream, remote: u16) 
                 Some((channel @ (&DATA | &ERROR), _)) if !greeted[usize::from(*channel)] => {
                     greeted[usize::from(*channel)] = true;
                 }
-                Some((&DATA, data)) => {
-                    if write.write_all(data).await.is_err() {
-                        return Ok(());
-                    }
-                }
+                Some((&DATA, data)) if write.write_all(data).await.is_err() => return Ok(()),
                 Some((&ERROR, text)) => return Err(Failure::new(screen::plain(&String::from_utf8_lossy(text)))),
                 _ => {}
             }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use axum::body::Body;
 use controller_object::resource::Subresource;
 use controller_object::status::Status;
-use http::header::{CONNECTION, HOST, UPGRADE};
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
 use http::{HeaderName, Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -16,12 +16,59 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use crate::handle::Context;
+use crate::server::State;
+
+/// The largest summary that is read: some kilobytes for each of a node's pods.
+const SUMMARY_BYTES: usize = 8 << 20;
 
 /// Where the agent of a pod answers, and the pod's container that is meant.
 struct Target {
+    agent: Agent,
+    container: String,
+}
+
+/// Where an agent answers.
+struct Agent {
     address: IpAddr,
     port: u16,
-    container: String,
+}
+
+impl Agent {
+    /// As a Node says it.
+    fn of(node: &Value) -> Result<Self, Status> {
+        let addresses = node.pointer("/status/addresses").and_then(Value::as_array).into_iter().flatten();
+        let mut internal = addresses.filter(|address| address["type"] == "InternalIP");
+        let address = internal.find_map(|address| address["address"].as_str()?.parse().ok());
+        let port = node.pointer("/status/daemonEndpoints/kubeletEndpoint/Port").and_then(Value::as_u64);
+        match (address, port.and_then(|port| u16::try_from(port).ok())) {
+            (Some(address), Some(port)) => Ok(Self { address, port }),
+            _ => {
+                let name = node.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+                Err(Status::service_unavailable(format!("node {name} has not told its address and port")))
+            }
+        }
+    }
+
+    /// Sends one request over a connection of its own.
+    async fn send(&self, state: &State, request: Request<Body>) -> Result<Response<hyper::body::Incoming>, Status> {
+        let unreachable = |error: &dyn std::fmt::Display| {
+            Status::service_unavailable(format!("the agent at {}:{}: {error}", self.address, self.port))
+        };
+        let tcp = TcpStream::connect((self.address, self.port)).await.map_err(|error| unreachable(&error))?;
+        tcp.set_nodelay(true).map_err(|error| unreachable(&error))?;
+        let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::clone(&state.agent_tls));
+        let tls = connector.connect(ServerName::from(self.address), tcp).await.map_err(|error| unreachable(&error))?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.map_err(|error| unreachable(&error))?;
+        tokio::spawn(connection.with_upgrades());
+        sender.send_request(request).await.map_err(|error| unreachable(&error))
+    }
+
+    fn request(&self, method: http::Method, path: &str, query: &[(String, String)]) -> http::request::Builder {
+        let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
+        let builder = Request::builder().method(method).uri(format!("{path}?{query}"));
+        builder.header(HOST, std::net::SocketAddr::new(self.address, self.port).to_string())
+    }
 }
 
 fn target(context: &Context, of_container: bool) -> Result<Target, Status> {
@@ -40,18 +87,7 @@ fn target(context: &Context, of_container: bool) -> Result<Target, Status> {
         .registry
         .peek("", "v1", "nodes", None, node_name)
         .ok_or_else(|| Status::service_unavailable(format!("node {node_name} of pod {name} is not registered")))?;
-    let address = node
-        .pointer("/status/addresses")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .find(|address| address["type"] == "InternalIP")
-        .and_then(|address| address["address"].as_str()?.parse().ok());
-    let port = node.pointer("/status/daemonEndpoints/kubeletEndpoint/Port").and_then(Value::as_u64);
-    match (address, port.and_then(|port| u16::try_from(port).ok())) {
-        (Some(address), Some(port)) => Ok(Target { address, port, container }),
-        _ => Err(Status::service_unavailable(format!("node {node_name} has not told its address and port"))),
-    }
+    Ok(Target { agent: Agent::of(&node)?, container })
 }
 
 /// The container that is meant, or Kubernetes' words for why that is unclear.
@@ -167,32 +203,47 @@ async fn send(
     query: &[(String, String)],
     passed: &[HeaderName],
 ) -> Result<Response<hyper::body::Incoming>, Status> {
-    let unreachable =
-        |what: String| Status::service_unavailable(format!("the agent at {}:{}: {what}", target.address, target.port));
-    let tcp =
-        TcpStream::connect((target.address, target.port)).await.map_err(|error| unreachable(error.to_string()))?;
-    tcp.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
-    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::clone(&context.state.agent_tls));
-    let tls = connector
-        .connect(ServerName::from(target.address), tcp)
-        .await
-        .map_err(|error| unreachable(error.to_string()))?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls))
-        .await
-        .map_err(|error| unreachable(error.to_string()))?;
-    tokio::spawn(connection.with_upgrades());
-    let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
-    let mut request = Request::builder()
-        .method(method(context))
-        .uri(format!("{path}?{query}"))
-        .header(HOST, format!("{}:{}", target.address, target.port));
+    let mut request = target.agent.request(method(context), path, query);
     for name in passed {
         for value in context.headers.get_all(name) {
             request = request.header(name, value);
         }
     }
     let request = request.body(Body::empty()).map_err(|_| Status::bad_request("the request cannot be passed on"))?;
-    sender.send_request(request).await.map_err(|error| unreachable(error.to_string()))
+    target.agent.send(&context.state, request).await
+}
+
+/// GET nodes/x/proxy/PATH: a read of the agent's kubelet API. Upgrades are not passed on: a stream into a container asks
+/// for `pods/exec`, and whoever may only read nodes has no way around that here.
+pub(crate) async fn node(context: &Context) -> Result<Response<Body>, Status> {
+    let node = context.state.registry.current(&context.resource, None, context.name())?.object;
+    let agent = Agent::of(&node)?;
+    let path: String = context.request.rest.split('/').skip(1).fold(String::new(), |path, segment| {
+        path + "/" + &percent_encoding::utf8_percent_encode(segment, percent_encoding::NON_ALPHANUMERIC).to_string()
+    });
+    let path = if path.is_empty() { "/".to_owned() } else { path };
+    let request = agent.request(http::Method::GET, &path, context.query.pairs()).body(Body::empty());
+    let request = request.map_err(|_| Status::bad_request("the request cannot be passed on"))?;
+    let (parts, body) = agent.send(&context.state, request).await?.into_parts();
+    let mut response = Response::new(Body::new(body));
+    *response.status_mut() = parts.status;
+    response.headers_mut().extend(parts.headers.get(CONTENT_TYPE).map(|value| (CONTENT_TYPE, value.clone())));
+    Ok(response)
+}
+
+/// Figures of one node, as its agent tells them: the kubelet's Summary without what costs more than a look.
+pub(crate) async fn figures(state: &State, node: &Value) -> Result<Value, Status> {
+    let agent = Agent::of(node)?;
+    let query = [("only_cpu_and_memory".to_owned(), "true".to_owned())];
+    let request = agent.request(http::Method::GET, "/stats/summary", &query).body(Body::empty());
+    let request = request.map_err(|_| Status::bad_request("the request cannot be sent"))?;
+    let response = agent.send(state, request).await?;
+    let code = response.status();
+    let body =
+        http_body_util::BodyExt::collect(http_body_util::Limited::new(response.into_body(), SUMMARY_BYTES)).await;
+    let summary = body.ok().filter(|_| code == StatusCode::OK);
+    let summary = summary.and_then(|body| serde_json::from_slice(&body.to_bytes()).ok());
+    summary.ok_or_else(|| Status::service_unavailable(format!("the agent at {}: no figures ({code})", agent.address)))
 }
 
 fn method(context: &Context) -> http::Method {

@@ -315,6 +315,7 @@ fn builtin_resource(line: &str) -> Option<Resource> {
     let package = match group {
         "apiextensions.k8s.io" => "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions".to_owned(),
         "apiregistration.k8s.io" => "io.k8s.kube-aggregator.pkg.apis.apiregistration".to_owned(),
+        "metrics.k8s.io" => "io.k8s.metrics.pkg.apis.metrics".to_owned(),
         _ => format!("io.k8s.api.{}", group.split('.').next().unwrap_or(group)),
     };
     let type_name = format!("{package}.{version}.{kind}");

@@ -1,5 +1,57 @@
 //! The types whose schemas are generated: every served kind and the bodies of subresources.
+//! Those of metrics.k8s.io have no type in k8s-openapi; they stand here.
+use k8s_openapi::apimachinery::pkg::{api::resource::Quantity, apis::meta::v1 as meta};
 use schemars::{JsonSchema, SchemaGenerator};
+use std::collections::BTreeMap;
+
+/// NodeMetrics is what a node used in a window of time.
+#[derive(JsonSchema)]
+#[schemars(rename = "io.k8s.metrics.pkg.apis.metrics.v1beta1.NodeMetrics", rename_all = "camelCase")]
+#[expect(dead_code, reason = "its schema is what it is for")]
+struct NodeMetrics {
+    /// The version of the schema of this object.
+    api_version: Option<String>,
+    /// The kind of this object.
+    kind: Option<String>,
+    /// The node's name and labels.
+    metadata: meta::ObjectMeta,
+    /// The end of the window.
+    timestamp: meta::Time,
+    /// How long the window is.
+    window: String,
+    /// What was used, by resource.
+    usage: BTreeMap<String, Quantity>,
+}
+
+/// PodMetrics is what the containers of a pod used in a window of time.
+#[derive(JsonSchema)]
+#[schemars(rename = "io.k8s.metrics.pkg.apis.metrics.v1beta1.PodMetrics", rename_all = "camelCase")]
+#[expect(dead_code, reason = "its schema is what it is for")]
+struct PodMetrics {
+    /// The version of the schema of this object.
+    api_version: Option<String>,
+    /// The kind of this object.
+    kind: Option<String>,
+    /// The pod's name, namespace and labels.
+    metadata: meta::ObjectMeta,
+    /// The end of the window.
+    timestamp: meta::Time,
+    /// How long the window is.
+    window: String,
+    /// The containers that ran in the window.
+    containers: Vec<ContainerMetrics>,
+}
+
+/// ContainerMetrics is what one container used.
+#[derive(JsonSchema)]
+#[schemars(rename = "io.k8s.metrics.pkg.apis.metrics.v1beta1.ContainerMetrics", rename_all = "camelCase")]
+#[expect(dead_code, reason = "its schema is what it is for")]
+struct ContainerMetrics {
+    /// The container's name.
+    name: String,
+    /// What was used, by resource.
+    usage: BTreeMap<String, Quantity>,
+}
 
 fn add<T: JsonSchema>(generator: &mut SchemaGenerator) {
     generator.subschema_for::<T>();
@@ -55,6 +107,8 @@ pub(crate) fn add_all(generator: &mut SchemaGenerator) {
     add::<k8s_openapi::api::events::v1::Event>(generator);
     add::<k8s_openapi::api::flowcontrol::v1::FlowSchema>(generator);
     add::<k8s_openapi::api::flowcontrol::v1::PriorityLevelConfiguration>(generator);
+    add::<NodeMetrics>(generator);
+    add::<PodMetrics>(generator);
     add::<k8s_openapi::api::networking::v1::IngressClass>(generator);
     add::<k8s_openapi::api::networking::v1::Ingress>(generator);
     add::<k8s_openapi::api::networking::v1::IPAddress>(generator);

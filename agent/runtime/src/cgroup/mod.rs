@@ -118,6 +118,12 @@ pub struct Stats {
     pub memory_rss_bytes: u64,
     /// Processes and threads.
     pub pids: u64,
+    /// Bytes read from block devices since the start.
+    #[serde(default)]
+    pub io_read_bytes: u64,
+    /// Bytes written to block devices since the start.
+    #[serde(default)]
+    pub io_write_bytes: u64,
 }
 
 /// One container's group in all hierarchies.

@@ -160,6 +160,11 @@ impl Cgroup for Group {
         if let Some(directory) = self.directory("pids") {
             stats.pids = read_number(directory.join("pids.current"))?;
         }
+        if let Some(directory) = self.directory("blkio") {
+            // A kernel without throttling has no such file; nothing else is worth less for that.
+            let text = fs::read_to_string(directory.join("blkio.throttle.io_service_bytes_recursive"));
+            (stats.io_read_bytes, stats.io_write_bytes) = text.map_or((0, 0), |text| transferred(&text));
+        }
         Ok(stats)
     }
 
@@ -297,8 +302,26 @@ pub(super) fn page_size(size: &str) -> Result<&str, CgroupError> {
     })
 }
 
+/// Bytes read and written over all devices: lines of `MAJOR:MINOR Read|Write|... BYTES`.
+fn transferred(text: &str) -> (u64, u64) {
+    let sum = |operation: &str| {
+        let of = |line: &str| {
+            let mut words = line.split_whitespace().skip(1);
+            (words.next() == Some(operation)).then(|| words.next()?.parse::<u64>().ok())?
+        };
+        text.lines().filter_map(of).sum()
+    };
+    (sum("Read"), sum("Write"))
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn transfers_of_all_devices_are_summed() {
+        let text = "8:0 Read 100\n8:0 Write 20\n8:0 Total 120\n8:16 Read 5\n8:16 Write 1\nTotal 126\n";
+        assert_eq!(super::transferred(text), (105, 21));
+    }
+
     use std::sync::Barrier;
 
     use crate::cgroup::{detect, open};

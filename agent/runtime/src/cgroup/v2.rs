@@ -223,12 +223,15 @@ impl Cgroup for Group {
         let number = |file: &str| read_number(directory.join(file)).unwrap_or(0);
         let usage = number("memory.current");
         let memory = fs::read_to_string(directory.join("memory.stat")).unwrap_or_default();
+        let io = fs::read_to_string(directory.join("io.stat")).unwrap_or_default();
         Ok(Stats {
             cpu_usage_nanoseconds: field(&read(directory.join("cpu.stat"))?, "usage_usec") * 1000,
             memory_usage_bytes: usage,
             memory_working_set_bytes: usage.saturating_sub(field(&memory, "inactive_file")),
             memory_rss_bytes: field(&memory, "anon"),
             pids: number("pids.current"),
+            io_read_bytes: transferred(&io, "rbytes="),
+            io_write_bytes: transferred(&io, "wbytes="),
         })
     }
 
@@ -255,8 +258,19 @@ impl Cgroup for Group {
     }
 }
 
+/// A figure of io.stat, summed over all devices: lines of `MAJOR:MINOR rbytes=N wbytes=N ...`.
+fn transferred(text: &str, key: &str) -> u64 {
+    text.split_whitespace().filter_map(|word| word.strip_prefix(key)?.parse::<u64>().ok()).sum()
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn transfers_of_all_devices_are_summed() {
+        let text = "8:0 rbytes=100 wbytes=20 rios=1 wios=1\n8:16 rbytes=5 wbytes=1 rios=1 wios=1\n";
+        assert_eq!((super::transferred(text, "rbytes="), super::transferred(text, "wbytes=")), (105, 21));
+    }
+
     #[test]
     fn shares_become_weights() {
         assert_eq!([2, 1024, 262_144, 0].map(super::weight_of_shares), [1, 39, 10_000, 1]);

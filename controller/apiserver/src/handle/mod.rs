@@ -11,6 +11,7 @@ mod patch;
 mod scale;
 mod token;
 mod update;
+mod usage;
 mod watch;
 mod write;
 
@@ -97,6 +98,9 @@ pub(crate) async fn dispatch(
     if context.resource.verbs == Verbs::CreateOnly {
         return review::create(&context, &body);
     }
+    if context.resource.group == usage::GROUP {
+        return usage::answer(&context).await;
+    }
     let refused =
         || Status::method_not_supported(About::resource(&context.resource, ""), context.request.verb.as_str());
     match (context.subresource, context.request.verb) {
@@ -132,6 +136,7 @@ pub(crate) async fn dispatch(
             Some(sub @ (Subresource::Exec | Subresource::Attach | Subresource::PortForward)),
             Verb::Get | Verb::Create,
         ) => node_proxy::stream(&context, sub, upgrade).await,
+        (Some(Subresource::Proxy), Verb::Get) if context.resource.is("", "nodes") => node_proxy::node(&context).await,
         (Some(_), _) => Err(refused()),
     }
 }

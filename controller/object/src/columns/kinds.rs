@@ -2,7 +2,7 @@
 use super::cells::{age, joined, labels, or_empty, plain, selector};
 use super::rows::{
     autoscaler, claim, cron_job, daemon_set, deployment, endpoint_slice, endpoints, event, ingress, job, node,
-    persistent_volume, qualified, quota, ready_of, replicas, role_binding, service, signing_request, template,
+    persistent_volume, qualified, quota, ready_of, replicas, role_binding, service, signing_request, template, used,
 };
 use super::{Printer, narrow, number, pod, wide};
 use crate::resource::Resource;
@@ -45,6 +45,7 @@ pub(super) fn printer(resource: &Resource) -> Printer {
             ],
             node
         ),
+        ("metrics.k8s.io", _) => printer!([narrow("CPU"), narrow("Memory"), narrow("Window")], used),
         ("", "namespaces") => {
             printer!([narrow("Status"), narrow("Age")], |o, now| vec![or_empty(o, &["status", "phase"]), age(o, now)])
         }

@@ -404,3 +404,19 @@ pub(super) fn signing_request(o: &Value, now: i64) -> Vec<Value> {
         condition.into(),
     ]
 }
+
+/// CPU, memory and window of what a node or a pod's containers used.
+pub(super) fn used(object: &Value, _now: i64) -> Vec<Value> {
+    let containers = list(object, &["containers"]);
+    let parts: Vec<&Value> = match object.get("usage") {
+        Some(usage) => vec![usage],
+        None => containers.iter().filter_map(|container| container.get("usage")).collect(),
+    };
+    let sum = |name: &str| -> i128 {
+        let quantity = |part: &&Value| api::quantity::Quantity::parse(part.get(name)?.as_str()?).ok();
+        parts.iter().filter_map(quantity).map(api::quantity::Quantity::nano).sum()
+    };
+    let cpu = format!("{}n", sum("cpu"));
+    let memory = format!("{}Ki", sum("memory") / 1_000_000_000 / 1024);
+    vec![cpu.into(), memory.into(), or_empty(object, &["window"])]
+}

@@ -234,7 +234,10 @@ mod tests {
                 }
             }
         }
-        for resource in crate::resource::Table::builtin().all() {
+        // What can only be read is never sent here.
+        let is_sent =
+            |resource: &&std::sync::Arc<crate::resource::Resource>| resource.verbs != crate::resource::Verbs::ReadOnly;
+        for resource in crate::resource::Table::builtin().all().filter(is_sent) {
             let version = resource.api_version();
             assert!(facts.find(&version, &resource.kind).is_some(), "{version} {}", resource.kind);
         }
