@@ -22,7 +22,7 @@ async fn server(event_ttl: Duration) -> (ApiServer, Arc<Store>) {
     of_store.metrics.register(&mut metrics);
     let store = Arc::new(Store::open(Memory, of_store).unwrap());
     let services = Ranges { cidr: "10.43.0.0/16".parse().unwrap(), dns: "10.43.0.10".parse().unwrap() };
-    let config = Config { tls_dir: dir.path().into(), names: vec!["localhost".into()], event_ttl, services, metrics };
+    let config = Config { dir: dir.path().into(), names: vec!["localhost".into()], event_ttl, services, metrics };
     (config.build(Arc::clone(&store)).await.unwrap(), store)
 }
 
