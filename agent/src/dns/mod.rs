@@ -14,6 +14,7 @@ mod zone;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
+use std::time::{Duration, SystemTime};
 
 use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,9 @@ struct Config {
 }
 
 const VERSION: u32 = 1;
+
+/// How often the process looks for a renewed certificate.
+const LOOK_EVERY: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, thiserror::Error)]
 enum DnsError {
@@ -95,9 +99,7 @@ fn run(path: &Path, registry: Registry) -> Result<(), DnsError> {
 
 async fn serve_all(config: Config, mut registry: Registry) -> Result<(), DnsError> {
     let sockets = serve::Sockets::inherited().map_err(DnsError::Sockets)?;
-    let kubeconfig = kube::config::Kubeconfig::read_from(&config.kubeconfig)?;
-    let client = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
-    let client = kube::Client::try_from(client)?;
+    let mut client = client(&config.kubeconfig).await?;
     let zone = zone::Zone::new(&config.domain).ok_or(DnsError::Domain(config.domain))?;
     let zone = Arc::new(RwLock::new(zone));
     let host = crate::resolver::ResolvConf::of_host();
@@ -106,10 +108,42 @@ async fn serve_all(config: Config, mut registry: Registry) -> Result<(), DnsErro
     let metrics = metrics::Metrics::default();
     metrics.register(&mut registry);
     let scraped = SocketAddr::new(sockets.udp.local_addr().map_err(DnsError::Sockets)?.ip(), METRICS_PORT);
+    let feed = async {
+        let mut read = modified(&config.kubeconfig);
+        loop {
+            tokio::select! {
+                () = feed::run(client.clone(), Arc::clone(&zone), ready) => {}
+                () = renewed(&config.kubeconfig, read) => {}
+            }
+            // What is known stays known while a client with the new certificate lists again.
+            read = modified(&config.kubeconfig);
+            match self::client(&config.kubeconfig).await {
+                Ok(renewed) => client = renewed,
+                Err(error) => eprintln!("gantry dns: {}", chain(&error)),
+            }
+        }
+    };
     tokio::join!(
-        feed::run(client, Arc::clone(&zone), ready),
-        serve::run(sockets, zone, Arc::new(upstream), metrics),
+        feed,
+        serve::run(sockets, Arc::clone(&zone), Arc::new(upstream), metrics),
         metrics::serve(scraped, registry)
     );
     Ok(())
+}
+
+async fn client(kubeconfig: &Path) -> Result<kube::Client, DnsError> {
+    let kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig)?;
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
+    Ok(kube::Client::try_from(config)?)
+}
+
+fn modified(file: &Path) -> Option<SystemTime> {
+    std::fs::metadata(file).and_then(|metadata| metadata.modified()).ok()
+}
+
+/// Returns once the server has written the kubeconfig again, as it does months before the certificate in it ends.
+async fn renewed(kubeconfig: &Path, read: Option<SystemTime>) {
+    while modified(kubeconfig) == read {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }

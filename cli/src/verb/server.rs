@@ -254,8 +254,7 @@ async fn start_agent(
     process::register(&mut registry);
     metrics.register(&mut registry);
     plane.api.add_metrics(|all| metrics.register(all));
-    let serving = plane.api.agent_serving(&node_name, &[node_ip, Ipv4Addr::LOCALHOST.into()])?;
-    let certificate = tls::ServingCertificate::new(&serving)?;
+    let certificate = plane.api.agent_serving(&node_name, &[node_ip, Ipv4Addr::LOCALHOST.into()])?;
     let instance = Instance::of(&args.data.data_dir)?;
     let dns_kubeconfig = instance.data_dir.join("agent/dns.kubeconfig");
     plane.api.write_dns_kubeconfig(&dns_kubeconfig, url)?;

@@ -1,5 +1,6 @@
 //! What exists in every cluster: the system namespaces, the default roles and bindings, the system
-//! priority classes. Written in one commit at the first start; later starts add what is missing.
+//! priority classes. Written in one commit at the first start; later starts add what is missing, rules of a newer
+//! release too (Kubernetes documentation, "Using RBAC Authorization", auto-reconciliation).
 
 use controller_object::resource::{Resource, Table};
 use controller_object::{defaulting, strategy};
@@ -11,6 +12,7 @@ use crate::registry::{Registry, stored_bytes};
 
 const DEFAULT_ROLES: &str = include_str!("authz/default_roles.txt");
 const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
+const AUTO_UPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 const RBAC: &str = "rbac.authorization.k8s.io/v1";
 
 /// Writes every default object that is not there yet.
@@ -20,7 +22,12 @@ pub(crate) async fn ensure(registry: &Registry) -> Result<(), CommitError> {
         let Some(resource) = resource_of(registry.table, &object) else { continue };
         let (_, name) = crate::registry::names(&object);
         let key = registry.key(resource, None, name);
-        if registry.store.get(&key).is_some() {
+        if let Some(held) = registry.store.get(&key) {
+            let Ok(mut current) = registry.current(resource, None, name) else { continue };
+            if current.revision == held.mod_revision && complete(&mut current.object, &object) {
+                compares.push(Compare::ModRevision(key.clone(), held.mod_revision));
+                ops.push(Op::Put { key, value: stored_bytes(resource, &current.object), ttl: None });
+            }
             continue;
         }
         let stamp = strategy::Stamp { now: crate::time::now(), uid: uuid::Uuid::new_v4().to_string() };
@@ -33,6 +40,25 @@ pub(crate) async fn ensure(registry: &Registry) -> Result<(), CommitError> {
         registry.store.commit(&compares, ops).await?;
     }
     Ok(())
+}
+
+/// Adds the rules and subjects of a default object that the one in the cluster lacks; what people added stays. Says
+/// whether anything was missing. An object whose annotation forbids it is left alone.
+fn complete(object: &mut Value, default: &Value) -> bool {
+    if object["metadata"]["annotations"][AUTO_UPDATE] == "false" {
+        return false;
+    }
+    let mut changed = false;
+    for field in ["rules", "subjects"] {
+        let Some(wanted) = default[field].as_array() else { continue };
+        let held = object[field].as_array().cloned().unwrap_or_default();
+        let missing: Vec<Value> = wanted.iter().filter(|item| !held.contains(item)).cloned().collect();
+        if !missing.is_empty() {
+            object[field] = Value::Array(held.into_iter().chain(missing).collect());
+            changed = true;
+        }
+    }
+    changed
 }
 
 fn resource_of<'a>(table: &'a Table, object: &Value) -> Option<&'a Resource> {
@@ -81,7 +107,7 @@ fn default_objects() -> Vec<Value> {
 
 fn metadata(name: &str) -> Value {
     json!({"name": name, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
-        "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"}})
+        "annotations": {AUTO_UPDATE: "true"}})
 }
 
 fn binding(name: &str, role: &str, subjects: &[Value]) -> Value {
@@ -127,6 +153,10 @@ fn default_roles() -> impl Iterator<Item = Value> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use controller_store::store::Store;
+
     use super::*;
 
     #[test]
@@ -135,6 +165,34 @@ mod tests {
         assert!(view.iter().all(|rule| edit.contains(rule)) && edit.iter().all(|rule| admin.contains(rule)));
         let secrets = |rules: &[Value]| rules.iter().any(|rule| rule["resources"].to_string().contains("\"secrets\""));
         assert!(!secrets(&view) && secrets(&edit));
+    }
+
+    #[test]
+    fn a_role_of_an_older_release_gains_what_it_lacks() {
+        let default = default_roles().find(|role| role["metadata"]["name"] == "view").unwrap();
+        let own = json!({"verbs": ["get"], "apiGroups": ["example.org"], "resources": ["things"]});
+        let mut held = default.clone();
+        held["rules"] = json!([default["rules"][0], own]);
+        assert!(complete(&mut held, &default));
+        let rules = held["rules"].as_array().unwrap();
+        assert!(rules.contains(&own) && default["rules"].as_array().unwrap().iter().all(|rule| rules.contains(rule)));
+        assert!(!complete(&mut held, &default), "once is enough");
+        held["rules"] = json!([]);
+        held["metadata"]["annotations"][AUTO_UPDATE] = json!("false");
+        assert!(!complete(&mut held, &default));
+    }
+
+    #[tokio::test]
+    async fn a_second_start_writes_nothing() {
+        let store = Store::open(controller_store::driver::Memory, controller_store::store::Config::default()).unwrap();
+        let range = |cidr: &str| cidr.parse().unwrap();
+        let ranges = crate::service::Ranges { cidr: range("10.43.0.0/16"), dns: [10, 43, 0, 10].into() };
+        let event_ttl = std::time::Duration::from_secs(1);
+        let registry = Registry { store: Arc::new(store), table: Table::builtin(), event_ttl, ranges };
+        ensure(&registry).await.unwrap();
+        let first = registry.store.revision();
+        ensure(&registry).await.unwrap();
+        assert_eq!(registry.store.revision(), first, "what is stored is what is compared");
     }
 
     #[test]

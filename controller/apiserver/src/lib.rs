@@ -16,6 +16,7 @@ mod nonresource;
 pub mod pki;
 mod query;
 mod registry;
+mod renewal;
 mod reply;
 mod review;
 mod route;

@@ -111,6 +111,10 @@ impl Authority {
 
     /// Signs a certificate for a fresh key.
     pub fn issue(&self, leaf: &Leaf) -> Result<Issued, PkiError> {
+        self.issue_for(leaf, LEAF_DAYS)
+    }
+
+    pub(crate) fn issue_for(&self, leaf: &Leaf, days: i64) -> Result<Issued, PkiError> {
         let fail = |source| PkiError::Certificate { name: leaf.common_name.clone(), source };
         let key = KeyPair::generate().map_err(fail)?;
         let mut params = CertificateParams::default();
@@ -133,7 +137,7 @@ impl Authority {
             });
         }
         params.use_authority_key_identifier_extension = true;
-        set_validity(&mut params, LEAF_DAYS);
+        set_validity(&mut params, days);
         let certificate = params.signed_by(&key, &self.issuer).map_err(fail)?.pem();
         Ok(Issued { certificate, key: key.serialize_pem() })
     }

@@ -27,8 +27,9 @@ use crate::chain;
 use crate::metrics::Metrics;
 use crate::pki::{self, Authority, Issued, Leaf, PkiError};
 use crate::registry::Registry;
+use crate::renewal::Renewals;
 use crate::service::{self, Ranges};
-use crate::tls::{self, ServingCertificate, TlsError};
+use crate::tls::{self, LiveCertificate, TlsError};
 use crate::token::TokenKey;
 
 /// How often certificates are looked at while serving.
@@ -84,7 +85,7 @@ pub(crate) struct State {
     pub(crate) tokens: TokenKey,
     /// How the server shows itself to agents.
     pub(crate) agent_tls: Arc<rustls::ClientConfig>,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: Arc<Metrics>,
     /// The control plane's directory.
     pub(crate) dir: PathBuf,
     /// Ends long-running requests when the server stops.
@@ -98,9 +99,8 @@ pub type InProcess<B> = BoxCloneSyncService<Request<B>, Response<Body>, Infallib
 pub struct ApiServer {
     state: Arc<State>,
     authority: Arc<Authority>,
-    serving: Arc<ServingCertificate>,
+    renewals: Renewals,
     tls: Arc<rustls::ServerConfig>,
-    leaf: Leaf,
 }
 
 impl Config {
@@ -108,13 +108,15 @@ impl Config {
     pub async fn build(self, store: Arc<Store>) -> Result<ApiServer, BuildError> {
         let tls_dir = self.dir.join("tls");
         let authority = Arc::new(Authority::open(&tls_dir)?);
+        let metrics = Arc::new(Metrics::new(self.metrics));
+        if let Some(expires) = Authority::expiry(authority.certificate()) {
+            metrics.certificate("ca", expires);
+        }
+        let renewals = Renewals::new(Arc::clone(&authority), Arc::clone(&metrics));
         let leaf = Leaf { common_name: "kube-apiserver".into(), organizations: vec![], names: self.names };
-        let issued = authority.ensure("apiserver", &leaf)?;
-        let serving = ServingCertificate::new(&issued)?;
-        let serving_pem = issued.certificate;
-        let tls = tls::server_config(Arc::clone(&serving), authority.certificate())?;
-        let agent_client =
-            authority.ensure("apiserver-agent-client", &Leaf::client("kube-apiserver-kubelet-client", MASTERS))?;
+        let serving = live(&authority, &renewals, "apiserver", leaf)?;
+        let agent_client = Leaf::client("kube-apiserver-kubelet-client", MASTERS);
+        let agent_client = live(&authority, &renewals, "apiserver-agent-client", agent_client)?;
         let registry = Registry {
             store: Arc::clone(&store),
             table: Table::builtin(),
@@ -127,26 +129,27 @@ impl Config {
             registry,
             authorizer: Authorizer { rbac: Rbac::new(Arc::clone(&store)), node: NodeAuthorizer::new(store) },
             tokens: TokenKey::open(&tls_dir.join("service.key"))?,
-            agent_tls: tls::client_config(authority.certificate(), &agent_client)?,
-            metrics: Metrics::new(self.metrics),
+            agent_tls: tls::client_config(authority.certificate(), agent_client)?,
+            metrics,
             dir: self.dir,
             shutdown: CancellationToken::new(),
         };
-        for (name, pem) in [
-            ("ca", authority.certificate()),
-            ("apiserver", &serving_pem),
-            ("apiserver-agent-client", &agent_client.certificate),
-        ] {
-            note_expiry(&state.metrics, name, pem);
-        }
-        Ok(ApiServer { state: Arc::new(state), authority, serving, tls, leaf })
+        let tls = tls::server_config(serving, authority.certificate())?;
+        Ok(ApiServer { state: Arc::new(state), authority, renewals, tls })
     }
 }
 
-fn note_expiry(metrics: &Metrics, name: &'static str, pem: &str) {
-    if let Some(expires) = Authority::expiry(pem) {
-        metrics.certificate(name, expires);
-    }
+/// A certificate for connections of this process, kept good.
+fn live(
+    authority: &Authority,
+    renewals: &Renewals,
+    file: &'static str,
+    leaf: Leaf,
+) -> Result<Arc<LiveCertificate>, BuildError> {
+    let certificate = LiveCertificate::new(&authority.ensure(file, &leaf)?)?;
+    let shown = Arc::clone(&certificate);
+    renewals.keep(file, leaf, move |issued| Ok(shown.replace(issued)?))?;
+    Ok(certificate)
 }
 
 impl ApiServer {
@@ -176,11 +179,11 @@ impl ApiServer {
     }
 
     /// The certificate that an agent serves its kubelet API with.
-    pub fn agent_serving(&self, node: &str, addresses: &[IpAddr]) -> Result<Issued, PkiError> {
+    pub fn agent_serving(&self, node: &str, addresses: &[IpAddr]) -> Result<Arc<LiveCertificate>, BuildError> {
         let mut names = vec![node.to_owned()];
         names.extend(addresses.iter().map(IpAddr::to_string));
-        let common_name = format!("system:node:{node}");
-        self.authority.ensure("agent-serving", &Leaf { common_name, organizations: vec![NODES.into()], names })
+        let leaf = Leaf { common_name: format!("system:node:{node}"), organizations: vec![NODES.into()], names };
+        live(&self.authority, &self.renewals, "agent-serving", leaf)
     }
 
     /// Writes the Services that lead to this server, at `address` and `port`, and to the cluster's DNS.
@@ -198,22 +201,23 @@ impl ApiServer {
         }
     }
 
-    /// Writes the kubeconfig of the node's name server.
-    pub fn write_dns_kubeconfig(&self, file: &Path, url: &str) -> Result<(), PkiError> {
-        let client = self.authority.ensure("dns", &Leaf::client(DNS_USER, DNS_GROUP))?;
-        if let Some(dir) = file.parent() {
-            std::fs::create_dir_all(dir).map_err(|source| PkiError::File { path: dir.into(), source })?;
-        }
-        pki::write_private(file, kubeconfig(url, self.ca(), &client).as_bytes())
+    /// Writes the kubeconfig of the node's name server, again whenever its certificate was renewed.
+    pub fn write_dns_kubeconfig(&self, file: &Path, url: &str) -> Result<(), BuildError> {
+        self.keep_kubeconfig("dns", Leaf::client(DNS_USER, DNS_GROUP), file, url)
     }
 
-    /// Writes the administrator's kubeconfig.
-    pub fn write_kubeconfig(&self, file: &Path, url: &str) -> Result<(), PkiError> {
-        let admin = self.authority.ensure("admin", &Leaf::client("system:admin", MASTERS))?;
+    /// Writes the administrator's kubeconfig, again whenever its certificate was renewed.
+    pub fn write_kubeconfig(&self, file: &Path, url: &str) -> Result<(), BuildError> {
+        self.keep_kubeconfig("admin", Leaf::client("system:admin", MASTERS), file, url)
+    }
+
+    fn keep_kubeconfig(&self, name: &'static str, leaf: Leaf, file: &Path, url: &str) -> Result<(), BuildError> {
         if let Some(dir) = file.parent() {
             std::fs::create_dir_all(dir).map_err(|source| PkiError::File { path: dir.into(), source })?;
         }
-        pki::write_private(file, kubeconfig(url, self.ca(), &admin).as_bytes())
+        let (file, url, ca) = (file.to_owned(), url.to_owned(), self.ca().to_owned());
+        self.renewals
+            .keep(name, leaf, move |issued| Ok(pki::write_private(&file, kubeconfig(&url, &ca, issued).as_bytes())?))
     }
 
     /// Serves until the server is shut down. Errors of single connections end those connections.
@@ -239,19 +243,9 @@ impl ApiServer {
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },
-                _ = renewal.tick() => self.renew(),
+                _ = renewal.tick() => self.renewals.renew(),
                 () = self.state.shutdown.cancelled() => return,
             }
-        }
-    }
-
-    fn renew(&self) {
-        let renewed = self.authority.ensure("apiserver", &self.leaf).map_err(BuildError::from).and_then(|issued| {
-            note_expiry(&self.state.metrics, "apiserver", &issued.certificate);
-            self.serving.replace(&issued).map_err(BuildError::from)
-        });
-        if let Err(error) = renewed {
-            tracing::error!(%error, "renewing the serving certificate");
         }
     }
 

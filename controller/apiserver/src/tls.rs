@@ -1,13 +1,14 @@
-//! TLS configurations: the server's, whose certificate can be replaced while it serves, and clients'.
+//! TLS configurations of servers and clients; the certificate that each shows can be replaced while it runs.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use rustls::client::ResolvesClientCert;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SignatureScheme};
 
 use crate::pki::Issued;
 
@@ -42,12 +43,12 @@ fn roots(pem: &str) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-/// A serving certificate that can be replaced at any time; new connections get the new one.
+/// A certificate that can be replaced at any time; new connections show the new one.
 #[derive(Debug)]
-pub struct ServingCertificate(RwLock<Arc<CertifiedKey>>);
+pub struct LiveCertificate(RwLock<Arc<CertifiedKey>>);
 
-impl ServingCertificate {
-    /// Serves `issued` until replaced.
+impl LiveCertificate {
+    /// Shows `issued` until replaced.
     pub fn new(issued: &Issued) -> Result<Arc<Self>, TlsError> {
         Ok(Arc::new(Self(RwLock::new(certified(issued)?))))
     }
@@ -64,14 +65,30 @@ fn certified(issued: &Issued) -> Result<Arc<CertifiedKey>, TlsError> {
     CertifiedKey::from_der(chain(&issued.certificate)?, key, &provider()).map(Arc::new).map_err(TlsError::Config)
 }
 
-impl ResolvesServerCert for ServingCertificate {
+impl LiveCertificate {
+    fn current(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl ResolvesServerCert for LiveCertificate {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
+        Some(self.current())
+    }
+}
+
+impl ResolvesClientCert for LiveCertificate {
+    fn resolve(&self, _authorities: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.current())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
     }
 }
 
 /// A server that asks for a client certificate and takes connections without one.
-pub fn server_config(certificate: Arc<ServingCertificate>, client_ca: &str) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn server_config(certificate: Arc<LiveCertificate>, client_ca: &str) -> Result<Arc<ServerConfig>, TlsError> {
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(client_ca)?), provider())
         .allow_unauthenticated()
         .build()
@@ -86,13 +103,11 @@ pub fn server_config(certificate: Arc<ServingCertificate>, client_ca: &str) -> R
 }
 
 /// A client that trusts one authority and shows a certificate.
-pub fn client_config(ca: &str, identity: &Issued) -> Result<Arc<ClientConfig>, TlsError> {
-    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).map_err(TlsError::Pem)?;
+pub fn client_config(ca: &str, identity: Arc<LiveCertificate>) -> Result<Arc<ClientConfig>, TlsError> {
     let config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Config)?
         .with_root_certificates(roots(ca)?)
-        .with_client_auth_cert(chain(&identity.certificate)?, key)
-        .map_err(TlsError::Config)?;
+        .with_client_cert_resolver(identity);
     Ok(Arc::new(config))
 }
