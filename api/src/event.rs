@@ -20,7 +20,8 @@ const SIMILAR_SECONDS: i64 = 600;
 const BURST: f64 = 25.0;
 const REFILL_SECONDS: f64 = 300.0;
 /// More objects and events than this are not remembered at once.
-const REMEMBERED: usize = 4096;
+/// Several reporters live in one process, and half a kilobyte for each adds up.
+const REMEMBERED: usize = 512;
 /// The longest name of an object, in bytes.
 const NAME_BYTES: usize = 253;
 const SIMILAR_PREFIX: &str = "(combined from similar events): ";
@@ -254,13 +255,17 @@ impl Correlator {
     }
 }
 
-/// Forgets what is old once too much is remembered; all of it where nothing is old.
+/// Forgets what is old once too much is remembered; the half that was told longest ago where nothing is old.
 fn make_room<K: Eq + Hash, V>(map: &mut HashMap<K, V>, last: impl Fn(&V) -> Timestamp, now: Timestamp) {
+    if map.len() < REMEMBERED {
+        return;
+    }
+    map.retain(|_, value| now.as_second() - last(value).as_second() <= SIMILAR_SECONDS);
     if map.len() >= REMEMBERED {
-        map.retain(|_, value| now.as_second() - last(value).as_second() <= SIMILAR_SECONDS);
-        if map.len() >= REMEMBERED {
-            map.clear();
-        }
+        let mut times: Vec<Timestamp> = map.values().map(&last).collect();
+        let middle = times.len() / 2;
+        let middle = *times.select_nth_unstable(middle).1;
+        map.retain(|_, value| last(value) > middle);
     }
 }
 

@@ -130,6 +130,9 @@ fn what_comes_and_goes_leaves_nothing() {
         let count = at_once.min(total - done);
         round(&client, done, count);
         done += count;
+        if done % (total / 10).max(1) < at_once {
+            println!("after {done} pods: {} KiB", memory(cluster.server_pid()) >> 10);
+        }
     }
     let took = started.elapsed();
     let mut after = quiet("the last round is over");
