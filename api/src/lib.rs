@@ -3,6 +3,7 @@
 //! Start reading at `quantity` and `selector`.
 pub mod affinity;
 pub mod causes;
+pub mod disruption;
 pub mod event;
 pub mod exposition;
 pub mod field;

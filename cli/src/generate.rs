@@ -1,13 +1,16 @@
 //! Objects made of flags, for `gantry create KIND`.
 
 mod access;
+mod network;
 mod policy;
+mod secret;
+mod work;
 
 use std::path::PathBuf;
 
 use base64::Engine;
 use http::Method;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::client::{Call, Session};
 use crate::duration::DurationArg;
@@ -40,7 +43,7 @@ pub(crate) enum Generate {
     },
     /// A secret.
     #[command(subcommand)]
-    Secret(Secret),
+    Secret(secret::Secret),
     /// A deployment.
     #[command(visible_alias = "deploy")]
     Deployment {
@@ -59,6 +62,17 @@ pub(crate) enum Generate {
         #[arg(last = true, value_name = "COMMAND")]
         command: Vec<String>,
     },
+    /// A job: pods that run to their end.
+    Job(work::Job),
+    /// A cron job: jobs by the clock.
+    #[command(name = "cronjob", visible_alias = "cj")]
+    CronJob(work::CronJob),
+    /// A service for the pods labelled app=NAME.
+    #[command(subcommand, visible_alias = "svc")]
+    Service(network::Service),
+    /// An ingress: which requests from outside go to which services.
+    #[command(visible_alias = "ing")]
+    Ingress(network::Ingress),
     /// A role: what may be done with which resources of a namespace.
     Role(access::Role),
     /// A cluster role: what may be done with which resources everywhere, and with paths.
@@ -83,21 +97,6 @@ pub(crate) enum Generate {
     Token(Token),
 }
 
-/// Kinds of secrets.
-#[derive(Debug, clap::Subcommand)]
-pub(crate) enum Secret {
-    /// Of literals and files.
-    Generic {
-        /// Its name.
-        name: String,
-        #[command(flatten)]
-        data: Data,
-        /// Its type.
-        #[arg(long = "type", default_value = "Opaque", value_name = "TYPE")]
-        kind: String,
-    },
-}
-
 /// Where keys and values come from.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Data {
@@ -120,6 +119,15 @@ pub(crate) struct Token {
     /// How long it is good for.
     #[arg(long, value_name = "DURATION")]
     duration: Option<DurationArg>,
+    /// Kind of the object with which the token ends: Pod, Secret or Node.
+    #[arg(long, value_name = "KIND", requires = "bound_object_name")]
+    bound_object_kind: Option<String>,
+    /// Name of that object.
+    #[arg(long, value_name = "NAME", requires = "bound_object_kind")]
+    bound_object_name: Option<String>,
+    /// Uid of that object.
+    #[arg(long, value_name = "UID", requires = "bound_object_kind")]
+    bound_object_uid: Option<String>,
 }
 
 impl Token {
@@ -128,6 +136,16 @@ impl Token {
         let mut spec = json!({"audiences": self.audience});
         if let Some(duration) = self.duration.and_then(DurationArg::nonzero) {
             spec["expirationSeconds"] = json!(duration.as_secs());
+        }
+        if let (Some(kind), Some(name)) = (&self.bound_object_kind, &self.bound_object_name) {
+            if !matches!(kind.as_str(), "Pod" | "Secret" | "Node") {
+                let wrong = format!("--bound-object-kind: {kind:?}: expected Pod, Secret or Node");
+                return Err(Failure::error(wrong));
+            }
+            spec["boundObjectRef"] = json!({"apiVersion": "v1", "kind": kind, "name": name});
+            if let Some(uid) = &self.bound_object_uid {
+                spec["boundObjectRef"]["uid"] = json!(uid);
+            }
         }
         let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
         let (namespace, name) = (crate::kind::segment(&session.namespace), crate::kind::segment(&self.name));
@@ -141,8 +159,8 @@ impl Token {
 }
 
 impl Generate {
-    /// The object that the flags describe.
-    pub(crate) fn object(&self, catalog: &Catalog) -> Result<Value, Failure> {
+    /// The object that the flags describe; `catalog` is that of the server behind `session`.
+    pub(crate) async fn object(&self, session: &Session, catalog: &Catalog) -> Result<Value, Failure> {
         let named = |api_version: &str, kind: &str, name: &str| json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name}});
         let base64 = |bytes: &[u8]| Value::String(base64::engine::general_purpose::STANDARD.encode(bytes));
         match self {
@@ -158,13 +176,11 @@ impl Generate {
                 }
                 Ok(object)
             }
-            Self::Secret(Secret::Generic { name, data, kind }) => {
-                let mut object = named("v1", "Secret", name);
-                object["type"] = json!(kind);
-                let data = data.read()?.into_iter().map(|(key, bytes)| (key, base64(&bytes)));
-                object["data"] = Value::Object(data.collect::<Map<_, _>>());
-                Ok(object)
-            }
+            Self::Secret(secret) => secret.object(),
+            Self::Job(job) => job.object(session, catalog).await,
+            Self::CronJob(job) => Ok(job.object()),
+            Self::Service(service) => service.object(),
+            Self::Ingress(ingress) => ingress.object(),
             Self::Deployment { name, image, replicas, port, command } => {
                 if image.len() > 1 && !command.is_empty() {
                     return Err(Failure::error("cannot specify multiple --image options and command"));
@@ -259,25 +275,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn objects_follow_their_flags() {
+    fn data_and_names_follow_their_flags() {
         let data = |literals: &[&str]| Data {
             from_literal: literals.iter().map(|literal| (*literal).to_owned()).collect(),
             from_file: Vec::new(),
         };
-        let map = Generate::ConfigMap { name: "c".into(), data: data(&["a=b=c"]) }
-            .object(&crate::kind::tests::catalog())
-            .ok();
-        assert_eq!(map.map(|map| map["data"].clone()), Some(json!({"a": "b=c"})));
-        assert!(
-            Generate::ConfigMap { name: "c".into(), data: data(&["a=b", "a=c"]) }
-                .object(&crate::kind::tests::catalog())
-                .is_err()
-        );
-        assert!(
-            Generate::ConfigMap { name: "c".into(), data: data(&["a"]) }
-                .object(&crate::kind::tests::catalog())
-                .is_err()
-        );
+        let read = |literals: &[&str]| data(literals).read().ok();
+        assert_eq!(read(&["a=b=c"]), Some(vec![("a".to_owned(), b"b=c".to_vec())]));
+        assert_eq!((read(&["a=b", "a=c"]), read(&["a"])), (None, None));
         assert_eq!(container_name("reg.io:5000/a/My_App:1@sha256:x"), "my-app");
     }
 }

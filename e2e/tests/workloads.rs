@@ -1,5 +1,5 @@
 //! What the controllers do, seen from outside: the Recreate strategy, a rollout that cannot proceed, deletion with its
-//! three policies, the loss of a node.
+//! three policies, what a disruption budget tells, the loss of a node.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -83,6 +83,7 @@ fn controllers_do_what_their_objects_say() {
     recreate(&client);
     stuck_rollout(&client);
     deletion_policies(&client);
+    budgets_tell(&client);
 
     // The node is silent: its condition is unknown, it is tainted, its pod is evicted, another runs elsewhere.
     let node = eventually("the node is given up", NODE_LOSS, || {
@@ -201,4 +202,40 @@ fn deletion_policies(client: &Client) {
         (items(client, "replicasets", "follows").is_empty() && items(client, "pods", "follows").is_empty())
             .then_some(())
     });
+}
+
+/// A budget says how many of its pods may go, and follows its pods and what their controller wants.
+fn budgets_tell(client: &Client) {
+    apply(client, &deployment("budgeted", 2, "busybox", |_| {}));
+    available(client, "budgeted", 2);
+    let budget = |bound: Value| {
+        let mut spec = json!({"selector": {"matchLabels": {"app": "budgeted"}}});
+        spec.as_object_mut().expect("an object").extend(bound.as_object().expect("an object").clone());
+        apply(
+            client,
+            &json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
+            "metadata": {"name": "budgeted"}, "spec": spec}),
+        );
+    };
+    let told = |healthy: u32, desired: u32, allowed: u32, expected: u32| {
+        eventually("the budget tells", SOON, || {
+            let budget = client.get(&["pdb", "budgeted"]);
+            let status = &budget["status"];
+            let counts =
+                ["currentHealthy", "desiredHealthy", "disruptionsAllowed", "expectedPods"].map(|key| &status[key]);
+            let seen = status["observedGeneration"] == budget["metadata"]["generation"];
+            (seen && counts == [healthy, desired, allowed, expected].map(|count| json!(count)).each_ref())
+                .then(|| condition(&budget, "DisruptionAllowed"))
+        })
+    };
+    budget(json!({"minAvailable": 2}));
+    let none = told(2, 2, 0, 2);
+    assert_eq!((&none["status"], &none["reason"]), (&json!("False"), &json!("InsufficientPods")));
+    client.run(&["scale", "deployment", "budgeted", "--replicas=3"]).ok();
+    let one = told(3, 2, 1, 3);
+    assert_eq!((&one["status"], &one["reason"]), (&json!("True"), &json!("SufficientPods")));
+    client.run(&["delete", "pdb", "budgeted"]).ok();
+    budget(json!({"maxUnavailable": "50%"}));
+    told(3, 1, 2, 3);
+    client.run(&["delete", "pdb/budgeted", "deployment/budgeted"]).ok();
 }

@@ -53,7 +53,7 @@ pub(crate) async fn run(connect: &ConnectArgs, args: &Args) -> Result<ExitCode, 
     let session = Session::open(connect).await?;
     let mut catalog = Catalog::of(&session).await?;
     let manifests = match &args.generate {
-        Some(generate) => vec![Manifest { source: String::new(), value: generate.object(&catalog)? }],
+        Some(generate) => vec![Manifest { source: String::new(), value: generate.object(&session, &catalog).await? }],
         None => read,
     };
     let mut failures = Vec::new();

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use http_body_util::BodyExt as _;
 use serde_json::Value;
 
 use crate::client::{Call, JSON, Session, TABLE};
@@ -63,6 +64,24 @@ pub(crate) struct Args {
     /// What happened, as the first column of a watch.
     #[arg(long)]
     output_watch_events: bool,
+    /// What the server answers at this path, as it is.
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["targets", "filename", "selector", "watch", "output"])]
+    raw: Option<String>,
+}
+
+/// The body of an answer, part by part as it comes: it may be a watch that does not end.
+async fn raw(session: &Session, path: &str) -> Result<ExitCode, Failure> {
+    if !path.starts_with('/') {
+        return Err(Failure::error(format!("--raw: {path:?}: expected a path that begins with /, such as /healthz")));
+    }
+    let mut body = session.stream(Call::to(path).accept("application/json, */*")).await?;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Failure::error(format!("reading the answer of the server: {error}")))?;
+        if let Ok(data) = frame.into_data() {
+            screen::put(&data)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// One answer of the server: a table, an object or a list.
@@ -76,6 +95,9 @@ pub(crate) async fn run(connect: &ConnectArgs, args: &Args) -> Result<ExitCode, 
     let output = Output::parse(args.output.as_deref())?;
     let sort = args.sort_by.as_deref().map(Path::parse).transpose()?;
     let session = Session::open(connect).await?;
+    if let Some(path) = &args.raw {
+        return raw(&session, path).await;
+    }
     let catalog = Catalog::of(&session).await?;
     let targets = targets(&session, &catalog, args)?;
     let named = targets.iter().any(|(target, _)| target.name.is_some());

@@ -5,6 +5,7 @@ mod abandoned;
 mod cache;
 mod deployment;
 mod discovered;
+mod disruption;
 mod endpoints;
 mod error;
 mod garbage;

@@ -5,11 +5,14 @@ use crate::namespaced_default::{self, NamespaceFacts, RootCaFacts};
 use crate::node::{self, NodeFacts};
 use crate::pod::PodFacts;
 use crate::record::Recorder;
-use crate::{abandoned, deployment, garbage, manifests, namespace, replicaset};
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use crate::{abandoned, deployment, disruption, garbage, manifests, namespace, replicaset};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Api;
 use kube::runtime::watcher;
 use std::path::Path;
@@ -51,13 +54,35 @@ pub async fn run(config: Config) {
     tasks.spawn(deployment::start(deployment::Reconciler {
         recorder: Recorder::start(client.clone(), "deployment-controller"),
         deployments: Arc::clone(&deployments),
-        sets,
+        sets: Arc::clone(&sets),
         pods: Arc::clone(&pods),
         client: client.clone(),
     }));
-    tasks.spawn(
-        deployments.reflect(Api::<Deployment>::all(client), watcher::Config::default(), |deployment| deployment),
-    );
+    tasks.spawn(Arc::clone(&deployments).reflect(
+        Api::<Deployment>::all(client),
+        watcher::Config::default(),
+        |deployment| deployment,
+    ));
+    let all = watcher::Config::default;
+    let client = (config.client_for)("disruption-controller");
+    let budgets: Arc<Cache<PodDisruptionBudget>> = Cache::new();
+    let (stateful, replication) = (Cache::new(), Cache::new());
+    tasks.spawn(disruption::start(disruption::Reconciler {
+        recorder: Recorder::start(client.clone(), "controllermanager"),
+        budgets: Arc::clone(&budgets),
+        pods: Arc::clone(&pods),
+        deployments,
+        replica_sets: sets,
+        stateful_sets: Arc::clone(&stateful),
+        replication_controllers: Arc::clone(&replication),
+        client: client.clone(),
+    }));
+    tasks.spawn(budgets.reflect(Api::<PodDisruptionBudget>::all(client.clone()), all(), |budget| budget));
+    let api = Api::<StatefulSet>::all(client.clone());
+    tasks.spawn(stateful.reflect(api, all(), disruption::Scale::of_stateful_set));
+    let api = Api::<ReplicationController>::all(client);
+    tasks.spawn(replication.reflect(api, all(), disruption::Scale::of_replication_controller));
+
     let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
     let client = (config.client_for)("service-account-controller");
     let namespaces: Arc<Cache<NamespaceFacts>> = Cache::new();
@@ -109,7 +134,6 @@ pub async fn run(config: Config) {
         endpoints: Arc::clone(&classic),
         nodes: Arc::clone(&nodes),
     }));
-    let all = watcher::Config::default;
     tasks.spawn(services.reflect(Api::<Service>::all(slices_client.clone()), all(), ServiceFacts::new));
     tasks.spawn(backends.reflect(Api::<Pod>::all(slices_client.clone()), all(), BackendFacts::new));
     tasks.spawn(slices.reflect(Api::<EndpointSlice>::all(slices_client), all(), SliceFacts::new));

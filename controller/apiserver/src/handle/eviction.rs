@@ -10,6 +10,7 @@ use controller_object::resource::{Resource, Subresource};
 use controller_object::status::{Cause, CauseReason, Status};
 use controller_store::model::RangeRequest;
 use http::{Response, StatusCode};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
@@ -75,26 +76,39 @@ fn all(registry: &Registry, resource: &Resource, namespace: Option<&str>) -> Res
     page.items.iter().map(|kv| to_value(resource, kv, kv.mod_revision)).collect()
 }
 
-/// How many pods an owner wants.
-fn replicas(registry: &Registry, namespace: Option<&str>, owner: &Value) -> Option<i64> {
+/// Who is in charge of an owner's pods (of a rollout's the Deployment), and how many of them it wants.
+fn replicas(registry: &Registry, namespace: Option<&str>, owner: &Value) -> Option<(String, i64)> {
     let text = |key: &str| owner[key].as_str().unwrap_or_default();
     let (group, version) = text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
     let plural = match text("kind") {
+        "Deployment" => "deployments",
         "ReplicaSet" => "replicasets",
         "StatefulSet" => "statefulsets",
         "ReplicationController" => "replicationcontrollers",
         _ => return None,
     };
-    registry.peek(group, version, plural, namespace, text("name"))?.pointer("/spec/replicas")?.as_i64()
+    let object = registry.peek(group, version, plural, namespace, text("name"))?;
+    let uid = text_of(&object, "/metadata/uid");
+    if uid != text("uid") {
+        return None;
+    }
+    let above = controller_of(&object).filter(|above| plural == "replicasets" && above["kind"] == "Deployment");
+    let above = above.and_then(|above| replicas(registry, namespace, above));
+    above.or_else(|| Some((uid.to_owned(), object.pointer("/spec/replicas")?.as_i64()?)))
 }
 
-fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+fn controller_of(object: &Value) -> Option<&Value> {
+    let references = object.pointer("/metadata/ownerReferences").and_then(Value::as_array)?;
+    references.iter().find(|owner| owner["controller"] == true)
+}
+
+fn text_of<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// No budget counts a pod that ended, that never started, or that is being deleted.
 fn is_free(pod: &Value) -> bool {
-    matches!(text(pod, "/status/phase"), "Succeeded" | "Failed" | "Pending")
+    matches!(text_of(pod, "/status/phase"), "Succeeded" | "Failed" | "Pending")
         || pod.pointer("/metadata/deletionTimestamp").is_some()
 }
 
@@ -114,7 +128,7 @@ fn obstacle(
     pod: &Value,
     budgets: &[Value],
     live: &[Value],
-    wanted: impl Fn(&Value) -> Option<i64>,
+    wanted: impl Fn(&Value) -> Option<(String, i64)>,
 ) -> Option<Obstacle> {
     let mut of_pod = None;
     for budget in budgets {
@@ -130,13 +144,15 @@ fn obstacle(
         }
     }
     let (budget, selector, name) = of_pod?;
-    let unhealthy_policy = text(budget, "/spec/unhealthyPodEvictionPolicy");
+    let unhealthy_policy = text_of(budget, "/spec/unhealthyPodEvictionPolicy");
     if !is_healthy(pod) && unhealthy_policy == "AlwaysAllow" {
         return None;
     }
     let selected: Vec<&Value> = live
         .iter()
-        .filter(|one| !matches!(text(one, "/status/phase"), "Succeeded" | "Failed") && selector.matches(&labels(one)))
+        .filter(|one| {
+            !matches!(text_of(one, "/status/phase"), "Succeeded" | "Failed") && selector.matches(&labels(one))
+        })
         .collect();
     let healthy = count(selected.iter().filter(|one| is_healthy(one)).count());
     let Some(needed) = needed(budget, &selected, wanted) else {
@@ -158,32 +174,21 @@ fn count(count: usize) -> i64 {
 }
 
 /// How many pods have to stay healthy.
-fn needed(budget: &Value, selected: &[&Value], wanted: impl Fn(&Value) -> Option<i64>) -> Option<i64> {
+fn needed(budget: &Value, selected: &[&Value], wanted: impl Fn(&Value) -> Option<(String, i64)>) -> Option<i64> {
     let mut owners: BTreeMap<String, i64> = BTreeMap::new();
     let mut expected = 0;
     for pod in selected {
-        let references = pod.pointer("/metadata/ownerReferences").and_then(Value::as_array).into_iter().flatten();
-        let owner = references.into_iter().find(|owner| owner["controller"] == true);
-        match owner.and_then(|owner| Some((text(owner, "/uid").to_owned(), wanted(owner)?))) {
+        match controller_of(pod).and_then(&wanted) {
             Some((uid, replicas)) => drop(owners.insert(uid, replicas)),
             None => expected += 1,
         }
     }
     expected += owners.values().sum::<i64>();
-    let amount = |value: &Value| match value {
-        Value::String(text) => {
-            let percent: i64 = text.strip_suffix('%')?.parse().ok().filter(|percent| (0..=100).contains(percent))?;
-            // Both are rounded up.
-            Some((expected * percent + 99) / 100)
-        }
-        other => other.as_i64(),
+    let value = |field: &str| match budget.pointer(&format!("/spec/{field}")) {
+        Some(Value::Null) | None => Some(None),
+        Some(value) => IntOrString::deserialize(value).ok().map(Some),
     };
-    let value = |field: &str| budget.pointer(&format!("/spec/{field}")).filter(|value| !value.is_null());
-    match (value("minAvailable"), value("maxUnavailable")) {
-        (Some(least), _) => amount(least),
-        (None, Some(most)) => Some((expected - amount(most)?).max(0)),
-        (None, None) => Some(0),
-    }
+    api::disruption::needed(value("minAvailable")?.as_ref(), value("maxUnavailable")?.as_ref(), expected)
 }
 
 fn refusal(obstacle: Obstacle) -> Status {
@@ -226,7 +231,7 @@ mod tests {
     #[test]
     fn budgets_are_kept() {
         let live = [pod("1", true), pod("2", true), pod("3", false)];
-        let ask = |pod: &Value, spec: Value| obstacle(pod, &[budget(spec)], &live, |_| Some(3));
+        let ask = |pod: &Value, spec: Value| obstacle(pod, &[budget(spec)], &live, |_| Some(("u".into(), 3)));
         let blocked = |needed| Some(Obstacle::Budget { name: "b".into(), needed, healthy: 2 });
         assert_eq!(ask(&live[0], json!({"minAvailable": 2})), blocked(2));
         assert_eq!(ask(&live[0], json!({"minAvailable": 1})), None);
