@@ -62,6 +62,24 @@ fn good_objects_pass() {
 }
 
 #[test]
+fn claims_of_a_stateful_set_are_volumes_of_its_pods() {
+    let set = |claim: &str, mount: &str| {
+        let object = json!({"metadata": {"name": "s", "namespace": "n"}, "spec": {"serviceName": "s", "replicas": 1,
+            "podManagementPolicy": "OrderedReady", "updateStrategy": {"type": "RollingUpdate"},
+            "selector": {"matchLabels": {"a": "b"}},
+            "volumeClaimTemplates": [{"metadata": {"name": claim}, "spec": {}}],
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"restartPolicy": "Always", "dnsPolicy": "ClusterFirst",
+                "volumes": [{"name": "data", "emptyDir": {}}],
+                "containers": [{"name": "c", "image": "i", "imagePullPolicy": "Always",
+                    "terminationMessagePolicy": "File", "volumeMounts": [{"name": mount, "mountPath": "/d"}]}]}}}});
+        faults("apps", "statefulsets", object).into_iter().filter(|fault| fault.contains("olume")).collect::<Vec<_>>()
+    };
+    assert_eq!(set("data", "data"), [""; 0]);
+    assert_eq!(set("www", "www"), [""; 0]);
+    assert_eq!(set("www", "other"), ["spec.template.spec.containers[0].volumeMounts[0].name: Not found: \"other\""]);
+}
+
+#[test]
 fn pod_faults_are_told_as_kubernetes_tells_them() {
     let container = |extra: Value| {
         let mut base = json!({"name": "c", "image": "i"});

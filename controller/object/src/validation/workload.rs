@@ -3,7 +3,7 @@ use super::check::{Faults, is_blank, join, selector};
 use super::pod::template;
 use crate::tree::{at, entries, list, text};
 use api::selector::Selector;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The selector must be there and match the template's labels.
 fn selector_matches_template(spec: &Value, faults: &mut Faults) {
@@ -41,13 +41,34 @@ fn always_restarts(spec: &Value, path: &str, faults: &mut Faults) {
 }
 
 fn common(object: &Value, faults: &mut Faults) {
+    common_with(object, &object["spec"]["template"], faults);
+}
+
+fn common_with(object: &Value, pods: &Value, faults: &mut Faults) {
     let spec = &object["spec"];
     for key in ["replicas", "minReadySeconds", "revisionHistoryLimit"] {
         faults.not_negative(spec, key, "spec");
     }
     selector_matches_template(spec, faults);
-    template(&spec["template"], "spec.template", faults);
+    template(pods, "spec.template", faults);
     always_restarts(spec, "spec", faults);
+}
+
+/// A StatefulSet's pods as they will be: each claim of its templates is a volume of that name, in place of one that the
+/// pod's template has (API field `volumeClaimTemplates`).
+fn with_claims(spec: &Value) -> Value {
+    let mut pods = spec["template"].clone();
+    let claims: Vec<&str> =
+        list(spec, &["volumeClaimTemplates"]).iter().filter_map(|c| text(c, &["metadata", "name"])).collect();
+    if claims.is_empty() || !pods["spec"].is_object() {
+        return pods;
+    }
+    let own = list(&pods, &["spec", "volumes"]);
+    let own = own.iter().filter(|volume| text(volume, &["name"]).is_none_or(|name| !claims.contains(&name))).cloned();
+    let made = claims.iter().map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": name}}));
+    let volumes: Vec<Value> = own.chain(made).collect();
+    pods["spec"]["volumes"] = Value::Array(volumes);
+    pods
 }
 
 fn is_zero(value: Option<&Value>) -> bool {
@@ -115,7 +136,7 @@ pub(super) fn replication_controller(object: &Value, faults: &mut Faults) {
 }
 
 pub(super) fn stateful_set(object: &Value, faults: &mut Faults) {
-    common(object, faults);
+    common_with(object, &with_claims(&object["spec"]), faults);
     let spec = &object["spec"];
     faults.needs_one_of(spec, "podManagementPolicy", "spec", &["OrderedReady", "Parallel"]);
     faults.needs_one_of(&spec["updateStrategy"], "type", "spec.updateStrategy", &["RollingUpdate", "OnDelete"]);
