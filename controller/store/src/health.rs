@@ -10,7 +10,7 @@ use crate::metrics::Metrics;
 /// A write that takes longer is logged.
 const SLOW: Duration = Duration::from_secs(1);
 /// A write that takes longer is trouble.
-pub(crate) const STALLED: Duration = Duration::from_secs(10);
+const STALLED: Duration = Duration::from_secs(10);
 
 /// What keeps a store from writing. Reads and watches go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,8 +44,10 @@ struct Writing {
 }
 
 /// What the writer and the watchdog tell each other.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    slow: Duration,
+    stalled: Duration,
     writing: Option<Writing>,
     /// The watchdog looks again by itself, within a second or so: a write that begins need not wake it.
     awake: bool,
@@ -64,7 +66,8 @@ pub(crate) struct Health {
 
 impl Health {
     pub(crate) fn new(metrics: Metrics) -> Self {
-        Self { state: Mutex::default(), began: Condvar::new(), trouble: watch::Sender::new(None), metrics }
+        let state = State { slow: SLOW, stalled: STALLED, writing: None, awake: false, closed: false };
+        Self { state: Mutex::new(state), began: Condvar::new(), trouble: watch::Sender::new(None), metrics }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -89,7 +92,7 @@ impl Health {
         let Some(Writing { since, .. }) = state.writing.take() else { return };
         let took = since.elapsed();
         self.metrics.persist_seconds.observe(took.as_secs_f64());
-        if took > SLOW {
+        if took > state.slow {
             tracing::warn!(?took, "a write to the store's disk was slow");
         }
         // While the lock is held nobody can find the write that has just ended stalled.
@@ -103,7 +106,7 @@ impl Health {
     pub(crate) fn guard(&self) {
         let mut state = self.state();
         while !state.closed {
-            let again = state.writing.as_mut().and_then(|write| self.look(write));
+            let again = self.look(&mut state);
             state.awake = again.is_some();
             state = match again {
                 Some(again) => self.began.wait_timeout(state, again).unwrap_or_else(PoisonError::into_inner).0,
@@ -112,17 +115,18 @@ impl Health {
         }
     }
 
-    /// Tells of a write what is to be told by now, and says how long until there is more.
-    fn look(&self, write: &mut Writing) -> Option<Duration> {
+    /// Tells of the write under way what is to be told by now, and says how long until there is more.
+    fn look(&self, state: &mut State) -> Option<Duration> {
+        let write = state.writing.as_mut()?;
         let took = write.since.elapsed();
-        if took < SLOW {
-            return Some(SLOW - took);
+        if took < state.slow {
+            return Some(state.slow - took);
         }
         if !std::mem::replace(&mut write.logged, true) {
             tracing::warn!(?took, "the store waits for its disk");
         }
-        if took < STALLED {
-            return Some(STALLED - took);
+        if took < state.stalled {
+            return Some(state.stalled - took);
         }
         let stalls = |trouble: &mut Option<Trouble>| {
             let is_new = trouble.is_none();
@@ -157,13 +161,11 @@ impl Health {
         self.trouble.send_replace(None);
     }
 
-    /// Makes the write on its way look older.
+    /// Finds writes slow and stalled sooner.
     #[cfg(test)]
-    pub(crate) fn age(&self, by: Duration) {
-        if let Some(write) = self.state().writing.as_mut() {
-            write.since = write.since.checked_sub(by).unwrap_or(write.since);
-        }
-        self.began.notify_one();
+    pub(crate) fn shorten(&self, slow: Duration, stalled: Duration) {
+        let mut state = self.state();
+        (state.slow, state.stalled) = (slow, stalled);
     }
 
     pub(crate) fn watch(&self) -> watch::Receiver<Option<Trouble>> {

@@ -171,8 +171,8 @@ impl Store {
     }
 
     #[cfg(test)]
-    pub(crate) fn age_the_write(&self, by: std::time::Duration) {
-        self.queue.health().age(by);
+    pub(crate) fn shorten_patience(&self, slow: std::time::Duration, stalled: std::time::Duration) {
+        self.queue.health().shorten(slow, stalled);
     }
 
     /// Watches a prefix for events after `after`.
