@@ -180,8 +180,8 @@ fn what_happens_again_is_counted() {
     let cluster = Cluster::start(&[&image]);
     let client = cluster.gantry();
     apply(&client, &pod("ends", "Always", "exit 3"));
-    let about = ["events", "--field-selector", "involvedObject.name=ends,reason=Started"];
-    let event = eventually("it was started three times", 2 * SOON, || {
+    let about = ["events", "--field-selector", "involvedObject.name=ends,reason=Pulled"];
+    let event = eventually("its image was asked for three times", 2 * SOON, || {
         let events = client.get(&about)["items"].as_array().cloned().unwrap_or_default();
         assert!(events.len() <= 1, "the same event is one object: {events:#?}");
         // The first restart comes at once, the second seconds later.
