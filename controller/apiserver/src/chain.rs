@@ -18,7 +18,7 @@ use crate::handle::{self, Context};
 use crate::query::Query;
 use crate::route::{RequestInfo, ResourceRequest, Verb, request_info};
 use crate::server::State;
-use crate::{backup, nonresource, reply};
+use crate::{backup, deadline, nonresource, reply};
 
 /// The largest body that is read; what Kubernetes takes.
 const BODY_LIMIT: usize = 3 << 20;
@@ -87,7 +87,8 @@ async fn run(
             let upgrade = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
             let (parts, body) = request.into_parts();
             let context = context(state, user, resource_request, query, parts.headers)?;
-            handle::dispatch(context, upgrade, read(body).await?).await
+            let (limit, body) = (deadline::of(&context)?, read(body).await?);
+            deadline::within(limit, handle::dispatch(context, upgrade, body)).await
         }
     }
 }

@@ -8,6 +8,7 @@ mod authz;
 pub mod backup;
 mod bootstrap;
 mod chain;
+mod deadline;
 mod handle;
 mod health;
 mod metrics;

@@ -8,19 +8,25 @@ use axum::body::Body;
 use controller_apiserver::authn::{MASTERS, User};
 use controller_apiserver::server::{ApiServer, Config};
 use controller_apiserver::service::Ranges;
-use controller_store::driver::Memory;
+use controller_store::driver::{Driver, DriverError, Live, Loaded, Memory, Write};
+use controller_store::model::Revision;
 use controller_store::store::{self, Store};
 use http::{Method, Request};
 use http_body_util::BodyExt as _;
 use serde_json::json;
+use tokio::sync::Mutex;
 use tower::ServiceExt as _;
 
 async fn server(event_ttl: Duration) -> (ApiServer, Arc<Store>) {
+    server_over(Memory, event_ttl).await
+}
+
+async fn server_over(driver: impl Driver, event_ttl: Duration) -> (ApiServer, Arc<Store>) {
     let dir = tempfile::tempdir().unwrap();
     let of_store = store::Config::default();
     let mut metrics = Default::default();
     of_store.metrics.register(&mut metrics);
-    let store = Arc::new(Store::open(Memory, of_store).unwrap());
+    let store = Arc::new(Store::open(driver, of_store).unwrap());
     let services = Ranges { cidr: "10.43.0.0/16".parse().unwrap(), dns: "10.43.0.10".parse().unwrap() };
     let config = Config { dir: dir.path().into(), names: vec!["localhost".into()], event_ttl, services, metrics };
     (config.build(Arc::clone(&store)).await.unwrap(), store)
@@ -126,4 +132,74 @@ async fn events_go_with_time() {
     }
     assert_eq!(told, [true, false]);
     assert_eq!(get(&api, "/api/v1/namespaces/default/events/e", "*/*").await.0, 404);
+}
+
+/// A disk that hangs while its gate is held.
+struct Gated(Arc<Mutex<()>>);
+
+impl Driver for Gated {
+    fn load(&mut self) -> Result<Loaded, DriverError> {
+        Memory.load()
+    }
+
+    fn attach(&mut self, _: Arc<dyn Live>) {}
+
+    fn persist(&mut self, _: Vec<Write>, _: Revision) -> Result<(), DriverError> {
+        drop(self.0.blocking_lock());
+        Ok(())
+    }
+
+    fn recover(&mut self) -> Result<(), DriverError> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn nobody_waits_for_ever_for_a_disk_that_hangs() {
+    let gate = Arc::new(Mutex::new(()));
+    let (api, store) = server_over(Gated(Arc::clone(&gate)), Duration::from_secs(60)).await;
+    let change = async |method: Method, path: &str, body: serde_json::Value| {
+        let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+        let request = request.body(Body::from(body.to_string())).unwrap();
+        let answer = api.client(User::new("admin", &[MASTERS])).oneshot(request);
+        let response = tokio::time::timeout(Duration::from_secs(40), answer).await.expect("an answer").unwrap();
+        let code = response.status().as_u16();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        (code, serde_json::from_slice::<serde_json::Value>(&bytes).unwrap())
+    };
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let map = |name: &str| json!({"metadata": {"name": name}, "data": {"a": "b"}});
+    let kept = change(Method::POST, maps, map("kept")).await;
+    assert_eq!(kept.0, 201);
+    let before = store.revision();
+
+    let held = gate.lock().await;
+    let (code, status) = change(Method::POST, &format!("{maps}?timeout=50ms"), map("late")).await;
+    assert_eq!((code, &status["reason"]), (504, &json!("Timeout")), "{status}");
+    let told = "Timeout: the request was not done within 50ms; the write may still happen";
+    assert_eq!(status["message"], told);
+    // So do all who change something, and who only reads does not wait.
+    let (code, _) = change(Method::DELETE, &format!("{maps}/kept?timeout=50ms"), json!({})).await;
+    assert_eq!(code, 504);
+    assert_eq!(get(&api, &format!("{maps}/kept?timeout=1ns"), "*/*").await.0, 200);
+    let (code, status) = change(Method::POST, &format!("{maps}?timeout=soon"), map("never")).await;
+    assert_eq!((code, &status["reason"]), (400, &json!("BadRequest")), "{status}");
+    // Without a word of the client's there is a limit as well; nothing but the runtime's time makes it pass.
+    tokio::time::pause();
+    let began = tokio::time::Instant::now();
+    let (code, _) = change(Method::POST, maps, map("later")).await;
+    assert_eq!((code, began.elapsed().as_secs()), (504, 34));
+    tokio::time::resume();
+
+    // What was asked for happens, as was said.
+    let mut watcher = store.watch("/registry/core/configmaps/".into(), before).unwrap();
+    drop(held);
+    let mut seen = 0;
+    while seen < 3 {
+        let batch = tokio::time::timeout(Duration::from_secs(10), watcher.next_batch()).await;
+        seen += batch.expect("it happens").unwrap().len();
+    }
+    assert_eq!(get(&api, &format!("{maps}/late"), "*/*").await.0, 200);
+    assert_eq!(get(&api, &format!("{maps}/later"), "*/*").await.0, 200);
+    assert_eq!(get(&api, &format!("{maps}/kept"), "*/*").await.0, 404);
 }

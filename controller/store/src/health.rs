@@ -1,6 +1,6 @@
 //! Whether the disk does its part: told at once to the log, and to whoever watches.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -8,9 +8,9 @@ use tokio::sync::watch;
 use crate::metrics::Metrics;
 
 /// A write that takes longer is logged.
-pub(crate) const SLOW: Duration = Duration::from_secs(1);
+const SLOW: Duration = Duration::from_secs(1);
 /// A write that takes longer is trouble.
-pub(crate) const STALLED: Duration = Duration::from_secs(10);
+const STALLED: Duration = Duration::from_secs(10);
 
 /// What keeps a store from writing. Reads and watches go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,36 +43,56 @@ struct Writing {
     logged: bool,
 }
 
-/// The state of the disk as the writer and those who wait for it see it.
+/// What the writer and the watchdog tell each other.
+#[derive(Debug)]
+struct State {
+    slow: Duration,
+    stalled: Duration,
+    writing: Option<Writing>,
+    /// The watchdog looks again by itself, within a second or so: a write that begins need not wake it.
+    awake: bool,
+    closed: bool,
+}
+
+/// The state of the disk as the writer and its watchdog see it.
 #[derive(Debug)]
 pub(crate) struct Health {
-    writing: Mutex<Option<Writing>>,
+    state: Mutex<State>,
+    /// Wakes the watchdog.
+    began: Condvar,
     trouble: watch::Sender<Option<Trouble>>,
     metrics: Metrics,
 }
 
 impl Health {
     pub(crate) fn new(metrics: Metrics) -> Self {
-        Self { writing: Mutex::new(None), trouble: watch::Sender::new(None), metrics }
+        let state = State { slow: SLOW, stalled: STALLED, writing: None, awake: false, closed: false };
+        Self { state: Mutex::new(state), began: Condvar::new(), trouble: watch::Sender::new(None), metrics }
     }
 
-    fn writing(&self) -> MutexGuard<'_, Option<Writing>> {
+    fn state(&self) -> MutexGuard<'_, State> {
         // Every change below is one assignment.
-        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The writer hands a group to the disk.
     pub(crate) fn begin(&self) {
-        *self.writing() = Some(Writing { since: Instant::now(), logged: false });
+        let mut state = self.state();
+        state.writing = Some(Writing { since: Instant::now(), logged: false });
+        // Of many writes in a row only the first wakes anybody.
+        if !std::mem::replace(&mut state.awake, true) {
+            drop(state);
+            self.began.notify_one();
+        }
     }
 
     /// The disk answered.
     pub(crate) fn end(&self) {
-        let mut writing = self.writing();
-        let Some(Writing { since, .. }) = writing.take() else { return };
+        let mut state = self.state();
+        let Some(Writing { since, .. }) = state.writing.take() else { return };
         let took = since.elapsed();
         self.metrics.persist_seconds.observe(took.as_secs_f64());
-        if took > SLOW {
+        if took > state.slow {
             tracing::warn!(?took, "a write to the store's disk was slow");
         }
         // While the lock is held nobody can find the write that has just ended stalled.
@@ -82,16 +102,34 @@ impl Health {
         }
     }
 
-    /// Who has waited for a while looks whether the disk hangs.
-    pub(crate) fn look(&self) {
-        let mut writing = self.writing();
-        let Some(write) = writing.as_mut() else { return };
+    /// The watchdog: nothing else tells that a disk hangs. Sleeps while nothing is written; returns when closed.
+    pub(crate) fn guard(&self) {
+        let mut state = self.state();
+        while !state.closed {
+            let again = self.look(&mut state);
+            state.awake = again.is_some();
+            state = match again {
+                Some(again) => self.began.wait_timeout(state, again).unwrap_or_else(PoisonError::into_inner).0,
+                None => self.began.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    /// Tells of the write under way what is to be told by now, and says how long until there is more.
+    fn look(&self, state: &mut State) -> Option<Duration> {
+        let write = state.writing.as_mut()?;
         let took = write.since.elapsed();
-        if took >= SLOW && !std::mem::replace(&mut write.logged, true) {
+        if took < state.slow {
+            return Some(state.slow - took);
+        }
+        if !std::mem::replace(&mut write.logged, true) {
             tracing::warn!(?took, "the store waits for its disk");
         }
+        if took < state.stalled {
+            return Some(state.stalled - took);
+        }
         let stalls = |trouble: &mut Option<Trouble>| {
-            let is_new = took >= STALLED && trouble.is_none();
+            let is_new = trouble.is_none();
             if is_new {
                 *trouble = Some(Trouble::Stalled);
             }
@@ -101,6 +139,13 @@ impl Health {
             self.metrics.stalled.set(1);
             tracing::error!(?took, "the store's disk hangs: writes wait, reads and watches go on");
         }
+        None
+    }
+
+    /// Ends the watchdog.
+    pub(crate) fn close(&self) {
+        self.state().closed = true;
+        self.began.notify_one();
     }
 
     /// The disk refused, or still refuses.
@@ -116,12 +161,11 @@ impl Health {
         self.trouble.send_replace(None);
     }
 
-    /// Makes the write on its way look older.
+    /// Finds writes slow and stalled sooner.
     #[cfg(test)]
-    pub(crate) fn age(&self, by: Duration) {
-        if let Some(write) = self.writing().as_mut() {
-            write.since = write.since.checked_sub(by).unwrap_or(write.since);
-        }
+    pub(crate) fn shorten(&self, slow: Duration, stalled: Duration) {
+        let mut state = self.state();
+        (state.slow, state.stalled) = (slow, stalled);
     }
 
     pub(crate) fn watch(&self) -> watch::Receiver<Option<Trouble>> {

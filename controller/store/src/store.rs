@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 
 use crate::driver::{Driver, DriverError, Live};
-use crate::health::{SLOW, STALLED, Trouble};
+use crate::health::Trouble;
 use crate::metrics::Metrics;
 use crate::model::{CommitError, Compare, KeyValue, Op, Page, RangeRequest, Revision, RevisionError};
 use crate::snapshot::Snapshot;
@@ -81,6 +81,7 @@ pub struct Store {
     shared: Arc<Shared>,
     queue: Arc<Queue>,
     writer: Option<JoinHandle<()>>,
+    watchdog: Option<JoinHandle<()>>,
 }
 
 impl Store {
@@ -98,18 +99,17 @@ impl Store {
         let shared = Arc::new(Shared { visible: RwLock::new(visible), subscriptions });
         driver.attach(Arc::clone(&shared) as Arc<dyn Live>);
         let queue = Arc::new(Queue::new(loaded.revision, expiring, config.metrics));
-        let writer = std::thread::Builder::new()
-            .name("store-writer".into())
-            .spawn({
-                let (shared, queue) = (Arc::clone(&shared), Arc::clone(&queue));
-                move || queue.run(&shared, &mut driver)
-            })
-            .map_err(|source| DriverError::Engine {
-                path: Default::default(),
-                step: "starting the writer thread",
-                source: source.into(),
-            })?;
-        Ok(Self { shared, queue, writer: Some(writer) })
+        let watchdog = thread("store-watchdog", {
+            let queue = Arc::clone(&queue);
+            move || queue.health().guard()
+        })?;
+        // From here on the drop of the store ends what was started, if the next thread does not start.
+        let mut store = Self { shared, queue, writer: None, watchdog: Some(watchdog) };
+        store.writer = Some(thread("store-writer", {
+            let (shared, queue) = (Arc::clone(&store.shared), Arc::clone(&store.queue));
+            move || queue.run(&shared, &mut driver)
+        })?);
+        Ok(store)
     }
 
     /// The newest durable revision.
@@ -131,21 +131,9 @@ impl Store {
     ///
     /// # Guarantees
     /// When it returns a revision, the change is durable and visible. When the future is dropped, the
-    /// change may still happen. The runtime must have timers.
+    /// change may still happen. Waits as long as the disk hangs.
     pub async fn commit(&self, compares: &[Compare], ops: Vec<Op>) -> Result<Revision, CommitError> {
-        let done = self.queue.submit(&self.shared, compares, ops)?;
-        let mut done = std::pin::pin!(done);
-        let mut waits = [SLOW, STALLED - SLOW].into_iter();
-        let answer = loop {
-            // Nothing tells that a disk hangs; who waits for it finds out.
-            match waits.next() {
-                None => break done.as_mut().await,
-                Some(wait) => match tokio::time::timeout(wait, done.as_mut()).await {
-                    Ok(answer) => break answer,
-                    Err(_) => self.queue.health().look(),
-                },
-            }
-        };
+        let answer = self.queue.submit(&self.shared, compares, ops)?.await;
         answer.unwrap_or_else(|_| Err(CommitError::Unavailable { reason: "the store was closed".into() }))
     }
 
@@ -183,8 +171,8 @@ impl Store {
     }
 
     #[cfg(test)]
-    pub(crate) fn age_the_write(&self, by: std::time::Duration) {
-        self.queue.health().age(by);
+    pub(crate) fn shorten_patience(&self, slow: std::time::Duration, stalled: std::time::Duration) {
+        self.queue.health().shorten(slow, stalled);
     }
 
     /// Watches a prefix for events after `after`.
@@ -206,11 +194,24 @@ impl Store {
     }
 }
 
+fn thread(name: &'static str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, DriverError> {
+    std::thread::Builder::new().name(name.into()).spawn(run).map_err(|source| DriverError::Engine {
+        path: Default::default(),
+        step: "starting a thread of the store",
+        source: source.into(),
+    })
+}
+
 impl Drop for Store {
     fn drop(&mut self) {
         self.queue.stop();
         if let Some(writer) = self.writer.take() {
             drop(writer.join());
+        }
+        // The last write was watched as well.
+        self.queue.health().close();
+        if let Some(watchdog) = self.watchdog.take() {
+            drop(watchdog.join());
         }
     }
 }
