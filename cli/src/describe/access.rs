@@ -10,8 +10,9 @@ use super::related::of_kind;
 use super::template::{list, shown, string};
 use crate::output::name_of;
 
-/// Writes a ServiceAccount; `secrets` are those of its namespace.
-pub(super) fn account(page: &mut Page, object: &Value, secrets: &[Value]) {
+/// Writes a ServiceAccount; `found` holds the Secrets of its namespace, nothing when they could not be read.
+pub(super) fn account(page: &mut Page, object: &Value, found: Option<&[Value]>) {
+    let secrets = found.unwrap_or_default();
     head(page, object);
     labels(page, object);
     let there: BTreeSet<&str> = of_kind(secrets, "Secret").map(name_of).collect();
@@ -19,7 +20,10 @@ pub(super) fn account(page: &mut Page, object: &Value, secrets: &[Value]) {
         list(object, key).map(|secret| string(secret, "name").unwrap_or_default().to_owned()).collect()
     };
     let marked = |names: Vec<String>| -> Vec<String> {
-        let one = |name: String| if there.contains(name.as_str()) { name } else { format!("{name} (not found)") };
+        let one = |name: String| match found.is_some() && !there.contains(name.as_str()) {
+            true => format!("{name} (not found)"),
+            false => name,
+        };
         names.into_iter().map(one).collect()
     };
     let is_token = |secret: &&Value| {
@@ -105,6 +109,18 @@ pub(super) fn binding(page: &mut Page, object: &Value) {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn secrets_that_could_not_be_read_are_not_called_missing() {
+        let account = json!({"metadata": {"name": "a"}, "secrets": [{"name": "s"}]});
+        let said = |found: Option<&[Value]>| {
+            let mut page = Page::default();
+            super::account(&mut page, &account, found);
+            page.text()
+        };
+        assert!(said(Some(&[])).contains("s (not found)"));
+        assert!(!said(None).contains("not found"));
+    }
 
     #[test]
     fn rules_are_told_one_resource_at_a_time() {

@@ -19,7 +19,7 @@ pub(crate) fn write(page: &mut Page, object: &Value, found: Option<&[Value]>, no
         ("Namespace", "v1") => namespace::write(page, object, related),
         ("PersistentVolumeClaim", "v1") => storage::claim(page, object, related),
         ("PersistentVolume", "v1") => storage::volume(page, object),
-        ("ServiceAccount", "v1") => access::account(page, object, related),
+        ("ServiceAccount", "v1") => access::account(page, object, found),
         ("Job", "batch/v1") => workloads::job(page, object),
         ("StatefulSet", "apps/v1") => workloads::stateful_set(page, object, related),
         ("DaemonSet", "apps/v1") => workloads::daemon_set(page, object, related),
@@ -174,8 +174,7 @@ fn pod(page: &mut Page, pod: &Value) {
             page.heading(0, title);
         }
         for container in list(spec, key) {
-            let status = status_of(pod, statuses, container).unwrap_or(&null);
-            template::write_container(page, "", container, Some(status));
+            template::write_container(page, "", container, status_of(pod, statuses, container));
         }
     }
     if list(status, "conditions").next().is_some() {

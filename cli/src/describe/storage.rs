@@ -48,7 +48,8 @@ pub(super) fn claim(page: &mut Page, object: &Value, pods: &[Value]) {
     // What a claim has is known once it is bound.
     let bound = !text(object, "/spec/volumeName").is_empty();
     let has = |pointer: &str| at(object, pointer).filter(|_| bound);
-    page.field(0, "Capacity", shown(has("/status/capacity/storage")));
+    let nothing = if bound { "0".to_owned() } else { String::new() };
+    page.field(0, "Capacity", has("/status/capacity/storage").map_or(nothing, |size| shown(Some(size))));
     page.field(0, "Access Modes", modes(has("/status/accessModes")));
     if let Some(mode) = mode(object) {
         page.field(0, "VolumeMode", mode);
@@ -111,9 +112,10 @@ fn affinity(page: &mut Page, object: &Value) {
     let Some(required) = at(object, "/spec/nodeAffinity") else {
         return page.field(0, "Node Affinity", "<none>");
     };
-    page.heading(0, "Node Affinity");
+    // With an empty value, so that the lines around it keep one column.
+    page.field(0, "Node Affinity", "");
     let Some(required) = required.get("required") else { return page.field(1, "Required Terms", "<none>") };
-    page.heading(1, "Required Terms");
+    page.field(1, "Required Terms", "");
     for (position, term) in list(required, "nodeSelectorTerms").enumerate() {
         let title = format!("Term {position}");
         let rules: Vec<String> = list(term, "matchExpressions")
