@@ -65,6 +65,10 @@ pub(crate) async fn run(connect: &ConnectArgs, args: &Args) -> Result<ExitCode, 
         let related = match related::of(&session, &catalog, object).await {
             Ok(related) => Some(related),
             // The object itself is worth a page to someone who may not read what belongs to it.
+            Err(failure) if failure.is_forbidden() => {
+                screen::note(format!("Warning: without what belongs to it: {failure}"));
+                None
+            }
             Err(failure) => {
                 failures.push(failure);
                 None
