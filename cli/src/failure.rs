@@ -63,6 +63,11 @@ impl Failure {
         }
     }
 
+    /// Whether the server said that one may not.
+    pub(crate) fn is_forbidden(&self) -> bool {
+        self.refusal().is_some_and(|refusal| refusal.code == 403)
+    }
+
     /// Whether the server said that the object does not exist.
     pub(crate) fn is_not_found(&self) -> bool {
         self.refusal().is_some_and(|refusal| refusal.code == 404)

@@ -2,8 +2,9 @@
 //! here with its reason. `docs/differences.md` shows the same table.
 
 use std::path::Path;
+use std::time::Duration;
 
-use e2e::client::{Client, Said};
+use e2e::client::{Client, Said, eventually};
 use e2e::cluster::Cluster;
 use e2e::{machine, need};
 use serde_json::json;
@@ -15,14 +16,21 @@ const LINES: &str = include_str!("same_words/lines.txt");
 /// Accepted differences: the beginning of the command line and why it may differ.
 const DIFFERENCES: &str = include_str!("same_words/differences.txt");
 
+/// Objects that are described with both programs; `{me}` as in the command lines.
+const OBJECTS: &str = include_str!("same_words/objects.yaml");
+
 /// Words that differ from run to run.
-fn normal(text: &str, me: &str) -> String {
+fn normal(text: &str) -> String {
     let mut lines: Vec<String> = Vec::new();
     for line in text.lines() {
         // Columns are compared by their words; widths follow the longest name.
         let words = line.split_whitespace().map(|word| {
-            let word = word.replace("kubectl", "gantry").replace(&format!("same-{me}"), "same-x");
-            if is_age(&word) { "AGE".to_owned() } else { without_hash(&word) }
+            let word = word.replace("kubectl", "gantry").replace("same-k", "same-x").replace("same-g", "same-x");
+            match &word {
+                word if is_age(word) => "AGE".to_owned(),
+                word if is_clock(word) => "TIME".to_owned(),
+                word => without_hash(word),
+            }
         });
         let line = words.collect::<Vec<_>>().join(" ");
         if !is_volatile(&line) {
@@ -41,15 +49,21 @@ fn is_age(word: &str) -> bool {
         && word.chars().all(|c| c.is_ascii_digit() || matches!(c, 's' | 'm' | 'h' | 'd'))
 }
 
+/// `17:04:05`.
+fn is_clock(word: &str) -> bool {
+    let parts: Vec<&str> = word.split(':').collect();
+    parts.len() == 3 && parts.iter().all(|part| part.len() == 2 && part.bytes().all(|b| b.is_ascii_digit()))
+}
+
 /// Names that the server made up: `same-x-abcdefghij-klmno`.
 fn without_hash(word: &str) -> String {
-    let word = match word.split_once("pod-template-hash=") {
-        Some((before, after)) => {
-            let end = after.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(after.len());
-            format!("{before}pod-template-hash=HASH{}", &after[end..])
+    let mut word = word.to_owned();
+    for key in ["pod-template-hash=", "controller-uid="] {
+        if let Some((before, after)) = word.split_once(key) {
+            let end = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '-').unwrap_or(after.len());
+            word = format!("{before}{key}HASH{}", &after[end..]);
         }
-        None => word.to_owned(),
-    };
+    }
     let Some(start) = word.find("same-x-") else { return word };
     let tail = &word[start + "same-x-".len()..];
     let hash: usize = tail.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '-').count();
@@ -75,6 +89,10 @@ fn is_volatile(line: &str) -> bool {
         "CreationTimestamp:",
         "IP:",
         "IPs:",
+        "NodePort:",
+        "HealthCheck NodePort:",
+        "PodCIDR:",
+        "PodCIDRs:",
         "time:",
         "generation:",
         "See 'gantry",
@@ -121,6 +139,35 @@ fn manifests(dir: &Path) {
     std::fs::write(dir.join("bad.yaml"), "apiVersion: v1\nkind: Nope\nmetadata: {name: x}\n").expect("writable");
 }
 
+/// Creates what the pages of `describe` are about.
+fn described(kubectl: &Client, me: &str) {
+    kubectl.run_with(&["apply", "-f", "-"], &OBJECTS.replace("{me}", me)).ok();
+    let amounts =
+        |cpu: &str, memory: &str| json!({"cpu": cpu, "memory": memory, "ephemeral-storage": "9Gi", "pods": "110"});
+    let status = json!({"status": {
+        "capacity": amounts("4", "8Gi"), "allocatable": amounts("3900m", "7Gi"),
+        "addresses": [{"type": "InternalIP", "address": "192.0.2.1"}, {"type": "Hostname", "address": "h"}],
+        "nodeInfo": {"machineID": "m", "systemUUID": "s", "bootID": "b", "kernelVersion": "6", "osImage": "os",
+            "containerRuntimeVersion": "g://1", "kubeletVersion": "v1", "kubeProxyVersion": "",
+            "operatingSystem": "linux", "architecture": "amd64"}}});
+    let node = format!("same-{me}-full");
+    kubectl.run(&["patch", "node", &node, "--subresource=status", "--type=merge", "-p", &status.to_string()]).ok();
+}
+
+/// Waits until the control plane has given up on the nodes, which have no agent: their pages stay as they are then.
+fn nodes_are_given_up(kubectl: &Client) {
+    for node in ["same-k-full", "same-g-full", "same-k-bare", "same-g-bare"] {
+        eventually("the node is unreachable", Duration::from_secs(120), || {
+            let taints = kubectl.run(&["get", "node", node, "-o", "jsonpath={.spec.taints}"]).ok();
+            let both = ["NoSchedule", "NoExecute"];
+            let there = |effect: &&str| {
+                taints.contains(&format!(r#""effect":"{effect}","key":"node.kubernetes.io/unreachable""#))
+            };
+            both.iter().all(there).then_some(())
+        });
+    }
+}
+
 #[test]
 fn gantry_says_what_kubectl_says() {
     need!(machine::root());
@@ -132,14 +179,18 @@ fn gantry_says_what_kubectl_says() {
     for me in ["k", "g"] {
         let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": format!("same-{me}-n")}});
         kubectl.run_with(&["create", "-f", "-"], &node.to_string()).ok();
+        described(&kubectl, me);
     }
     let mut wrong = Vec::new();
     let mut count = 0;
     for line in LINES.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         count += 1;
+        if line.starts_with("describe node ") {
+            nodes_are_given_up(&kubectl);
+        }
         let (theirs, ours) = (said(&kubectl, line, "k", dir.path()), said(&gantry, line, "g", dir.path()));
-        let theirs = (theirs.code, normal(&theirs.out, "k"), normal(&theirs.err, "k"));
-        let ours = (ours.code, normal(&ours.out, "g"), normal(&ours.err, "g"));
+        let theirs = (theirs.code, normal(&theirs.out), normal(&theirs.err));
+        let ours = (ours.code, normal(&ours.out), normal(&ours.err));
         match (theirs == ours, reason(line)) {
             (true, Some(_)) => wrong.push(format!("{line}\n  is the same now: take it out of differences.txt")),
             (false, None) => wrong.push(format!("{line}\n  kubectl: {theirs:#?}\n  gantry: {ours:#?}")),

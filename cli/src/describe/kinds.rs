@@ -5,14 +5,29 @@ use serde_json::Value;
 use super::page::{Page, local_time};
 use super::related;
 use super::template::{self, list, pairs, shown, string};
+use super::{access, namespace, network, node, policy, service, storage, workloads};
+use jiff::Timestamp;
 
-/// Writes everything about an object but its events.
-pub(crate) fn write(page: &mut Page, object: &Value, related: &[Value]) {
+/// Writes everything about an object but its events. `found` holds the objects that are shown with it, as
+/// [`related::of`] reads them; nothing when they could not be read.
+pub(crate) fn write(page: &mut Page, object: &Value, found: Option<&[Value]>, now: Timestamp) {
+    let related = found.unwrap_or_default();
     match (string(object, "kind").unwrap_or_default(), string(object, "apiVersion").unwrap_or_default()) {
         ("Pod", "v1") => pod(page, object),
-        ("Node", "v1") => node(page, object),
-        ("Service", "v1") => service(page, object),
-        ("Namespace", "v1") => namespace(page, object),
+        ("Node", "v1") => node::write(page, object, found, now),
+        ("Service", "v1") => service::write(page, object, related),
+        ("Namespace", "v1") => namespace::write(page, object, related),
+        ("PersistentVolumeClaim", "v1") => storage::claim(page, object, related),
+        ("PersistentVolume", "v1") => storage::volume(page, object),
+        ("ServiceAccount", "v1") => access::account(page, object, found),
+        ("Job", "batch/v1") => workloads::job(page, object),
+        ("StatefulSet", "apps/v1") => workloads::stateful_set(page, object, related),
+        ("DaemonSet", "apps/v1") => workloads::daemon_set(page, object, related),
+        ("Ingress", "networking.k8s.io/v1") => network::ingress(page, object, related),
+        ("NetworkPolicy", "networking.k8s.io/v1") => policy::network(page, object),
+        ("PodDisruptionBudget", "policy/v1") => policy::disruptions(page, object),
+        ("Role" | "ClusterRole", RBAC) => access::role(page, object),
+        ("RoleBinding" | "ClusterRoleBinding", RBAC) => access::binding(page, object),
         ("ConfigMap", "v1") => config_map(page, object),
         ("Secret", "v1") => secret(page, object),
         ("Deployment", "apps/v1") => deployment(page, object, related),
@@ -21,31 +36,74 @@ pub(crate) fn write(page: &mut Page, object: &Value, related: &[Value]) {
     }
 }
 
-fn at<'a>(object: &'a Value, pointer: &str) -> Option<&'a Value> {
+const RBAC: &str = "rbac.authorization.k8s.io/v1";
+
+/// Whether the page of an object ends with its events. Nothing happens to what only holds words.
+pub(crate) fn has_events(object: &Value) -> bool {
+    let still = match string(object, "apiVersion").unwrap_or_default() {
+        "v1" => ["Namespace", "Secret"].as_slice(),
+        RBAC => ["Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding"].as_slice(),
+        "networking.k8s.io/v1" => ["NetworkPolicy"].as_slice(),
+        _ => [].as_slice(),
+    };
+    !still.contains(&string(object, "kind").unwrap_or_default())
+}
+
+pub(super) fn at<'a>(object: &'a Value, pointer: &str) -> Option<&'a Value> {
     object.pointer(pointer)
 }
 
-fn text(object: &Value, pointer: &str) -> String {
+pub(super) fn text(object: &Value, pointer: &str) -> String {
     shown(at(object, pointer))
 }
 
-fn number(object: &Value, pointer: &str) -> i64 {
+pub(super) fn number(object: &Value, pointer: &str) -> i64 {
     at(object, pointer).and_then(Value::as_i64).unwrap_or(0)
 }
 
-fn head(page: &mut Page, object: &Value) {
+pub(super) fn head(page: &mut Page, object: &Value) {
     page.field(0, "Name", text(object, "/metadata/name"));
     if at(object, "/metadata/namespace").is_some() {
         page.field(0, "Namespace", text(object, "/metadata/namespace"));
     }
 }
 
-fn labels(page: &mut Page, object: &Value) {
+pub(super) fn labels(page: &mut Page, object: &Value) {
     page.values(0, "Labels", &pairs(at(object, "/metadata/labels"), "="));
-    page.values(0, "Annotations", &pairs(at(object, "/metadata/annotations"), ": "));
+    page.values(0, "Annotations", &annotations(object));
 }
 
-fn owner(page: &mut Page, object: &Value) {
+/// The annotations, a long one below its key. The copy of the manifest that `kubectl apply` keeps is left out.
+pub(super) fn annotations(object: &Value) -> Vec<String> {
+    const WIDEST: usize = 140;
+    let all = at(object, "/metadata/annotations").and_then(Value::as_object).into_iter().flatten();
+    let all: std::collections::BTreeMap<&String, &Value> = all.collect();
+    let mut lines = Vec::new();
+    for (key, value) in all {
+        if key == "kubectl.kubernetes.io/last-applied-configuration" {
+            continue;
+        }
+        let value = shown(Some(value));
+        let value = value.strip_suffix('\n').unwrap_or(&value);
+        if key.len() + value.len() + 2 <= WIDEST && !value.contains('\n') {
+            lines.push(format!("{key}: {value}"));
+            continue;
+        }
+        lines.push(format!("{key}:"));
+        lines.extend(value.split('\n').map(|line| match line.char_indices().nth(WIDEST - 2) {
+            Some((end, _)) => format!("  {}...", &line[..end]),
+            None => format!("  {line}"),
+        }));
+    }
+    lines
+}
+
+/// The members of a map by name.
+pub(super) fn sorted<'a>(object: &'a Value, pointer: &str) -> std::collections::BTreeMap<&'a String, &'a Value> {
+    at(object, pointer).and_then(Value::as_object).into_iter().flatten().collect()
+}
+
+pub(super) fn owner(page: &mut Page, object: &Value) {
     let owners = at(object, "/metadata/ownerReferences").and_then(Value::as_array).into_iter().flatten();
     let controller = owners.into_iter().find(|owner| owner["controller"] == true);
     if let Some(owner) = controller {
@@ -116,8 +174,7 @@ fn pod(page: &mut Page, pod: &Value) {
             page.heading(0, title);
         }
         for container in list(spec, key) {
-            let status = status_of(pod, statuses, container).unwrap_or(&null);
-            template::write_container(page, "", container, Some(status));
+            template::write_container(page, "", container, status_of(pod, statuses, container));
         }
     }
     if list(status, "conditions").next().is_some() {
@@ -136,7 +193,7 @@ fn pod(page: &mut Page, pod: &Value) {
     page.values(0, "Tolerations", &template::tolerations(spec));
 }
 
-fn conditions(page: &mut Page, object: &Value) {
+pub(super) fn conditions(page: &mut Page, object: &Value) {
     let rows: Vec<Vec<String>> = at(object, "/status/conditions")
         .and_then(Value::as_array)
         .into_iter()
@@ -184,7 +241,7 @@ fn deployment(page: &mut Page, object: &Value, sets: &[Value]) {
     page.field(0, "NewReplicaSet", new);
 }
 
-fn selector(object: &Value) -> String {
+pub(super) fn selector(object: &Value) -> String {
     let selector = at(object, "/spec/selector").map(crate::pods::selector_text).unwrap_or_default();
     if selector.is_empty() { "<none>".into() } else { selector }
 }
@@ -201,110 +258,13 @@ fn replica_set(page: &mut Page, object: &Value, pods: &[Value]) {
     conditions(page, object);
 }
 
-fn node(page: &mut Page, node: &Value) {
-    let roles = at(node, "/metadata/labels").and_then(Value::as_object).into_iter().flatten();
-    let roles: Vec<&str> = roles.filter_map(|(key, _)| key.strip_prefix("node-role.kubernetes.io/")).collect();
-    page.field(0, "Name", text(node, "/metadata/name"));
-    page.field(0, "Roles", if roles.is_empty() { "<none>".into() } else { roles.join(",") });
-    labels(page, node);
-    page.field(0, "CreationTimestamp", local_time(&text(node, "/metadata/creationTimestamp")));
-    let null = Value::Null;
-    let (spec, status) = (node.get("spec").unwrap_or(&null), node.get("status").unwrap_or(&null));
-    let taints: Vec<String> = list(spec, "taints")
-        .map(|taint| {
-            let value = string(taint, "value").map(|value| format!("={value}")).unwrap_or_default();
-            format!("{}{value}:{}", shown(taint.get("key")), shown(taint.get("effect")))
-        })
-        .collect();
-    page.values(0, "Taints", &taints);
-    page.field(0, "Unschedulable", spec.get("unschedulable").and_then(Value::as_bool).unwrap_or(false).to_string());
-    page.heading(0, "Conditions");
-    let rows = list(status, "conditions").map(|condition| {
-        let part = |key: &str| shown(condition.get(key));
-        let (beat, change) = (local_time(&part("lastHeartbeatTime")), local_time(&part("lastTransitionTime")));
-        let spaced = [part("type"), part("status"), beat, change].map(|cell| format!("{cell} "));
-        let mut row = spaced.to_vec();
-        row.extend([format!("{} ", part("reason")), part("message")]);
-        row
-    });
-    let rows = rows.collect();
-    table(page, &["Type", "Status", "LastHeartbeatTime", "LastTransitionTime", "Reason", "Message"], rows);
-    page.heading(0, "Addresses");
-    list(status, "addresses")
-        .for_each(|address| page.field(1, &shown(address.get("type")), shown(address.get("address"))));
-    for (key, title) in [("capacity", "Capacity"), ("allocatable", "Allocatable")] {
-        page.heading(0, title);
-        let amounts = status.get(key).and_then(Value::as_object).into_iter().flatten();
-        amounts.for_each(|(name, amount)| page.field(1, name, shown(Some(amount))));
-    }
-    page.heading(0, "System Info");
-    let info = [
-        ("machineID", "Machine ID"),
-        ("systemUUID", "System UUID"),
-        ("bootID", "Boot ID"),
-        ("kernelVersion", "Kernel Version"),
-        ("osImage", "OS Image"),
-        ("operatingSystem", "Operating System"),
-        ("architecture", "Architecture"),
-        ("containerRuntimeVersion", "Container Runtime Version"),
-        ("kubeletVersion", "Kubelet Version"),
-    ];
-    for (key, title) in info {
-        page.field(1, title, text(status, &format!("/nodeInfo/{key}")));
-    }
-    for (key, title) in [("podCIDR", "PodCIDR"), ("providerID", "ProviderID")] {
-        if let Some(text) = string(spec, key) {
-            page.field(0, title, text);
-        }
-    }
-}
-
-fn service(page: &mut Page, object: &Value) {
-    head(page, object);
-    labels(page, object);
-    let plain = pairs(at(object, "/spec/selector"), "=");
-    page.field(0, "Selector", if plain.is_empty() { "<none>".into() } else { plain.join(",") });
-    page.field(0, "Type", text(object, "/spec/type"));
-    let null = Value::Null;
-    let spec = object.get("spec").unwrap_or(&null);
-    for (key, title) in [("ipFamilyPolicy", "IP Family Policy"), ("clusterIP", "IP"), ("externalName", "External Name")]
-    {
-        if let Some(text) = string(spec, key) {
-            page.field(0, title, text);
-        }
-    }
-    let addresses: Vec<String> = list(spec, "clusterIPs").map(|address| shown(Some(address))).collect();
-    if !addresses.is_empty() {
-        page.field(0, "IPs", addresses.join(","));
-    }
-    for port in list(spec, "ports") {
-        let (name, protocol) = (string(port, "name").unwrap_or("<unset>"), string(port, "protocol").unwrap_or("TCP"));
-        page.field(0, "Port", format!("{name}  {}/{protocol}", shown(port.get("port"))));
-        page.field(0, "TargetPort", format!("{}/{protocol}", shown(port.get("targetPort"))));
-        if port.get("nodePort").is_some() {
-            page.field(0, "NodePort", format!("{name}  {}/{protocol}", shown(port.get("nodePort"))));
-        }
-    }
-    page.field(0, "Session Affinity", text(object, "/spec/sessionAffinity"));
-    if let Some(policy) = string(spec, "internalTrafficPolicy") {
-        page.field(0, "Internal Traffic Policy", policy);
-    }
-}
-
-fn namespace(page: &mut Page, object: &Value) {
-    page.field(0, "Name", text(object, "/metadata/name"));
-    labels(page, object);
-    page.field(0, "Status", text(object, "/status/phase"));
-    conditions(page, object);
-}
-
 fn config_map(page: &mut Page, object: &Value) {
     head(page, object);
     labels(page, object);
     page.cells(0, [String::new()]);
     page.cells(0, ["Data".to_owned()]);
     page.cells(0, ["====".to_owned()]);
-    for (key, value) in object.get("data").and_then(Value::as_object).into_iter().flatten() {
+    for (key, value) in sorted(object, "/data") {
         page.cells(0, [format!("{key}:")]);
         page.cells(0, ["----".to_owned()]);
         shown(Some(value)).split('\n').for_each(|line| page.cells(0, [line.to_owned()]));
@@ -313,7 +273,7 @@ fn config_map(page: &mut Page, object: &Value) {
     page.cells(0, [String::new()]);
     page.cells(0, ["BinaryData".to_owned()]);
     page.cells(0, ["====".to_owned()]);
-    for (key, value) in object.get("binaryData").and_then(Value::as_object).into_iter().flatten() {
+    for (key, value) in sorted(object, "/binaryData") {
         page.cells(0, [format!("{key}: {} bytes", decoded_length(value))]);
     }
     page.cells(0, [String::new()]);
@@ -328,7 +288,7 @@ fn secret(page: &mut Page, object: &Value) {
     page.cells(0, [String::new()]);
     page.cells(0, ["Data".to_owned()]);
     page.cells(0, ["====".to_owned()]);
-    for (key, value) in object.get("data").and_then(Value::as_object).into_iter().flatten() {
+    for (key, value) in sorted(object, "/data") {
         page.field(0, key, format!("{} bytes", decoded_length(value)));
     }
 }
@@ -417,19 +377,30 @@ mod tests {
         let mut page = Page::default();
         let object =
             json!({"kind": "Secret", "apiVersion": "v1", "metadata": {"name": "s"}, "data": {"k": "aGVsbG8="}});
-        write(&mut page, &object, &[]);
+        write(&mut page, &object, None, Timestamp::UNIX_EPOCH);
         assert!(page.text().contains("k:  5 bytes"), "{}", page.text());
         assert!(!page.text().contains("aGVsbG8"));
     }
 
     #[test]
     fn broken_objects_are_shown_without_a_panic() {
-        for kind in ["Pod", "Node", "Service", "Namespace", "ConfigMap", "Secret", "Widget"] {
+        let kinds = [
+            ("v1", "Pod Node Service Namespace ConfigMap Secret Widget PersistentVolume PersistentVolumeClaim"),
+            ("v1", "ServiceAccount"),
+            ("apps/v1", "Deployment ReplicaSet StatefulSet DaemonSet"),
+            ("batch/v1", "Job"),
+            ("networking.k8s.io/v1", "Ingress NetworkPolicy"),
+            ("policy/v1", "PodDisruptionBudget"),
+            (RBAC, "Role ClusterRole RoleBinding ClusterRoleBinding"),
+        ];
+        let kinds = kinds.iter().flat_map(|(group, kinds)| kinds.split(' ').map(move |kind| (group, kind)));
+        for (group, kind) in kinds {
             let mut page = Page::default();
             write(
                 &mut page,
-                &json!({"kind": kind, "apiVersion": "v1", "metadata": 1, "spec": [], "status": "x", "data": null}),
-                &[],
+                &json!({"kind": kind, "apiVersion": group, "metadata": 1, "spec": [], "status": "x", "data": null}),
+                Some(&[]),
+                Timestamp::UNIX_EPOCH,
             );
             assert!(page.text().starts_with("Name:"));
         }

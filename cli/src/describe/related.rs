@@ -1,21 +1,62 @@
-//! What an object controls: the ReplicaSets of a Deployment, the pods of a ReplicaSet.
+//! What is shown with an object: the ReplicaSets of a Deployment, the pods of a node, the endpoints of a Service.
 
 use serde_json::Value;
 
-use crate::client::Session;
+use crate::client::{Call, Session};
 use crate::failure::Failure;
 use crate::kind::Catalog;
 use crate::list::{self, SelectArgs};
 use crate::output::name_of;
 use crate::rollout::progress::revision;
 
-/// Reads the objects that `object` controls, for the kinds that are shown with them.
+/// Reads the objects that are shown with `object`: those it controls, a node's lease and pods, a Service's
+/// endpoints, what limits a namespace, who uses a claim, the Secrets of a ServiceAccount.
 pub(crate) async fn of(session: &Session, catalog: &Catalog, object: &Value) -> Result<Vec<Value>, Failure> {
-    let kind = match object.get("kind").and_then(Value::as_str) {
-        Some("Deployment") => "replicasets.apps",
-        Some("ReplicaSet") => "pods",
-        _ => return Ok(Vec::new()),
-    };
+    let name = name_of(object);
+    let namespace = object.pointer("/metadata/namespace").and_then(Value::as_str);
+    let everything = SelectArgs { selector: None, field_selector: None };
+    match object.get("kind").and_then(Value::as_str).unwrap_or_default() {
+        "Deployment" => owned(session, catalog, object, "replicasets.apps").await,
+        "ReplicaSet" | "StatefulSet" | "DaemonSet" => owned(session, catalog, object, "pods").await,
+        "Node" => {
+            let on_it = format!("spec.nodeName={name},status.phase!=Succeeded,status.phase!=Failed");
+            let select = SelectArgs { selector: None, field_selector: Some(on_it) };
+            let mut all = list::objects(session, catalog.expect("pods")?, None, &select).await?;
+            let lease = catalog.expect("leases.coordination.k8s.io")?.object("kube-node-lease", name);
+            // A node whose agent never came has none; the page says so.
+            all.extend(session.get(Call::to(lease)).await.ok());
+            Ok(all)
+        }
+        "Service" => {
+            let select = SelectArgs { selector: Some(format!("{SERVICE_LABEL}={name}")), field_selector: None };
+            list::objects(session, catalog.expect("endpointslices.discovery.k8s.io")?, namespace, &select).await
+        }
+        "Ingress" => {
+            let mut all = list::objects(session, catalog.expect("services")?, namespace, &everything).await?;
+            let slices = catalog.expect("endpointslices.discovery.k8s.io")?;
+            all.extend(list::objects(session, slices, namespace, &everything).await?);
+            Ok(all)
+        }
+        "Namespace" => {
+            let mut all = list::objects(session, catalog.expect("resourcequotas")?, Some(name), &everything).await?;
+            all.extend(list::objects(session, catalog.expect("limitranges")?, Some(name), &everything).await?);
+            Ok(all)
+        }
+        "PersistentVolumeClaim" => list::objects(session, catalog.expect("pods")?, namespace, &everything).await,
+        "ServiceAccount" => list::objects(session, catalog.expect("secrets")?, namespace, &everything).await,
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// The label that ties an EndpointSlice to its Service.
+pub(crate) const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+
+/// Those of one kind.
+pub(crate) fn of_kind<'a>(objects: &'a [Value], kind: &'static str) -> impl Iterator<Item = &'a Value> {
+    objects.iter().filter(move |object| object.get("kind").is_some_and(|is| is == kind))
+}
+
+async fn owned(session: &Session, catalog: &Catalog, object: &Value, kind: &str) -> Result<Vec<Value>, Failure> {
     let selector = object.pointer("/spec/selector").map(crate::pods::selector_text);
     let select = SelectArgs { selector, field_selector: None };
     let namespace = object.pointer("/metadata/namespace").and_then(Value::as_str);

@@ -30,6 +30,9 @@ pub(crate) fn write(page: &mut Page, template: &Value) {
         }
     }
     write_volumes(page, 1, " ", spec);
+    if let Some(class) = string(spec, "priorityClassName") {
+        page.field(1, "Priority Class Name", class);
+    }
     page.values(1, "Node-Selectors", &pairs(spec.get("nodeSelector"), "="));
     page.values(1, "Tolerations", &tolerations(spec));
 }
@@ -52,7 +55,10 @@ pub(crate) fn shown(value: Option<&Value>) -> String {
 /// The pairs of a map.
 pub(crate) fn pairs(map: Option<&Value>, between: &str) -> Vec<String> {
     let map = map.and_then(Value::as_object).into_iter().flatten();
-    map.map(|(key, value)| format!("{key}{between}{}", crate::output::jsonpath::shown(value))).collect()
+    let mut pairs: Vec<String> =
+        map.map(|(key, value)| format!("{key}{between}{}", crate::output::jsonpath::shown(value))).collect();
+    pairs.sort();
+    pairs
 }
 
 /// Tolerations, one text each.

@@ -61,10 +61,23 @@ pub(crate) async fn run(connect: &ConnectArgs, args: &Args) -> Result<ExitCode, 
     }
     for (position, object) in found.iter().enumerate() {
         let mut page = Page::default();
-        kinds::write(&mut page, object, &related::of(&session, &catalog, object).await?);
-        if args.show_events {
+        let now = Timestamp::now();
+        let related = match related::of(&session, &catalog, object).await {
+            Ok(related) => Some(related),
+            // The object itself is worth a page to someone who may not read what belongs to it.
+            Err(failure) if failure.is_forbidden() => {
+                screen::note(format!("Warning: without what belongs to it: {failure}"));
+                None
+            }
+            Err(failure) => {
+                failures.push(failure);
+                None
+            }
+        };
+        kinds::write(&mut page, object, related.as_deref(), now);
+        if args.show_events && kinds::has_events(object) {
             match events::of(&session, &catalog, object).await {
-                Ok(events) => events::write(&mut page, &events, Timestamp::now()),
+                Ok(events) => events::write(&mut page, &events, now),
                 // Without the right to read events the rest is still worth something.
                 Err(failure) => failures.push(failure),
             }
