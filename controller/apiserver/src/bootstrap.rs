@@ -19,7 +19,7 @@ const RBAC: &str = "rbac.authorization.k8s.io/v1";
 pub(crate) async fn ensure(registry: &Registry) -> Result<(), CommitError> {
     let (mut compares, mut ops) = (Vec::new(), Vec::new());
     for mut object in default_objects() {
-        let Some(resource) = resource_of(registry.table, &object) else { continue };
+        let Some(resource) = resource_of(registry.builtin(), &object) else { continue };
         let (_, name) = crate::registry::names(&object);
         let key = registry.key(resource, None, name);
         if let Some(held) = registry.store.get(&key) {
@@ -188,7 +188,7 @@ mod tests {
         let range = |cidr: &str| cidr.parse().unwrap();
         let ranges = crate::service::Ranges { cidr: range("10.43.0.0/16"), dns: [10, 43, 0, 10].into() };
         let event_ttl = std::time::Duration::from_secs(1);
-        let registry = Registry { store: Arc::new(store), table: Table::builtin(), event_ttl, ranges };
+        let registry = Registry::new(Arc::new(store), event_ttl, ranges);
         ensure(&registry).await.unwrap();
         let first = registry.store.revision();
         ensure(&registry).await.unwrap();

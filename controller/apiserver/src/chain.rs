@@ -35,7 +35,7 @@ pub(crate) async fn answer(state: Arc<State>, request: Request<Body>) -> Respons
     let (verb, group, resource) = match &info {
         // Unknown names never become label values: a client could make endless many.
         Some(RequestInfo::Resource(request))
-            if state.registry.table.find(&request.group, &request.version, &request.resource).is_some() =>
+            if state.registry.table().find(&request.group, &request.version, &request.resource).is_some() =>
         {
             (request.verb.as_str(), request.group.clone(), request.resource.clone())
         }
@@ -189,7 +189,7 @@ fn context(
     query: Query,
     headers: http::HeaderMap,
 ) -> Result<Context, Status> {
-    let table = state.registry.table;
+    let table = state.registry.table();
     let resource =
         table.find(&request.group, &request.version, &request.resource).ok_or_else(Status::path_not_found)?;
     let subresource = match request.subresource.as_deref() {

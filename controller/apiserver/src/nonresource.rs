@@ -20,7 +20,7 @@ pub(crate) const MINOR: &str = "37";
 
 /// Answers a path, or `None` where nothing lives.
 pub(crate) fn answer(state: &State, path: &str, query: &Query, headers: &HeaderMap) -> Option<Response<Body>> {
-    let table = state.registry.table;
+    let table = &*state.registry.table();
     let json = |value: serde_json::Value| Some(reply::json_bytes(StatusCode::OK, Bytes::from(value.to_string())));
     let text =
         |code, text: &str| Some(reply::with_type(code, "text/plain; charset=utf-8", Body::from(text.to_owned())));
@@ -63,13 +63,18 @@ pub(crate) fn answer(state: &State, path: &str, query: &Query, headers: &HeaderM
 
 /// How many objects of each resource are stored, by `PLURAL.GROUP`; the versions of one are stored together.
 fn stored_objects(state: &State) -> impl Iterator<Item = (String, usize)> {
-    let stored = state.registry.table.all().filter(|resource| {
-        resource.verbs == Verbs::Storage
-            && (&resource.group, &resource.plural) == (&resource.storage_group, &resource.storage_plural)
-    });
-    stored.filter_map(|resource| {
+    let table = state.registry.table();
+    let stored: Vec<_> = table
+        .all()
+        .filter(|resource| {
+            resource.verbs == Verbs::Storage
+                && (&resource.group, &resource.plural) == (&resource.storage_group, &resource.storage_plural)
+        })
+        .cloned()
+        .collect();
+    stored.into_iter().filter_map(|resource| {
         let request =
-            RangeRequest { prefix: state.registry.prefix(resource, None), limit: 1, ..RangeRequest::default() };
+            RangeRequest { prefix: state.registry.prefix(&resource, None), limit: 1, ..RangeRequest::default() };
         // The newest revision can always be read.
         let page = state.registry.store.range(&request).ok()?;
         let name = match resource.group.as_str() {

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use controller_object::conversion;
 use controller_object::resource::{Resource, Table};
@@ -21,7 +22,7 @@ const HEAD: &[u8] = b"{\"metadata\":{";
 /// The objects of one cluster.
 pub(crate) struct Registry {
     pub(crate) store: Arc<Store>,
-    pub(crate) table: &'static Table,
+    table: ArcSwap<Table>,
     /// How long events live.
     pub(crate) event_ttl: std::time::Duration,
     /// Where Services get their addresses from.
@@ -35,6 +36,21 @@ pub(crate) struct Current {
 }
 
 impl Registry {
+    /// The objects of a store; only the built-in kinds are served at first.
+    pub(crate) fn new(store: Arc<Store>, event_ttl: std::time::Duration, ranges: Ranges) -> Self {
+        Self { store, table: ArcSwap::from_pointee(Table::builtin().clone()), event_ttl, ranges }
+    }
+
+    /// What is served now, custom resources among it. A request keeps the table that it began with.
+    pub(crate) fn table(&self) -> Arc<Table> {
+        self.table.load_full()
+    }
+
+    /// The built-in kinds, which never change.
+    pub(crate) fn builtin(&self) -> &'static Table {
+        Table::builtin()
+    }
+
     pub(crate) fn prefix(&self, resource: &Resource, namespace: Option<&str>) -> Bytes {
         let group = if resource.storage_group.is_empty() { "core" } else { &resource.storage_group };
         let plural = &resource.storage_plural;
@@ -68,7 +84,7 @@ impl Registry {
         namespace: Option<&str>,
         name: &str,
     ) -> Option<Value> {
-        let resource = self.table.find(group, version, plural)?;
+        let resource = self.builtin().find(group, version, plural)?;
         self.current(resource, namespace, name).ok().map(|current| current.object)
     }
 

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use controller_object::resource::Table;
 use controller_store::model::CommitError;
 use controller_store::store::Store;
 use http::{Request, Response};
@@ -117,12 +116,7 @@ impl Config {
         let serving = live(&authority, &renewals, "apiserver", leaf)?;
         let agent_client = Leaf::client("kube-apiserver-kubelet-client", MASTERS);
         let agent_client = live(&authority, &renewals, "apiserver-agent-client", agent_client)?;
-        let registry = Registry {
-            store: Arc::clone(&store),
-            table: Table::builtin(),
-            event_ttl: self.event_ttl,
-            ranges: self.services,
-        };
+        let registry = Registry::new(Arc::clone(&store), self.event_ttl, self.services);
         bootstrap::ensure(&registry).await?;
         service::repair(&registry).await?;
         let state = State {

@@ -230,7 +230,7 @@ pub fn join_version(group: &str, version: &str) -> String {
 }
 
 /// All served resources.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Table {
     all: Vec<Arc<Resource>>,
     by_plural: HashMap<(String, String, String), Arc<Resource>>,

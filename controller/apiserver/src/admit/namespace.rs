@@ -15,7 +15,7 @@ pub(super) fn admit(registry: &Registry, admission: &Admission<'_>, object: &Val
         return Ok(());
     }
     let Some(live) = registry.peek("", "v1", "namespaces", None, namespace) else {
-        let namespaces = registry.table.find("", "v1", "namespaces");
+        let namespaces = registry.builtin().find("", "v1", "namespaces");
         return Err(namespaces.map_or_else(
             || Status::internal_error("the table has no namespaces"),
             |resource| Status::not_found(About::resource(resource, namespace)),

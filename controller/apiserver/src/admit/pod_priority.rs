@@ -41,7 +41,7 @@ pub(super) fn admit(registry: &Registry, admission: &Admission<'_>, pod: &mut Va
 }
 
 fn default_class(registry: &Registry) -> Option<Value> {
-    let resource = registry.table.find("scheduling.k8s.io", "v1", "priorityclasses")?;
+    let resource = registry.builtin().find("scheduling.k8s.io", "v1", "priorityclasses")?;
     let prefix = registry.prefix(resource, None);
     let page = registry.store.range(&controller_store::model::RangeRequest { prefix, ..Default::default() }).ok()?;
     page.items

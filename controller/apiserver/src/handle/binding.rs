@@ -13,7 +13,7 @@ use crate::registry::{Current, names};
 use crate::reply;
 
 pub(super) async fn bind(context: &Context, body: &[u8]) -> Result<Response<Body>, Status> {
-    let table = context.state.registry.table;
+    let table = context.state.registry.builtin();
     let missing = || Status::internal_error("the table has no pods");
     let decoded = context.decode_exchanged(Subresource::Binding, body)?;
     let pods = table.find("", "v1", "pods").ok_or_else(missing)?;

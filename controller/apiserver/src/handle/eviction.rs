@@ -57,7 +57,7 @@ pub(super) async fn evict(context: &Context, body: &[u8]) -> Result<Response<Bod
     let registry = &context.state.registry;
     let pod = registry.current(&context.resource, context.namespace(), context.name())?.object;
     if !is_free(&pod) {
-        let budgets = match registry.table.find("policy", "v1", "poddisruptionbudgets") {
+        let budgets = match registry.builtin().find("policy", "v1", "poddisruptionbudgets") {
             Some(resource) => all(registry, resource, context.namespace())?,
             None => Vec::new(),
         };

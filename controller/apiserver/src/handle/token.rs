@@ -85,7 +85,8 @@ fn bound_pod(context: &Context, namespace: &str, account: &str, bound: &Value) -
     }
     let name = bound["name"].as_str().unwrap_or_default();
     let registry = &context.state.registry;
-    let pods = registry.table.find("", "v1", "pods").ok_or_else(|| Status::internal_error("the table has no pods"))?;
+    let pods =
+        registry.builtin().find("", "v1", "pods").ok_or_else(|| Status::internal_error("the table has no pods"))?;
     let pod = registry.current(pods, Some(namespace), name)?.object;
     let uid = uid_of(&pod);
     if bound["uid"].as_str().is_some_and(|wanted| !wanted.is_empty() && wanted != uid) {

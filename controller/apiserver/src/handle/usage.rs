@@ -87,7 +87,7 @@ fn selected(context: &Context, resource: &Arc<Resource>) -> Result<Vec<Value>, S
 }
 
 fn core(context: &Context, plural: &str) -> Result<Arc<Resource>, Status> {
-    context.state.registry.table.find("", "v1", plural).cloned().ok_or_else(Status::path_not_found)
+    context.state.registry.builtin().find("", "v1", plural).cloned().ok_or_else(Status::path_not_found)
 }
 
 /// The figures of nodes by name; of those that answer.

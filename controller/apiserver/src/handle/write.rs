@@ -31,7 +31,7 @@ impl Context {
     /// The object of another kind in a request's body (a Scale, a Binding).
     pub(super) fn decode_as(&self, resource: &Resource, body: &[u8]) -> Result<Decoded, Status> {
         let media = self.media_type()?;
-        decode::decode(self.state.registry.table, resource, media, body, self.query.field_validation()?)
+        decode::decode(&self.state.registry.table(), resource, media, body, self.query.field_validation()?)
     }
 
     fn media_type(&self) -> Result<MediaType, Status> {

@@ -50,7 +50,7 @@ fn builtin(registry: &Registry, address: IpAddr, port: u16) -> Vec<Value> {
 pub(crate) async fn write_builtin(registry: &Registry, address: IpAddr, port: u16) -> Result<(), CommitError> {
     for wanted in builtin(registry, address, port) {
         let (group, version) = wanted["apiVersion"].as_str().and_then(|v| v.split_once('/')).unwrap_or(("", "v1"));
-        let Some(resource) = registry.table.find_kind(group, version, wanted["kind"].as_str().unwrap_or_default())
+        let Some(resource) = registry.builtin().find_kind(group, version, wanted["kind"].as_str().unwrap_or_default())
         else {
             continue;
         };
@@ -96,7 +96,7 @@ async fn write_one(registry: &Registry, resource: &Resource, mut wanted: Value) 
 /// Gives addresses and ports to Services that have none, and claims for what Services hold: those that were stored by
 /// a release without either.
 pub(crate) async fn repair(registry: &Registry) -> Result<(), CommitError> {
-    let Some(resource) = registry.table.find("", "v1", "services") else { return Ok(()) };
+    let Some(resource) = registry.builtin().find("", "v1", "services") else { return Ok(()) };
     let all = RangeRequest { prefix: registry.prefix(resource, None), ..RangeRequest::default() };
     // The newest revision can always be read.
     let Ok(page) = registry.store.range(&all) else { return Ok(()) };
