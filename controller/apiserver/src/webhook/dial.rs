@@ -153,7 +153,7 @@ struct Conditions {
 
 /// One of the ready endpoints of the Service that `NAME.NAMESPACE.svc` names. `choice` is random.
 /// A missing `ready` counts as ready (API reference, EndpointConditions).
-pub(super) fn endpoint(store: &Store, host: &str, port: u16, choice: usize) -> Result<SocketAddr, DialError> {
+pub(super) fn endpoint(store: &Store, host: &str, port: u16, choice: u32) -> Result<SocketAddr, DialError> {
     let (name, namespace) = host.strip_suffix(".svc").and_then(|host| host.split_once('.')).ok_or(DialError::Host)?;
     let missing = || DialError::NoService(name.into());
     let held = store.get(format!("{SERVICES}{namespace}/{name}").as_bytes()).ok_or_else(missing)?;
@@ -181,7 +181,7 @@ pub(super) fn endpoint(store: &Store, host: &str, port: u16, choice: usize) -> R
     }
     match ready.len() {
         0 => Err(DialError::NoEndpoint(name.into())),
-        count => Ok(ready[choice % count]),
+        count => Ok(ready[choice as usize % count]),
     }
 }
 

@@ -5,4 +5,4 @@
 mod client;
 mod dial;
 
-pub(crate) use client::{CallError, Client, ClientConfig};
+pub(crate) use client::{Client, ClientConfig};
