@@ -52,7 +52,7 @@ pub(crate) fn answer(state: &State, path: &str, query: &Query, headers: &HeaderM
         ["openapi", "v2"] => {
             let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
             let document = openapi::v2::whole(table);
-            match accept.contains(openapi::v2::PROTOBUF) {
+            match [openapi::v2::PROTOBUF, openapi::v2::PROTOBUF_ASKED].iter().any(|asked| accept.contains(asked)) {
                 true => {
                     let body = openapi::gnostic::encode(&document);
                     Some(reply::with_type(StatusCode::OK, openapi::v2::PROTOBUF, Body::from(body)))

@@ -4,8 +4,10 @@ use super::{document, index};
 use crate::resource::Table;
 use serde_json::{Map, Value, json};
 
-/// The media type under which client-go asks for the document as protobuf.
-pub const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// The media type of the document as protobuf.
+pub const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// What client-go asks for and, because of its `@`, cannot read in an answer.
+pub const PROTOBUF_ASKED: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
 /// Schemas nest no deeper; what does is cut.
 const MAX_DEPTH: usize = 100;
