@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use bytes::Bytes;
-use controller_object::resource::Subresource;
+use controller_object::protobuf;
+use controller_object::resource::{Subresource, join_version};
 use controller_object::status::{About, Status};
 use http::header::UPGRADE;
 use http::{Method, Request, Response};
@@ -208,7 +209,12 @@ fn context(
     if named_nowhere || request.namespace.is_some() && !resource.is_namespaced() {
         return Err(Status::path_not_found());
     }
-    let negotiated = reply::negotiate(&headers).or_else(|status| match subresource {
+    let (version, kind) = (resource.api_version(), resource.kind.as_str());
+    let has_protobuf = match subresource.and_then(Subresource::kind) {
+        Some((group, version, kind)) => protobuf::has_form(&join_version(group, version), kind),
+        None => protobuf::has_form(&version, kind),
+    };
+    let negotiated = reply::negotiate(&headers, has_protobuf).or_else(|status| match subresource {
         // Logs and streams are not objects; what the client accepts does not matter.
         Some(
             Subresource::Log | Subresource::Exec | Subresource::Attach | Subresource::PortForward | Subresource::Proxy,

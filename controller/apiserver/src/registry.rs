@@ -208,6 +208,19 @@ pub(crate) fn to_value(resource: &Resource, kv: &KeyValue, revision: Revision) -
     Ok(object)
 }
 
+/// The metadata alone of a stored value, which stands first; the rest is not parsed.
+pub(crate) fn metadata(kv: &KeyValue, revision: Revision) -> Result<Value, Status> {
+    let damaged = || Status::internal_error(format!("{} is damaged in the store", String::from_utf8_lossy(&kv.key)));
+    let rest = kv.value.strip_prefix(b"{\"metadata\":").ok_or_else(damaged)?;
+    let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<Value>();
+    let metadata = values.next().and_then(Result::ok).ok_or_else(damaged)?;
+    let mut object = serde_json::json!({
+        "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata
+    });
+    set_revision(&mut object, revision);
+    Ok(object)
+}
+
 /// Puts a revision into an object.
 pub(crate) fn set_revision(object: &mut Value, revision: Revision) {
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {

@@ -4,7 +4,7 @@
 mod encode;
 mod message;
 mod table;
-mod wire;
+pub(crate) mod wire;
 
 use crate::status::Status;
 use serde_json::Value;

@@ -232,6 +232,8 @@ pub struct Status {
     pub message: String,
     /// What it is about.
     pub details: Option<Box<Details>>,
+    /// With a list that expired: the token that goes on with the rest, inconsistently.
+    pub continue_token: Option<String>,
     /// How somebody else wants it told.
     pub told: Option<Box<Told>>,
 }
@@ -281,11 +283,11 @@ impl<'a> About<'a> {
 impl Status {
     /// A failure with a message and nothing more.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), details: None, told: None }
+        Self { reason, message: message.into(), details: None, continue_token: None, told: None }
     }
 
     fn about(reason: Reason, about: About<'_>, message: String) -> Self {
-        Self { reason, message, details: about.details(), told: None }
+        Self { reason, message, details: about.details(), continue_token: None, told: None }
     }
 
     fn details_mut(&mut self) -> &mut Details {
@@ -359,7 +361,11 @@ impl Status {
 
     /// The object breaks its rules.
     pub fn invalid(resource: &crate::resource::Resource, name: &str, causes: Vec<Cause>) -> Self {
-        let about = About { group: &resource.group, kind: &resource.kind, name };
+        Self::invalid_about(About { group: &resource.group, kind: &resource.kind, name }, causes)
+    }
+
+    /// The same for what is no object of a resource: options of a request.
+    pub fn invalid_about(about: About<'_>, causes: Vec<Cause>) -> Self {
         let mut told: Vec<String> = Vec::new();
         for cause in &causes {
             let text = cause.describe();
@@ -371,7 +377,7 @@ impl Status {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),
         };
-        let message = format!("{} {:?} is invalid: {all}", about.qualified(), name);
+        let message = format!("{} {:?} is invalid: {all}", about.qualified(), about.name);
         let mut status = Self::about(Reason::Invalid, about, message);
         status.details_mut().causes = causes;
         status
@@ -478,6 +484,9 @@ impl Status {
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "reason": self.reason.as_str(), "code": code,
         });
+        if let Some(token) = &self.continue_token {
+            value["metadata"]["continue"] = token.as_str().into();
+        }
         if let Some(details) = &self.details {
             value["details"] = details.to_value();
         }

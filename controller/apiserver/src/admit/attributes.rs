@@ -56,11 +56,9 @@ impl Kind {
                 Self { group: group.into(), version: version.into(), kind }
             }
             Some((group, version, kind)) => Self { group: group.into(), version: version.into(), kind: kind.into() },
-            None => Self {
-                group: resource.group.clone(),
-                version: resource.version.clone(),
-                kind: resource.kind.clone(),
-            },
+            None => {
+                Self { group: resource.group.clone(), version: resource.version.clone(), kind: resource.kind.clone() }
+            }
         }
     }
 
@@ -98,11 +96,6 @@ impl Attributes<'_> {
     /// Whether a new object of that resource is stored.
     pub(crate) fn creates(&self, group: &str, plural: &str) -> bool {
         self.operation == Operation::Create && self.subresource.is_none() && self.is(group, plural)
-    }
-
-    /// Whether an object of that resource is changed as a whole.
-    pub(crate) fn updates(&self, group: &str, plural: &str) -> bool {
-        self.operation == Operation::Update && self.subresource.is_none() && self.is(group, plural)
     }
 
     pub(crate) fn kind(&self) -> Kind {

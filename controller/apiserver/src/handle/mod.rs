@@ -8,6 +8,8 @@ mod eviction;
 mod filter;
 mod get;
 mod list;
+mod list_body;
+mod list_options;
 mod patch;
 mod scale;
 mod token;

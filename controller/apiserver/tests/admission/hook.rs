@@ -54,7 +54,11 @@ impl Hook {
                     let service = hyper::service::service_fn(move |request| {
                         answer(request, Arc::clone(&log), Arc::clone(&answers))
                     });
-                    drop(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+                    drop(
+                        hyper::server::conn::http1::Builder::new()
+                            .serve_connection(TokioIo::new(stream), service)
+                            .await,
+                    );
                 });
             }
         });

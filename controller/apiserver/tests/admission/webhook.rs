@@ -117,12 +117,12 @@ async fn c009_connections_into_pods_are_refused() {
     server.create("/api/v1/namespaces/default/pods", pod("p")).await.ok();
     let path = "/api/v1/namespaces/default/pods/p/attach?stdin=true&container=c";
     let attached = server.create(path, Value::Null).await;
-    assert_eq!(
-        attached.refused(400),
-        "admission webhook \"attach.example.com\" denied the request: no attaching"
-    );
+    assert_eq!(attached.refused(400), "admission webhook \"attach.example.com\" denied the request: no attaching");
     let (_, request) = hook.asked().pop().unwrap();
-    assert_eq!(request["object"], json!({"apiVersion": "v1", "kind": "PodAttachOptions", "stdin": true, "container": "c"}));
+    assert_eq!(
+        request["object"],
+        json!({"apiVersion": "v1", "kind": "PodAttachOptions", "stdin": true, "container": "c"})
+    );
     assert_eq!((&request["subResource"], &request["operation"]), (&json!("attach"), &json!("CONNECT")));
     let exec = server.create("/api/v1/namespaces/default/pods/p/exec?command=ls&command=-l", Value::Null).await;
     assert_eq!(exec.refused(400), "Upgrade request required", "exec came past admission");
@@ -147,7 +147,10 @@ async fn c010_c012_deletions_and_definitions_are_judged() {
     assert!(kept.refused(400).ends_with("denied the request: it stays"));
     let (_, request) = hook.asked().pop().unwrap();
     assert_eq!((&request["object"], &request["oldObject"]["metadata"]["name"]), (&Value::Null, &json!("m")));
-    assert_eq!(request["options"], json!({"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1", "gracePeriodSeconds": 3}));
+    assert_eq!(
+        request["options"],
+        json!({"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1", "gracePeriodSeconds": 3})
+    );
     let collection = server.delete(MAPS).await;
     assert!(collection.refused(400).ends_with("it stays"));
     assert_eq!(server.get(&format!("{MAPS}/m")).await.code, 200);
@@ -226,7 +229,10 @@ async fn c024_what_cannot_be_asked_refuses_all() {
     server.create(VALIDATING, configuration("closed", json!([entry]))).await.ok();
     let refused = server.create(MAPS, map("m", json!({}))).await;
     let message = refused.refused(500);
-    assert!(message.contains("failed calling webhook \"closed.example.com\": failed to call webhook: Post"), "{message}");
+    assert!(
+        message.contains("failed calling webhook \"closed.example.com\": failed to call webhook: Post"),
+        "{message}"
+    );
     assert!(message.contains("certificate"), "{message}");
     assert!(hook.asked().is_empty());
 }

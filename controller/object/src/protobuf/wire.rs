@@ -95,18 +95,18 @@ impl<'a> Reader<'a> {
 
 /// Writes the fields of one message.
 #[derive(Default)]
-pub(super) struct Writer {
+pub(crate) struct Writer {
     bytes: Vec<u8>,
 }
 
 impl Writer {
     /// What was written.
-    pub(super) fn as_slice(&self) -> &[u8] {
+    pub(crate) fn as_slice(&self) -> &[u8] {
         &self.bytes
     }
 
     /// Takes what was written.
-    pub(super) fn into_bytes(self) -> Vec<u8> {
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 
@@ -123,19 +123,19 @@ impl Writer {
     }
 
     /// A varint field; negative numbers take ten bytes.
-    pub(super) fn number(&mut self, number: u32, value: i64) {
+    pub(crate) fn number(&mut self, number: u32, value: i64) {
         self.tag(number, 0);
         self.varint(value as u64);
     }
 
     /// A 64-bit floating point field.
-    pub(super) fn double(&mut self, number: u32, value: f64) {
+    pub(crate) fn double(&mut self, number: u32, value: f64) {
         self.tag(number, 1);
         self.bytes.extend_from_slice(&value.to_le_bytes());
     }
 
     /// A field with a length: text, bytes or a message.
-    pub(super) fn bytes(&mut self, number: u32, content: &[u8]) {
+    pub(crate) fn bytes(&mut self, number: u32, content: &[u8]) {
         self.tag(number, 2);
         self.varint(content.len() as u64);
         self.bytes.extend_from_slice(content);

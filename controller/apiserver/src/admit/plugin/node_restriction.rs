@@ -55,11 +55,7 @@ fn changed_label(old: Option<&Value>, new: &Value) -> Option<String> {
     before.keys().chain(after.keys()).filter(restricted).find(|key| before.get(*key) != after.get(*key)).cloned()
 }
 
-fn token_is_of_own_pod(
-    node: &str,
-    attributes: &Attributes<'_>,
-    request: &Value,
-) -> Result<(), Status> {
+fn token_is_of_own_pod(node: &str, attributes: &Attributes<'_>, request: &Value) -> Result<(), Status> {
     let refuse = |detail: &str| Err(Status::forbidden(About::resource(attributes.resource, names(request).1), detail));
     let bound = request.pointer("/spec/boundObjectRef");
     let text = |field: &str| bound.and_then(|b| b.get(field)).and_then(Value::as_str);

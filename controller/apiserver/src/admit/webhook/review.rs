@@ -108,7 +108,10 @@ pub(super) fn verdict(hook: &Hook, uid: &str, mutates: bool, answer: &Value) -> 
         result: response.get("status").filter(|status| status.is_object()).cloned(),
         patch: if mutates { operations(&patch)? } else { Vec::new() },
         warnings: strings("warnings"),
-        annotations: annotations.into_iter().filter_map(|(key, value)| Some((key, value.as_str()?.to_owned()))).collect(),
+        annotations: annotations
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, value.as_str()?.to_owned())))
+            .collect(),
     })
 }
 
