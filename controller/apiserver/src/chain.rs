@@ -13,6 +13,7 @@ use http::header::UPGRADE;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
+use crate::admit::Warnings;
 use crate::authn::{self, User};
 use crate::authz::{self, Action, ResourceAction};
 use crate::handle::{self, Context};
@@ -89,7 +90,12 @@ async fn run(
             let (parts, body) = request.into_parts();
             let context = context(state, user, resource_request, query, parts.headers)?;
             let (limit, body) = (deadline::of(&context)?, read(body).await?);
-            deadline::within(limit, handle::dispatch(context, upgrade, body)).await
+            let warnings = context.warnings.clone();
+            let answer = deadline::within(limit, handle::dispatch(context, upgrade, body)).await;
+            // Who is refused is warned as well.
+            let mut response = answer.unwrap_or_else(|status| reply::failure(&status));
+            reply::add_warnings(&mut response, &warnings.take());
+            Ok(response)
         }
     }
 }
@@ -216,7 +222,8 @@ fn context(
         _ => Err(status),
     })?;
     let resource = Arc::clone(resource);
-    Ok(Context { state: Arc::clone(state), user, resource, subresource, request, query, headers, negotiated })
+    let warnings = Warnings::default();
+    Ok(Context { state: Arc::clone(state), user, resource, subresource, request, query, headers, negotiated, warnings })
 }
 
 async fn read(body: Body) -> Result<Bytes, Status> {

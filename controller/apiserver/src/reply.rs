@@ -110,9 +110,15 @@ fn code(reason: Reason) -> StatusCode {
     }
 }
 
+/// The HTTP code of a failure; webhooks choose that of their refusals themselves.
+fn code_of(status: &Status) -> StatusCode {
+    let told = status.told.as_ref().and_then(|told| StatusCode::from_u16(told.code).ok());
+    told.unwrap_or_else(|| code(status.reason))
+}
+
 /// A failure as an answer.
 pub(crate) fn failure(status: &Status) -> Response<Body> {
-    let code = code(status.reason);
+    let code = code_of(status);
     let mut response = json_bytes(code, Bytes::from(status.to_value(code.as_u16()).to_string()));
     if let Some(seconds) = status.details.as_ref().and_then(|details| details.retry_after_seconds) {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
@@ -125,7 +131,7 @@ pub(crate) fn failure(status: &Status) -> Response<Body> {
 
 /// The Status object of a failure, for inside a watch stream.
 pub(crate) fn failure_object(status: &Status) -> Value {
-    status.to_value(code(status.reason).as_u16())
+    status.to_value(code_of(status).as_u16())
 }
 
 /// An object as an answer.

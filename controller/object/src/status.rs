@@ -234,6 +234,19 @@ pub struct Status {
     pub details: Option<Box<Details>>,
     /// With a list that expired: the token that goes on with the rest, inconsistently.
     pub continue_token: Option<String>,
+    /// How somebody else wants it told.
+    pub told: Option<Box<Told>>,
+}
+
+/// A failure that a server of others decided, with the code and the words that it chose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The HTTP code.
+    pub code: u16,
+    /// The reason, which may be none that is known here; may be empty.
+    pub reason: String,
+    /// The details as they came.
+    pub details: Option<Value>,
 }
 
 /// The object a failure is about: resource (or kind), group, and name.
@@ -270,11 +283,11 @@ impl<'a> About<'a> {
 impl Status {
     /// A failure with a message and nothing more.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), details: None, continue_token: None }
+        Self { reason, message: message.into(), details: None, continue_token: None, told: None }
     }
 
     fn about(reason: Reason, about: About<'_>, message: String) -> Self {
-        Self { reason, message, details: about.details(), continue_token: None }
+        Self { reason, message, details: about.details(), continue_token: None, told: None }
     }
 
     fn details_mut(&mut self) -> &mut Details {
@@ -458,6 +471,13 @@ impl Status {
         Self::new(Reason::ServiceUnavailable, message)
     }
 
+    /// The same, as a server of others (a webhook) wants it told.
+    #[must_use]
+    pub fn told_as(mut self, code: u16, reason: &str, details: Option<&Value>) -> Self {
+        self.told = Some(Box::new(Told { code, reason: reason.to_owned(), details: details.cloned() }));
+        self
+    }
+
     /// The wire form. `code` is the HTTP code that the API server chose.
     pub fn to_value(&self, code: u16) -> Value {
         let mut value = json!({
@@ -469,6 +489,16 @@ impl Status {
         }
         if let Some(details) = &self.details {
             value["details"] = details.to_value();
+        }
+        if let Some(told) = &self.told {
+            value["code"] = told.code.into();
+            match told.reason.as_str() {
+                "" => drop(value.as_object_mut().and_then(|map| map.remove("reason"))),
+                reason => value["reason"] = reason.into(),
+            }
+            if let Some(details) = &told.details {
+                value["details"] = details.clone();
+            }
         }
         value
     }
