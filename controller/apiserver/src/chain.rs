@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use bytes::Bytes;
-use controller_object::resource::Subresource;
+use controller_object::protobuf;
+use controller_object::resource::{Subresource, join_version};
 use controller_object::status::{About, Status};
 use http::header::UPGRADE;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
+use crate::admit::Warnings;
 use crate::authn::{self, User};
 use crate::authz::{self, Action, ResourceAction};
 use crate::handle::{self, Context};
@@ -88,7 +90,12 @@ async fn run(
             let (parts, body) = request.into_parts();
             let context = context(state, user, resource_request, query, parts.headers)?;
             let (limit, body) = (deadline::of(&context)?, read(body).await?);
-            deadline::within(limit, handle::dispatch(context, upgrade, body)).await
+            let warnings = context.warnings.clone();
+            let answer = deadline::within(limit, handle::dispatch(context, upgrade, body)).await;
+            // Who is refused is warned as well.
+            let mut response = answer.unwrap_or_else(|status| reply::failure(&status));
+            reply::add_warnings(&mut response, &warnings.take());
+            Ok(response)
         }
     }
 }
@@ -202,7 +209,12 @@ fn context(
     if named_nowhere || request.namespace.is_some() && !resource.is_namespaced() {
         return Err(Status::path_not_found());
     }
-    let negotiated = reply::negotiate(&headers).or_else(|status| match subresource {
+    let (version, kind) = (resource.api_version(), resource.kind.as_str());
+    let has_protobuf = match subresource.and_then(Subresource::kind) {
+        Some((group, version, kind)) => protobuf::has_form(&join_version(group, version), kind),
+        None => protobuf::has_form(&version, kind),
+    };
+    let negotiated = reply::negotiate(&headers, has_protobuf).or_else(|status| match subresource {
         // Logs and streams are not objects; what the client accepts does not matter.
         Some(
             Subresource::Log | Subresource::Exec | Subresource::Attach | Subresource::PortForward | Subresource::Proxy,
@@ -210,7 +222,8 @@ fn context(
         _ => Err(status),
     })?;
     let resource = Arc::clone(resource);
-    Ok(Context { state: Arc::clone(state), user, resource, subresource, request, query, headers, negotiated })
+    let warnings = Warnings::default();
+    Ok(Context { state: Arc::clone(state), user, resource, subresource, request, query, headers, negotiated, warnings })
 }
 
 async fn read(body: Body) -> Result<Bytes, Status> {

@@ -49,13 +49,24 @@ pub(crate) fn answer(state: &State, path: &str, query: &Query, headers: &HeaderM
         ["api", version] => json(discovery::api_resource_list(table, "", version)?),
         ["apis", group] => json(discovery::api_group(table, group)?),
         ["apis", group, version] => json(discovery::api_resource_list(table, group, version)?),
+        ["openapi", "v2"] => {
+            let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+            let document = openapi::v2::whole(table);
+            match [openapi::v2::PROTOBUF, openapi::v2::PROTOBUF_ASKED].iter().any(|asked| accept.contains(asked)) {
+                true => {
+                    let body = openapi::gnostic::encode(&document);
+                    Some(reply::with_type(StatusCode::OK, openapi::v2::PROTOBUF, Body::from(body)))
+                }
+                false => json(document),
+            }
+        }
         ["openapi", "v3"] => json(openapi::index(table)),
         ["openapi", "v3", rest @ ..] => {
             let document = openapi::document(table, &rest.join("/"))?;
             Some(reply::json_bytes(StatusCode::OK, Bytes::from(document)))
         }
         [""] => json(
-            json!({"paths": ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"]}),
+            json!({"paths": ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]}),
         ),
         _ => None,
     }

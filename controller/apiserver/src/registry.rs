@@ -11,7 +11,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use controller_object::conversion;
 use controller_object::resource::{Resource, Table};
 use controller_object::status::{About, Status};
-use controller_store::model::{CommitError, Compare, KeyValue, Op, Revision};
+use controller_store::model::{CommitError, Compare, KeyValue, Op, RangeRequest, Revision};
 use controller_store::store::Store;
 use serde_json::Value;
 
@@ -86,6 +86,15 @@ impl Registry {
     ) -> Option<Value> {
         let resource = self.builtin().find(group, version, plural)?;
         self.current(resource, namespace, name).ok().map(|current| current.object)
+    }
+
+    /// All objects of a built-in kind for the server's own decisions, in a namespace or everywhere.
+    pub(crate) fn list(&self, group: &str, version: &str, plural: &str, namespace: Option<&str>) -> Vec<Value> {
+        let Some(resource) = self.builtin().find(group, version, plural) else { return Vec::new() };
+        let request = RangeRequest { prefix: self.prefix(resource, namespace), ..Default::default() };
+        // A read of the newest state cannot be refused.
+        let items = self.store.range(&request).map(|page| page.items).unwrap_or_default();
+        items.iter().filter_map(|kv| to_value(resource, kv, kv.mod_revision).ok()).collect()
     }
 
     /// Writes an object, on condition of what was there before. Answers the new revision.
@@ -195,6 +204,19 @@ pub(crate) fn to_value(resource: &Resource, kv: &KeyValue, revision: Revision) -
     if !is_storage_version(resource) {
         conversion::from_storage(resource, &mut object);
     }
+    set_revision(&mut object, revision);
+    Ok(object)
+}
+
+/// The metadata alone of a stored value, which stands first; the rest is not parsed.
+pub(crate) fn metadata(kv: &KeyValue, revision: Revision) -> Result<Value, Status> {
+    let damaged = || Status::internal_error(format!("{} is damaged in the store", String::from_utf8_lossy(&kv.key)));
+    let rest = kv.value.strip_prefix(b"{\"metadata\":").ok_or_else(damaged)?;
+    let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<Value>();
+    let metadata = values.next().and_then(Result::ok).ok_or_else(damaged)?;
+    let mut object = serde_json::json!({
+        "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata
+    });
     set_revision(&mut object, revision);
     Ok(object)
 }

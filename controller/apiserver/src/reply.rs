@@ -2,8 +2,9 @@
 
 use axum::body::Body;
 use bytes::Bytes;
+use controller_object::protobuf;
 use controller_object::status::{Reason, Status};
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WARNING, WWW_AUTHENTICATE};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WARNING, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -22,10 +23,15 @@ pub(crate) enum Shape {
 pub(crate) enum Encoding {
     Json,
     Yaml,
+    Protobuf,
 }
 
+const JSON: &str = "application/json";
+const YAML: &str = "application/yaml";
+pub(crate) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
 /// What can be read back.
-const OFFERED: [&str; 2] = ["application/json", "application/yaml"];
+const OFFERED: [&str; 3] = [JSON, YAML, PROTOBUF];
 
 /// What can be sent.
 pub(crate) const ACCEPTED_BODIES: [&str; 3] =
@@ -38,30 +44,49 @@ pub(crate) struct Negotiated {
     pub(crate) encoding: Encoding,
 }
 
-/// The first thing on the Accept list that we can do; RFC 9110 section 12.5.1 without weights, as Kubernetes does.
-pub(crate) fn negotiate(headers: &HeaderMap) -> Result<Negotiated, Status> {
+/// The first thing on the Accept list that we can do, by weight where weights are given (RFC 9110 section 12.5.1).
+/// `has_protobuf`: whether objects of the resource have a protobuf form; their metadata always has.
+pub(crate) fn negotiate(headers: &HeaderMap, has_protobuf: bool) -> Result<Negotiated, Status> {
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
-    accept.split(',').find_map(parse_accept).ok_or_else(|| Status::not_acceptable(&OFFERED))
+    let mut clauses: Vec<(f32, Negotiated)> =
+        accept.split(',').filter_map(|clause| parse_accept(clause, has_protobuf)).collect();
+    clauses.sort_by(|a, b| b.0.total_cmp(&a.0));
+    clauses.first().map(|clause| clause.1).ok_or_else(|| Status::not_acceptable(&OFFERED))
 }
 
-fn parse_accept(clause: &str) -> Option<Negotiated> {
+fn parse_accept(clause: &str, has_protobuf: bool) -> Option<(f32, Negotiated)> {
     let mut parts = clause.split(';').map(str::trim);
     let encoding = match parts.next()? {
-        "application/json" | "*/*" | "application/*" => Encoding::Json,
-        "application/yaml" => Encoding::Yaml,
+        JSON | "*/*" | "application/*" => Encoding::Json,
+        YAML => Encoding::Yaml,
+        PROTOBUF => Encoding::Protobuf,
         _ => return None,
     };
-    let mut shape = Shape::Object;
+    let (mut shape, mut weight) = (Shape::Object, 1.0);
     for part in parts {
         match part.split_once('=') {
             Some(("as", "Table")) => shape = Shape::Table,
             Some(("as", "PartialObjectMetadata" | "PartialObjectMetadataList")) => shape = Shape::Metadata,
             Some(("as", _)) => return None,
             Some(("v", "v1beta1")) => return None,
+            Some(("q", text)) => weight = text.parse().unwrap_or(1.0),
             _ => {}
         }
     }
-    Some(Negotiated { shape, encoding })
+    let can = match (encoding, shape) {
+        (Encoding::Protobuf, Shape::Object) => has_protobuf,
+        (Encoding::Protobuf, Shape::Table) => false,
+        (Encoding::Protobuf, Shape::Metadata) | (Encoding::Json | Encoding::Yaml, _) => true,
+    };
+    can.then_some((weight, Negotiated { shape, encoding }))
+}
+
+/// Whether the client takes gzip.
+pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let clauses = headers.get(ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default().split(',');
+    clauses
+        .map(|clause| clause.split(';').map(str::trim))
+        .any(|mut parts| parts.next() == Some("gzip") && parts.all(|part| !matches!(part, "q=0" | "q=0.0")))
 }
 
 /// The HTTP code of a reason, as apimachinery's errors package has it.
@@ -85,9 +110,15 @@ fn code(reason: Reason) -> StatusCode {
     }
 }
 
+/// The HTTP code of a failure; webhooks choose that of their refusals themselves.
+fn code_of(status: &Status) -> StatusCode {
+    let told = status.told.as_ref().and_then(|told| StatusCode::from_u16(told.code).ok());
+    told.unwrap_or_else(|| code(status.reason))
+}
+
 /// A failure as an answer.
 pub(crate) fn failure(status: &Status) -> Response<Body> {
-    let code = code(status.reason);
+    let code = code_of(status);
     let mut response = json_bytes(code, Bytes::from(status.to_value(code.as_u16()).to_string()));
     if let Some(seconds) = status.details.as_ref().and_then(|details| details.retry_after_seconds) {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
@@ -100,7 +131,7 @@ pub(crate) fn failure(status: &Status) -> Response<Body> {
 
 /// The Status object of a failure, for inside a watch stream.
 pub(crate) fn failure_object(status: &Status) -> Value {
-    status.to_value(code(status.reason).as_u16())
+    status.to_value(code_of(status).as_u16())
 }
 
 /// An object as an answer.
@@ -110,6 +141,10 @@ pub(crate) fn object(code: StatusCode, object: &Value, encoding: Encoding) -> Re
         Encoding::Yaml => match api::yaml::print(object) {
             Ok(text) => with_type(code, "application/yaml", Body::from(text)),
             Err(error) => failure(&Status::internal_error(error)),
+        },
+        Encoding::Protobuf => match protobuf::encode(object) {
+            Ok(bytes) => with_type(code, PROTOBUF, Body::from(bytes)),
+            Err(status) => failure(&status),
         },
     }
 }
@@ -160,16 +195,24 @@ mod tests {
 
     #[test]
     fn the_first_acceptable_clause_wins() {
-        let of = |accept: &'static str| {
+        let of_kind = |accept: &'static str, has_protobuf| {
             let mut headers = HeaderMap::new();
             headers.insert(ACCEPT, HeaderValue::from_static(accept));
-            negotiate(&headers).ok()
+            negotiate(&headers, has_protobuf).ok()
         };
+        let of = |accept| of_kind(accept, false);
         let json = |shape| Some(Negotiated { shape, encoding: Encoding::Json });
         assert_eq!(of("application/json;as=Table;v=v1;g=meta.k8s.io,application/json"), json(Shape::Table));
         assert_eq!(of("application/vnd.kubernetes.protobuf,application/json"), json(Shape::Object));
         assert_eq!(of("application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json"), json(Shape::Object));
         assert_eq!(of("application/vnd.kubernetes.protobuf"), None);
         assert_eq!(of("text/plain, */*").map(|n| n.shape), Some(Shape::Object));
+        let protobuf = |shape| Some(Negotiated { shape, encoding: Encoding::Protobuf });
+        assert_eq!(of_kind("application/vnd.kubernetes.protobuf,application/json", true), protobuf(Shape::Object));
+        let table = "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io,application/json";
+        assert_eq!(of_kind(table, true), json(Shape::Object));
+        let metadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+        assert_eq!(of(metadata), protobuf(Shape::Metadata));
+        assert_eq!(of_kind("application/vnd.kubernetes.protobuf;q=0.5, application/json", true), json(Shape::Object));
     }
 }

@@ -9,9 +9,14 @@ use serde_json::{Value, json};
 use crate::authn::{self, User};
 use crate::authz::{Action, ResourceAction};
 use crate::handle::Context;
+use crate::reply::{self, Shape};
 use crate::token::ISSUER;
 
 pub(crate) fn create(context: &Context, body: &[u8]) -> Result<Response<Body>, Status> {
+    if context.negotiated.shape != Shape::Object {
+        // A review is no object with metadata: there is no row to make of it.
+        return Err(Status::not_acceptable(&["application/json", "application/yaml", reply::PROTOBUF]));
+    }
     let mut review = context.decode(body)?.object;
     let spec = review["spec"].clone();
     review["status"] = match context.resource.kind.as_str() {

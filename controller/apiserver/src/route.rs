@@ -76,6 +76,11 @@ pub(crate) fn request_info(method: &Method, path: &str, query: &Query) -> Option
         ["apis", group, version, rest @ ..] if !rest.is_empty() => (*group, *version, rest),
         _ => return non_resource(),
     };
+    // The old way to watch: `/api/v1/watch/pods` for `/api/v1/pods?watch=1`.
+    let (watches, rest) = match rest {
+        ["watch", rest @ ..] if !rest.is_empty() => (true, rest),
+        rest => (false, rest),
+    };
     let (namespace, rest) = match rest {
         // `namespaces/x`, `namespaces/x/status` and `namespaces/x/finalize` are the namespace itself.
         ["namespaces", name, sub @ ("status" | "finalize")] if group.is_empty() => {
@@ -86,10 +91,11 @@ pub(crate) fn request_info(method: &Method, path: &str, query: &Query) -> Option
     };
     let (resource, name, subresource) = (rest.first()?, rest.get(1).copied(), rest.get(2).copied());
     let tail: String = rest.iter().skip(3).flat_map(|segment| ["/", segment]).collect();
+    let watches = watches || query.flag("watch");
     let verb = match (method, name.is_some()) {
-        (&Method::GET | &Method::HEAD, true) if query.flag("watch") && subresource.is_none() => Verb::Watch,
+        (&Method::GET | &Method::HEAD, true) if watches && subresource.is_none() => Verb::Watch,
         (&Method::GET | &Method::HEAD, true) => Verb::Get,
-        (&Method::GET | &Method::HEAD, false) if query.flag("watch") => Verb::Watch,
+        (&Method::GET | &Method::HEAD, false) if watches => Verb::Watch,
         (&Method::GET | &Method::HEAD, false) => Verb::List,
         (&Method::POST, _) => Verb::Create,
         (&Method::PUT, _) => Verb::Update,
@@ -132,6 +138,8 @@ mod tests {
         assert_eq!(namespace.subresource.as_deref(), Some("finalize"));
         let all = resource(Method::DELETE, "/apis/apps/v1/namespaces/a/deployments/", "");
         assert_eq!((all.verb, all.group.as_str()), (Verb::DeleteCollection, "apps"));
+        let old = resource(Method::GET, "/api/v1/watch/namespaces/a/pods", "");
+        assert_eq!((old.verb, old.resource.as_str(), old.namespace.as_deref()), (Verb::Watch, "pods", Some("a")));
         assert_eq!(resource(Method::GET, "/api/v1/namespaces/a", "").name.as_deref(), Some("a"));
         assert_eq!(resource(Method::GET, "/api/v1/nodes/n/proxy/a/b", "").rest, "/a/b");
     }

@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
 
+use crate::admit::Hooks;
 use crate::authn::{MASTERS, NODES, User};
 use crate::authz::{Authorizer, node::NodeAuthorizer, rbac::Rbac};
 use crate::bootstrap;
@@ -30,6 +31,7 @@ use crate::renewal::Renewals;
 use crate::service::{self, Ranges};
 use crate::tls::{self, LiveCertificate, TlsError};
 use crate::token::TokenKey;
+use crate::webhook;
 
 /// How often certificates are looked at while serving.
 const RENEWAL_EVERY: Duration = Duration::from_secs(6 * 3600);
@@ -85,6 +87,9 @@ pub(crate) struct State {
     /// How the server shows itself to agents.
     pub(crate) agent_tls: Arc<rustls::ClientConfig>,
     pub(crate) metrics: Arc<Metrics>,
+    /// Calls the webhooks of admission and of conversions.
+    pub(crate) webhooks: webhook::Client,
+    pub(crate) hooks: Hooks,
     /// The control plane's directory.
     pub(crate) dir: PathBuf,
     /// Ends long-running requests when the server stops.
@@ -119,12 +124,15 @@ impl Config {
         let registry = Registry::new(Arc::clone(&store), self.event_ttl, self.services);
         bootstrap::ensure(&registry).await?;
         service::repair(&registry).await?;
+        let (webhooks, hooks) = (webhook::Client::new(Arc::clone(&store)), Hooks::new(&store));
         let state = State {
             registry,
             authorizer: Authorizer { rbac: Rbac::new(Arc::clone(&store)), node: NodeAuthorizer::new(store) },
             tokens: TokenKey::open(&tls_dir.join("service.key"))?,
             agent_tls: tls::client_config(authority.certificate(), agent_client)?,
             metrics,
+            webhooks,
+            hooks,
             dir: self.dir,
             shutdown: CancellationToken::new(),
         };

@@ -1,81 +1,16 @@
 //! The API server as clients meet it: one request after another through the whole pipeline, in one process.
 
-use std::sync::Arc;
+mod server;
+
 use std::time::Duration;
 
 use axum::body::Body;
-use controller_apiserver::authn::{MASTERS, NODES, User};
-use controller_apiserver::server::{ApiServer, Config};
-use controller_apiserver::service::Ranges;
-use controller_store::driver::Memory;
-use controller_store::store::{self, Store};
+use controller_apiserver::authn::{NODES, User};
 use futures::StreamExt as _;
 use http::{Method, Request};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
-use tower::ServiceExt as _;
-
-struct Server {
-    api: ApiServer,
-    store: Arc<Store>,
-    _dir: tempfile::TempDir,
-}
-
-struct Answer {
-    code: u16,
-    body: Value,
-    warnings: Vec<String>,
-}
-
-async fn server() -> Server {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Arc::new(Store::open(Memory, store::Config::default()).unwrap());
-    let config = Config {
-        dir: dir.path().into(),
-        names: vec!["localhost".into()],
-        event_ttl: Duration::from_secs(60),
-        services: Ranges { cidr: "10.43.0.0/16".parse().unwrap(), dns: "10.43.0.10".parse().unwrap() },
-        metrics: Default::default(),
-    };
-    Server { api: config.build(Arc::clone(&store)).await.unwrap(), store, _dir: dir }
-}
-
-fn admin() -> User {
-    User::new("admin", &[MASTERS])
-}
-
-impl Server {
-    async fn send(&self, user: User, request: Request<Body>) -> http::Response<Body> {
-        self.api.client(user).oneshot(request).await.unwrap()
-    }
-
-    async fn raw(&self, user: User, method: Method, path: &str, media: &str, body: impl Into<Body>) -> Answer {
-        let request =
-            Request::builder().method(method).uri(path).header("content-type", media).body(body.into()).unwrap();
-        let response = self.send(user, request).await;
-        let warnings = response.headers().get_all("warning").iter().map(|w| w.to_str().unwrap().to_owned()).collect();
-        let code = response.status().as_u16();
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        Answer { code, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null), warnings }
-    }
-
-    async fn call(&self, method: Method, path: &str, body: Value) -> Answer {
-        let media = match method {
-            Method::PATCH => "application/merge-patch+json",
-            _ => "application/json",
-        };
-        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
-        self.raw(admin(), method, path, media, body).await
-    }
-
-    async fn get(&self, path: &str) -> Answer {
-        self.call(Method::GET, path, Value::Null).await
-    }
-
-    async fn create(&self, path: &str, body: Value) -> Answer {
-        self.call(Method::POST, path, body).await
-    }
-}
+use server::{admin, server};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 

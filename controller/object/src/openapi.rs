@@ -1,5 +1,8 @@
 //! `/openapi/v3`: schemas with descriptions, list and patch keys, and the paths that kubectl looks for.
 //! Documents are made when asked for; descriptions stay packed in the binary until then.
+pub mod gnostic;
+pub mod v2;
+
 use crate::resource::{Resource, Subresource, Table, Verbs, join_version};
 use crate::schema::{Field, ListKind, Node, Scalar, Schema, Shape, Type, TypeId};
 use serde_json::{Map, Value, json};

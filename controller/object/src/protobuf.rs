@@ -1,13 +1,15 @@
 //! The protobuf form of objects: 4 bytes of magic, then a `runtime.Unknown` around the message of the kind.
-//! Decoded by a table of wire facts straight to the JSON form, so that there is one pipeline behind it.
+//! Decoded by a table of wire facts straight to the JSON form, so that there is one pipeline behind it, and encoded by
+//! the same table.
+mod encode;
 mod message;
 mod table;
-mod wire;
+pub(crate) mod wire;
 
 use crate::status::Status;
 use serde_json::Value;
 use table::Facts;
-use wire::{Field, Payload, Reader};
+use wire::{Field, Payload, Reader, Writer};
 
 /// How every protobuf body of the API begins.
 pub const MAGIC: [u8; 4] = *b"k8s\0";
@@ -56,6 +58,76 @@ pub fn decode(bytes: &[u8]) -> Result<Value, Status> {
         return Err(Status::request_entity_too_large(&format!("limit is {}", crate::decode::MAX_BYTES)));
     }
     object(bytes, 0).map_err(|error| Status::bad_request(format!("protobuf: {error}")))
+}
+
+/// Whether objects of this kind have a protobuf form. Custom resources and usage metrics have none.
+pub fn has_form(api_version: &str, kind: &str) -> bool {
+    Facts::builtin().find(api_version, kind).is_some()
+}
+
+/// Encodes an object by its `apiVersion` and `kind`, envelope included.
+pub fn encode(object: &Value) -> Result<Vec<u8>, Status> {
+    let text = |name: &str| object.get(name).and_then(Value::as_str).unwrap_or_default();
+    let (version, kind) = (text("apiVersion"), text("kind"));
+    let mut raw = Writer::default();
+    content(version, kind, object, &mut raw)?;
+    Ok(envelope(version, kind, raw.as_slice()))
+}
+
+/// Encodes a list of a kind whose items come one after the other, so that only one is held as JSON at a time.
+/// `metadata` is a meta.v1 ListMeta.
+pub fn encode_list(
+    api_version: &str,
+    item_kind: &str,
+    metadata: &Value,
+    items: impl Iterator<Item = Result<Value, Status>>,
+) -> Result<Vec<u8>, Status> {
+    // Every list has its metadata in field 1 and its items in field 2.
+    let mut raw = Writer::default();
+    let mut inner = Writer::default();
+    content("meta.k8s.io/v1", "ListMeta", metadata, &mut inner)?;
+    raw.bytes(1, inner.as_slice());
+    for item in items {
+        let mut inner = Writer::default();
+        content(api_version, item_kind, &item?, &mut inner)?;
+        raw.bytes(2, inner.as_slice());
+    }
+    Ok(envelope(api_version, &format!("{item_kind}List"), raw.as_slice()))
+}
+
+/// A `meta.v1.WatchEvent` around an object that is encoded already, framed by its length in four bytes, big-endian:
+/// the stream of `application/vnd.kubernetes.protobuf;stream=watch`.
+pub fn watch_frame(event: &str, object: &[u8]) -> Vec<u8> {
+    let mut extension = Writer::default();
+    extension.bytes(1, object);
+    let mut message = Writer::default();
+    message.bytes(1, event.as_bytes());
+    message.bytes(2, extension.as_slice());
+    let length = u32::try_from(message.as_slice().len()).unwrap_or(u32::MAX);
+    let mut frame = length.to_be_bytes().to_vec();
+    frame.extend_from_slice(message.as_slice());
+    frame
+}
+
+fn content(version: &str, kind: &str, object: &Value, out: &mut Writer) -> Result<(), Status> {
+    let facts = Facts::builtin();
+    let unknown = || ProtobufError::Kind { version: version.to_owned(), kind: kind.to_owned() };
+    let id = facts.find(version, kind).ok_or_else(unknown);
+    id.and_then(|id| encode::encode(facts, id, object, out))
+        .map_err(|error| Status::internal_error(format!("encoding protobuf: {error}")))
+}
+
+fn envelope(version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
+    let mut meta = Writer::default();
+    meta.bytes(1, version.as_bytes());
+    meta.bytes(2, kind.as_bytes());
+    let mut unknown = Writer::default();
+    unknown.bytes(1, meta.as_slice());
+    unknown.bytes(2, raw);
+    // Content encoding and type: always written, always empty.
+    unknown.bytes(3, b"");
+    unknown.bytes(4, b"");
+    [MAGIC.to_vec(), unknown.into_bytes()].concat()
 }
 
 /// Decodes an envelope; those inside raw extensions come here again with more depth.

@@ -232,6 +232,21 @@ pub struct Status {
     pub message: String,
     /// What it is about.
     pub details: Option<Box<Details>>,
+    /// With a list that expired: the token that goes on with the rest, inconsistently.
+    pub continue_token: Option<String>,
+    /// How somebody else wants it told.
+    pub told: Option<Box<Told>>,
+}
+
+/// A failure that a server of others decided, with the code and the words that it chose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The HTTP code.
+    pub code: u16,
+    /// The reason, which may be none that is known here; may be empty.
+    pub reason: String,
+    /// The details as they came.
+    pub details: Option<Value>,
 }
 
 /// The object a failure is about: resource (or kind), group, and name.
@@ -268,11 +283,11 @@ impl<'a> About<'a> {
 impl Status {
     /// A failure with a message and nothing more.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), details: None }
+        Self { reason, message: message.into(), details: None, continue_token: None, told: None }
     }
 
     fn about(reason: Reason, about: About<'_>, message: String) -> Self {
-        Self { reason, message, details: about.details() }
+        Self { reason, message, details: about.details(), continue_token: None, told: None }
     }
 
     fn details_mut(&mut self) -> &mut Details {
@@ -346,7 +361,11 @@ impl Status {
 
     /// The object breaks its rules.
     pub fn invalid(resource: &crate::resource::Resource, name: &str, causes: Vec<Cause>) -> Self {
-        let about = About { group: &resource.group, kind: &resource.kind, name };
+        Self::invalid_about(About { group: &resource.group, kind: &resource.kind, name }, causes)
+    }
+
+    /// The same for what is no object of a resource: options of a request.
+    pub fn invalid_about(about: About<'_>, causes: Vec<Cause>) -> Self {
         let mut told: Vec<String> = Vec::new();
         for cause in &causes {
             let text = cause.describe();
@@ -358,7 +377,7 @@ impl Status {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),
         };
-        let message = format!("{} {:?} is invalid: {all}", about.qualified(), name);
+        let message = format!("{} {:?} is invalid: {all}", about.qualified(), about.name);
         let mut status = Self::about(Reason::Invalid, about, message);
         status.details_mut().causes = causes;
         status
@@ -452,14 +471,34 @@ impl Status {
         Self::new(Reason::ServiceUnavailable, message)
     }
 
+    /// The same, as a server of others (a webhook) wants it told.
+    #[must_use]
+    pub fn told_as(mut self, code: u16, reason: &str, details: Option<&Value>) -> Self {
+        self.told = Some(Box::new(Told { code, reason: reason.to_owned(), details: details.cloned() }));
+        self
+    }
+
     /// The wire form. `code` is the HTTP code that the API server chose.
     pub fn to_value(&self, code: u16) -> Value {
         let mut value = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "reason": self.reason.as_str(), "code": code,
         });
+        if let Some(token) = &self.continue_token {
+            value["metadata"]["continue"] = token.as_str().into();
+        }
         if let Some(details) = &self.details {
             value["details"] = details.to_value();
+        }
+        if let Some(told) = &self.told {
+            value["code"] = told.code.into();
+            match told.reason.as_str() {
+                "" => drop(value.as_object_mut().and_then(|map| map.remove("reason"))),
+                reason => value["reason"] = reason.into(),
+            }
+            if let Some(details) = &told.details {
+                value["details"] = details.clone();
+            }
         }
         value
     }

@@ -9,6 +9,7 @@ mod network;
 mod pod;
 mod update;
 mod volume;
+mod webhook;
 mod workload;
 
 use crate::resource::{Resource, Subresource};
@@ -86,6 +87,12 @@ fn validate_spec(resource: &Resource, object: &Value, faults: &mut Faults) {
         ("scheduling.k8s.io", "priorityclasses") => cluster::priority_class(object, faults),
         ("coordination.k8s.io", "leases") => cluster::lease(object, faults),
         ("node.k8s.io", "runtimeclasses") => cluster::runtime_class(object, faults),
+        ("admissionregistration.k8s.io", "mutatingwebhookconfigurations") => {
+            webhook::configuration(object, true, faults)
+        }
+        ("admissionregistration.k8s.io", "validatingwebhookconfigurations") => {
+            webhook::configuration(object, false, faults)
+        }
         ("apiextensions.k8s.io", "customresourcedefinitions") => cluster::custom_resource_definition(object, faults),
         _ => {}
     }

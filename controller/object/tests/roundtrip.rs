@@ -91,6 +91,21 @@ fn protobuf_says_the_same() {
                 lost(&original, &decoded, "", &mut different);
                 lost(&decoded, &original, " (more)", &mut different);
                 faults.extend(different.into_iter().map(|d| format!("{name}: {d}")));
+                // And back: the same bytes as Kubernetes wrote.
+                match controller_object::protobuf::encode(&original) {
+                    Ok(bytes) if bytes == std::fs::read(&path).unwrap() => {}
+                    Ok(bytes) => {
+                        let want = std::fs::read(&path).unwrap();
+                        let at = bytes.iter().zip(&want).take_while(|(a, b)| a == b).count();
+                        let near = |bytes: &[u8]| {
+                            String::from_utf8_lossy(&bytes[at.saturating_sub(24)..bytes.len().min(at + 24)])
+                                .escape_debug()
+                                .to_string()
+                        };
+                        faults.push(format!("{name}: byte {at}: {} instead of {}", near(&bytes), near(&want)));
+                    }
+                    Err(status) => faults.push(format!("{name}: encoding: {status}")),
+                }
                 checked += 1;
             }
             Err(status) if status.message.contains("no kind") => unknown += 1,

@@ -2,11 +2,13 @@
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::driver::{Driver, DriverError, Live};
 use crate::health::Trouble;
+use crate::history::History;
 use crate::metrics::Metrics;
 use crate::model::{CommitError, Compare, KeyValue, Op, Page, RangeRequest, Revision, RevisionError};
 use crate::snapshot::Snapshot;
@@ -19,13 +21,16 @@ use crate::writer::Queue;
 pub struct Config {
     /// How many bytes of recent events are kept for watches and consistent pages.
     pub history_bytes: usize,
+    /// How long they are kept at most. Clients that were away longer list again; etcd under Kubernetes keeps five
+    /// minutes as well.
+    pub history_age: Duration,
     /// What it is measured with.
     pub metrics: Metrics,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { history_bytes: 8 << 20, metrics: Metrics::default() }
+        Self { history_bytes: 8 << 20, history_age: Duration::from_secs(300), metrics: Metrics::default() }
     }
 }
 
@@ -94,7 +99,8 @@ impl Store {
             .filter_map(|(kv, expiry)| expiry.map(|at| (at, kv.key.clone(), kv.mod_revision)))
             .collect();
         let entries = loaded.entries.into_iter().map(|(kv, _)| kv).collect();
-        let visible = Visible::new(entries, loaded.revision, config.history_bytes);
+        let history = History::new(config.history_bytes, config.history_age, loaded.revision);
+        let visible = Visible::new(entries, loaded.revision, history);
         let subscriptions = Subscriptions::new(visible.history.capacity());
         let shared = Arc::new(Shared { visible: RwLock::new(visible), subscriptions });
         driver.attach(Arc::clone(&shared) as Arc<dyn Live>);

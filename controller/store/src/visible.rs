@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -17,9 +18,9 @@ pub(crate) struct Visible {
 }
 
 impl Visible {
-    pub(crate) fn new(entries: Vec<KeyValue>, revision: Revision, history_bytes: usize) -> Self {
+    pub(crate) fn new(entries: Vec<KeyValue>, revision: Revision, history: History) -> Self {
         let map = entries.into_iter().map(|kv| (kv.key.clone(), kv)).collect();
-        Self { map, history: History::new(history_bytes, revision), revision }
+        Self { map, history, revision }
     }
 
     /// Takes in one durable commit.
@@ -30,7 +31,7 @@ impl Visible {
                 None => self.map.remove(event.key()),
             };
         }
-        self.history.push(events);
+        self.history.push(events, Instant::now());
         self.revision = revision;
     }
 

@@ -15,7 +15,8 @@ use crate::reply;
 pub(super) async fn bind(context: &Context, body: &[u8]) -> Result<Response<Body>, Status> {
     let table = context.state.registry.builtin();
     let missing = || Status::internal_error("the table has no pods");
-    let decoded = context.decode_exchanged(Subresource::Binding, body)?;
+    let mut decoded = context.decode_exchanged(Subresource::Binding, body)?;
+    context.admit_exchanged(&mut decoded.object).await?;
     let pods = table.find("", "v1", "pods").ok_or_else(missing)?;
     let (binding, target) = (&decoded.object, &decoded.object["target"]);
     let name = match context.name() {

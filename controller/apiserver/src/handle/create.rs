@@ -40,7 +40,8 @@ pub(super) async fn insert(context: &Context, mut object: Value) -> Result<Value
         }
         // Jobs make their selector of the final name and uid.
         strategy::prepare_for_create(resource, &mut object, &stamp);
-        context.admit_and_validate(None, &mut object)?;
+        let prepare = |object: &mut Value| strategy::prepare_for_create(resource, object, &stamp);
+        context.admit(None, &mut object, prepare).await?;
         // An apply has already said whose fields these are.
         if object.pointer("/metadata/managedFields").is_none() {
             apply::track_update(resource, None, &mut object, &context.manager(Operation::Update)?);

@@ -5,14 +5,13 @@ use axum::body::Body;
 use controller_object::status::{About, Status};
 use controller_store::model::CommitError;
 use http::{Response, StatusCode};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Context;
 use super::filter::Filter;
 use super::list;
 use super::write::{ATTEMPTS, Commit, is_finished, overtaken};
-use crate::admit::{self, Admission};
 use crate::registry::{self, Current, names, set_revision};
 use crate::reply;
 
@@ -21,20 +20,27 @@ const FOREGROUND: &str = "foregroundDeletion";
 const DEFAULT_GRACE_SECONDS: i64 = 30;
 
 /// meta.v1 DeleteOptions.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct DeleteOptions {
+    #[serde(skip_serializing_if = "Option::is_none")]
     grace_period_seconds: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     propagation_policy: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     orphan_dependents: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     preconditions: Option<Preconditions>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     dry_run: Option<Vec<String>>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Preconditions {
+    #[serde(skip_serializing_if = "Option::is_none")]
     uid: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     resource_version: Option<String>,
 }
 
@@ -65,6 +71,12 @@ impl DeleteOptions {
             options.grace_period_seconds = Some(1);
         }
         Ok(options)
+    }
+
+    /// As admission is told.
+    fn told(&self, dry_run: bool) -> Result<Value, Status> {
+        let dry_run = dry_run.then(|| vec!["All".to_owned()]);
+        serde_json::to_value(Self { dry_run, ..self.clone() }).map_err(Status::internal_error)
     }
 
     fn propagation(&self) -> Result<Propagation, Status> {
@@ -144,12 +156,15 @@ pub(super) async fn delete_one(
         Some([all]) if all == "All" => true,
         Some(_) => return Err(Status::bad_request("dryRun: Unsupported value: supported values: \"All\"")),
     };
+    let told = options.told(dry_run)?;
     for _ in 0..ATTEMPTS {
         let namespace = context.namespace();
         let Current { object, revision } = registry.current(resource, namespace, name)?;
         options.check(context, &object)?;
-        let admission = Admission { user: &context.user, resource, subresource: None, old: Some(&object) };
-        admit::admit_deletion(&admission, name)?;
+        // An eviction was admitted as one.
+        if context.request.subresource.is_none() {
+            context.admit_deletion(&object, &told).await?;
+        }
         let mut marked = object.clone();
         mark(&resource.plural, &mut marked, propagation, options.grace_period_seconds);
         let gone = is_finished(resource, &marked);

@@ -36,8 +36,8 @@ enum Obstacle {
 }
 
 pub(super) async fn evict(context: &Context, body: &[u8]) -> Result<Response<Body>, Status> {
-    let eviction = match body.iter().all(u8::is_ascii_whitespace) {
-        true => json!({}),
+    let mut eviction = match body.iter().all(u8::is_ascii_whitespace) {
+        true => json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": context.name()}}),
         false => context.decode_exchanged(Subresource::Eviction, body)?.object,
     };
     let named = names(&eviction).1;
@@ -47,6 +47,7 @@ pub(super) async fn evict(context: &Context, body: &[u8]) -> Result<Response<Bod
             context.name()
         )));
     }
+    context.admit_exchanged(&mut eviction).await?;
     let options = match eviction.get("deleteOptions").filter(|options| !options.is_null()) {
         Some(options) => DeleteOptions::deserialize(options)
             .map_err(|error| Status::bad_request(format!("deleteOptions: {error}")))?,

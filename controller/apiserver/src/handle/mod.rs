@@ -1,5 +1,6 @@
 //! Step 4: what each verb does. One file per verb; what a kind means is `controller-object`'s to say.
 
+mod admission;
 mod binding;
 mod create;
 pub(crate) mod delete;
@@ -7,6 +8,8 @@ mod eviction;
 mod filter;
 mod get;
 mod list;
+mod list_body;
+mod list_options;
 mod patch;
 mod scale;
 mod token;
@@ -25,6 +28,7 @@ use controller_object::status::{About, Status};
 use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
 
+use crate::admit::Warnings;
 use crate::authn::User;
 use crate::query::Query;
 use crate::reply::{self, Negotiated, Shape};
@@ -42,6 +46,8 @@ pub(crate) struct Context {
     pub(crate) query: Query,
     pub(crate) headers: HeaderMap,
     pub(crate) negotiated: Negotiated,
+    /// What the client is told besides the answer.
+    pub(crate) warnings: Warnings,
 }
 
 impl Context {
@@ -123,7 +129,7 @@ pub(crate) async fn dispatch(
         (Some(Subresource::Scale), Verb::Update | Verb::Patch) => scale::update(&context, &body).await,
         (Some(Subresource::Binding), Verb::Create) => binding::bind(&context, &body).await,
         (Some(Subresource::Eviction), Verb::Create) => eviction::evict(&context, &body).await,
-        (Some(Subresource::Token), Verb::Create) => token::create(&context, &body),
+        (Some(Subresource::Token), Verb::Create) => token::create(&context, &body).await,
         (Some(Subresource::EphemeralContainers | Subresource::Resize), Verb::Get) => get::get(&context),
         (Some(Subresource::EphemeralContainers | Subresource::Resize), Verb::Update) => {
             update::update(&context, &body).await
@@ -135,8 +141,14 @@ pub(crate) async fn dispatch(
         (
             Some(sub @ (Subresource::Exec | Subresource::Attach | Subresource::PortForward)),
             Verb::Get | Verb::Create,
-        ) => node_proxy::stream(&context, sub, upgrade).await,
-        (Some(Subresource::Proxy), Verb::Get) if context.resource.is("", "nodes") => node_proxy::node(&context).await,
+        ) => {
+            context.admit_connection(sub).await?;
+            node_proxy::stream(&context, sub, upgrade).await
+        }
+        (Some(Subresource::Proxy), Verb::Get) if context.resource.is("", "nodes") => {
+            context.admit_connection(Subresource::Proxy).await?;
+            node_proxy::node(&context).await
+        }
         (Some(_), _) => Err(refused()),
     }
 }
@@ -153,6 +165,7 @@ impl Context {
             query: self.query.clone(),
             headers: self.headers.clone(),
             negotiated: self.negotiated,
+            warnings: self.warnings.clone(),
         }
     }
 }

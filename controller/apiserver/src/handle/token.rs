@@ -7,7 +7,6 @@ use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::Context;
-use crate::admit::{self, Admission};
 use crate::registry::names;
 use crate::token::{Bound, BoundRef, Claims, ISSUER};
 
@@ -15,13 +14,11 @@ const SHORTEST_SECONDS: i64 = 600;
 const LONGEST_SECONDS: i64 = 1 << 32;
 const DEFAULT_SECONDS: i64 = 3600;
 
-pub(super) fn create(context: &Context, body: &[u8]) -> Result<Response<Body>, Status> {
+pub(super) async fn create(context: &Context, body: &[u8]) -> Result<Response<Body>, Status> {
     let registry = &context.state.registry;
     let mut request = context.decode_exchanged(Subresource::Token, body)?.object;
     context.settle_identity(&mut request)?;
-    let admission =
-        Admission { user: &context.user, resource: &context.resource, subresource: context.subresource, old: None };
-    admit::admit(&context.state, &admission, &mut request)?;
+    context.admit_exchanged(&mut request).await?;
     let (namespace, name) = names(&request);
     let namespace = namespace.unwrap_or_default().to_owned();
     let account = registry.current(&context.resource, Some(&namespace), name)?.object;

@@ -41,13 +41,16 @@ pub(super) async fn replace(
             let detail = format!("Precondition failed: UID in precondition: {given_uid}, UID in object meta: {uid}");
             return Err(Status::conflict(About::resource(resource, name), &detail));
         }
-        strategy::prepare_for_update(resource, &old, &mut new, context.subresource);
-        if context.subresource == Some(Subresource::Finalize) {
-            // The one subresource that writes the finalizers of a namespace's spec.
-            new["status"] = old["status"].clone();
-        }
+        let prepare = |new: &mut Value| {
+            strategy::prepare_for_update(resource, &old, new, context.subresource);
+            if context.subresource == Some(Subresource::Finalize) {
+                // The one subresource that writes the finalizers of a namespace's spec.
+                new["status"] = old["status"].clone();
+            }
+        };
+        prepare(&mut new);
         defaulting::default(resource, &mut new);
-        context.admit_and_validate(Some(&old), &mut new)?;
+        context.admit(Some(&old), &mut new, prepare).await?;
         if operation == Operation::Update {
             apply::track_update(resource, Some(&old), &mut new, &context.manager(operation)?);
         }

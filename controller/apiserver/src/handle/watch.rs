@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{BufMut as _, Bytes, BytesMut};
+use controller_object::protobuf;
 use controller_object::status::Status;
 use controller_store::model::{Event, KeyValue, RangeRequest, Revision};
 use controller_store::watch::Watcher;
@@ -16,9 +17,10 @@ use tokio::time::{Instant, Interval};
 
 use super::Context;
 use super::filter::Filter;
-use super::list::{parse_revision, revision_status};
+use super::list::revision_status;
+use super::list_options::ListOptions;
 use crate::registry;
-use crate::reply::{self, Shape};
+use crate::reply::{self, Encoding, Shape};
 
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// A watch without `timeoutSeconds` ends after 30 to 60 minutes, so that watches do not end together.
@@ -28,18 +30,27 @@ pub(super) fn watch(context: Context) -> Result<Response<Body>, Status> {
     let filter = Filter::of(&context)?;
     let registry = &context.state.registry;
     let prefix = registry.prefix(&context.resource, context.namespace());
-    let given = context.query.get("resourceVersion").map(parse_revision).transpose()?;
-    let initial = match (context.query.get("sendInitialEvents"), given) {
-        (Some("true"), _) => Initial::EventsAndBookmark,
-        (Some(_), None) | (None, Some(Revision(1..))) => Initial::None,
-        (Some(_), Some(_)) => Initial::None,
-        (None, None | Some(Revision(0))) => Initial::Events,
+    let media_type = match context.negotiated.encoding {
+        Encoding::Json => "application/json;stream=watch",
+        Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        Encoding::Yaml => return Err(Status::not_acceptable(&["application/json", reply::PROTOBUF])),
+    };
+    let options = ListOptions::watch(&context.query)?;
+    let given = options.revision.filter(|revision| revision.0 > 0);
+    if let Some(revision) = given.filter(|revision| *revision > registry.store.revision()) {
+        return Err(Status::resource_version_too_large(revision.0, registry.store.revision().0));
+    }
+    let initial = match (options.send_initial_events, given) {
+        // Only who takes bookmarks is told where the present ends.
+        (Some(true), _) if options.bookmarks => Initial::EventsAndBookmark,
+        (Some(true), _) | (None, None) => Initial::Events,
+        (Some(false), _) | (None, Some(_)) => Initial::None,
     };
     let mut pending = VecDeque::new();
     let mut rows = 0;
     let mut encoder = Encoder { context, filter, rows: &mut rows };
     let position = match initial {
-        Initial::None => given.filter(|revision| revision.0 > 0).unwrap_or_else(|| encoder.registry().store.revision()),
+        Initial::None => given.unwrap_or_else(|| encoder.registry().store.revision()),
         Initial::Events | Initial::EventsAndBookmark => {
             let request = RangeRequest { prefix: prefix.clone(), ..RangeRequest::default() };
             let page = encoder.registry().store.range(&request).map_err(revision_status)?;
@@ -47,7 +58,7 @@ pub(super) fn watch(context: Context) -> Result<Response<Body>, Status> {
                 pending.extend(encoder.initial(kv)?);
             }
             if initial == Initial::EventsAndBookmark {
-                pending.push_back(encoder.bookmark(page.revision, true));
+                pending.push_back(encoder.bookmark(page.revision, true)?);
             }
             page.revision
         }
@@ -57,22 +68,19 @@ pub(super) fn watch(context: Context) -> Result<Response<Body>, Status> {
     // Too old a start is told inside the stream, as clients expect it.
     let (watcher, failed) = match watcher {
         Ok(watcher) => (Some(watcher), None),
-        Err(error) => (None, Some(error_line(&revision_status(error)))),
+        Err(error) => (None, Some(failed_line(context.negotiated.encoding, &revision_status(error)))),
     };
     pending.extend(failed);
-    let seconds = context.query.number("timeoutSeconds")?.filter(|seconds| *seconds > 0);
-    let lifetime = seconds.map_or_else(
+    let lifetime = options.timeout_seconds.map_or_else(
         || Duration::from_secs(DEFAULT_MINUTES * 60 + rand::random_range(0..DEFAULT_MINUTES * 60)),
-        |seconds| Duration::from_secs(seconds.unsigned_abs()),
+        Duration::from_secs,
     );
-    let bookmarks = context
-        .query
-        .flag("allowWatchBookmarks")
-        .then(|| tokio::time::interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY));
+    let bookmarks =
+        options.bookmarks.then(|| tokio::time::interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY));
     let figures = context.state.metrics.watch_started(&context.resource);
     let stream = Stream { context, filter, rows, pending, watcher, bookmarks, end: Instant::now() + lifetime, figures };
     let body = Body::from_stream(futures::stream::unfold(stream, Stream::next));
-    Ok(reply::with_type(StatusCode::OK, "application/json;stream=watch", body))
+    Ok(reply::with_type(StatusCode::OK, media_type, body))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -122,13 +130,14 @@ impl Stream {
                     for event in events {
                         match encoder.event(&event) {
                             Ok(line) => self.pending.extend(line),
-                            Err(status) => self.pending.push_back(error_line(&status)),
+                            Err(status) => self.pending.push_back(encoder.failed(&status)),
                         }
                     }
                 }
-                Wake::Bookmark => self.pending.push_back(encoder.bookmark(position, false)),
+                // What cannot be encoded now is tried again with the next.
+                Wake::Bookmark => self.pending.extend(encoder.bookmark(position, false)),
                 Wake::Failed(status) => {
-                    self.pending.push_back(error_line(&status));
+                    self.pending.push_back(encoder.failed(&status));
                     self.watcher = None;
                 }
                 Wake::End => return None,
@@ -151,8 +160,17 @@ async fn tick(interval: &mut Option<Interval>) {
     }
 }
 
-fn error_line(status: &Status) -> Bytes {
-    Bytes::from(format!("{}\n", json!({"type": "ERROR", "object": reply::failure_object(status)})))
+/// An event of a stream: a line of JSON, or a frame of protobuf.
+fn line(encoding: Encoding, kind: &str, object: &Value) -> Result<Bytes, Status> {
+    match encoding {
+        Encoding::Json | Encoding::Yaml => Ok(format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n").into()),
+        Encoding::Protobuf => Ok(protobuf::watch_frame(kind, &protobuf::encode(object)?).into()),
+    }
+}
+
+/// Failures are told inside the stream once it has begun. A Status always has a form.
+fn failed_line(encoding: Encoding, status: &Status) -> Bytes {
+    line(encoding, "ERROR", &reply::failure_object(status)).unwrap_or_default()
 }
 
 /// Turns stored values into lines of the stream.
@@ -198,36 +216,51 @@ impl Encoder<'_> {
     }
 
     fn line(&mut self, kind: &str, kv: &KeyValue, revision: Revision) -> Result<Bytes, Status> {
-        let mut out = BytesMut::with_capacity(kv.value.len() + 80);
-        out.put_slice(b"{\"type\":\"");
-        out.put_slice(kind.as_bytes());
-        out.put_slice(b"\",\"object\":");
-        if self.context.negotiated.shape == Shape::Object {
+        let negotiated = self.context.negotiated;
+        if negotiated.shape == Shape::Object && negotiated.encoding == Encoding::Json {
+            // The common case needs no parsing.
+            let mut out = BytesMut::with_capacity(kv.value.len() + 80);
+            out.put_slice(format!("{{\"type\":\"{kind}\",\"object\":").as_bytes());
             registry::write_json(&self.context.resource, kv, revision, &mut out)?;
-        } else {
-            let object = registry::to_value(&self.context.resource, kv, revision)?;
-            let mut shown = self.context.show(&object);
-            if self.context.negotiated.shape == Shape::Table && *self.rows > 0 {
+            out.put_slice(b"}\n");
+            return Ok(out.freeze());
+        }
+        let shown = match negotiated.shape {
+            Shape::Metadata => registry::metadata(kv, revision)?,
+            Shape::Object | Shape::Table => {
+                self.context.show(&registry::to_value(&self.context.resource, kv, revision)?)
+            }
+        };
+        self.shown(kind, shown)
+    }
+
+    fn shown(&mut self, kind: &str, mut shown: Value) -> Result<Bytes, Status> {
+        if self.context.negotiated.shape == Shape::Table {
+            if *self.rows > 0 {
                 shown["columnDefinitions"] = Value::Null;
             }
             *self.rows += 1;
-            out.put_slice(shown.to_string().as_bytes());
         }
-        out.put_slice(b"}\n");
-        Ok(out.freeze())
+        line(self.context.negotiated.encoding, kind, &shown)
     }
 
-    fn bookmark(&self, revision: Revision, initial_events_end: bool) -> Bytes {
+    fn failed(&self, status: &Status) -> Bytes {
+        failed_line(self.context.negotiated.encoding, status)
+    }
+
+    fn bookmark(&mut self, revision: Revision, initial_events_end: bool) -> Result<Bytes, Status> {
+        let resource = &self.context.resource;
         let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
         if initial_events_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
-        let (kind, version) = match self.context.negotiated.shape {
-            Shape::Object => (self.context.resource.kind.clone(), self.context.resource.api_version()),
-            Shape::Table => ("Table".into(), "meta.k8s.io/v1".into()),
-            Shape::Metadata => ("PartialObjectMetadata".into(), "meta.k8s.io/v1".into()),
+        let object = json!({"kind": resource.kind, "apiVersion": resource.api_version(), "metadata": metadata});
+        let shown = match self.context.negotiated.shape {
+            Shape::Object => object,
+            Shape::Metadata => super::partial_metadata(&object),
+            // One row around it, as every event of a table's stream has one.
+            Shape::Table => self.context.show(&object),
         };
-        let object = json!({"kind": kind, "apiVersion": version, "metadata": metadata});
-        Bytes::from(format!("{}\n", json!({"type": "BOOKMARK", "object": object})))
+        self.shown("BOOKMARK", shown)
     }
 }

@@ -6,17 +6,14 @@ use controller_object::apply::{Manager, Operation};
 use controller_object::decode::{self, Decoded};
 use controller_object::media::MediaType;
 use controller_object::resource::{Resource, Subresource};
-use controller_object::status::{About, Cause, Status};
-use controller_object::validation;
+use controller_object::status::{About, Status};
 use controller_store::model::{CommitError, Revision};
 use http::header::{CONTENT_TYPE, USER_AGENT};
 use serde_json::Value;
 
 use super::Context;
-use crate::admit::{self, Admission};
 use crate::authz::{self, Action, ResourceAction};
 use crate::registry::{names, set_revision};
-use crate::service::{World, allocate};
 
 /// How often an update without a resourceVersion of its own is tried again when others were faster.
 pub(super) const ATTEMPTS: usize = 16;
@@ -133,32 +130,6 @@ impl Context {
             _ => {}
         }
         Ok(())
-    }
-
-    /// Mutating admission, then validation.
-    pub(super) fn admit_and_validate(&self, old: Option<&Value>, object: &mut Value) -> Result<(), Status> {
-        let admission = Admission { user: &self.user, resource: &self.resource, subresource: self.subresource, old };
-        admit::admit(&self.state, &admission, object)?;
-        let causes = match old {
-            None => validation::validate_create(&self.resource, object),
-            Some(old) => validation::validate_update(&self.resource, old, object, self.subresource),
-        };
-        self.refuse_invalid(object, causes)?;
-        if self.resource.is("", "services") && self.subresource.is_none() {
-            let registry = &self.state.registry;
-            let is_taken = |key: &bytes::Bytes| registry.store.get(key).is_some();
-            let world = World { old, is_taken: &is_taken, random: rand::random() };
-            let causes = allocate(registry.ranges, &world, object);
-            return self.refuse_invalid(object, causes);
-        }
-        Ok(())
-    }
-
-    fn refuse_invalid(&self, object: &Value, causes: Vec<Cause>) -> Result<(), Status> {
-        match causes.is_empty() {
-            true => Ok(()),
-            false => Err(Status::invalid(&self.resource, names(object).1, causes)),
-        }
     }
 
     /// Writes an update, or removes the object when its last finalizer went. The object gets its new revision.

@@ -87,6 +87,11 @@ pub(super) struct Message {
 }
 
 impl Message {
+    /// All fields, by number.
+    pub(super) fn fields(&self) -> &[FieldFact] {
+        &self.fields
+    }
+
     /// The field with this number.
     pub(super) fn field(&self, number: u32) -> Option<&FieldFact> {
         self.fields.binary_search_by_key(&number, |f| f.number).ok().and_then(|i| self.fields.get(i))

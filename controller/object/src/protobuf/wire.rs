@@ -93,6 +93,55 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Writes the fields of one message.
+#[derive(Default)]
+pub(crate) struct Writer {
+    bytes: Vec<u8>,
+}
+
+impl Writer {
+    /// What was written.
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Takes what was written.
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    fn varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.bytes.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.bytes.push(value as u8);
+    }
+
+    fn tag(&mut self, number: u32, wire_type: u64) {
+        self.varint(u64::from(number) << 3 | wire_type);
+    }
+
+    /// A varint field; negative numbers take ten bytes.
+    pub(crate) fn number(&mut self, number: u32, value: i64) {
+        self.tag(number, 0);
+        self.varint(value as u64);
+    }
+
+    /// A 64-bit floating point field.
+    pub(crate) fn double(&mut self, number: u32, value: f64) {
+        self.tag(number, 1);
+        self.bytes.extend_from_slice(&value.to_le_bytes());
+    }
+
+    /// A field with a length: text, bytes or a message.
+    pub(crate) fn bytes(&mut self, number: u32, content: &[u8]) {
+        self.tag(number, 2);
+        self.varint(content.len() as u64);
+        self.bytes.extend_from_slice(content);
+    }
+}
+
 /// UTF-8 or an error with the field's name.
 pub(super) fn text(bytes: &[u8], name: &str) -> Result<String, ProtobufError> {
     std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| ProtobufError::Text(name.to_owned()))

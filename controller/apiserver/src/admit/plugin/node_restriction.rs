@@ -5,26 +5,26 @@ use controller_object::resource::Subresource;
 use controller_object::status::{About, Status};
 use serde_json::Value;
 
-use super::Admission;
-use crate::registry::{Registry, names};
+use crate::admit::Attributes;
+use crate::registry::names;
 
-pub(super) fn admit(registry: &Registry, admission: &Admission<'_>, object: &Value) -> Result<(), Status> {
-    let Some(node) = admission.user.node_name() else { return Ok(()) };
+pub(super) fn admit(attributes: &Attributes<'_>, object: &Value) -> Result<(), Status> {
+    let Some(node) = attributes.user.node_name() else { return Ok(()) };
     let name = names(object).1;
-    let refuse = |detail: String| Err(Status::forbidden(About::resource(admission.resource, name), &detail));
-    match (admission.resource.group.as_str(), admission.resource.plural.as_str(), admission.subresource) {
+    let refuse = |detail: String| Err(Status::forbidden(About::resource(attributes.resource, name), &detail));
+    match (attributes.resource.group.as_str(), attributes.resource.plural.as_str(), attributes.subresource) {
         ("", "nodes", _) if name != node => refuse(format!("node {node:?} is not allowed to modify node {name:?}")),
-        ("", "nodes", None | Some(Subresource::Status)) => match admission.old {
+        ("", "nodes", None | Some(Subresource::Status)) => match attributes.old {
             Some(old) if old.pointer("/spec/taints") != object.pointer("/spec/taints") => {
                 refuse(format!("node {node:?} is not allowed to modify taints"))
             }
-            _ => match changed_label(admission.old, object) {
+            _ => match changed_label(attributes.old, object) {
                 Some(label) => refuse(format!("node {node:?} is not allowed to modify labels: {label}")),
                 None => Ok(()),
             },
         },
         ("", "pods", Some(Subresource::Status)) => {
-            let bound = admission.old.and_then(|old| old.pointer("/spec/nodeName")).and_then(Value::as_str);
+            let bound = attributes.old.and_then(|old| old.pointer("/spec/nodeName")).and_then(Value::as_str);
             match bound == Some(node) {
                 true => Ok(()),
                 false => refuse(format!(
@@ -32,7 +32,7 @@ pub(super) fn admit(registry: &Registry, admission: &Admission<'_>, object: &Val
                 )),
             }
         }
-        ("", "serviceaccounts", Some(Subresource::Token)) => token_is_of_own_pod(registry, node, admission, object),
+        ("", "serviceaccounts", Some(Subresource::Token)) => token_is_of_own_pod(node, attributes, object),
         ("coordination.k8s.io", "leases", _) if name != node => {
             refuse(format!("can only access node lease with the same name as the requesting node {node:?}"))
         }
@@ -55,20 +55,15 @@ fn changed_label(old: Option<&Value>, new: &Value) -> Option<String> {
     before.keys().chain(after.keys()).filter(restricted).find(|key| before.get(*key) != after.get(*key)).cloned()
 }
 
-fn token_is_of_own_pod(
-    registry: &Registry,
-    node: &str,
-    admission: &Admission<'_>,
-    request: &Value,
-) -> Result<(), Status> {
-    let refuse = |detail: &str| Err(Status::forbidden(About::resource(admission.resource, names(request).1), detail));
+fn token_is_of_own_pod(node: &str, attributes: &Attributes<'_>, request: &Value) -> Result<(), Status> {
+    let refuse = |detail: &str| Err(Status::forbidden(About::resource(attributes.resource, names(request).1), detail));
     let bound = request.pointer("/spec/boundObjectRef");
     let text = |field: &str| bound.and_then(|b| b.get(field)).and_then(Value::as_str);
     if text("kind") != Some("Pod") {
         return refuse("node requested token not bound to a pod");
     }
     let namespace = names(request).0;
-    let pod = text("name").and_then(|name| registry.peek("", "v1", "pods", namespace, name));
+    let pod = text("name").and_then(|name| attributes.state.registry.peek("", "v1", "pods", namespace, name));
     let pod_text = |pointer: &str| pod.as_ref().and_then(|pod| pod.pointer(pointer)).and_then(Value::as_str);
     match pod_text("/spec/nodeName") == Some(node) && pod_text("/metadata/uid") == text("uid") {
         true => Ok(()),

@@ -4,26 +4,27 @@ use controller_object::status::{About, Status};
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use super::Admission;
+use crate::admit::Attributes;
 use crate::authz::rbac::{RoleRef, Rule};
-use crate::authz::{Action, Authorizer, ResourceAction, escalation};
+use crate::authz::{Action, ResourceAction, escalation};
 use crate::registry::names;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
-pub(super) fn admit(authorizer: &Authorizer, admission: &Admission<'_>, object: &Value) -> Result<(), Status> {
-    if admission.resource.group != GROUP || admission.user.is_in(crate::authn::MASTERS) {
+pub(super) fn admit(attributes: &Attributes<'_>, object: &Value) -> Result<(), Status> {
+    let authorizer = &attributes.state.authorizer;
+    if attributes.resource.group != GROUP || attributes.user.is_in(crate::authn::MASTERS) {
         return Ok(());
     }
     let (namespace, name) = names(object);
     let allowed = |verb, resource, target| {
         let action =
             ResourceAction { verb, group: GROUP, resource, namespace, name: Some(target), ..Default::default() };
-        authorizer.is_allowed(admission.user, &Action::Resource(action))
+        authorizer.is_allowed(attributes.user, &Action::Resource(action))
     };
-    let wanted = match admission.resource.plural.as_str() {
+    let wanted = match attributes.resource.plural.as_str() {
         plural @ ("roles" | "clusterroles") => {
-            if admission.old.is_some_and(|old| old.get("rules") == object.get("rules"))
+            if attributes.old.is_some_and(|old| old.get("rules") == object.get("rules"))
                 || allowed("escalate", plural, name)
             {
                 return Ok(());
@@ -33,7 +34,7 @@ pub(super) fn admit(authorizer: &Authorizer, admission: &Admission<'_>, object: 
         _ => {
             let role = object.get("roleRef").and_then(|role| RoleRef::deserialize(role).ok()).unwrap_or_default();
             let plural = if role.kind == "Role" { "roles" } else { "clusterroles" };
-            let unchanged = admission.old.is_some_and(|old| old.get("subjects") == object.get("subjects"));
+            let unchanged = attributes.old.is_some_and(|old| old.get("subjects") == object.get("subjects"));
             if unchanged || allowed("bind", plural, &role.name) {
                 return Ok(());
             }
@@ -41,19 +42,19 @@ pub(super) fn admit(authorizer: &Authorizer, admission: &Admission<'_>, object: 
                 Some(rules) => rules.to_vec(),
                 None => {
                     let detail = format!("{plural}.{GROUP} {:?} not found", role.name);
-                    return Err(Status::forbidden(About::resource(admission.resource, name), &detail));
+                    return Err(Status::forbidden(About::resource(attributes.resource, name), &detail));
                 }
             }
         }
     };
-    match escalation::uncovered(&authorizer.rbac.rules(admission.user, namespace), &wanted) {
+    match escalation::uncovered(&authorizer.rbac.rules(attributes.user, namespace), &wanted) {
         None => Ok(()),
         Some(missing) => {
             let detail = format!(
                 "user {:?} (groups={:?}) is attempting to grant RBAC permissions not currently held:\n{missing}",
-                admission.user.name, admission.user.groups
+                attributes.user.name, attributes.user.groups
             );
-            Err(Status::forbidden(About::resource(admission.resource, name), &detail))
+            Err(Status::forbidden(About::resource(attributes.resource, name), &detail))
         }
     }
 }

@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::Admission;
+use crate::admit::Attributes;
 
 const KEYS: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
 const SECONDS: i64 = 300;
 
-pub(super) fn admit(admission: &Admission<'_>, pod: &mut Value) {
-    if !admission.creates("", "pods") {
+pub(super) fn admit(attributes: &Attributes<'_>, pod: &mut Value) {
+    if !attributes.creates("", "pods") {
         return;
     }
     let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else { return };

@@ -3,13 +3,14 @@
 use controller_object::status::{About, Status};
 use serde_json::Value;
 
-use super::Admission;
+use crate::admit::Attributes;
 use crate::registry::{Registry, names};
 
-pub(super) fn admit(registry: &Registry, admission: &Admission<'_>, pod: &mut Value) -> Result<(), Status> {
-    if !admission.creates("", "pods") {
+pub(super) fn admit(attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), Status> {
+    if !attributes.creates("", "pods") {
         return Ok(());
     }
+    let registry = &attributes.state.registry;
     let pod_name = names(pod).1.to_owned();
     let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else { return Ok(()) };
     let wanted = spec.get("priorityClassName").and_then(Value::as_str).filter(|name| !name.is_empty());
@@ -17,7 +18,7 @@ pub(super) fn admit(registry: &Registry, admission: &Admission<'_>, pod: &mut Va
         Some(name) => {
             Some(registry.peek("scheduling.k8s.io", "v1", "priorityclasses", None, name).ok_or_else(|| {
                 let detail = format!("no PriorityClass with name {name} was found");
-                Status::forbidden(About::resource(admission.resource, &pod_name), &detail)
+                Status::forbidden(About::resource(attributes.resource, &pod_name), &detail)
             })?)
         }
         None => default_class(registry),
@@ -29,7 +30,7 @@ pub(super) fn admit(registry: &Registry, admission: &Admission<'_>, pod: &mut Va
         let detail = format!(
             "the integer value of priority ({given}) must not be provided in pod spec; priority admission controller computed {value} from the given PriorityClass name"
         );
-        return Err(Status::forbidden(About::resource(admission.resource, &pod_name), &detail));
+        return Err(Status::forbidden(About::resource(attributes.resource, &pod_name), &detail));
     }
     spec.insert("priority".into(), value.into());
     let policy = class.as_ref().and_then(|class| class["preemptionPolicy"].as_str()).unwrap_or("PreemptLowerPriority");
@@ -40,12 +41,8 @@ pub(super) fn admit(registry: &Registry, admission: &Admission<'_>, pod: &mut Va
     Ok(())
 }
 
+/// The class for pods that name none.
 fn default_class(registry: &Registry) -> Option<Value> {
-    let resource = registry.builtin().find("scheduling.k8s.io", "v1", "priorityclasses")?;
-    let prefix = registry.prefix(resource, None);
-    let page = registry.store.range(&controller_store::model::RangeRequest { prefix, ..Default::default() }).ok()?;
-    page.items
-        .iter()
-        .filter_map(|kv| serde_json::from_slice::<Value>(&kv.value).ok())
-        .find(|class| class["globalDefault"] == Value::Bool(true))
+    let classes = registry.list("scheduling.k8s.io", "v1", "priorityclasses", None);
+    classes.into_iter().find(|class| class["globalDefault"] == Value::Bool(true))
 }

@@ -3,15 +3,16 @@
 use controller_object::status::{About, Status};
 use serde_json::{Value, json};
 
-use super::Admission;
-use crate::registry::{Registry, names};
+use crate::admit::{Attributes, random_suffix};
+use crate::registry::names;
 
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+const VOLUME_PREFIX: &str = "kube-api-access-";
 /// An hour and a bit, as upstream: recognisable among requests that users make.
 const TOKEN_SECONDS: u64 = 3607;
 
-pub(super) fn admit(registry: &Registry, admission: &Admission<'_>, pod: &mut Value) -> Result<(), Status> {
-    if !admission.creates("", "pods") {
+pub(super) fn admit(attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), Status> {
+    if !attributes.creates("", "pods") {
         return Ok(());
     }
     let (namespace, pod_name) = names(pod);
@@ -21,10 +22,10 @@ pub(super) fn admit(registry: &Registry, admission: &Admission<'_>, pod: &mut Va
     let account = given("serviceAccountName").or(given("serviceAccount")).unwrap_or("default").to_owned();
     spec.insert("serviceAccountName".into(), account.clone().into());
     spec.insert("serviceAccount".into(), account.clone().into());
-    let Some(live) = registry.peek("", "v1", "serviceaccounts", Some(&namespace), &account) else {
+    let Some(live) = attributes.state.registry.peek("", "v1", "serviceaccounts", Some(&namespace), &account) else {
         let detail =
             format!("error looking up service account {namespace}/{account}: serviceaccount \"{account}\" not found");
-        return Err(Status::forbidden(About::resource(admission.resource, &pod_name), &detail));
+        return Err(Status::forbidden(About::resource(attributes.resource, &pod_name), &detail));
     };
     if spec.get("imagePullSecrets").and_then(Value::as_array).is_none_or(Vec::is_empty)
         && let Some(secrets) = live.get("imagePullSecrets")
@@ -43,7 +44,11 @@ pub(super) fn admit(registry: &Registry, admission: &Admission<'_>, pod: &mut Va
 }
 
 fn mount_token(spec: &mut serde_json::Map<String, Value>) {
-    let name = format!("kube-api-access-{}", super::random_suffix());
+    // Containers that somebody added after the first time mount the same volume.
+    let volumes = spec.get("volumes").and_then(Value::as_array).into_iter().flatten();
+    let mut names = volumes.filter_map(|volume| volume["name"].as_str());
+    let known = names.find(|name| name.starts_with(VOLUME_PREFIX)).map(str::to_owned);
+    let name = known.clone().unwrap_or_else(|| format!("{VOLUME_PREFIX}{}", random_suffix()));
     let mut mounted = false;
     for field in ["initContainers", "containers"] {
         for container in spec.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten() {
@@ -56,7 +61,7 @@ fn mount_token(spec: &mut serde_json::Map<String, Value>) {
             }
         }
     }
-    if !mounted {
+    if !mounted || known.is_some() {
         return;
     }
     let namespace =

@@ -1,0 +1,172 @@
+//! Asking webhooks, and what their answers and failures come to.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use controller_object::status::Status;
+use controller_object::{decode, defaulting, patch};
+use serde_json::Value;
+
+use super::hook::Hook;
+use super::review::{self, Verdict};
+use crate::admit::attributes::Attributes;
+use crate::admit::matching::Shown;
+use crate::admit::version::converted;
+
+/// Which webhooks have to be asked again. Kubernetes documentation, "Dynamic Admission Control", reinvocation policy.
+#[derive(Debug, Default)]
+pub(crate) struct Invoked {
+    /// Asked, and willing to be asked again.
+    willing: BTreeSet<String>,
+    /// Willing, and somebody changed the object after them.
+    due: BTreeSet<String>,
+    /// What the last of them left.
+    left: Option<Value>,
+}
+
+impl Invoked {
+    fn changed(&mut self) {
+        self.due.append(&mut self.willing);
+    }
+}
+
+/// Why a webhook gave no verdict.
+enum Failure {
+    /// It could not be asked, or its answer is none.
+    Calling(String),
+    /// The request cannot be put to it at all.
+    Request(Status),
+}
+
+/// Asks the mutating webhooks one after another; each sees what those before it made. Says whether anything changed.
+/// `again` asks only those that are due to be asked again.
+pub(crate) async fn mutate(
+    attributes: &Attributes<'_>,
+    mut object: Option<&mut Value>,
+    invoked: &mut Invoked,
+    again: bool,
+) -> Result<bool, Status> {
+    let hooks = attributes.state.hooks.mutating();
+    if hooks.is_empty() {
+        return Ok(false);
+    }
+    if again && invoked.left.as_ref() != object.as_deref() {
+        invoked.changed();
+    }
+    let mut anything = false;
+    for hook in hooks.iter() {
+        if again && !invoked.due.contains(&hook.id) {
+            continue;
+        }
+        let Some(shown) = hook.criteria.matches(attributes, object.as_deref())? else { continue };
+        let verdict = match ask(attributes, hook, &shown, object.as_deref(), true).await {
+            Ok(verdict) => verdict,
+            Err(failure) => {
+                failed(hook, failure)?;
+                continue;
+            }
+        };
+        if !verdict.allowed {
+            return Err(review::refusal(&hook.name, verdict.result.as_ref()));
+        }
+        if !verdict.patch.is_empty() {
+            let Some(object) = object.as_deref_mut() else {
+                return Err(Status::internal_error(format!(
+                    "admission webhook {:?} attempted to modify the object, which is not supported for this operation",
+                    hook.name
+                )));
+            };
+            if apply(attributes, &shown, &verdict.patch, object)? {
+                anything = true;
+                invoked.changed();
+            }
+        }
+        if hook.reinvoked {
+            invoked.willing.insert(hook.id.clone());
+        }
+    }
+    invoked.left = object.map(|object| object.clone());
+    Ok(anything)
+}
+
+/// Asks all validating webhooks at once; the first refusal in their order counts.
+pub(crate) async fn validate(attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {
+    let hooks = attributes.state.hooks.validating();
+    let mut asked: Vec<(&Arc<Hook>, Shown)> = Vec::new();
+    for hook in hooks.iter() {
+        if let Some(shown) = hook.criteria.matches(attributes, object)? {
+            asked.push((hook, shown));
+        }
+    }
+    let verdicts = asked.iter().map(|(hook, shown)| ask(attributes, hook, shown, object, false));
+    let verdicts = futures::future::join_all(verdicts).await;
+    for ((hook, _), verdict) in asked.iter().zip(verdicts) {
+        match verdict {
+            Ok(verdict) if verdict.allowed => {}
+            Ok(verdict) => return Err(review::refusal(&hook.name, verdict.result.as_ref())),
+            Err(failure) => failed(hook, failure)?,
+        }
+    }
+    Ok(())
+}
+
+/// Puts the request to one webhook.
+async fn ask(
+    attributes: &Attributes<'_>,
+    hook: &Hook,
+    shown: &Shown,
+    object: Option<&Value>,
+    mutates: bool,
+) -> Result<Verdict, Failure> {
+    if attributes.dry_run && !hook.takes_dry_runs {
+        let message = format!("admission webhook {:?} does not support dry run", hook.name);
+        return Err(Failure::Request(Status::bad_request(message)));
+    }
+    let in_version = |object| converted(attributes.resource, &shown.resource, object);
+    let (object, old) = (object.map(in_version), attributes.old.map(in_version));
+    let uid = uuid::Uuid::new_v4().to_string();
+    let question = review::question(hook, &uid, attributes, shown, object.as_deref(), old.as_deref());
+    let answer = attributes.state.webhooks.call(&hook.client, &question, hook.timeout).await;
+    let answer = answer.map_err(|error| Failure::Calling(format!("failed to call webhook: {error}")))?;
+    let verdict = review::verdict(hook, &uid, mutates, &answer)
+        .map_err(|problem| Failure::Calling(format!("received invalid webhook response: {problem}")))?;
+    for warning in &verdict.warnings {
+        attributes.warnings.add(warning.as_str());
+    }
+    for (key, value) in &verdict.annotations {
+        tracing::info!(hop = "admission", webhook = hook.name, key, value, "audit annotation");
+    }
+    Ok(verdict)
+}
+
+/// What a failure means: the end of the request, or nothing where the webhook's policy ignores it.
+fn failed(hook: &Hook, failure: Failure) -> Result<(), Status> {
+    match failure {
+        Failure::Request(status) => Err(status),
+        Failure::Calling(problem) => {
+            let problem = format!("failed calling webhook {:?}: {problem}", hook.name);
+            if hook.fails_closed {
+                return Err(Status::internal_error(problem));
+            }
+            tracing::warn!(hop = "admission", problem, "ignored");
+            Ok(())
+        }
+    }
+}
+
+/// Patches the object in the version that the webhook saw, and gives it its structure and defaults again.
+fn apply(attributes: &Attributes<'_>, shown: &Shown, operations: &[Value], object: &mut Value) -> Result<bool, Status> {
+    let seen = converted(attributes.resource, &shown.resource, object);
+    let patched = patch::json_patch(&seen, &Value::Array(operations.to_vec()))
+        .map_err(|status| Status::internal_error(status.message))?;
+    let mut patched = converted(&shown.resource, attributes.resource, &patched).into_owned();
+    // A path below an object that exchanges another kind has no schema of its own here; its handler reads it strictly.
+    if attributes.subresource.is_none_or(|sub| sub.kind().is_none()) {
+        decode::conform(attributes.resource, &mut patched, decode::FieldValidation::Ignore)
+            .map_err(|status| Status::internal_error(status.message))?;
+        defaulting::default(attributes.resource, &mut patched);
+    }
+    let changed = patched != *object;
+    *object = patched;
+    Ok(changed)
+}

@@ -1,0 +1,8 @@
+//! Admission webhooks: MutatingAdmissionWebhook in order, ValidatingAdmissionWebhook all at once.
+
+mod dispatch;
+mod hook;
+mod review;
+
+pub(super) use dispatch::{Invoked, mutate, validate};
+pub(crate) use hook::Hooks;

@@ -1,0 +1,6 @@
+//! Admission as clients and webhooks meet it: one server in this process, webhooks behind real TLS.
+//! Functions carry the numbers of the conformance lines whose behaviour they check.
+
+mod hook;
+mod server;
+mod webhook;

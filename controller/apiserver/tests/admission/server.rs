@@ -1,0 +1,121 @@
+//! A server of its own for each test, and requests to it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use controller_apiserver::authn::{MASTERS, User};
+use controller_apiserver::server::{ApiServer, Config};
+use controller_apiserver::service::Ranges;
+use controller_store::driver::Memory;
+use controller_store::model::Op;
+use controller_store::store::{self, Store};
+use http::{Method, Request};
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+pub(crate) struct Server {
+    pub(crate) api: ApiServer,
+    store: Arc<Store>,
+    _dir: tempfile::TempDir,
+}
+
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) code: u16,
+    pub(crate) body: Value,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Answer {
+    /// The message of a failure.
+    pub(crate) fn message(&self) -> &str {
+        self.body["message"].as_str().unwrap_or_default()
+    }
+
+    /// The object, if all went well.
+    #[track_caller]
+    pub(crate) fn ok(self) -> Value {
+        assert!(self.code < 300, "{} {}", self.code, self.body);
+        self.body
+    }
+
+    /// The message, if the request was refused with this code.
+    #[track_caller]
+    pub(crate) fn refused(&self, code: u16) -> &str {
+        assert_eq!(self.code, code, "{}", self.body);
+        self.message()
+    }
+}
+
+pub(crate) fn admin() -> User {
+    User::new("admin", &[MASTERS])
+}
+
+impl Server {
+    /// A server with a namespace `default` whose pods find their account.
+    pub(crate) async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(Memory, store::Config::default()).unwrap());
+        let config = Config {
+            dir: dir.path().into(),
+            names: vec!["localhost".into()],
+            event_ttl: Duration::from_secs(60),
+            services: Ranges { cidr: "10.43.0.0/16".parse().unwrap(), dns: "10.43.0.10".parse().unwrap() },
+            metrics: Default::default(),
+        };
+        let server = Self { api: config.build(Arc::clone(&store)).await.unwrap(), store, _dir: dir };
+        let account = json!({"metadata": {"name": "default"}});
+        server.create("/api/v1/namespaces/default/serviceaccounts", account).await.ok();
+        server
+    }
+
+    /// Another namespace whose pods find their account.
+    pub(crate) async fn namespace(&self, name: &str, labels: Value) {
+        self.create("/api/v1/namespaces", json!({"metadata": {"name": name, "labels": labels}})).await.ok();
+        let account = json!({"metadata": {"name": "default"}});
+        self.create(&format!("/api/v1/namespaces/{name}/serviceaccounts"), account).await.ok();
+    }
+
+    pub(crate) async fn raw(&self, user: User, method: Method, path: &str, media: &str, body: Body) -> Answer {
+        let request = Request::builder().method(method).uri(path).header("content-type", media).body(body).unwrap();
+        let response = self.api.client(user).oneshot(request).await.unwrap();
+        let warnings = response.headers().get_all("warning").iter().map(|w| w.to_str().unwrap().to_owned()).collect();
+        let code = response.status().as_u16();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        Answer { code, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null), warnings }
+    }
+
+    pub(crate) async fn call(&self, method: Method, path: &str, body: Value) -> Answer {
+        let media = match method {
+            Method::PATCH => "application/merge-patch+json",
+            _ => "application/json",
+        };
+        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+        self.raw(admin(), method, path, media, body).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.call(Method::GET, path, Value::Null).await
+    }
+
+    pub(crate) async fn create(&self, path: &str, body: Value) -> Answer {
+        self.call(Method::POST, path, body).await
+    }
+
+    pub(crate) async fn patch(&self, path: &str, body: Value) -> Answer {
+        self.call(Method::PATCH, path, body).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.call(Method::DELETE, path, Value::Null).await
+    }
+
+    /// Puts an object straight into the store, past every check.
+    pub(crate) async fn plant(&self, key: &str, object: Value) {
+        let op = Op::Put { key: Bytes::from(key.to_owned()), value: object.to_string().into(), ttl: None };
+        self.store.commit(&[], vec![op]).await.unwrap();
+    }
+}
