@@ -2,7 +2,7 @@
 //! conditions. Parser and evaluator are ours because they must be bounded; values and the Kubernetes libraries come
 //! from `kube-cel` (`docs/decisions/2026-11-25-cel.md`). Start reading at [`compile`].
 //!
-//! ```
+//! ```text
 //! use controller_object::cel::{Activation, Budget, Environment, compile};
 //! let program = compile("object.spec.replicas <= 5", &Environment::new(&["object"])).unwrap();
 //! let object = serde_json::json!({"spec": {"replicas": 3}});
