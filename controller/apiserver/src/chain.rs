@@ -14,13 +14,13 @@ use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use crate::admit::Warnings;
-use crate::authn::{self, User};
+use crate::authn::{self, FrontProxy, Transport, User};
 use crate::authz::{self, Action, ResourceAction};
 use crate::handle::{self, Context};
 use crate::query::Query;
 use crate::route::{RequestInfo, ResourceRequest, Verb, request_info};
 use crate::server::State;
-use crate::{backup, deadline, nonresource, reply};
+use crate::{backup, deadline, impersonation, nonresource, reply};
 
 /// The largest body that is read; what Kubernetes takes.
 const BODY_LIMIT: usize = 3 << 20;
@@ -69,11 +69,15 @@ async fn run(
     info: RequestInfo,
     query: Query,
 ) -> Result<Response<Body>, Status> {
-    let connection = request.extensions().get::<User>();
-    let user = authn::authenticate(connection, request.headers(), &state.tokens, &state.registry);
+    let transport = match (request.extensions().get::<User>(), request.extensions().get::<FrontProxy>()) {
+        (Some(user), _) => Transport::User(user),
+        (None, Some(FrontProxy)) => Transport::FrontProxy,
+        (None, None) => Transport::Nobody,
+    };
+    let user = authn::authenticate(transport, request.headers(), &state.tokens, &state.registry);
     state.metrics.authenticated(user.is_ok());
     let user = user?;
-    let user = impersonate(state, user, request.headers())?;
+    let user = impersonation::user(state, user, request.headers())?;
     match info {
         RequestInfo::NonResource(path) => {
             let verb = request.method().as_str().to_lowercase();
@@ -98,49 +102,6 @@ async fn run(
             Ok(response)
         }
     }
-}
-
-/// The user that a request wants to act as, where its own user may do that (`kubectl --as`).
-/// Kubernetes documentation, "Authenticating", user impersonation.
-fn impersonate(state: &State, user: User, headers: &http::HeaderMap) -> Result<User, Status> {
-    // A header that cannot be read must never count as absent: the request would run as its own user.
-    let text = |value: &http::HeaderValue| match std::str::from_utf8(value.as_bytes()) {
-        Ok(text) if !text.is_empty() => Ok(text.to_owned()),
-        _ => Err(Status::bad_request("impersonation headers: expected non-empty UTF-8")),
-    };
-    let groups = headers.get_all("impersonate-group").iter().map(text).collect::<Result<Vec<String>, Status>>()?;
-    let others = ["impersonate-uid"].iter().any(|name| headers.contains_key(*name))
-        || headers.keys().any(|name| name.as_str().starts_with("impersonate-extra-"));
-    let Some(name) = headers.get("impersonate-user").map(text).transpose()? else {
-        return match groups.is_empty() && !others {
-            true => Ok(user),
-            false => Err(Status::bad_request("Impersonate-User: required where other impersonation headers are set")),
-        };
-    };
-    if others {
-        return Err(Status::bad_request("only Impersonate-User and Impersonate-Group are supported"));
-    }
-    let may = |group: &str, resource: &str, namespace: Option<&str>, name: &str| {
-        let action =
-            ResourceAction { verb: "impersonate", group, resource, namespace, name: Some(name), ..Default::default() };
-        authorize(state, &user, &Action::Resource(action))
-    };
-    let account = name.strip_prefix("system:serviceaccount:").and_then(|account| account.split_once(':'));
-    let mut target = match account {
-        Some((namespace, account)) => {
-            may("", "serviceaccounts", Some(namespace), account)?;
-            User::service_account(namespace, account)
-        }
-        None => {
-            may("", "users", None, &name)?;
-            User::new(&name, &[])
-        }
-    };
-    for group in groups {
-        may("", "groups", None, &group)?;
-        target.groups.push(group);
-    }
-    Ok(target)
 }
 
 /// What a request asks to be allowed.
@@ -175,7 +136,7 @@ fn action<'a>(request: &'a ResourceRequest, query: &'a Query, http: &Request<Bod
     }
 }
 
-fn authorize(state: &State, user: &User, action: &Action<'_>) -> Result<(), Status> {
+pub(crate) fn authorize(state: &State, user: &User, action: &Action<'_>) -> Result<(), Status> {
     if state.authorizer.is_allowed(user, action) {
         return Ok(());
     }

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use crate::query::Query;
 use crate::server::State;
+use crate::token::ISSUER;
 use crate::{health, reply};
 
 /// The release whose API is served.
@@ -31,6 +32,18 @@ pub(crate) fn answer(state: &State, path: &str, query: &Query, headers: &HeaderM
             text(code, &words)
         }
         ["version"] => json(version()),
+        // Where others learn to verify tokens of service accounts (OpenID Connect Discovery 1.0, section 3).
+        [".well-known", "openid-configuration"] => json(json!({
+            "issuer": ISSUER,
+            "jwks_uri": format!("{ISSUER}/openid/v1/jwks"),
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["ES256"],
+        })),
+        ["openid", "v1", "jwks"] => {
+            let keys = state.tokens.key_set().to_string();
+            Some(reply::with_type(StatusCode::OK, "application/jwk-set+json", Body::from(keys)))
+        }
         ["metrics"] => {
             let format = Format::accepted(headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()));
             let text = format.render(state.metrics.text(stored_objects(state)));
@@ -66,7 +79,7 @@ pub(crate) fn answer(state: &State, path: &str, query: &Query, headers: &HeaderM
             Some(reply::json_bytes(StatusCode::OK, Bytes::from(document)))
         }
         [""] => json(
-            json!({"paths": ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]}),
+            json!({"paths": ["/.well-known/openid-configuration", "/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"]}),
         ),
         _ => None,
     }

@@ -87,7 +87,7 @@ impl ResolvesClientCert for LiveCertificate {
     }
 }
 
-/// A server that asks for a client certificate and takes connections without one.
+/// A server that asks for a client certificate and takes connections without one. `client_ca`: PEM, maybe of several.
 pub fn server_config(certificate: Arc<LiveCertificate>, client_ca: &str) -> Result<Arc<ServerConfig>, TlsError> {
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(client_ca)?), provider())
         .allow_unauthenticated()

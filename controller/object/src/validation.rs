@@ -1,5 +1,6 @@
 //! The rules that objects must keep, with the messages of Kubernetes. One file per family of kinds.
 //! Every rule reads the tree defensively: what is missing or of another type is a fault, never a panic.
+mod certificate;
 mod check;
 mod cluster;
 mod config;
@@ -106,6 +107,9 @@ fn validate_spec(resource: &Resource, object: &Value, faults: &mut Faults) {
         ("scheduling.k8s.io", "priorityclasses") => cluster::priority_class(object, faults),
         ("coordination.k8s.io", "leases") => cluster::lease(object, faults),
         ("node.k8s.io", "runtimeclasses") => cluster::runtime_class(object, faults),
+        ("certificates.k8s.io", "certificatesigningrequests") => certificate::signing_request(object, faults),
+        ("certificates.k8s.io", "podcertificaterequests") => certificate::pod_request(object, faults),
+        ("certificates.k8s.io", "clustertrustbundles") => certificate::trust_bundle(object, faults),
         ("admissionregistration.k8s.io", "mutatingwebhookconfigurations") => {
             webhook::configuration(object, true, faults)
         }

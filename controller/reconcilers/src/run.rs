@@ -5,7 +5,7 @@ use crate::namespaced_default::{self, NamespaceFacts, RootCaFacts};
 use crate::node::{self, NodeFacts};
 use crate::pod::PodFacts;
 use crate::record::Recorder;
-use crate::{abandoned, deployment, disruption, garbage, manifests, namespace, replicaset};
+use crate::{abandoned, aggregation, deployment, disruption, garbage, manifests, namespace, replicaset};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::Api;
 use kube::runtime::watcher;
 use std::path::Path;
@@ -42,6 +43,7 @@ pub async fn run(config: Config) {
     let sets: Arc<Cache<ReplicaSet>> = Cache::new();
     let client = (config.client_for)("replicaset-controller");
     tasks.spawn(replicaset::start(replicaset::Reconciler {
+        flavor: replicaset::Flavor::ReplicaSet,
         recorder: Recorder::start(client.clone(), "replicaset-controller"),
         sets: Arc::clone(&sets),
         pods: Arc::clone(&pods),
@@ -49,6 +51,17 @@ pub async fn run(config: Config) {
     }));
     tasks.spawn(Arc::clone(&pods).reflect(Api::<Pod>::all(client.clone()), watcher::Config::default(), PodFacts::new));
     tasks.spawn(Arc::clone(&sets).reflect(Api::<ReplicaSet>::all(client), watcher::Config::default(), |set| set));
+    let client = (config.client_for)("replication-controller");
+    let controllers: Arc<Cache<ReplicaSet>> = Cache::new();
+    tasks.spawn(replicaset::start(replicaset::Reconciler {
+        flavor: replicaset::Flavor::ReplicationController,
+        recorder: Recorder::start(client.clone(), "replication-controller"),
+        sets: Arc::clone(&controllers),
+        pods: Arc::clone(&pods),
+        client: client.clone(),
+    }));
+    let api = Api::<ReplicationController>::all(client);
+    tasks.spawn(controllers.reflect(api, watcher::Config::default(), replicaset::of_controller));
     let client = (config.client_for)("deployment-controller");
     let deployments: Arc<Cache<Deployment>> = Cache::new();
     tasks.spawn(deployment::start(deployment::Reconciler {
@@ -143,6 +156,11 @@ pub async fn run(config: Config) {
     tasks.spawn(abandoned::start(abandoned::Reconciler { client: collector, nodes: Arc::clone(&nodes), pods }));
     let api = Api::<Lease>::namespaced(client, api::well_known::NAMESPACE_NODE_LEASE);
     tasks.spawn(leases.reflect(api, watcher::Config::default(), node::LeaseFacts::new));
+
+    let client = (config.client_for)("clusterrole-aggregation-controller");
+    let roles: Arc<Cache<ClusterRole>> = Cache::new();
+    tasks.spawn(aggregation::start(client.clone(), Arc::clone(&roles)));
+    tasks.spawn(roles.reflect(Api::<ClusterRole>::all(client), all(), |role| role));
 
     tasks.spawn(manifests::start(config.administrator, config.manifests));
     tasks.spawn(garbage::start((config.client_for)("generic-garbage-collector")));

@@ -1,5 +1,6 @@
 //! The built-in plugins, in the order of Kubernetes (kubeapiserver/options/plugins.go); each is one file.
 
+mod certificate;
 mod namespace;
 mod node_restriction;
 mod pod_priority;
@@ -21,6 +22,7 @@ pub(super) fn mutate(attributes: &Attributes<'_>, object: Option<&mut Value>) ->
     counted("ServiceAccount", service_account::admit(attributes, object))?;
     counted("Priority", pod_priority::admit(attributes, object))?;
     tolerations::admit(attributes, object);
+    certificate::mutate(attributes, object);
     Ok(())
 }
 
@@ -30,5 +32,6 @@ pub(super) fn validate(attributes: &Attributes<'_>, object: Option<&Value>) -> R
     let counted = |plugin, result: Result<(), Status>| result.inspect_err(|_| metrics.refused(plugin));
     let Some(object) = object else { return Ok(()) };
     counted("NodeRestriction", node_restriction::admit(attributes, object))?;
+    counted("CertificateSigning", certificate::validate(attributes, object))?;
     counted("RBACEscalation", rbac_escalation::admit(attributes, object))
 }
