@@ -8,6 +8,7 @@ mod authz;
 pub mod backup;
 mod bootstrap;
 mod chain;
+mod custom;
 mod deadline;
 mod followed;
 mod handle;

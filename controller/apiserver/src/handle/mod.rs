@@ -101,11 +101,30 @@ pub(crate) async fn dispatch(
     upgrade: Option<hyper::upgrade::OnUpgrade>,
     body: Bytes,
 ) -> Result<Response<Body>, Status> {
+    let deprecation = context.resource.custom.as_ref().and_then(|custom| custom.deprecation.clone());
+    let mut answer = carry_out(context, upgrade, body).await;
+    if let (Ok(response), Some(warning)) = (&mut answer, deprecation) {
+        reply::add_warnings(response, &[warning]);
+    }
+    answer
+}
+
+async fn carry_out(
+    context: Context,
+    upgrade: Option<hyper::upgrade::OnUpgrade>,
+    body: Bytes,
+) -> Result<Response<Body>, Status> {
     if context.resource.verbs == Verbs::CreateOnly {
         return review::create(&context, &body);
     }
     if context.resource.group == usage::GROUP {
         return usage::answer(&context).await;
+    }
+    if let Some(custom) = &context.resource.custom
+        && custom.is_terminating
+        && context.request.verb == Verb::Create
+    {
+        return Err(Status::method_not_allowed("create not allowed while custom resource definition is terminating"));
     }
     let refused =
         || Status::method_not_supported(About::resource(&context.resource, ""), context.request.verb.as_str());

@@ -8,7 +8,7 @@ const MAX_FOUND: usize = 1_000;
 
 /// A column behind the name.
 #[derive(Clone, Debug)]
-pub(super) struct Column {
+pub(crate) struct Column {
     name: String,
     kind: String,
     format: String,
@@ -19,7 +19,7 @@ pub(super) struct Column {
 
 /// A step of a path.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// `.key`, `['key']`
     Key(String),
     /// `[0]`, `[-1]`

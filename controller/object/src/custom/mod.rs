@@ -28,3 +28,10 @@ pub(crate) use defaulting::fill_defaults;
 pub(crate) use prune::conform;
 pub(crate) use published::{hashed, published};
 pub(crate) use validate::validate;
+
+/// A stored object as it is read: what the schema does not have any more is dropped, what it has a default for is there.
+pub(crate) fn read(custom: &Custom, object: &mut serde_json::Value) {
+    // Metadata that the present release would not take is shown as it was stored.
+    let _ = conform(&custom.node, object);
+    fill_defaults(&custom.node, object);
+}
