@@ -146,6 +146,7 @@ pub async fn run(config: Config) {
         slices: Arc::clone(&slices),
         endpoints: Arc::clone(&classic),
         nodes: Arc::clone(&nodes),
+        gone: Arc::default(),
     }));
     tasks.spawn(services.reflect(Api::<Service>::all(slices_client.clone()), all(), ServiceFacts::new));
     tasks.spawn(backends.reflect(Api::<Pod>::all(slices_client.clone()), all(), BackendFacts::new));
