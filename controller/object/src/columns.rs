@@ -132,7 +132,6 @@ mod tests {
     fn every_kind_has_as_many_cells_as_columns() {
         for resource in Table::builtin().all() {
             let printer = kinds::printer(resource);
-            let custom = resource.custom.as_deref();
             for object in [json!({}), json!({"metadata": {"name": "a"}, "spec": {}, "status": {}})] {
                 assert_eq!((printer.cells)(&object, 0).len(), printer.columns.len(), "{}", resource.plural);
             }
