@@ -9,14 +9,16 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use controller_object::conversion;
+use controller_object::custom::Conversion;
 use controller_object::resource::{Resource, Table};
 use controller_object::status::{About, Status};
 use controller_store::model::{CommitError, Compare, KeyValue, Op, RangeRequest, Revision};
 use controller_store::store::Store;
 use serde_json::Value;
 
-use crate::custom::{self, Served};
+use crate::custom::{self, Served, convert};
 use crate::service::{self, Ranges};
+use crate::webhook;
 
 const HEAD: &[u8] = b"{\"metadata\":{";
 
@@ -28,6 +30,8 @@ pub(crate) struct Registry {
     pub(crate) event_ttl: std::time::Duration,
     /// Where Services get their addresses from.
     pub(crate) ranges: Ranges,
+    /// Calls the webhooks that convert custom resources.
+    pub(crate) conversions: webhook::Client,
     /// How far definitions of custom resources are served.
     pub(crate) served: Served,
 }
@@ -42,7 +46,8 @@ impl Registry {
     /// The objects of a store; only the built-in kinds are served at first.
     pub(crate) fn new(store: Arc<Store>, event_ttl: std::time::Duration, ranges: Ranges) -> Self {
         let table = ArcSwap::from_pointee(Table::builtin().clone());
-        Self { store, table, event_ttl, ranges, served: Served::default() }
+        let conversions = webhook::Client::new(Arc::clone(&store));
+        Self { store, table, conversions, event_ttl, ranges, served: Served::default() }
     }
 
     /// What is served now, custom resources among it. A request keeps the table that it began with.
@@ -124,7 +129,14 @@ impl Registry {
         if resource.is("", "services") {
             self.move_claims(resource, &key, &service::claims(object), &mut compares, &mut ops);
         }
-        ops.push(Op::Put { key, value: stored_bytes(resource, object), ttl });
+        let value = match convert::has_webhook(resource) && !is_storage_version(resource) {
+            true => match convert::to_storage(&self.conversions, resource, object).await {
+                Ok(stored) => bytes_of(stored),
+                Err(status) => return Err(CommitError::Unavailable { reason: status.message }),
+            },
+            false => stored_bytes(resource, object),
+        };
+        ops.push(Op::Put { key, value, ttl });
         let revision = self.store.commit(&compares, ops).await?;
         self.settled(resource, revision).await;
         Ok(revision)
@@ -226,6 +238,14 @@ pub(crate) fn bytes_of(mut stored: Value) -> Bytes {
 pub(crate) fn to_value(resource: &Resource, kv: &KeyValue, revision: Revision) -> Result<Value, Status> {
     let mut object: Value = serde_json::from_slice(&kv.value)
         .map_err(|_| Status::internal_error(format!("{} is damaged in the store", String::from_utf8_lossy(&kv.key))))?;
+    if let Some(custom) = &resource.custom
+        && matches!(custom.conversion, Conversion::Webhook(_))
+        && object["apiVersion"] != resource.api_version()
+    {
+        let converted = custom.converted.get_or_want(&kv.key, kv.mod_revision.0, &object);
+        // The request is carried out again once a webhook was asked: `handle::dispatch`.
+        object = (*converted.ok_or_else(|| Status::internal_error("the object waits for its conversion"))?).clone();
+    }
     if resource.custom.is_some() || !is_storage_version(resource) {
         conversion::from_storage(resource, &mut object);
     }

@@ -1,5 +1,8 @@
 //! Custom resources as clients meet them. Functions are named after the lines of `../shared/conformance-1.37.txt`.
 
+#[path = "admission/hook.rs"]
+#[allow(dead_code, reason = "each test program uses its part")]
+mod hook;
 mod server;
 
 use std::time::Duration;
@@ -316,6 +319,12 @@ async fn c039_c040_c045_c046_c047_schemas_are_published_and_follow_their_version
         assert_eq!(found["properties"]["spec"]["properties"]["bars"]["description"], "List of Bars.");
         assert!(found["properties"]["metadata"]["allOf"][0]["$ref"].as_str().unwrap().ends_with("ObjectMeta"));
     }
+    // kubectl reads here that it must not send strategic merge patches.
+    let document = server.get("/openapi/v3/apis/one.example.com/v1").await.body;
+    let patch = &document["paths"]["/apis/one.example.com/v1/namespaces/{namespace}/foos/{name}"]["patch"];
+    let accepted = patch["requestBody"]["content"].as_object().unwrap();
+    assert!(accepted.contains_key("application/merge-patch+json"));
+    assert!(!accepted.contains_key("application/strategic-merge-patch+json"));
     let group = server.get("/apis/one.example.com").await.body;
     assert_eq!(group["preferredVersion"]["version"], "v2", "the newest stable version comes first");
     let hash = async || {
@@ -705,4 +714,119 @@ async fn versions_share_storage_and_finalizers_hold_a_definition() {
     let freed = server.call(Method::PATCH, held, json!({"metadata": {"finalizers": null}})).await;
     assert_eq!(freed.code, 200, "{}", freed.body);
     until_gone(&server, &path).await;
+}
+
+/// Between `hostPort: "a:1"` of v1 and `host` and `port` of v2.
+fn turn(object: &Value, wanted: &str) -> Value {
+    let mut turned = object.clone();
+    if turned["apiVersion"] == wanted {
+        return turned;
+    }
+    turned["apiVersion"] = wanted.into();
+    let text = |key: &str| object[key].as_str().unwrap_or_default().to_owned();
+    let fields = turned.as_object_mut().unwrap();
+    if wanted.ends_with("/v2") {
+        let joined = text("hostPort");
+        let (host, port) = joined.split_once(':').unwrap_or_default();
+        fields.remove("hostPort");
+        fields.insert("host".into(), host.into());
+        fields.insert("port".into(), port.into());
+    } else {
+        fields.remove("host");
+        fields.remove("port");
+        fields.insert("hostPort".into(), format!("{}:{}", text("host"), text("port")).into());
+    }
+    turned
+}
+
+async fn converting(group: &str) -> (Server, hook::Hook) {
+    let server = server().await;
+    let hook = hook::Hook::start(|path, request| {
+        if path == "/fail" {
+            return Some(json!({"result": {"status": "Failure", "message": "cannot do it"}}));
+        }
+        let wanted = request["desiredAPIVersion"].as_str().unwrap();
+        let objects: Vec<Value> =
+            request["objects"].as_array().unwrap().iter().map(|object| turn(object, wanted)).collect();
+        Some(json!({"result": {"status": "Success"}, "convertedObjects": objects}))
+    })
+    .await;
+    let schema = |fields: Value| json!({"type": "object", "properties": fields});
+    let mut crd = definition(group, "hosts", "Host", schema(json!({"hostPort": {"type": "string"}})));
+    let second = json!({"name": "v2", "served": true, "storage": false, "selectableFields": [{"jsonPath": ".host"}],
+        "schema": {"openAPIV3Schema": schema(json!({"host": {"type": "string"}, "port": {"type": "string"}}))}});
+    crd["spec"]["versions"].as_array_mut().unwrap().push(second);
+    crd["spec"]["conversion"] = json!({"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"],
+        "clientConfig": {"url": format!("https://127.0.0.1:{}/convert", hook.port), "caBundle": hook.bundle}}});
+    establish(&server, crd).await;
+    (server, hook)
+}
+
+#[tokio::test]
+async fn c031_a_webhook_converts_between_versions() {
+    let (server, hook) = converting("one.example.com").await;
+    let (v1, v2) =
+        ("/apis/one.example.com/v1/namespaces/default/hosts", "/apis/one.example.com/v2/namespaces/default/hosts");
+    server.create(v1, json!({"metadata": {"name": "a"}, "hostPort": "localhost:8080"})).await;
+    assert!(hook.asked().is_empty(), "what is stored as it was sent needs no webhook");
+    let read = server.get(&format!("{v2}/a")).await.body;
+    assert_eq!(
+        (&read["host"], &read["port"], read.get("hostPort")),
+        (&json!("localhost"), &json!("8080"), None),
+        "{read}"
+    );
+    let patched = server.call(Method::PATCH, &format!("{v2}/a"), json!({"port": "9090"})).await;
+    assert_eq!((patched.code, &patched.body["port"]), (200, &json!("9090")), "{}", patched.body);
+    assert_eq!(server.get(&format!("{v1}/a")).await.body["hostPort"], "localhost:9090");
+    let made = server.create(v2, json!({"metadata": {"name": "b"}, "host": "h", "port": "1"})).await;
+    assert_eq!(made.code, 201, "{}", made.body);
+    assert_eq!(server.get(&format!("{v1}/b")).await.body["hostPort"], "h:1");
+    let path = format!("{CRDS}/hosts.one.example.com");
+    let url = format!("https://127.0.0.1:{}/fail", hook.port);
+    patch_json(
+        &server,
+        &path,
+        json!([{"op": "replace", "path": "/spec/conversion/webhook/clientConfig/url", "value": url}]),
+    )
+    .await;
+    let failed = server.get(&format!("{v2}/a")).await;
+    assert_eq!(failed.code, 500);
+    assert!(
+        message(&failed).contains("conversion webhook for one.example.com/v1, Kind=Host failed: cannot do it"),
+        "{}",
+        message(&failed)
+    );
+    assert_eq!(server.get(&format!("{v1}/a")).await.code, 200);
+}
+
+#[tokio::test]
+async fn c030_c038_lists_and_watches_are_converted() {
+    let (server, _hook) = converting("two.example.com").await;
+    let (v1, v2) =
+        ("/apis/two.example.com/v1/namespaces/default/hosts", "/apis/two.example.com/v2/namespaces/default/hosts");
+    server.create(v1, json!({"metadata": {"name": "a"}, "hostPort": "x:1"})).await;
+    let path = format!("{CRDS}/hosts.two.example.com");
+    let swapped = patch_json(&server, &path, json!([{"op": "replace", "path": "/spec/versions/0/storage", "value": false}, {"op": "replace", "path": "/spec/versions/1/storage", "value": true}])).await;
+    assert_eq!(swapped.code, 200, "{}", swapped.body);
+    server.create(v2, json!({"metadata": {"name": "b"}, "host": "y", "port": "2"})).await;
+    let list = server.get(v2).await.body;
+    let hosts: Vec<&Value> = list["items"].as_array().unwrap().iter().map(|item| &item["host"]).collect();
+    assert_eq!(hosts, ["x", "y"], "{list}");
+    let list = server.get(v1).await.body;
+    let hosts: Vec<&Value> = list["items"].as_array().unwrap().iter().map(|item| &item["hostPort"]).collect();
+    assert_eq!(hosts, ["x:1", "y:2"], "{list}");
+    let selected = server.get(&format!("{v2}?fieldSelector=host%3Dx")).await.body;
+    assert_eq!(selected["items"].as_array().unwrap().len(), 1);
+    let mut seen = events(&server, &format!("{v1}?watch=true")).await;
+    for want in ["x:1", "y:2"] {
+        assert_eq!(seen.next().await["object"]["hostPort"], want);
+    }
+    server.call(Method::PATCH, &format!("{v2}/b"), json!({"port": "3"})).await;
+    let event = seen.next().await;
+    assert_eq!((&event["type"], &event["object"]["hostPort"]), (&json!("MODIFIED"), &json!("y:3")));
+    server.call(Method::DELETE, &format!("{v2}/b"), Value::Null).await;
+    let event = seen.next().await;
+    assert_eq!((&event["type"], &event["object"]["hostPort"]), (&json!("DELETED"), &json!("y:3")));
+    let emptied = server.call(Method::DELETE, v1, Value::Null).await;
+    assert_eq!((emptied.code, &server.get(v2).await.body["items"]), (200, &json!([])));
 }

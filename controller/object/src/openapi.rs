@@ -319,7 +319,11 @@ fn operation(resource: &Resource, action: &str) -> Value {
             let patch = content(&format!("{META}.Patch"));
             value["requestBody"] = json!({"required": true, "content": {
                 "application/apply-patch+yaml": patch, "application/json-patch+json": patch,
-                "application/merge-patch+json": patch, "application/strategic-merge-patch+json": patch}});
+                "application/merge-patch+json": patch}});
+            // Clients read here how they may patch; custom resources have no patch keys.
+            if resource.custom.is_none() {
+                value["requestBody"]["content"]["application/strategic-merge-patch+json"] = patch;
+            }
         }
         "delete" | "deletecollection" => {
             value["requestBody"] = json!({"content": {"application/json": content(&format!("{META}.DeleteOptions"))}});

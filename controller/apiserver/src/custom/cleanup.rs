@@ -16,9 +16,10 @@ pub(super) async fn run(registry: &Registry, known: &mut Known) {
     for (key, group, plural) in known.going() {
         match empty(registry, &group, &plural).await {
             Ok(true) => {
-                if release(registry, &key).await.is_ok() {
-                    known.cleaned(&key);
-                }
+                // Who sees that a definition is gone finds nothing of it served.
+                known.withdraw(&key);
+                known.serve(registry);
+                known.cleaned(&key, release(registry, &key).await.is_ok());
             }
             Ok(false) => {}
             Err(error) => {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use controller_object::custom::{Claims, judge, resources};
-use controller_object::resource::Resource;
+use controller_object::resource::{Resource, Table};
 use controller_store::model::{KeyValue, Revision};
 use serde_json::{Value, json};
 
-use crate::registry::to_value;
+use crate::registry::{Registry, to_value};
 
 /// Every definition, by its key.
 #[derive(Default)]
@@ -118,11 +118,6 @@ impl Known {
         changed
     }
 
-    /// The resources of each definition that is established.
-    pub(super) fn resources(&self) -> impl Iterator<Item = &Vec<Arc<Resource>>> {
-        self.definitions.values().filter(|definition| definition.is_established).map(|definition| &definition.resources)
-    }
-
     /// Status to write: key, the revision that it was made for, and the status. Each is answered once.
     pub(super) fn untold(&mut self) -> Vec<(Bytes, Revision, Value)> {
         let definitions = self.definitions.iter_mut();
@@ -145,11 +140,29 @@ impl Known {
         self.definitions.values().any(|definition| definition.is_cleaning)
     }
 
-    /// Nothing is left of a definition's objects.
-    pub(super) fn cleaned(&mut self, key: &Bytes) {
+    /// Serves a definition no more.
+    pub(super) fn withdraw(&mut self, key: &Bytes) {
         if let Some(definition) = self.definitions.get_mut(key) {
-            definition.is_cleaning = false;
+            definition.is_established = false;
         }
+    }
+
+    /// Nothing is left of a definition's objects, and whether it was let go; else it is read again.
+    pub(super) fn cleaned(&mut self, key: &Bytes, released: bool) {
+        if let Some(definition) = self.definitions.get_mut(key) {
+            definition.is_cleaning = !released;
+            if !released {
+                definition.revision = Revision::EMPTY;
+            }
+        }
+    }
+
+    /// Makes what is established the table of served resources.
+    pub(super) fn serve(&self, registry: &Registry) {
+        let mut table = Table::builtin().clone();
+        let established = self.definitions.values().filter(|definition| definition.is_established);
+        established.for_each(|definition| table.insert_custom(definition.resources.iter()));
+        registry.serve(table);
     }
 }
 

@@ -2,12 +2,12 @@
 //! deletes the objects of those that go. What a definition means is `controller_object::custom`'s to say.
 
 mod cleanup;
+pub(crate) mod convert;
 mod known;
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use controller_object::resource::Table;
 use controller_store::model::{CommitError, Compare, Op, RangeRequest, Revision};
 use controller_store::watch::Watcher;
 use tokio::sync::watch;
@@ -67,9 +67,7 @@ impl Definitions {
         // A read of the newest state cannot be refused.
         let Ok(page) = registry.store.range(&request) else { return Revision::EMPTY };
         if self.known.update(resource, &page.items, &crate::time::now()) {
-            let mut table = Table::builtin().clone();
-            self.known.resources().for_each(|resources| table.insert_custom(resources.iter()));
-            registry.serve(table);
+            self.known.serve(registry);
         }
         page.revision
     }

@@ -4,6 +4,7 @@
 //! Kubernetes documentation, "Extend the Kubernetes API with CustomResourceDefinitions". Start reading at `resource`.
 mod column;
 mod constraint;
+mod converted;
 mod defaulting;
 mod definition;
 mod format;
@@ -19,6 +20,7 @@ mod structure;
 mod tests;
 mod validate;
 
+pub use converted::Converted;
 pub use definition::{validate_definition, validate_definition_update};
 pub use names::{Claims, Verdict, judge, version_order};
 pub use resource::{Conversion, Custom, resources};

@@ -2,14 +2,14 @@
 use super::column::{self, Column};
 use super::constraint::Faults;
 use super::node::{Kind, Node};
-use super::{parse, structure};
+use super::{Converted, parse, structure};
 use crate::resource::{Resource, Scope, Subresource, Verbs};
 use crate::tree::{list, text};
 use serde_json::Value;
 use std::sync::Arc;
 
 /// What a custom resource has that built-in kinds have in code.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Custom {
     /// Name of the definition, `PLURAL.GROUP`.
     pub definition: String,
@@ -24,6 +24,8 @@ pub struct Custom {
     pub(crate) scale: Option<Scale>,
     /// The schema as it was written.
     pub(crate) schema: Value,
+    /// Objects that a webhook turned into this version.
+    pub converted: Converted,
     /// `deprecated` and its warning.
     pub deprecation: Option<String>,
 }
@@ -154,6 +156,7 @@ fn custom(definition: &Value, version: &Value, group: &str, kind: &str) -> Optio
             .collect(),
         scale,
         schema,
+        converted: Converted::default(),
         deprecation,
     })
 }
