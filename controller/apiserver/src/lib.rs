@@ -3,6 +3,7 @@
 //! Start reading at `chain`.
 
 mod admit;
+mod aggregation;
 pub mod authn;
 mod authz;
 pub mod backup;
@@ -10,6 +11,7 @@ mod bootstrap;
 mod chain;
 mod deadline;
 mod followed;
+mod forward;
 mod handle;
 mod health;
 mod impersonation;
