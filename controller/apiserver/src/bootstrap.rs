@@ -8,6 +8,7 @@ use controller_store::model::{CommitError, Compare, Op};
 use serde_json::{Value, json};
 
 use crate::authn::{AUTHENTICATED, FRONT_PROXY_NAME, MASTERS, NODES, SERVICE_ACCOUNTS, UNAUTHENTICATED};
+use crate::flow;
 use crate::registry::{Registry, stored_bytes};
 
 const DEFAULT_ROLES: &str = include_str!("authz/default_roles.txt");
@@ -27,6 +28,7 @@ pub(crate) struct Trusted<'a> {
 pub(crate) async fn ensure(registry: &Registry, trusted: &Trusted<'_>) -> Result<(), CommitError> {
     let (mut compares, mut ops) = (Vec::new(), Vec::new());
     let all = default_objects().into_iter().chain(extension_objects(trusted)).chain(own_versions(registry.builtin()));
+    let all = all.chain(flow::defaults::objects());
     for mut object in all {
         let Some(resource) = resource_of(registry.builtin(), &object) else { continue };
         let (namespace, name) = crate::registry::names(&object);

@@ -66,7 +66,7 @@ fn known_method(method: &Method) -> &'static str {
 
 async fn run(
     state: &Arc<State>,
-    mut request: Request<Body>,
+    request: Request<Body>,
     info: RequestInfo,
     query: Query,
 ) -> Result<Response<Body>, Status> {
@@ -79,10 +79,31 @@ async fn run(
     state.metrics.authenticated(user.is_ok());
     let user = user?;
     let user = impersonation::user(state, user, request.headers())?;
+    let action = match &info {
+        RequestInfo::NonResource(path) => Action::NonResource { verb: &request.method().as_str().to_lowercase(), path },
+        RequestInfo::Resource(asked) => Action::Resource(action(asked, &query, &request)),
+    };
+    // A seat is held until the answer begins: watches and streams go on without one.
+    let seat = state.flow.seat(&user, &action).await?;
+    let answer = match authorize(state, &user, &action) {
+        Ok(()) => act(state, user, request, info, query).await,
+        Err(status) => Err(status),
+    };
+    let mut response = answer.unwrap_or_else(|status| reply::failure(&status));
+    seat.tell(&mut response);
+    Ok(response)
+}
+
+/// Does what an authorized request asks for.
+async fn act(
+    state: &Arc<State>,
+    user: User,
+    mut request: Request<Body>,
+    info: RequestInfo,
+    query: Query,
+) -> Result<Response<Body>, Status> {
     match info {
         RequestInfo::NonResource(path) => {
-            let verb = request.method().as_str().to_lowercase();
-            authorize(state, &user, &Action::NonResource { verb: &verb, path: &path })?;
             if let Some(extension) = state.aggregation.serving_path(&path) {
                 return state.aggregation.answer(&extension, &user, incoming(request)).await;
             }
@@ -93,7 +114,6 @@ async fn run(
             nonresource::answer(state, &path, &query, request.headers()).await.ok_or_else(Status::path_not_found)
         }
         RequestInfo::Resource(resource_request) => {
-            authorize(state, &user, &Action::Resource(action(&resource_request, &query, &request)))?;
             if let Some(extension) = state.aggregation.serving(&resource_request.group, &resource_request.version) {
                 return state.aggregation.answer(&extension, &user, incoming(request)).await;
             }

@@ -10,6 +10,7 @@ pub mod backup;
 mod bootstrap;
 mod chain;
 mod deadline;
+mod flow;
 mod followed;
 mod forward;
 mod handle;

@@ -25,6 +25,7 @@ use crate::authn::{FRONT_PROXY_NAME, FrontProxy, MASTERS, NODES, User};
 use crate::authz::{Authorizer, node::NodeAuthorizer, rbac::Rbac};
 use crate::bootstrap;
 use crate::chain;
+use crate::flow::FlowControl;
 use crate::metrics::Metrics;
 use crate::pki::{self, Authority, Issued, Leaf, PkiError};
 use crate::registry::Registry;
@@ -89,6 +90,7 @@ pub(crate) struct State {
     /// Signs for those who bring their own users along, and for us towards extension servers.
     pub(crate) front_proxy: Authority,
     pub(crate) aggregation: Aggregation,
+    pub(crate) flow: FlowControl,
     /// How the server shows itself to agents.
     pub(crate) agent_tls: Arc<rustls::ClientConfig>,
     pub(crate) metrics: Arc<Metrics>,
@@ -138,6 +140,7 @@ impl Config {
         let state = State {
             registry,
             aggregation,
+            flow: FlowControl::new(Arc::clone(&store)),
             authorizer: Authorizer { rbac: Rbac::new(Arc::clone(&store)), node: NodeAuthorizer::new(store) },
             tokens: TokenKey::open(&tls_dir.join("service.key"))?,
             authority,
