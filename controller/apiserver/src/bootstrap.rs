@@ -8,6 +8,7 @@ use controller_store::model::{CommitError, Compare, Op};
 use serde_json::{Value, json};
 
 use crate::authn::{AUTHENTICATED, FRONT_PROXY_NAME, MASTERS, NODES, SERVICE_ACCOUNTS, UNAUTHENTICATED};
+use crate::flow;
 use crate::registry::{Registry, stored_bytes};
 
 const DEFAULT_ROLES: &str = include_str!("authz/default_roles.txt");
@@ -26,7 +27,9 @@ pub(crate) struct Trusted<'a> {
 /// Writes every default object that is not there yet.
 pub(crate) async fn ensure(registry: &Registry, trusted: &Trusted<'_>) -> Result<(), CommitError> {
     let (mut compares, mut ops) = (Vec::new(), Vec::new());
-    for mut object in default_objects().into_iter().chain(extension_objects(trusted)) {
+    let all = default_objects().into_iter().chain(extension_objects(trusted)).chain(own_versions(registry.builtin()));
+    let all = all.chain(flow::defaults::objects());
+    for mut object in all {
         let Some(resource) = resource_of(registry.builtin(), &object) else { continue };
         let (namespace, name) = crate::registry::names(&object);
         let key = registry.key(resource, namespace, name);
@@ -40,7 +43,12 @@ pub(crate) async fn ensure(registry: &Registry, trusted: &Trusted<'_>) -> Result
         }
         let stamp = strategy::Stamp { now: crate::time::now(), uid: uuid::Uuid::new_v4().to_string() };
         defaulting::default(resource, &mut object);
+        let status = object.get("status").cloned();
         strategy::prepare_for_create(resource, &mut object, &stamp);
+        // What clients may not say at creation the server itself may.
+        if let Some(status) = status {
+            object["status"] = status;
+        }
         compares.push(Compare::Absent(key.clone()));
         ops.push(Op::Put { key, value: stored_bytes(resource, &object), ttl: None });
     }
@@ -143,6 +151,21 @@ fn extension_objects(trusted: &Trusted<'_>) -> [Value; 3] {
             "subjects": [subject("system:kube-controller-manager"), subject("system:kube-scheduler")],
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": reader}}),
     ]
+}
+
+/// The group versions that this server serves, as `kubectl get apiservices` lists them.
+fn own_versions(table: &Table) -> Vec<Value> {
+    let versions = table.groups().flat_map(|group| table.versions(group).iter().map(move |version| (group, version)));
+    let object = |(group, version): (&str, &String)| {
+        // Facts of Kubernetes: core comes before all others.
+        let priority = if group.is_empty() { 18_000 } else { 17_000 };
+        json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+            "metadata": {"name": format!("{version}.{group}"), "labels": {"kube-aggregator.kubernetes.io/automanaged": "onstart"}},
+            "spec": {"group": group, "version": version, "groupPriorityMinimum": priority, "versionPriority": 15},
+            "status": {"conditions": [{"type": "Available", "status": "True", "reason": "Local",
+                "message": "Local APIServices are always available", "lastTransitionTime": crate::time::now()}]}})
+    };
+    versions.map(object).collect()
 }
 
 fn metadata(name: &str) -> Value {

@@ -16,6 +16,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use crate::admit::Warnings;
 use crate::authn::{self, FrontProxy, Transport, User};
 use crate::authz::{self, Action, ResourceAction};
+use crate::forward::Incoming;
 use crate::handle::{self, Context};
 use crate::query::Query;
 use crate::route::{RequestInfo, ResourceRequest, Verb, request_info};
@@ -65,7 +66,7 @@ fn known_method(method: &Method) -> &'static str {
 
 async fn run(
     state: &Arc<State>,
-    mut request: Request<Body>,
+    request: Request<Body>,
     info: RequestInfo,
     query: Query,
 ) -> Result<Response<Body>, Status> {
@@ -78,18 +79,50 @@ async fn run(
     state.metrics.authenticated(user.is_ok());
     let user = user?;
     let user = impersonation::user(state, user, request.headers())?;
+    let action = match &info {
+        RequestInfo::NonResource(path) => Action::NonResource { verb: &request.method().as_str().to_lowercase(), path },
+        RequestInfo::Resource(asked) => Action::Resource(action(asked, &query, &request)),
+    };
+    // A seat is held until the answer begins: watches and streams go on without one.
+    let seat = state.flow.seat(&user, &action).await?;
+    let answer = match authorize(state, &user, &action) {
+        Ok(()) => act(state, user, request, info, query).await,
+        Err(status) => Err(status),
+    };
+    let mut response = answer.unwrap_or_else(|status| reply::failure(&status));
+    seat.tell(&mut response);
+    Ok(response)
+}
+
+/// Does what an authorized request asks for.
+async fn act(
+    state: &Arc<State>,
+    user: User,
+    mut request: Request<Body>,
+    info: RequestInfo,
+    query: Query,
+) -> Result<Response<Body>, Status> {
     match info {
         RequestInfo::NonResource(path) => {
-            let verb = request.method().as_str().to_lowercase();
-            authorize(state, &user, &Action::NonResource { verb: &verb, path: &path })?;
+            if let Some(extension) = state.aggregation.serving_path(&path) {
+                return state.aggregation.answer(&extension, &user, incoming(request)).await;
+            }
             if path == backup::serve::PATH {
                 let (parts, body) = request.into_parts();
                 return backup::serve::answer(state, &parts.method, body).await;
             }
-            nonresource::answer(state, &path, &query, request.headers()).ok_or_else(Status::path_not_found)
+            nonresource::answer(state, &path, &query, request.headers()).await.ok_or_else(Status::path_not_found)
         }
         RequestInfo::Resource(resource_request) => {
-            authorize(state, &user, &Action::Resource(action(&resource_request, &query, &request)))?;
+            if let Some(extension) = state.aggregation.serving(&resource_request.group, &resource_request.version) {
+                return state.aggregation.answer(&extension, &user, incoming(request)).await;
+            }
+            if resource_request.subresource.as_deref() == Some("proxy") && resource_request.resource != "nodes" {
+                let path = request.uri().path().to_owned();
+                let context = context(state, user, resource_request, query, request.headers().clone())?;
+                context.admit_connection(Subresource::Proxy).await?;
+                return handle::proxy::answer(context, &path, incoming(request)).await;
+            }
             let upgrade = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
             let (parts, body) = request.into_parts();
             let context = context(state, user, resource_request, query, parts.headers)?;
@@ -102,6 +135,14 @@ async fn run(
             Ok(response)
         }
     }
+}
+
+/// A request to be passed on.
+fn incoming(mut request: Request<Body>) -> Incoming {
+    let upgrade = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
+    let (parts, body) = request.into_parts();
+    let path_and_query = parts.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
+    Incoming { method: parts.method, path_and_query, headers: parts.headers, upgrade, body }
 }
 
 /// What a request asks to be allowed.

@@ -3,6 +3,7 @@
 //! Start reading at `chain`.
 
 mod admit;
+mod aggregation;
 pub mod authn;
 mod authz;
 pub mod backup;
@@ -10,7 +11,9 @@ mod bootstrap;
 mod chain;
 mod custom;
 mod deadline;
+mod flow;
 mod followed;
+mod forward;
 mod handle;
 mod health;
 mod impersonation;

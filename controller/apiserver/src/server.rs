@@ -20,11 +20,13 @@ use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
 
 use crate::admit::Hooks;
+use crate::aggregation::{self, Aggregation};
 use crate::authn::{FRONT_PROXY_NAME, FrontProxy, MASTERS, NODES, User};
 use crate::authz::{Authorizer, node::NodeAuthorizer, rbac::Rbac};
 use crate::bootstrap;
 use crate::chain;
 use crate::custom::{self, Definitions};
+use crate::flow::FlowControl;
 use crate::metrics::Metrics;
 use crate::pki::{self, Authority, Issued, Leaf, PkiError};
 use crate::registry::Registry;
@@ -88,6 +90,8 @@ pub(crate) struct State {
     pub(crate) authority: Arc<Authority>,
     /// Signs for those who bring their own users along, and for us towards extension servers.
     pub(crate) front_proxy: Authority,
+    pub(crate) aggregation: Aggregation,
+    pub(crate) flow: FlowControl,
     /// How the server shows itself to agents.
     pub(crate) agent_tls: Arc<rustls::ClientConfig>,
     pub(crate) metrics: Arc<Metrics>,
@@ -133,8 +137,12 @@ impl Config {
         let (webhooks, hooks) = (webhook::Client::new(Arc::clone(&store)), Hooks::new(&store));
         let client_authorities = format!("{}\n{}", authority.certificate(), front_proxy.certificate());
         let agent_tls = tls::client_config(authority.certificate(), agent_client)?;
+        let aggregator = front_proxy.issue(&Leaf { organizations: vec![], ..Leaf::client(FRONT_PROXY_NAME, "") })?;
+        let aggregation = Aggregation::new(Arc::clone(&store), LiveCertificate::new(&aggregator)?);
         let state = State {
             registry,
+            aggregation,
+            flow: FlowControl::new(Arc::clone(&store)),
             authorizer: Authorizer { rbac: Rbac::new(Arc::clone(&store)), node: NodeAuthorizer::new(store) },
             tokens: TokenKey::open(&tls_dir.join("service.key"))?,
             authority,
@@ -218,6 +226,11 @@ impl ApiServer {
     /// Writes the kubeconfig of the node's name server, again whenever its certificate was renewed.
     pub fn write_dns_kubeconfig(&self, file: &Path, url: &str) -> Result<(), BuildError> {
         self.keep_kubeconfig("dns", Leaf::client(DNS_USER, DNS_GROUP), file, url)
+    }
+
+    /// Says of extension servers whether they answer, until the server stops.
+    pub async fn keep_availability_told(&self) {
+        aggregation::keep_told(Arc::clone(&self.state)).await;
     }
 
     /// Writes the administrator's kubeconfig, again whenever its certificate was renewed.

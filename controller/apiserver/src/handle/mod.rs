@@ -11,6 +11,7 @@ mod list;
 mod list_body;
 mod list_options;
 mod patch;
+pub(crate) mod proxy;
 mod scale;
 mod token;
 mod update;
