@@ -9,6 +9,7 @@ mod authz;
 pub mod backup;
 mod bootstrap;
 mod chain;
+mod custom;
 mod deadline;
 mod flow;
 mod followed;

@@ -25,6 +25,7 @@ use crate::authn::{FRONT_PROXY_NAME, FrontProxy, MASTERS, NODES, User};
 use crate::authz::{Authorizer, node::NodeAuthorizer, rbac::Rbac};
 use crate::bootstrap;
 use crate::chain;
+use crate::custom::{self, Definitions};
 use crate::flow::FlowControl;
 use crate::metrics::Metrics;
 use crate::pki::{self, Authority, Issued, Leaf, PkiError};
@@ -132,6 +133,7 @@ impl Config {
         let trusted = bootstrap::Trusted { clients: authority.certificate(), front_proxy: front_proxy.certificate() };
         bootstrap::ensure(&registry, &trusted).await?;
         service::repair(&registry).await?;
+        let definitions = Definitions::open(&registry);
         let (webhooks, hooks) = (webhook::Client::new(Arc::clone(&store)), Hooks::new(&store));
         let client_authorities = format!("{}\n{}", authority.certificate(), front_proxy.certificate());
         let agent_tls = tls::client_config(authority.certificate(), agent_client)?;
@@ -153,7 +155,9 @@ impl Config {
             shutdown: CancellationToken::new(),
         };
         let tls = tls::server_config(serving, &client_authorities)?;
-        Ok(ApiServer { state: Arc::new(state), renewals, tls })
+        let state = Arc::new(state);
+        custom::spawn(definitions, &state);
+        Ok(ApiServer { state, renewals, tls })
     }
 }
 

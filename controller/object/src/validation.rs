@@ -13,6 +13,7 @@ mod volume;
 mod webhook;
 mod workload;
 
+use crate::custom;
 use crate::resource::{Resource, Subresource};
 use crate::status::Cause;
 use check::Faults;
@@ -23,7 +24,13 @@ pub fn validate_create(resource: &Resource, object: &Value) -> Vec<Cause> {
     let mut faults = Faults::default();
     metadata::validate(resource, object, &mut faults);
     validate_spec(resource, object, &mut faults);
-    faults.into_causes()
+    let mut causes = faults.into_causes();
+    if let Some(custom) = &resource.custom {
+        causes.extend(custom::validate(&custom.node, object, None));
+    } else if resource.is("apiextensions.k8s.io", "customresourcedefinitions") {
+        causes.extend(custom::validate_definition(object));
+    }
+    causes
 }
 
 /// Everything that is wrong with a change. `sub` is the path that was written through.
@@ -31,6 +38,18 @@ pub fn validate_update(resource: &Resource, old: &Value, new: &Value, sub: Optio
     let mut faults = Faults::default();
     metadata::validate(resource, new, &mut faults);
     metadata::validate_update(old, new, &mut faults);
+    if let Some(custom) = &resource.custom {
+        let mut causes = faults.into_causes();
+        causes.extend(custom::validate(&custom.node, new, Some(old)));
+        return causes;
+    }
+    if resource.is("apiextensions.k8s.io", "customresourcedefinitions") {
+        let mut causes = faults.into_causes();
+        if sub.is_none() {
+            causes.extend(custom::validate_definition_update(old, new));
+        }
+        return causes;
+    }
     match sub {
         // Status is an observation; its shape was checked when it was decoded.
         Some(Subresource::Status | Subresource::Approval | Subresource::Finalize) => {}
@@ -97,7 +116,6 @@ fn validate_spec(resource: &Resource, object: &Value, faults: &mut Faults) {
         ("admissionregistration.k8s.io", "validatingwebhookconfigurations") => {
             webhook::configuration(object, false, faults)
         }
-        ("apiextensions.k8s.io", "customresourcedefinitions") => cluster::custom_resource_definition(object, faults),
         _ => {}
     }
 }
