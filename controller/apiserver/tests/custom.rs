@@ -93,6 +93,13 @@ impl Events {
     }
 }
 
+impl Events {
+    async fn ended(&mut self) -> bool {
+        let piece = tokio::time::timeout(Duration::from_secs(20), self.body.next()).await;
+        self.text.is_empty() && piece.expect("an end in time").is_none()
+    }
+}
+
 async fn events(server: &Server, path: &str) -> Events {
     let request = Request::builder().uri(path).body(Body::empty()).unwrap();
     let response = server.send(admin(), request).await;
@@ -208,6 +215,12 @@ async fn c032_objects_are_watched() {
         let event = seen.next().await;
         assert_eq!((&event["type"], &event["object"]["metadata"]["name"]), (&json!("DELETED"), &json!(name)));
     }
+    // A watch tells the end of its objects, and ends with their definition.
+    server.create(foos, json!({"metadata": {"name": "last"}})).await;
+    assert_eq!(seen.next().await["type"], "ADDED");
+    server.call(Method::DELETE, &format!("{CRDS}/foos.example.com"), Value::Null).await;
+    assert_eq!(seen.next().await["type"], "DELETED");
+    assert!(seen.ended().await);
 }
 
 #[tokio::test]
@@ -607,6 +620,11 @@ async fn bad_definitions_are_refused_by_field() {
         seen["status"]["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "NamesAccepted").unwrap();
     assert_eq!((&accepted["status"], &accepted["reason"]), (&json!("False"), &json!("ListKindConflict")));
     assert_eq!(server.get("/apis/example.com/v1/others").await.code, 404);
+    // A name that becomes free is given to who waits for it.
+    establish(&server, definition("free.example.com", "foos", "Foo", object(json!({})))).await;
+    server.create(CRDS, definition("free.example.com", "waits", "Foo", object(json!({})))).await;
+    server.call(Method::DELETE, &format!("{CRDS}/foos.free.example.com"), Value::Null).await;
+    established(&server, "waits.free.example.com").await;
     let moved = patch_json(
         &server,
         &format!("{CRDS}/foos.example.com"),

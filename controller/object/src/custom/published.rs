@@ -49,8 +49,3 @@ fn embedded(schema: &mut Value) {
         }
     }
 }
-
-/// What the hash of a document takes of a custom resource.
-pub(crate) fn hashed(custom: &Custom) -> String {
-    custom.schema.to_string()
-}

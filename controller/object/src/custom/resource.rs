@@ -15,8 +15,6 @@ pub struct Custom {
     pub definition: String,
     /// How objects of other versions become this one.
     pub conversion: Conversion,
-    /// The definition is being deleted: nothing is created any more.
-    pub is_terminating: bool,
     pub(crate) node: Node,
     pub(crate) columns: Vec<Column>,
     /// Paths of fields that selectors may name, without the leading dot.
@@ -24,6 +22,8 @@ pub struct Custom {
     pub(crate) scale: Option<Scale>,
     /// The schema as it was written.
     pub(crate) schema: Value,
+    /// Changes with the schema: hexadecimal SHA-256.
+    pub(crate) digest: String,
     /// Objects that a webhook turned into this version.
     pub converted: Converted,
     /// `deprecated` and its warning.
@@ -107,7 +107,13 @@ fn resource(definition: &Value, names: &Value, version: &Value, storage: &str) -
         schema: Arc::new(schema),
         root: Some(root),
         custom: Some(Arc::new(custom)),
+        is_terminating: definition["metadata"].get("deletionTimestamp").is_some(),
     })
+}
+
+fn digest(schema: &Value) -> String {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(schema.to_string()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// `com.example.v1.Foo`
@@ -148,13 +154,13 @@ fn custom(definition: &Value, version: &Value, group: &str, kind: &str) -> Optio
             true => Conversion::Webhook(conversion["webhook"].clone()),
             false => Conversion::None,
         },
-        is_terminating: definition["metadata"].get("deletionTimestamp").is_some(),
         node,
         columns: if columns.is_empty() { vec![Column::age()] } else { columns },
         selectable: selectable
             .filter_map(|field| Some(text(field, &["jsonPath"])?.trim_start_matches('.').to_owned()))
             .collect(),
         scale,
+        digest: digest(&schema),
         schema,
         converted: Converted::default(),
         deprecation,
