@@ -848,3 +848,61 @@ async fn c030_c038_lists_and_watches_are_converted() {
     let emptied = server.call(Method::DELETE, v1, Value::Null).await;
     assert_eq!((emptied.code, &server.get(v2).await.body["items"]), (200, &json!([])));
 }
+
+#[tokio::test]
+async fn apply_follows_the_schema_and_deprecated_versions_warn() {
+    let server = server().await;
+    let item = json!({"type": "object", "required": ["name"], "properties": {"name": {"type": "string"},
+        "protocol": {"type": "string", "default": "TCP"}, "port": {"type": "integer"}}});
+    let schema = object(json!({
+        "ports": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name", "protocol"], "items": item},
+        "tags": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},
+        "plain": {"type": "array", "items": {"type": "string"}},
+        "whole": {"type": "object", "x-kubernetes-map-type": "atomic", "properties": {"a": {"type": "string"}, "b": {"type": "string"}}},
+        "map": {"type": "object", "additionalProperties": {"type": "string"}}}));
+    let mut crd = definition("example.com", "foos", "Foo", schema);
+    let mut old = crd["spec"]["versions"][0].clone();
+    (old["name"], old["storage"], old["deprecated"]) = (json!("v1beta1"), json!(false), json!(true));
+    crd["spec"]["versions"].as_array_mut().unwrap().push(old);
+    establish(&server, crd).await;
+    let path = "/apis/example.com/v1/namespaces/default/foos/a";
+    let apply = async |manager: &str, spec: Value| {
+        let body =
+            json!({"apiVersion": "example.com/v1", "kind": "Foo", "metadata": {"name": "a"}, "spec": spec}).to_string();
+        server
+            .raw(
+                admin(),
+                Method::PATCH,
+                &format!("{path}?fieldManager={manager}"),
+                "application/apply-patch+yaml",
+                body,
+            )
+            .await
+    };
+    let one = json!({"ports": [{"name": "a", "port": 1}], "tags": ["x"], "plain": ["1"], "whole": {"a": "1"}, "map": {"k": "1"}});
+    assert_eq!(apply("one", one.clone()).await.code, 201);
+    let two = apply("two", json!({"ports": [{"name": "b", "port": 2}, {"name": "a", "protocol": "UDP", "port": 3}], "tags": ["y"], "map": {"l": "2"}})).await;
+    assert_eq!(two.code, 200, "{}", two.body);
+    let spec = &two.body["spec"];
+    assert_eq!(
+        (spec["ports"].as_array().unwrap().len(), &spec["tags"], &spec["map"]),
+        (3, &json!(["x", "y"]), &json!({"k": "1", "l": "2"}))
+    );
+    for (taken, field) in [
+        (json!({"ports": [{"name": "a", "port": 9}]}), ".spec.ports[name=\"a\",protocol=\"TCP\"].port"),
+        (json!({"plain": ["2"]}), ".spec.plain"),
+        (json!({"whole": {"b": "1"}}), ".spec.whole"),
+        (json!({"map": {"k": "2"}}), ".spec.map.k"),
+    ] {
+        let conflict = apply("three", taken).await;
+        assert_eq!(conflict.code, 409, "{}", conflict.body);
+        assert_eq!(conflict.body["details"]["causes"][0]["field"], field);
+    }
+    let same = apply("one", one).await;
+    assert_eq!((same.code, &same.body["metadata"]["resourceVersion"]), (200, &two.body["metadata"]["resourceVersion"]));
+    let less = apply("one", json!({"tags": ["x"]})).await;
+    assert_eq!(less.body["spec"]["ports"].as_array().unwrap().len(), 2, "{}", less.body);
+    let old = server.get("/apis/example.com/v1beta1/namespaces/default/foos/a").await;
+    assert_eq!(old.warnings, ["299 - \"example.com/v1beta1 Foo is deprecated; use example.com/v1 Foo\""]);
+    assert!(less.warnings.is_empty());
+}
