@@ -13,7 +13,7 @@ mod version;
 mod warning;
 mod webhook;
 
-pub(crate) use attributes::{Attributes, Operation};
+pub(crate) use attributes::{Attributes, Operation, user_info};
 pub(crate) use mutate::mutate;
 pub(crate) use validate::validate;
 pub(crate) use warning::Warnings;
