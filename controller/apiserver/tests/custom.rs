@@ -902,6 +902,14 @@ async fn apply_follows_the_schema_and_deprecated_versions_warn() {
     assert_eq!((same.code, &same.body["metadata"]["resourceVersion"]), (200, &two.body["metadata"]["resourceVersion"]));
     let less = apply("one", json!({"tags": ["x"]})).await;
     assert_eq!(less.body["spec"]["ports"].as_array().unwrap().len(), 2, "{}", less.body);
+    let blind = server.call(Method::PUT, path, json!({"metadata": {"name": "a"}, "spec": {}})).await;
+    assert!(
+        message(&blind).contains("metadata.resourceVersion: Invalid value: 0x0: must be specified for an update"),
+        "{}",
+        message(&blind)
+    );
+    let nobody = server.call(Method::PUT, &format!("{path}b"), json!({"metadata": {"name": "ab"}})).await;
+    assert_eq!(nobody.code, 404);
     let old = server.get("/apis/example.com/v1beta1/namespaces/default/foos/a").await;
     assert_eq!(old.warnings, ["299 - \"example.com/v1beta1 Foo is deprecated; use example.com/v1 Foo\""]);
     assert!(less.warnings.is_empty());

@@ -91,6 +91,10 @@ fn hostile_schemas_are_refused_or_bounded() {
     let foo = resource(spec(json!({"type": "array", "items": {"type": "string", "enum": allowed}})));
     let told = messages(validate_create(&foo, &with_spec(json!(vec!["x"; 1_000]))));
     assert!(told.len() == 100 && told.iter().all(|message| message.len() < 1_000), "{}", told[0]);
+    let choices: Vec<String> = (0..100_000).map(|n| n.to_string()).collect();
+    let foo = resource(spec(json!({"type": "array", "items": {"type": "string", "anyOf": [{"enum": choices}]}})));
+    let told = messages(validate_create(&foo, &with_spec(json!(vec!["99999"; 1_000]))));
+    assert!(told.iter().any(|message| message.contains("too large for a schema as complex as this one")), "{told:?}");
     let any = |depth: usize| (0..depth).fold(json!({"minLength": 1}), |inner, _| json!({"not": {"not": inner}}));
     let mut deep = any(40);
     deep["type"] = "string".into();
