@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
 
-use crate::admit::Hooks;
+use crate::admit::{Hooks, Turns};
 use crate::authn::{MASTERS, NODES, User};
 use crate::authz::{Authorizer, node::NodeAuthorizer, rbac::Rbac};
 use crate::bootstrap;
@@ -90,6 +90,7 @@ pub(crate) struct State {
     /// Calls the webhooks of admission and of conversions.
     pub(crate) webhooks: webhook::Client,
     pub(crate) hooks: Hooks,
+    pub(crate) quota_turns: Turns,
     /// The control plane's directory.
     pub(crate) dir: PathBuf,
     /// Ends long-running requests when the server stops.
@@ -133,6 +134,7 @@ impl Config {
             metrics,
             webhooks,
             hooks,
+            quota_turns: Turns::default(),
             dir: self.dir,
             shutdown: CancellationToken::new(),
         };

@@ -11,6 +11,7 @@ pub mod field;
 pub mod media;
 pub mod openapi;
 pub mod patch;
+pub mod pod_security;
 pub mod protobuf;
 pub mod resource;
 pub mod scale;

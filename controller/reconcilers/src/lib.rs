@@ -16,6 +16,7 @@ mod namespaced_default;
 mod node;
 mod pod;
 mod queue;
+mod quota;
 mod record;
 mod replicaset;
 mod run;

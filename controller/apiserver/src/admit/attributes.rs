@@ -98,6 +98,11 @@ impl Attributes<'_> {
         self.operation == Operation::Create && self.subresource.is_none() && self.is(group, plural)
     }
 
+    /// Whether an object of that resource is changed as a whole.
+    pub(crate) fn updates(&self, group: &str, plural: &str) -> bool {
+        self.operation == Operation::Update && self.subresource.is_none() && self.is(group, plural)
+    }
+
     pub(crate) fn kind(&self) -> Kind {
         Kind::of(self.resource, self.subresource)
     }

@@ -8,6 +8,7 @@ mod attributes;
 mod matching;
 mod mutate;
 mod plugin;
+mod quota;
 mod validate;
 mod version;
 mod warning;
@@ -15,6 +16,7 @@ mod webhook;
 
 pub(crate) use attributes::{Attributes, Operation};
 pub(crate) use mutate::mutate;
+pub(crate) use quota::{Charge, Turns, is_quota};
 pub(crate) use validate::validate;
 pub(crate) use warning::Warnings;
 pub(crate) use webhook::Hooks;

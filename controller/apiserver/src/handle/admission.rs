@@ -6,7 +6,7 @@ use controller_object::{defaulting, scale, validation};
 use serde_json::{Value, json};
 
 use super::Context;
-use crate::admit::{self, Attributes, Operation};
+use crate::admit::{self, Attributes, Charge, Operation};
 use crate::registry::names;
 use crate::service::{World, allocate};
 
@@ -51,13 +51,14 @@ impl Context {
     }
 
     /// Both phases of admission for an object that will be stored, with validation between them. `prepare` puts in what
-    /// the server itself writes; it is asked again after others changed the object.
+    /// the server itself writes; it is asked again after others changed the object. What the
+    /// object costs goes with the commit that stores it.
     pub(super) async fn admit(
         &self,
         old: Option<&Value>,
         object: &mut Value,
         prepare: impl Fn(&mut Value),
-    ) -> Result<(), Status> {
+    ) -> Result<Charge, Status> {
         if self.request.subresource.as_deref() == Some(Subresource::Scale.as_str()) {
             return self.admit_scale(old, object, prepare).await;
         }
@@ -85,7 +86,7 @@ impl Context {
         old: Option<&Value>,
         object: &mut Value,
         prepare: impl Fn(&mut Value),
-    ) -> Result<(), Status> {
+    ) -> Result<Charge, Status> {
         let missing = || Status::internal_error("the object has no scale");
         let options = self.options()?;
         let before = old.and_then(|old| scale::scale_of(&self.resource, old));
@@ -132,14 +133,14 @@ impl Context {
         if admit::mutate(&attributes, Some(object)).await? {
             self.settle_identity(object)?;
         }
-        admit::validate(&attributes, Some(object)).await
+        admit::validate(&attributes, Some(object)).await.map(drop)
     }
 
     /// Both phases for a deletion; `options` are its DeleteOptions.
     pub(super) async fn admit_deletion(&self, object: &Value, options: &Value) -> Result<(), Status> {
         let attributes = self.attributes(Operation::Delete, names(object).1, Some(object), options);
         admit::mutate(&attributes, None).await?;
-        admit::validate(&attributes, None).await
+        admit::validate(&attributes, None).await.map(drop)
     }
 
     /// Both phases for a connection, which admission sees as the options that its query says.
@@ -148,7 +149,7 @@ impl Context {
         let options = json!({});
         let attributes = self.attributes(Operation::Connect, self.name(), None, &options);
         admit::mutate(&attributes, Some(&mut object)).await?;
-        admit::validate(&attributes, Some(&object)).await
+        admit::validate(&attributes, Some(&object)).await.map(drop)
     }
 }
 
