@@ -2,6 +2,7 @@
 //! Never uses an in-house crate.
 //! Start reading at `tests/walkthrough.rs`.
 
+pub mod api;
 pub mod client;
 pub mod cluster;
 pub mod machine;

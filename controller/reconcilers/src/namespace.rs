@@ -9,6 +9,7 @@ use api::well_known::FINALIZER_KUBERNETES;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,21 +54,28 @@ async fn reconcile(client: kube::Client, name: &Key) -> Result<Next, ReconcileEr
     if namespace.metadata.deletion_timestamp.is_none() || !finalizers.iter().any(|f| f == FINALIZER_KUBERNETES) {
         return Ok(Next::Wait);
     }
-    let mut remaining = Vec::new();
-    for kind in discovered::kinds(&client).await?.iter().filter(|kind| kind.is_namespaced && kind.is_collectable) {
-        let left = empty(&client, name, kind).await?;
-        if left > 0 {
-            let group = if kind.resource.group.is_empty() { "" } else { "." };
-            let name = format!("{}{group}{}", kind.resource.plural, kind.resource.group);
-            remaining.push(format!("{name} has {left} resource instances"));
+    let kinds = discovered::kinds(&client).await?;
+    let is_pods = |kind: &&Discovered| kind.resource.group.is_empty() && kind.resource.plural == "pods";
+    let (pods, others): (Vec<_>, Vec<_>) =
+        kinds.iter().filter(|kind| kind.is_namespaced && kind.is_collectable).partition(is_pods);
+    let mut remaining = Remaining::default();
+    // Pods go first: what else is in the namespace may be what keeps them in bounds (KEP-5080).
+    for kinds in [pods, others] {
+        for kind in kinds {
+            remaining.add(kind, empty(&client, name, kind).await?);
+        }
+        if !remaining.is_empty() {
+            break;
         }
     }
-    let conditions = conditions(&remaining);
+    let conditions = remaining.conditions();
     let told = namespace.status.as_ref().and_then(|s| s.conditions.as_ref()).and_then(|conditions| {
-        conditions.iter().find(|c| c.type_ == "NamespaceContentRemaining").and_then(|c| c.message.clone())
+        let message = |kind: &str| conditions.iter().find(|c| c.type_ == kind).and_then(|c| c.message.clone());
+        Some([message("NamespaceContentRemaining")?, message("NamespaceFinalizersRemaining")?])
     });
     if !remaining.is_empty() {
-        if told.as_deref() != conditions[0]["message"].as_str() {
+        let news = [0, 1].map(|n: usize| conditions[n]["message"].as_str().unwrap_or_default().to_owned());
+        if told.as_ref() != Some(&news) {
             let patch = Patch::Strategic(json!({"status": {"conditions": conditions}}));
             match namespaces.patch_status(name, &PatchParams::default(), &patch).await {
                 Ok(_) => {}
@@ -87,8 +95,84 @@ async fn reconcile(client: kube::Client, name: &Key) -> Result<Next, ReconcileEr
     }
 }
 
-/// Deletes the objects of one kind; gives the number of those that are still there.
-async fn empty(client: &kube::Client, namespace: &str, kind: &Discovered) -> Result<usize, ReconcileError> {
+/// What is still in a namespace.
+#[derive(Default)]
+struct Remaining {
+    /// Kinds with the number of their objects.
+    kinds: Vec<String>,
+    /// Finalizers with the number of objects that have them.
+    finalizers: BTreeMap<String, usize>,
+}
+
+impl Remaining {
+    fn add(&mut self, kind: &Discovered, left: Vec<Vec<String>>) {
+        if left.is_empty() {
+            return;
+        }
+        let group = if kind.resource.group.is_empty() { "" } else { "." };
+        let name = format!("{}{group}{}", kind.resource.plural, kind.resource.group);
+        self.kinds.push(format!("{name} has {} resource instances", left.len()));
+        for finalizer in left.into_iter().flatten() {
+            *self.finalizers.entry(finalizer).or_default() += 1;
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.kinds.is_empty()
+    }
+
+    /// The conditions in the words of Kubernetes' namespace controller.
+    fn conditions(&self) -> serde_json::Value {
+        let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let condition = |kind: &str, holds: bool, reason: &str, message: String| {
+            let status = if holds { "True" } else { "False" };
+            json!({"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": now})
+        };
+        let content = format!("Some resources are remaining: {}", self.kinds.join(", "));
+        let held =
+            self.finalizers.iter().map(|(finalizer, count)| format!("{finalizer} in {count} resource instances"));
+        let held = held.collect::<Vec<_>>().join(", ");
+        let finalizers = match self.finalizers.is_empty() {
+            true => condition(
+                "NamespaceFinalizersRemaining",
+                false,
+                "ContentHasNoFinalizers",
+                "All content-preserving finalizers finished".to_owned(),
+            ),
+            false => condition(
+                "NamespaceFinalizersRemaining",
+                true,
+                "SomeFinalizersRemain",
+                format!("Some content in the namespace has finalizers remaining: {held}"),
+            ),
+        };
+        json!([
+            condition("NamespaceContentRemaining", true, "SomeResourcesRemain", content),
+            finalizers,
+            condition(
+                "NamespaceDeletionContentFailure",
+                false,
+                "ContentDeleted",
+                "All content successfully deleted, may be waiting on finalization".to_owned(),
+            ),
+            condition(
+                "NamespaceDeletionDiscoveryFailure",
+                false,
+                "ResourcesDiscovered",
+                "All resources successfully discovered".to_owned(),
+            ),
+            condition(
+                "NamespaceDeletionGroupVersionParsingFailure",
+                false,
+                "ParsedGroupVersions",
+                "All legacy kube types successfully parsed".to_owned(),
+            ),
+        ])
+    }
+}
+
+/// Deletes the objects of one kind; gives the finalizers of each that is still there.
+async fn empty(client: &kube::Client, namespace: &str, kind: &Discovered) -> Result<Vec<Vec<String>>, ReconcileError> {
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind.resource);
     let list = || async {
         match api.list_metadata(&ListParams::default()).await {
@@ -99,7 +183,7 @@ async fn empty(client: &kube::Client, namespace: &str, kind: &Discovered) -> Res
     };
     let there = list().await?;
     if there.is_empty() {
-        return Ok(0);
+        return Ok(Vec::new());
     }
     if there.iter().any(|object| object.metadata.deletion_timestamp.is_none()) {
         if kind.has_delete_collection {
@@ -115,16 +199,6 @@ async fn empty(client: &kube::Client, namespace: &str, kind: &Discovered) -> Res
             }
         }
     }
-    Ok(list().await?.len())
-}
-
-fn conditions(remaining: &[String]) -> serde_json::Value {
-    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let message = format!("Some resources are remaining: {}", remaining.join(", "));
-    json!([
-        {"type": "NamespaceContentRemaining", "status": "True", "reason": "SomeResourcesRemain",
-         "message": message, "lastTransitionTime": now},
-        {"type": "NamespaceDeletionContentFailure", "status": "False", "reason": "ContentDeleted",
-         "message": "All content successfully deleted, may be waiting on finalization", "lastTransitionTime": now},
-    ])
+    let left = list().await?.into_iter();
+    Ok(left.map(|object| object.metadata.finalizers.unwrap_or_default()).collect())
 }

@@ -42,6 +42,7 @@ pub async fn run(config: Config) {
     let sets: Arc<Cache<ReplicaSet>> = Cache::new();
     let client = (config.client_for)("replicaset-controller");
     tasks.spawn(replicaset::start(replicaset::Reconciler {
+        flavor: replicaset::Flavor::ReplicaSet,
         recorder: Recorder::start(client.clone(), "replicaset-controller"),
         sets: Arc::clone(&sets),
         pods: Arc::clone(&pods),
@@ -49,6 +50,17 @@ pub async fn run(config: Config) {
     }));
     tasks.spawn(Arc::clone(&pods).reflect(Api::<Pod>::all(client.clone()), watcher::Config::default(), PodFacts::new));
     tasks.spawn(Arc::clone(&sets).reflect(Api::<ReplicaSet>::all(client), watcher::Config::default(), |set| set));
+    let client = (config.client_for)("replication-controller");
+    let controllers: Arc<Cache<ReplicaSet>> = Cache::new();
+    tasks.spawn(replicaset::start(replicaset::Reconciler {
+        flavor: replicaset::Flavor::ReplicationController,
+        recorder: Recorder::start(client.clone(), "replication-controller"),
+        sets: Arc::clone(&controllers),
+        pods: Arc::clone(&pods),
+        client: client.clone(),
+    }));
+    let api = Api::<ReplicationController>::all(client);
+    tasks.spawn(controllers.reflect(api, watcher::Config::default(), replicaset::of_controller));
     let client = (config.client_for)("deployment-controller");
     let deployments: Arc<Cache<Deployment>> = Cache::new();
     tasks.spawn(deployment::start(deployment::Reconciler {

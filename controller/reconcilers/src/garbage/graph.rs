@@ -61,6 +61,13 @@ impl Graph {
             if *known == object {
                 return look;
             }
+            // Who is not named any more may have waited for that.
+            let names = |owner: &OwnerReference| object.owners.iter().any(|now| now.uid == owner.uid);
+            for owner in known.owners.iter().filter(|owner| !names(owner)) {
+                if self.objects.get(owner.uid.as_str()).is_some_and(Object::waits_for_dependents) {
+                    look.push(owner.uid.as_str().into());
+                }
+            }
             self.unlink(uid);
         }
         for owner in &object.owners {
@@ -139,6 +146,10 @@ mod tests {
         assert!(graph.set(&"d".into(), owned(&["o"])).is_empty(), "nothing new");
         let waiting = Object { is_deleting: true, is_foreground: true, ..Object::default() };
         assert_eq!(graph.set(&"o".into(), waiting), ["o".into()]);
+        graph.set(&"both".into(), owned(&["o", "other"]));
+        let freed = graph.set(&"both".into(), owned(&["other"]));
+        assert!(freed.contains(&"o".into()), "the owner waited to be named no more: {freed:?}");
+        graph.remove(&"both".into());
         assert_eq!(graph.remove(&"d".into()), ["o".into()], "the owner waited for it");
         graph.set(&"e".into(), owned(&["o"]));
         assert_eq!(graph.remove(&"o".into()), ["e".into()], "the dependent has lost its owner");

@@ -1,4 +1,5 @@
-//! Carries the plan of a ReplicaSet out: idempotent, and what it writes is in the cache before the run ends.
+//! Carries the plan of a ReplicaSet or ReplicationController out: idempotent, and what it writes is in the cache before the run ends.
+use super::flavor::Flavor;
 use super::plan::{self, Plan};
 use crate::cache::{Cache, Key, key_of, split};
 use crate::error::{ReconcileError, at, code};
@@ -19,6 +20,7 @@ const WORKERS: usize = 8;
 
 /// Everything a run uses.
 pub(crate) struct Reconciler {
+    pub(crate) flavor: Flavor,
     pub(crate) client: kube::Client,
     pub(crate) sets: Arc<Cache<ReplicaSet>>,
     pub(crate) pods: Arc<Cache<PodFacts>>,
@@ -27,7 +29,7 @@ pub(crate) struct Reconciler {
 
 /// Reconciles until dropped.
 pub(crate) async fn start(reconciler: Reconciler) {
-    let queue: Arc<Queue<Key>> = Queue::new("replicaset");
+    let queue: Arc<Queue<Key>> = Queue::new(reconciler.flavor.queue());
     let wake = Arc::clone(&queue);
     reconciler.sets.on_change(move |before, after| {
         for set in [before, after].into_iter().flatten() {
@@ -35,10 +37,11 @@ pub(crate) async fn start(reconciler: Reconciler) {
         }
     });
     let (wake, sets) = (Arc::clone(&queue), Arc::clone(&reconciler.sets));
+    let own_kind = reconciler.flavor.kind();
     reconciler.pods.on_change(move |before, after| {
         for pod in [before, after].into_iter().flatten() {
             match &pod.controller {
-                Some((kind, name, _)) if **kind == *"ReplicaSet" => {
+                Some((kind, name, _)) if **kind == *own_kind => {
                     wake.add(format!("{}/{name}", pod.namespace()).into());
                 }
                 Some(_) => {}
@@ -80,14 +83,14 @@ impl Reconciler {
         let selector = match selector_of(&set) {
             Ok(selector) => selector,
             Err(error) => {
-                tracing::warn!(kind = "ReplicaSet", object = &**key, %error, "left alone");
+                tracing::warn!(kind = self.flavor.kind(), object = &**key, %error, "left alone");
                 return Ok(Next::Wait);
             }
         };
         let plan = plan::plan(&set, &selector, &self.pods.in_namespace(namespace));
         tracing::debug!(
             hop = "reconcile",
-            kind = "ReplicaSet",
+            kind = self.flavor.kind(),
             object = &**key,
             uid = set.metadata.uid,
             rev = set.metadata.resource_version,
@@ -98,11 +101,11 @@ impl Reconciler {
         let done = self.carry_out(&set, namespace, &plan, &mut failure).await;
         let now = jiff::Timestamp::now();
         let (status, next) = plan::status(&set, &self.pods.in_namespace(namespace), failure, now);
-        if set.status.as_ref() != Some(&status) {
-            let sets: Api<ReplicaSet> = Api::namespaced(self.client.clone(), namespace);
+        let told = set.status.as_ref().map(|told| self.flavor.comparable(told));
+        if told.as_ref() != Some(&self.flavor.comparable(&status)) {
             let patch = json!({"metadata": {"uid": set.metadata.uid}, "status": whole(&status)});
             let name = set.metadata.name.as_deref().unwrap_or_default();
-            match sets.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await {
+            match self.flavor.write_status(self.client.clone(), namespace, name, patch).await {
                 Ok(set) => self.sets.put(&set.metadata.clone(), set),
                 Err(error) if matches!(code(&error), 404 | 409) => {}
                 Err(error) => return done.and(Err(at("writing the status")(error))),
@@ -121,7 +124,7 @@ impl Reconciler {
     ) -> Result<(), ReconcileError> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         for pod in &plan.adopt {
-            let owner = json!({"metadata": {"uid": &*pod.uid, "ownerReferences": [owner_reference(set)]}});
+            let owner = json!({"metadata": {"uid": &*pod.uid, "ownerReferences": [self.owner_reference(set)]}});
             self.change(&pods, pod, owner, "adopting a pod").await?;
         }
         for pod in &plan.release {
@@ -169,18 +172,18 @@ impl Reconciler {
     }
 
     async fn create(&self, pods: &Api<Pod>, set: &ReplicaSet) -> Result<(), kube::Error> {
-        match pods.create(&PostParams::default(), &pod_of(set)).await {
+        match pods.create(&PostParams::default(), &pod_of(set, self.owner_reference(set))).await {
             Ok(pod) => {
                 let message = format!("Created pod: {}", pod.metadata.name.as_deref().unwrap_or_default());
                 self.pods.put(&pod.metadata.clone(), PodFacts::new(pod));
-                self.recorder.send(reference(set), Severity::Normal, "SuccessfulCreate", message);
+                self.recorder.send(self.reference(set), Severity::Normal, "SuccessfulCreate", message);
                 Ok(())
             }
             // The namespace is being deleted, and this set with it.
             Err(error) if code(&error) == 403 && error.to_string().contains("being terminated") => Ok(()),
             Err(error) => {
                 self.recorder.send(
-                    reference(set),
+                    self.reference(set),
                     Severity::Warning,
                     "FailedCreate",
                     format!("Error creating: {error}"),
@@ -198,7 +201,7 @@ impl Reconciler {
             Err(error) if matches!(code(&error), 404 | 409) => {}
             Err(error) => {
                 self.recorder.send(
-                    reference(set),
+                    self.reference(set),
                     Severity::Warning,
                     "FailedDelete",
                     format!("Error deleting: {error}"),
@@ -211,8 +214,31 @@ impl Reconciler {
             self.pods.pin(key, PodFacts { is_deleting: true, ..PodFacts::clone(pod) });
         }
         let message = format!("Deleted pod: {}", pod.name());
-        self.recorder.send(reference(set), Severity::Normal, "SuccessfulDelete", message);
+        self.recorder.send(self.reference(set), Severity::Normal, "SuccessfulDelete", message);
         Ok(())
+    }
+
+    fn owner_reference(&self, set: &ReplicaSet) -> OwnerReference {
+        OwnerReference {
+            api_version: self.flavor.api_version().to_owned(),
+            kind: self.flavor.kind().to_owned(),
+            name: set.metadata.name.clone().unwrap_or_default(),
+            uid: set.metadata.uid.clone().unwrap_or_default(),
+            controller: Some(true),
+            block_owner_deletion: Some(true),
+        }
+    }
+
+    /// The object that events are about.
+    fn reference(&self, set: &ReplicaSet) -> ObjectReference {
+        ObjectReference {
+            api_version: Some(self.flavor.api_version().to_owned()),
+            kind: Some(self.flavor.kind().to_owned()),
+            namespace: set.metadata.namespace.clone(),
+            name: set.metadata.name.clone(),
+            uid: set.metadata.uid.clone(),
+            ..ObjectReference::default()
+        }
     }
 }
 
@@ -225,31 +251,8 @@ fn whole(status: &k8s_openapi::api::apps::v1::ReplicaSetStatus) -> serde_json::V
     value
 }
 
-fn owner_reference(set: &ReplicaSet) -> OwnerReference {
-    OwnerReference {
-        api_version: "apps/v1".to_owned(),
-        kind: "ReplicaSet".to_owned(),
-        name: set.metadata.name.clone().unwrap_or_default(),
-        uid: set.metadata.uid.clone().unwrap_or_default(),
-        controller: Some(true),
-        block_owner_deletion: Some(true),
-    }
-}
-
-/// The object that events are about.
-fn reference(set: &ReplicaSet) -> ObjectReference {
-    ObjectReference {
-        api_version: Some("apps/v1".to_owned()),
-        kind: Some("ReplicaSet".to_owned()),
-        namespace: set.metadata.namespace.clone(),
-        name: set.metadata.name.clone(),
-        uid: set.metadata.uid.clone(),
-        ..ObjectReference::default()
-    }
-}
-
 /// A pod by the template.
-fn pod_of(set: &ReplicaSet) -> Pod {
+fn pod_of(set: &ReplicaSet, owner: OwnerReference) -> Pod {
     let template = set.spec.template.clone().unwrap_or_default();
     let given = template.metadata.unwrap_or_default();
     let name = set.metadata.name.as_deref().unwrap_or_default();
@@ -260,7 +263,7 @@ fn pod_of(set: &ReplicaSet) -> Pod {
             labels: given.labels,
             annotations: given.annotations,
             finalizers: given.finalizers,
-            owner_references: Some(vec![owner_reference(set)]),
+            owner_references: Some(vec![owner]),
             ..ObjectMeta::default()
         },
         spec: template.spec,
