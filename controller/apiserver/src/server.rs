@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
 
-use crate::admit::{Hooks, Turns};
+use crate::admit::{Hooks, Policies, Turns};
 use crate::authn::{MASTERS, NODES, User};
 use crate::authz::{Authorizer, node::NodeAuthorizer, rbac::Rbac};
 use crate::bootstrap;
@@ -90,6 +90,7 @@ pub(crate) struct State {
     /// Calls the webhooks of admission and of conversions.
     pub(crate) webhooks: webhook::Client,
     pub(crate) hooks: Hooks,
+    pub(crate) policies: Policies,
     pub(crate) quota_turns: Turns,
     /// The control plane's directory.
     pub(crate) dir: PathBuf,
@@ -125,7 +126,8 @@ impl Config {
         let registry = Registry::new(Arc::clone(&store), self.event_ttl, self.services);
         bootstrap::ensure(&registry).await?;
         service::repair(&registry).await?;
-        let (webhooks, hooks) = (webhook::Client::new(Arc::clone(&store)), Hooks::new(&store));
+        let webhooks = webhook::Client::new(Arc::clone(&store));
+        let (hooks, policies) = (Hooks::new(&store), Policies::new(&store));
         let state = State {
             registry,
             authorizer: Authorizer { rbac: Rbac::new(Arc::clone(&store)), node: NodeAuthorizer::new(store) },
@@ -134,6 +136,7 @@ impl Config {
             metrics,
             webhooks,
             hooks,
+            policies,
             quota_turns: Turns::default(),
             dir: self.dir,
             shutdown: CancellationToken::new(),

@@ -94,6 +94,19 @@ pub fn apply(
     Ok(merged)
 }
 
+/// The object with an applied configuration laid over it, whoever owns what: what a mutating policy's configuration does.
+pub fn merged(resource: &Resource, live: &Value, applied: &Value) -> Value {
+    match resource.cursor() {
+        Some(cursor) => merge::merge(cursor, live, applied),
+        None => live.clone(),
+    }
+}
+
+/// The first list, map or struct of a configuration that can only be replaced as a whole.
+pub fn atomic_path(resource: &Resource, applied: &Value) -> Option<String> {
+    merge::atomic_path(resource.cursor()?, applied)
+}
+
 /// Records who changed which fields by create, update or patch. `old` and `new` are defaulted objects.
 pub fn track_update(resource: &Resource, old: Option<&Value>, new: &mut Value, manager: &Manager) {
     let Some(cursor) = resource.cursor() else { return };

@@ -7,6 +7,7 @@ mod container;
 mod metadata;
 mod network;
 mod pod;
+mod policy;
 mod update;
 mod volume;
 mod webhook;
@@ -93,6 +94,10 @@ fn validate_spec(resource: &Resource, object: &Value, faults: &mut Faults) {
         ("admissionregistration.k8s.io", "validatingwebhookconfigurations") => {
             webhook::configuration(object, false, faults)
         }
+        ("admissionregistration.k8s.io", "validatingadmissionpolicies") => policy::validating(object, faults),
+        ("admissionregistration.k8s.io", "mutatingadmissionpolicies") => policy::mutating(object, faults),
+        ("admissionregistration.k8s.io", "validatingadmissionpolicybindings") => policy::binding(object, true, faults),
+        ("admissionregistration.k8s.io", "mutatingadmissionpolicybindings") => policy::binding(object, false, faults),
         ("apiextensions.k8s.io", "customresourcedefinitions") => cluster::custom_resource_definition(object, faults),
         _ => {}
     }

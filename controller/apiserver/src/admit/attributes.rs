@@ -6,6 +6,7 @@ use controller_object::resource::{Resource, Subresource, Table};
 use serde_json::{Value, json};
 
 use super::Warnings;
+use super::matching::Shown;
 use crate::authn::User;
 use crate::server::State;
 
@@ -121,8 +122,38 @@ impl Attributes<'_> {
     }
 }
 
+impl Attributes<'_> {
+    /// The request as admission.k8s.io/v1 AdmissionRequest shows it, without its uid and its objects.
+    pub(super) fn request(&self, shown: &Shown) -> Value {
+        let resource = |one: &Resource| json!({"group": one.group, "version": one.version, "resource": one.plural});
+        let subresource = self.subresource.map(Subresource::as_str);
+        let mut request = json!({
+            "kind": shown.kind.to_value(),
+            "resource": resource(&shown.resource),
+            "requestKind": self.kind().to_value(),
+            "requestResource": resource(self.resource),
+            "operation": self.operation.as_str(),
+            "userInfo": user_info(self.user),
+            "dryRun": self.dry_run,
+            "options": self.options(),
+        });
+        let optional = [
+            ("subResource", subresource),
+            ("requestSubResource", subresource),
+            ("name", Some(self.name).filter(|name| !name.is_empty())),
+            ("namespace", self.namespace),
+        ];
+        for (key, value) in optional {
+            if let Some(value) = value {
+                request[key] = value.into();
+            }
+        }
+        request
+    }
+}
+
 /// The user as `authentication.k8s.io/v1` UserInfo.
-pub(crate) fn user_info(user: &User) -> Value {
+fn user_info(user: &User) -> Value {
     let mut info = json!({"username": user.name, "groups": user.groups});
     if !user.uid.is_empty() {
         info["uid"] = user.uid.clone().into();

@@ -5,10 +5,13 @@
 //! Kubernetes documentation, "Admission Control in Kubernetes".
 
 mod attributes;
+mod expression;
 mod matching;
 mod mutate;
 mod plugin;
+mod policy;
 mod quota;
+mod reinvocation;
 mod validate;
 mod version;
 mod warning;
@@ -16,6 +19,7 @@ mod webhook;
 
 pub(crate) use attributes::{Attributes, Operation};
 pub(crate) use mutate::mutate;
+pub(crate) use policy::Policies;
 pub(crate) use quota::{Charge, Turns, is_quota};
 pub(crate) use validate::validate;
 pub(crate) use warning::Warnings;

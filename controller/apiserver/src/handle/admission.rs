@@ -1,14 +1,17 @@
 //! What each verb tells admission, and what happens between its two phases: defaults, validation, allocation.
 
-use controller_object::resource::{Resource, Subresource};
+use controller_object::resource::{Resource, Subresource, Table};
 use controller_object::status::{Cause, Status};
-use controller_object::{defaulting, scale, validation};
+use controller_object::{defaulting, policy, scale, validation};
 use serde_json::{Value, json};
 
 use super::Context;
 use crate::admit::{self, Attributes, Charge, Operation};
 use crate::registry::names;
 use crate::service::{World, allocate};
+
+/// The resource whose status says what is wrong with its expressions.
+const POLICIES: (&str, &str) = ("admissionregistration.k8s.io", "validatingadmissionpolicies");
 
 impl Context {
     /// The options of a create, update or patch, as their own kinds name them.
@@ -108,6 +111,9 @@ impl Context {
             Some(old) => validation::validate_update(&self.resource, old, object, self.subresource),
         };
         self.refuse_invalid(object, causes)?;
+        if self.resource.is(POLICIES.0, POLICIES.1) && self.subresource.is_none() {
+            tell_of_types(&self.state.registry.table(), object);
+        }
         if self.resource.is("", "services") && self.subresource.is_none() {
             let registry = &self.state.registry;
             let is_taken = |key: &bytes::Bytes| registry.store.get(key).is_some();
@@ -191,6 +197,18 @@ fn connection(resource: &Resource, subresource: Subresource, context: &Context) 
         _ => {}
     }
     object
+}
+
+/// What a look at its expressions tells of a ValidatingAdmissionPolicy stands in its status from the start.
+fn tell_of_types(table: &Table, policy: &mut Value) {
+    let warnings = policy::warnings(table, policy);
+    let checking = if warnings.is_empty() { json!({}) } else { json!({"expressionWarnings": warnings}) };
+    let generation = policy["metadata"]["generation"].clone();
+    let status = policy.as_object_mut().map(|map| map.entry("status").or_insert_with(|| json!({})));
+    if let Some(status) = status.filter(|status| status.is_object()) {
+        status["observedGeneration"] = generation;
+        status["typeChecking"] = checking;
+    }
 }
 
 /// Whose fields these are is not for others to say.

@@ -1,34 +1,18 @@
 //! Asking webhooks, and what their answers and failures come to.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use controller_object::status::Status;
+use controller_object::status::{About, Status};
 use controller_object::{decode, defaulting, patch};
 use serde_json::Value;
 
 use super::hook::Hook;
 use super::review::{self, Verdict};
 use crate::admit::attributes::Attributes;
+use crate::admit::expression;
 use crate::admit::matching::Shown;
+use crate::admit::reinvocation::Reinvocation;
 use crate::admit::version::converted;
-
-/// Which webhooks have to be asked again. Kubernetes documentation, "Dynamic Admission Control", reinvocation policy.
-#[derive(Debug, Default)]
-pub(crate) struct Invoked {
-    /// Asked, and willing to be asked again.
-    willing: BTreeSet<String>,
-    /// Willing, and somebody changed the object after them.
-    due: BTreeSet<String>,
-    /// What the last of them left.
-    left: Option<Value>,
-}
-
-impl Invoked {
-    fn changed(&mut self) {
-        self.due.append(&mut self.willing);
-    }
-}
 
 /// Why a webhook gave no verdict.
 enum Failure {
@@ -43,22 +27,22 @@ enum Failure {
 pub(crate) async fn mutate(
     attributes: &Attributes<'_>,
     mut object: Option<&mut Value>,
-    invoked: &mut Invoked,
+    reinvocation: &mut Reinvocation,
     again: bool,
 ) -> Result<bool, Status> {
     let hooks = attributes.state.hooks.mutating();
     if hooks.is_empty() {
         return Ok(false);
     }
-    if again && invoked.left.as_ref() != object.as_deref() {
-        invoked.changed();
+    if again {
+        reinvocation.begin(object.as_deref());
     }
     let mut anything = false;
     for hook in hooks.iter() {
-        if again && !invoked.due.contains(&hook.id) {
+        if again && !reinvocation.is_due(&hook.id) {
             continue;
         }
-        let Some(shown) = hook.criteria.matches(attributes, object.as_deref())? else { continue };
+        let Some(shown) = selected(attributes, hook, object.as_deref())? else { continue };
         let verdict = match ask(attributes, hook, &shown, object.as_deref(), true).await {
             Ok(verdict) => verdict,
             Err(failure) => {
@@ -78,14 +62,14 @@ pub(crate) async fn mutate(
             };
             if apply(attributes, &shown, &verdict.patch, object)? {
                 anything = true;
-                invoked.changed();
+                reinvocation.changed();
             }
         }
         if hook.reinvoked {
-            invoked.willing.insert(hook.id.clone());
+            reinvocation.asked(&hook.id);
         }
     }
-    invoked.left = object.map(|object| object.clone());
+    reinvocation.end(object.as_deref());
     Ok(anything)
 }
 
@@ -94,7 +78,7 @@ pub(crate) async fn validate(attributes: &Attributes<'_>, object: Option<&Value>
     let hooks = attributes.state.hooks.validating();
     let mut asked: Vec<(&Arc<Hook>, Shown)> = Vec::new();
     for hook in hooks.iter() {
-        if let Some(shown) = hook.criteria.matches(attributes, object)? {
+        if let Some(shown) = selected(attributes, hook, object)? {
             asked.push((hook, shown));
         }
     }
@@ -108,6 +92,27 @@ pub(crate) async fn validate(attributes: &Attributes<'_>, object: Option<&Value>
         }
     }
     Ok(())
+}
+
+/// How a request is shown to a webhook, if it is for it. A condition that cannot be evaluated ends the request, unless
+/// the webhook's failures are ignored: then it is not asked.
+fn selected(attributes: &Attributes<'_>, hook: &Hook, object: Option<&Value>) -> Result<Option<Shown>, Status> {
+    let Some(shown) = hook.criteria.matches(attributes, object)? else { return Ok(None) };
+    if hook.conditions.is_empty() {
+        return Ok(Some(shown));
+    }
+    let holds = expression::evaluate(attributes, &shown, object, false, |scope| hook.conditions.hold(scope, None));
+    match holds {
+        Ok(true) => Ok(Some(shown)),
+        Ok(false) => Ok(None),
+        Err(problem) if hook.fails_closed => {
+            Err(Status::forbidden(About::resource(attributes.resource, attributes.name), &problem))
+        }
+        Err(problem) => {
+            tracing::warn!(hop = "admission", webhook = hook.name, problem, "not asked");
+            Ok(None)
+        }
+    }
 }
 
 /// Puts the request to one webhook.
