@@ -8,6 +8,7 @@ mod metadata;
 mod network;
 mod pod;
 mod policy;
+mod quota;
 mod update;
 mod volume;
 mod webhook;
@@ -83,7 +84,8 @@ fn validate_spec(resource: &Resource, object: &Value, faults: &mut Faults) {
         ("", "events") | ("events.k8s.io", "events") => cluster::event(object, faults),
         ("", "persistentvolumes") => cluster::persistent_volume(object, faults),
         ("", "persistentvolumeclaims") => cluster::claim(object, faults),
-        ("", "resourcequotas") => check::amounts(object, &["spec", "hard"], "spec.hard", faults),
+        ("", "resourcequotas") => quota::quota(object, faults),
+        ("", "limitranges") => quota::limit_range(object, faults),
         ("storage.k8s.io", "storageclasses") => cluster::storage_class(object, faults),
         ("scheduling.k8s.io", "priorityclasses") => cluster::priority_class(object, faults),
         ("coordination.k8s.io", "leases") => cluster::lease(object, faults),

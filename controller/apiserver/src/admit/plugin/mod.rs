@@ -46,6 +46,7 @@ pub(super) fn validate(attributes: &Attributes<'_>, object: Option<&Value>) -> R
     counted("LimitRanger", limit_ranger::validate(attributes, object))?;
     counted("NodeRestriction", node_restriction::admit(attributes, object))?;
     counted("PodSecurity", pod_security::validate(attributes, object))?;
+    counted("Priority", pod_priority::validate(attributes, object))?;
     counted("OwnerReferencesPermissionEnforcement", owner::validate(attributes, object))?;
     counted("PersistentVolumeClaimResize", storage::resize(attributes, object))?;
     counted("RuntimeClass", runtime_class::validate(attributes, object))?;
