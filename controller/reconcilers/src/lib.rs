@@ -15,6 +15,7 @@ mod namespace;
 mod namespaced_default;
 mod node;
 mod pod;
+mod protection;
 mod queue;
 mod quota;
 mod record;
