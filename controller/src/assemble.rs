@@ -100,6 +100,8 @@ impl Config {
         tasks.spawn(async move { announcing.keep_announced(announced, address.port()).await });
         let serving = Arc::clone(&api);
         tasks.spawn(async move { serving.serve(listener).await });
+        let telling = Arc::clone(&api);
+        tasks.spawn(async move { telling.keep_availability_told().await });
 
         let scheduler = kube::Client::new(api.client(User::new(SCHEDULER, &[])), "default");
         let scheduler = controller_scheduler::driver::Config { client: scheduler, metrics: of_scheduler };

@@ -7,7 +7,8 @@ use controller_object::{defaulting, strategy};
 use controller_store::model::{CommitError, Compare, Op};
 use serde_json::{Value, json};
 
-use crate::authn::{AUTHENTICATED, MASTERS, NODES, SERVICE_ACCOUNTS, UNAUTHENTICATED};
+use crate::authn::{AUTHENTICATED, FRONT_PROXY_NAME, MASTERS, NODES, SERVICE_ACCOUNTS, UNAUTHENTICATED};
+use crate::flow;
 use crate::registry::{Registry, stored_bytes};
 
 const DEFAULT_ROLES: &str = include_str!("authz/default_roles.txt");
@@ -15,15 +16,25 @@ const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kub
 const AUTO_UPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 const RBAC: &str = "rbac.authorization.k8s.io/v1";
 
+/// The certificates (PEM) by which extension servers know whom to believe.
+pub(crate) struct Trusted<'a> {
+    /// Signs clients.
+    pub(crate) clients: &'a str,
+    /// Signs those who tell the users of their requests.
+    pub(crate) front_proxy: &'a str,
+}
+
 /// Writes every default object that is not there yet.
-pub(crate) async fn ensure(registry: &Registry) -> Result<(), CommitError> {
+pub(crate) async fn ensure(registry: &Registry, trusted: &Trusted<'_>) -> Result<(), CommitError> {
     let (mut compares, mut ops) = (Vec::new(), Vec::new());
-    for mut object in default_objects() {
+    let all = default_objects().into_iter().chain(extension_objects(trusted)).chain(own_versions(registry.builtin()));
+    let all = all.chain(flow::defaults::objects());
+    for mut object in all {
         let Some(resource) = resource_of(registry.builtin(), &object) else { continue };
-        let (_, name) = crate::registry::names(&object);
-        let key = registry.key(resource, None, name);
+        let (namespace, name) = crate::registry::names(&object);
+        let key = registry.key(resource, namespace, name);
         if let Some(held) = registry.store.get(&key) {
-            let Ok(mut current) = registry.current(resource, None, name) else { continue };
+            let Ok(mut current) = registry.current(resource, namespace, name) else { continue };
             if current.revision == held.mod_revision && complete(&mut current.object, &object) {
                 compares.push(Compare::ModRevision(key.clone(), held.mod_revision));
                 ops.push(Op::Put { key, value: stored_bytes(resource, &current.object), ttl: None });
@@ -32,7 +43,12 @@ pub(crate) async fn ensure(registry: &Registry) -> Result<(), CommitError> {
         }
         let stamp = strategy::Stamp { now: crate::time::now(), uid: uuid::Uuid::new_v4().to_string() };
         defaulting::default(resource, &mut object);
+        let status = object.get("status").cloned();
         strategy::prepare_for_create(resource, &mut object, &stamp);
+        // What clients may not say at creation the server itself may.
+        if let Some(status) = status {
+            object["status"] = status;
+        }
         compares.push(Compare::Absent(key.clone()));
         ops.push(Op::Put { key, value: stored_bytes(resource, &object), ttl: None });
     }
@@ -49,6 +65,11 @@ fn complete(object: &mut Value, default: &Value) -> bool {
         return false;
     }
     let mut changed = false;
+    // What extension servers are to believe is ours to say.
+    if default.get("data").is_some() && object.get("data") != default.get("data") {
+        object["data"] = default["data"].clone();
+        changed = true;
+    }
     for field in ["rules", "subjects"] {
         let Some(wanted) = default[field].as_array() else { continue };
         let held = object[field].as_array().cloned().unwrap_or_default();
@@ -105,6 +126,48 @@ fn default_objects() -> Vec<Value> {
     objects
 }
 
+/// What extension servers read: whom to believe (Kubernetes documentation, "Configure the Aggregation Layer").
+fn extension_objects(trusted: &Trusted<'_>) -> [Value; 3] {
+    let name = "extension-apiserver-authentication";
+    let reader = format!("{name}-reader");
+    let own = |name: &str| {
+        let mut metadata = metadata(name);
+        metadata["namespace"] = "kube-system".into();
+        metadata
+    };
+    let subject = |name: &str| json!({"kind": "User", "name": name, "apiGroup": "rbac.authorization.k8s.io"});
+    [
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "kube-system"}, "data": {
+            "client-ca-file": trusted.clients,
+            "requestheader-client-ca-file": trusted.front_proxy,
+            "requestheader-allowed-names": json!([FRONT_PROXY_NAME]).to_string(),
+            "requestheader-username-headers": json!(["X-Remote-User"]).to_string(),
+            "requestheader-uid-headers": json!(["X-Remote-Uid"]).to_string(),
+            "requestheader-group-headers": json!(["X-Remote-Group"]).to_string(),
+            "requestheader-extra-headers-prefix": json!(["X-Remote-Extra-"]).to_string()}}),
+        json!({"apiVersion": RBAC, "kind": "Role", "metadata": own(&reader), "rules": [{"verbs": ["get", "list", "watch"],
+            "apiGroups": [""], "resources": ["configmaps"], "resourceNames": [name]}]}),
+        json!({"apiVersion": RBAC, "kind": "RoleBinding", "metadata": own(&format!("system::{reader}")),
+            "subjects": [subject("system:kube-controller-manager"), subject("system:kube-scheduler")],
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": reader}}),
+    ]
+}
+
+/// The group versions that this server serves, as `kubectl get apiservices` lists them.
+fn own_versions(table: &Table) -> Vec<Value> {
+    let versions = table.groups().flat_map(|group| table.versions(group).iter().map(move |version| (group, version)));
+    let object = |(group, version): (&str, &String)| {
+        // Facts of Kubernetes: core comes before all others.
+        let priority = if group.is_empty() { 18_000 } else { 17_000 };
+        json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+            "metadata": {"name": format!("{version}.{group}"), "labels": {"kube-aggregator.kubernetes.io/automanaged": "onstart"}},
+            "spec": {"group": group, "version": version, "groupPriorityMinimum": priority, "versionPriority": 15},
+            "status": {"conditions": [{"type": "Available", "status": "True", "reason": "Local",
+                "message": "Local APIServices are always available", "lastTransitionTime": crate::time::now()}]}})
+    };
+    versions.map(object).collect()
+}
+
 fn metadata(name: &str) -> Value {
     json!({"name": name, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
         "annotations": {AUTO_UPDATE: "true"}})
@@ -145,10 +208,25 @@ fn rules_of(role: &str) -> Vec<Value> {
     rules
 }
 
+/// Roles that gather the rules of all roles with their label; each with those whose gathering it is part of.
+const GATHERING: [(&str, &[&str]); 3] = [("admin", &[]), ("edit", &["admin"]), ("view", &["edit"])];
+
 fn default_roles() -> impl Iterator<Item = Value> {
-    role_names().map(
-        |name| json!({"apiVersion": RBAC, "kind": "ClusterRole", "metadata": metadata(name), "rules": rules_of(name)}),
-    )
+    let aggregate = |name: &str| format!("rbac.authorization.k8s.io/aggregate-to-{name}");
+    let role = move |name: &str, rules: Vec<Value>, part_of: &[&str]| {
+        let mut metadata = metadata(name);
+        for other in part_of {
+            metadata["labels"][aggregate(other)] = "true".into();
+        }
+        json!({"apiVersion": RBAC, "kind": "ClusterRole", "metadata": metadata, "rules": rules})
+    };
+    let gathering = GATHERING.iter().flat_map(move |(name, part_of)| {
+        let mut whole = role(name, rules_of(name), part_of);
+        whole["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": {aggregate(name): "true"}}]});
+        [whole, role(&format!("system:aggregate-to-{name}"), rules_of(name), &[name])]
+    });
+    let plain = role_names().filter(|name| GATHERING.iter().all(|(gathering, _)| gathering != name));
+    plain.map(move |name| role(name, rules_of(name), &[])).chain(gathering)
 }
 
 #[cfg(test)]
@@ -189,9 +267,10 @@ mod tests {
         let ranges = crate::service::Ranges { cidr: range("10.43.0.0/16"), dns: [10, 43, 0, 10].into() };
         let event_ttl = std::time::Duration::from_secs(1);
         let registry = Registry::new(Arc::new(store), event_ttl, ranges);
-        ensure(&registry).await.unwrap();
+        let trusted = Trusted { clients: "c", front_proxy: "f" };
+        ensure(&registry, &trusted).await.unwrap();
         let first = registry.store.revision();
-        ensure(&registry).await.unwrap();
+        ensure(&registry, &trusted).await.unwrap();
         assert_eq!(registry.store.revision(), first, "what is stored is what is compared");
     }
 

@@ -14,13 +14,14 @@ use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use crate::admit::Warnings;
-use crate::authn::{self, User};
+use crate::authn::{self, FrontProxy, Transport, User};
 use crate::authz::{self, Action, ResourceAction};
+use crate::forward::Incoming;
 use crate::handle::{self, Context};
 use crate::query::Query;
 use crate::route::{RequestInfo, ResourceRequest, Verb, request_info};
 use crate::server::State;
-use crate::{backup, deadline, nonresource, reply};
+use crate::{backup, deadline, impersonation, nonresource, reply};
 
 /// The largest body that is read; what Kubernetes takes.
 const BODY_LIMIT: usize = 3 << 20;
@@ -65,27 +66,63 @@ fn known_method(method: &Method) -> &'static str {
 
 async fn run(
     state: &Arc<State>,
+    request: Request<Body>,
+    info: RequestInfo,
+    query: Query,
+) -> Result<Response<Body>, Status> {
+    let transport = match (request.extensions().get::<User>(), request.extensions().get::<FrontProxy>()) {
+        (Some(user), _) => Transport::User(user),
+        (None, Some(FrontProxy)) => Transport::FrontProxy,
+        (None, None) => Transport::Nobody,
+    };
+    let user = authn::authenticate(transport, request.headers(), &state.tokens, &state.registry);
+    state.metrics.authenticated(user.is_ok());
+    let user = user?;
+    let user = impersonation::user(state, user, request.headers())?;
+    let action = match &info {
+        RequestInfo::NonResource(path) => Action::NonResource { verb: &request.method().as_str().to_lowercase(), path },
+        RequestInfo::Resource(asked) => Action::Resource(action(asked, &query, &request)),
+    };
+    // A seat is held until the answer begins: watches and streams go on without one.
+    let seat = state.flow.seat(&user, &action).await?;
+    let answer = match authorize(state, &user, &action) {
+        Ok(()) => act(state, user, request, info, query).await,
+        Err(status) => Err(status),
+    };
+    let mut response = answer.unwrap_or_else(|status| reply::failure(&status));
+    seat.tell(&mut response);
+    Ok(response)
+}
+
+/// Does what an authorized request asks for.
+async fn act(
+    state: &Arc<State>,
+    user: User,
     mut request: Request<Body>,
     info: RequestInfo,
     query: Query,
 ) -> Result<Response<Body>, Status> {
-    let connection = request.extensions().get::<User>();
-    let user = authn::authenticate(connection, request.headers(), &state.tokens, &state.registry);
-    state.metrics.authenticated(user.is_ok());
-    let user = user?;
-    let user = impersonate(state, user, request.headers())?;
     match info {
         RequestInfo::NonResource(path) => {
-            let verb = request.method().as_str().to_lowercase();
-            authorize(state, &user, &Action::NonResource { verb: &verb, path: &path })?;
+            if let Some(extension) = state.aggregation.serving_path(&path) {
+                return state.aggregation.answer(&extension, &user, incoming(request)).await;
+            }
             if path == backup::serve::PATH {
                 let (parts, body) = request.into_parts();
                 return backup::serve::answer(state, &parts.method, body).await;
             }
-            nonresource::answer(state, &path, &query, request.headers()).ok_or_else(Status::path_not_found)
+            nonresource::answer(state, &path, &query, request.headers()).await.ok_or_else(Status::path_not_found)
         }
         RequestInfo::Resource(resource_request) => {
-            authorize(state, &user, &Action::Resource(action(&resource_request, &query, &request)))?;
+            if let Some(extension) = state.aggregation.serving(&resource_request.group, &resource_request.version) {
+                return state.aggregation.answer(&extension, &user, incoming(request)).await;
+            }
+            if resource_request.subresource.as_deref() == Some("proxy") && resource_request.resource != "nodes" {
+                let path = request.uri().path().to_owned();
+                let context = context(state, user, resource_request, query, request.headers().clone())?;
+                context.admit_connection(Subresource::Proxy).await?;
+                return handle::proxy::answer(context, &path, incoming(request)).await;
+            }
             let upgrade = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
             let (parts, body) = request.into_parts();
             let context = context(state, user, resource_request, query, parts.headers)?;
@@ -100,47 +137,12 @@ async fn run(
     }
 }
 
-/// The user that a request wants to act as, where its own user may do that (`kubectl --as`).
-/// Kubernetes documentation, "Authenticating", user impersonation.
-fn impersonate(state: &State, user: User, headers: &http::HeaderMap) -> Result<User, Status> {
-    // A header that cannot be read must never count as absent: the request would run as its own user.
-    let text = |value: &http::HeaderValue| match std::str::from_utf8(value.as_bytes()) {
-        Ok(text) if !text.is_empty() => Ok(text.to_owned()),
-        _ => Err(Status::bad_request("impersonation headers: expected non-empty UTF-8")),
-    };
-    let groups = headers.get_all("impersonate-group").iter().map(text).collect::<Result<Vec<String>, Status>>()?;
-    let others = ["impersonate-uid"].iter().any(|name| headers.contains_key(*name))
-        || headers.keys().any(|name| name.as_str().starts_with("impersonate-extra-"));
-    let Some(name) = headers.get("impersonate-user").map(text).transpose()? else {
-        return match groups.is_empty() && !others {
-            true => Ok(user),
-            false => Err(Status::bad_request("Impersonate-User: required where other impersonation headers are set")),
-        };
-    };
-    if others {
-        return Err(Status::bad_request("only Impersonate-User and Impersonate-Group are supported"));
-    }
-    let may = |group: &str, resource: &str, namespace: Option<&str>, name: &str| {
-        let action =
-            ResourceAction { verb: "impersonate", group, resource, namespace, name: Some(name), ..Default::default() };
-        authorize(state, &user, &Action::Resource(action))
-    };
-    let account = name.strip_prefix("system:serviceaccount:").and_then(|account| account.split_once(':'));
-    let mut target = match account {
-        Some((namespace, account)) => {
-            may("", "serviceaccounts", Some(namespace), account)?;
-            User::service_account(namespace, account)
-        }
-        None => {
-            may("", "users", None, &name)?;
-            User::new(&name, &[])
-        }
-    };
-    for group in groups {
-        may("", "groups", None, &group)?;
-        target.groups.push(group);
-    }
-    Ok(target)
+/// A request to be passed on.
+fn incoming(mut request: Request<Body>) -> Incoming {
+    let upgrade = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
+    let (parts, body) = request.into_parts();
+    let path_and_query = parts.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
+    Incoming { method: parts.method, path_and_query, headers: parts.headers, upgrade, body }
 }
 
 /// What a request asks to be allowed.
@@ -175,7 +177,7 @@ fn action<'a>(request: &'a ResourceRequest, query: &'a Query, http: &Request<Bod
     }
 }
 
-fn authorize(state: &State, user: &User, action: &Action<'_>) -> Result<(), Status> {
+pub(crate) fn authorize(state: &State, user: &User, action: &Action<'_>) -> Result<(), Status> {
     if state.authorizer.is_allowed(user, action) {
         return Ok(());
     }

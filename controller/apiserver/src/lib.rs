@@ -3,15 +3,20 @@
 //! Start reading at `chain`.
 
 mod admit;
+mod aggregation;
 pub mod authn;
 mod authz;
 pub mod backup;
 mod bootstrap;
 mod chain;
+mod custom;
 mod deadline;
+mod flow;
 mod followed;
+mod forward;
 mod handle;
 mod health;
+mod impersonation;
 mod metrics;
 mod node_proxy;
 mod nonresource;
@@ -24,6 +29,7 @@ mod review;
 mod route;
 pub mod server;
 pub mod service;
+mod signer;
 mod time;
 pub mod tls;
 mod token;

@@ -12,9 +12,9 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use serde_json::Value;
-use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
+use crate::forward;
 use crate::handle::Context;
 use crate::server::State;
 
@@ -172,25 +172,7 @@ pub(crate) async fn stream(
         return Ok(Response::from_parts(parts, Body::new(body)));
     }
     let agent = hyper::upgrade::on(&mut response);
-    tokio::spawn(async move {
-        let (Ok(client), Ok(agent)) = (upgrade.await, agent.await) else { return };
-        let (mut from_client, mut to_client) = tokio::io::split(TokioIo::new(client));
-        let (mut from_agent, mut to_agent) = tokio::io::split(TokioIo::new(agent));
-        let up = async {
-            // However a side ends, the other is told after all that was read has been passed on.
-            drop(tokio::io::copy(&mut from_client, &mut to_agent).await);
-            drop(to_agent.shutdown().await);
-            std::future::pending::<()>().await;
-        };
-        let down = async {
-            drop(tokio::io::copy(&mut from_agent, &mut to_client).await);
-            drop(to_client.shutdown().await);
-        };
-        tokio::select! {
-            () = up => {}
-            () = down => {}
-        }
-    });
+    tokio::spawn(forward::join(upgrade, agent));
     let (mut parts, _) = response.into_parts();
     parts.extensions = Default::default();
     Ok(Response::from_parts(parts, Body::empty()))

@@ -12,14 +12,15 @@ use serde_json::json;
 
 use crate::query::Query;
 use crate::server::State;
-use crate::{health, reply};
+use crate::token::ISSUER;
+use crate::{aggregation, health, reply};
 
 /// The release whose API is served.
 pub(crate) const MAJOR: &str = "1";
 pub(crate) const MINOR: &str = "37";
 
 /// Answers a path, or `None` where nothing lives.
-pub(crate) fn answer(state: &State, path: &str, query: &Query, headers: &HeaderMap) -> Option<Response<Body>> {
+pub(crate) async fn answer(state: &State, path: &str, query: &Query, headers: &HeaderMap) -> Option<Response<Body>> {
     let table = &*state.registry.table();
     let json = |value: serde_json::Value| Some(reply::json_bytes(StatusCode::OK, Bytes::from(value.to_string())));
     let text =
@@ -31,13 +32,29 @@ pub(crate) fn answer(state: &State, path: &str, query: &Query, headers: &HeaderM
             text(code, &words)
         }
         ["version"] => json(version()),
+        // Where others learn to verify tokens of service accounts (OpenID Connect Discovery 1.0, section 3).
+        [".well-known", "openid-configuration"] => json(json!({
+            "issuer": ISSUER,
+            "jwks_uri": format!("{ISSUER}/openid/v1/jwks"),
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["ES256"],
+        })),
+        ["openid", "v1", "jwks"] => {
+            let keys = state.tokens.key_set().to_string();
+            Some(reply::with_type(StatusCode::OK, "application/jwk-set+json", Body::from(keys)))
+        }
         ["metrics"] => {
             let format = Format::accepted(headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()));
             let text = format.render(state.metrics.text(stored_objects(state)));
             Some(reply::with_type(StatusCode::OK, format.content_type(), Body::from(text)))
         }
         ["api"] | ["apis"] if wants_aggregated(headers) => {
-            let body = discovery::aggregated(table, segments == ["api"]).to_string();
+            let mut document = discovery::aggregated(table, segments == ["api"]);
+            if segments == ["apis"] {
+                aggregation::complete_aggregated(state, &mut document).await;
+            }
+            let body = document.to_string();
             let media_type = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
             Some(reply::with_type(StatusCode::OK, media_type, Body::from(body)))
         }
@@ -45,9 +62,22 @@ pub(crate) fn answer(state: &State, path: &str, query: &Query, headers: &HeaderM
             let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
             json(discovery::api_versions(host))
         }
-        ["apis"] => json(discovery::api_group_list(table)),
+        ["apis"] => {
+            let mut groups = discovery::api_group_list(table);
+            aggregation::complete_groups(state, &mut groups);
+            json(groups)
+        }
         ["api", version] => json(discovery::api_resource_list(table, "", version)?),
-        ["apis", group] => json(discovery::api_group(table, group)?),
+        ["apis", group] => {
+            let none = || json!({"kind": "APIGroup", "apiVersion": "v1", "name": group, "versions": []});
+            let mut found = discovery::api_group(table, group).unwrap_or_else(none);
+            aggregation::complete_groups(state, &mut found);
+            let first = found["versions"].get(0).cloned()?;
+            if found.get("preferredVersion").is_none() {
+                found["preferredVersion"] = first;
+            }
+            json(found)
+        }
         ["apis", group, version] => json(discovery::api_resource_list(table, group, version)?),
         ["openapi", "v2"] => {
             let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
@@ -66,7 +96,7 @@ pub(crate) fn answer(state: &State, path: &str, query: &Query, headers: &HeaderM
             Some(reply::json_bytes(StatusCode::OK, Bytes::from(document)))
         }
         [""] => json(
-            json!({"paths": ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]}),
+            json!({"paths": ["/.well-known/openid-configuration", "/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"]}),
         ),
         _ => None,
     }

@@ -142,6 +142,21 @@ impl Authority {
         Ok(Issued { certificate, key: key.serialize_pem() })
     }
 
+    /// A certificate (PEM) of somebody's own key, as `request` has it.
+    pub(crate) fn sign(&self, request: &rcgen::CertificateSigningRequestParams) -> Result<String, PkiError> {
+        let fail = |source| PkiError::Certificate { name: "a signing request".into(), source };
+        Ok(request.signed_by(&self.issuer).map_err(fail)?.pem())
+    }
+
+    /// Whether this authority signed a certificate (DER).
+    pub(crate) fn signed(&self, der: &[u8]) -> bool {
+        use x509_parser::prelude::FromDer as _;
+        let Ok((_, certificate)) = x509_parser::certificate::X509Certificate::from_der(der) else { return false };
+        let Ok((_, own)) = x509_parser::pem::parse_x509_pem(self.certificate.as_bytes()) else { return false };
+        let Ok(own) = own.parse_x509() else { return false };
+        certificate.issuer() == own.subject() && certificate.verify_signature(Some(own.public_key())).is_ok()
+    }
+
     /// The stored certificate `file`, renewed when a third of its life or less is left, when another
     /// authority signed it, or when it does not answer to a name that it should.
     pub fn ensure(&self, file: &str, leaf: &Leaf) -> Result<Issued, PkiError> {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use controller_object::conversion;
+use controller_object::custom::Conversion;
 use controller_object::resource::{Resource, Table};
 use controller_object::status::{About, Status};
 use controller_store::model::{CommitError, Compare, KeyValue, Op, RangeRequest, Revision};
@@ -16,7 +17,9 @@ use controller_store::store::Store;
 use serde_json::Value;
 
 use crate::admit::Charge;
+use crate::custom::{self, Served, convert};
 use crate::service::{self, Ranges};
+use crate::webhook;
 
 const HEAD: &[u8] = b"{\"metadata\":{";
 
@@ -28,6 +31,10 @@ pub(crate) struct Registry {
     pub(crate) event_ttl: std::time::Duration,
     /// Where Services get their addresses from.
     pub(crate) ranges: Ranges,
+    /// Calls the webhooks that convert custom resources.
+    pub(crate) conversions: webhook::Client,
+    /// How far definitions of custom resources are served.
+    pub(crate) served: Served,
 }
 
 /// An object as it stands in the store.
@@ -39,12 +46,19 @@ pub(crate) struct Current {
 impl Registry {
     /// The objects of a store; only the built-in kinds are served at first.
     pub(crate) fn new(store: Arc<Store>, event_ttl: std::time::Duration, ranges: Ranges) -> Self {
-        Self { store, table: ArcSwap::from_pointee(Table::builtin().clone()), event_ttl, ranges }
+        let table = ArcSwap::from_pointee(Table::builtin().clone());
+        let conversions = webhook::Client::new(Arc::clone(&store));
+        Self { store, table, conversions, event_ttl, ranges, served: Served::default() }
     }
 
     /// What is served now, custom resources among it. A request keeps the table that it began with.
     pub(crate) fn table(&self) -> Arc<Table> {
         self.table.load_full()
+    }
+
+    /// Serves other resources from now on.
+    pub(crate) fn serve(&self, table: Table) {
+        self.table.store(Arc::new(table));
     }
 
     /// The built-in kinds, which never change.
@@ -122,11 +136,27 @@ impl Registry {
         if resource.is("", "services") {
             self.move_claims(resource, &key, &service::claims(object), &mut compares, &mut ops);
         }
-        ops.push(Op::Put { key, value: stored_bytes(resource, object), ttl });
+        let value = match convert::has_webhook(resource) && !is_storage_version(resource) {
+            true => match convert::to_storage(&self.conversions, resource, object).await {
+                Ok(stored) => bytes_of(stored),
+                Err(status) => return Err(CommitError::Unavailable { reason: status.message }),
+            },
+            false => stored_bytes(resource, object),
+        };
+        ops.push(Op::Put { key, value, ttl });
         compares.extend(charge.compares.iter().cloned());
         ops.extend(charge.ops.iter().cloned());
         // The charge is held until it is known how it ended.
-        self.store.commit(&compares, ops).await
+        let revision = self.store.commit(&compares, ops).await?;
+        self.settled(resource, revision).await;
+        Ok(revision)
+    }
+
+    /// What was written of a definition is served before its writer is answered.
+    async fn settled(&self, resource: &Resource, revision: Revision) {
+        if resource.is(custom::GROUP, custom::PLURAL) {
+            self.served.wait(revision).await;
+        }
     }
 
     /// What a Service holds goes with the commit that writes or removes it. If it is not any more as it is read here,
@@ -162,7 +192,9 @@ impl Registry {
             self.move_claims(resource, &key, &BTreeSet::new(), &mut compares, &mut ops);
         }
         ops.push(Op::Delete { key });
-        self.store.commit(&compares, ops).await
+        let revision = self.store.commit(&compares, ops).await?;
+        self.settled(resource, revision).await;
+        Ok(revision)
     }
 }
 
@@ -183,6 +215,11 @@ pub(crate) fn stored_bytes(resource: &Resource, object: &Value) -> Bytes {
     if !is_storage_version(resource) {
         conversion::to_storage(resource, &mut stored);
     }
+    bytes_of(stored)
+}
+
+/// The stored form of an object that is in its storage version.
+pub(crate) fn bytes_of(mut stored: Value) -> Bytes {
     let mut out = BytesMut::with_capacity(1024).writer();
     let Some(fields) = stored.as_object_mut() else { return Bytes::new() };
     let mut metadata = fields.remove("metadata").unwrap_or_else(|| Value::Object(Default::default()));
@@ -211,7 +248,15 @@ pub(crate) fn stored_bytes(resource: &Resource, object: &Value) -> Bytes {
 pub(crate) fn to_value(resource: &Resource, kv: &KeyValue, revision: Revision) -> Result<Value, Status> {
     let mut object: Value = serde_json::from_slice(&kv.value)
         .map_err(|_| Status::internal_error(format!("{} is damaged in the store", String::from_utf8_lossy(&kv.key))))?;
-    if !is_storage_version(resource) {
+    if let Some(custom) = &resource.custom
+        && matches!(custom.conversion, Conversion::Webhook(_))
+        && object["apiVersion"] != resource.api_version()
+    {
+        let converted = custom.converted.get_or_want(&kv.key, kv.mod_revision.0, &object);
+        // The request is carried out again once a webhook was asked: `handle::dispatch`.
+        object = (*converted.ok_or_else(|| Status::internal_error("the object waits for its conversion"))?).clone();
+    }
+    if resource.custom.is_some() || !is_storage_version(resource) {
         conversion::from_storage(resource, &mut object);
     }
     set_revision(&mut object, revision);
@@ -245,7 +290,8 @@ pub(crate) fn write_json(
     revision: Revision,
     out: &mut BytesMut,
 ) -> Result<(), Status> {
-    if is_storage_version(resource)
+    if resource.custom.is_none()
+        && is_storage_version(resource)
         && let Some(rest) = kv.value.strip_prefix(HEAD)
     {
         out.put_slice(HEAD);

@@ -67,7 +67,9 @@ pub(crate) fn request_info(method: &Method, path: &str, query: &Query) -> Option
         .ok()?;
     // A decoded slash would make one name out of a namespace and a name.
     let is_plain = |segment: &String| !segment.contains('/') && segment != "." && segment != "..";
-    if !segments.iter().all(is_plain) {
+    // What follows `NAME/proxy` is another server's path, and its own business.
+    let own = segments.iter().skip(4).position(|segment| segment == "proxy").map_or(segments.len(), |at| at + 4);
+    if !segments.iter().take(own).all(is_plain) {
         return None;
     }
     let words: Vec<&str> = segments.iter().map(String::as_str).collect();
@@ -142,6 +144,8 @@ mod tests {
         assert_eq!((old.verb, old.resource.as_str(), old.namespace.as_deref()), (Verb::Watch, "pods", Some("a")));
         assert_eq!(resource(Method::GET, "/api/v1/namespaces/a", "").name.as_deref(), Some("a"));
         assert_eq!(resource(Method::GET, "/api/v1/nodes/n/proxy/a/b", "").rest, "/a/b");
+        let proxied = resource(Method::PUT, "/api/v1/namespaces/a/services/s:80/proxy/x%2Fy", "");
+        assert_eq!((proxied.name.as_deref(), proxied.subresource.as_deref()), (Some("s:80"), Some("proxy")));
     }
 
     #[test]

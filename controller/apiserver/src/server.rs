@@ -20,10 +20,13 @@ use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
 
 use crate::admit::{Hooks, Policies, Turns};
-use crate::authn::{MASTERS, NODES, User};
+use crate::aggregation::{self, Aggregation};
+use crate::authn::{FRONT_PROXY_NAME, FrontProxy, MASTERS, NODES, User};
 use crate::authz::{Authorizer, node::NodeAuthorizer, rbac::Rbac};
 use crate::bootstrap;
 use crate::chain;
+use crate::custom::{self, Definitions};
+use crate::flow::FlowControl;
 use crate::metrics::Metrics;
 use crate::pki::{self, Authority, Issued, Leaf, PkiError};
 use crate::registry::Registry;
@@ -84,6 +87,11 @@ pub(crate) struct State {
     pub(crate) registry: Registry,
     pub(crate) authorizer: Authorizer,
     pub(crate) tokens: TokenKey,
+    pub(crate) authority: Arc<Authority>,
+    /// Signs for those who bring their own users along, and for us towards extension servers.
+    pub(crate) front_proxy: Authority,
+    pub(crate) aggregation: Aggregation,
+    pub(crate) flow: FlowControl,
     /// How the server shows itself to agents.
     pub(crate) agent_tls: Arc<rustls::ClientConfig>,
     pub(crate) metrics: Arc<Metrics>,
@@ -104,7 +112,6 @@ pub type InProcess<B> = BoxCloneSyncService<Request<B>, Response<Body>, Infallib
 /// The API server.
 pub struct ApiServer {
     state: Arc<State>,
-    authority: Arc<Authority>,
     renewals: Renewals,
     tls: Arc<rustls::ServerConfig>,
 }
@@ -123,16 +130,27 @@ impl Config {
         let serving = live(&authority, &renewals, "apiserver", leaf)?;
         let agent_client = Leaf::client("kube-apiserver-kubelet-client", MASTERS);
         let agent_client = live(&authority, &renewals, "apiserver-agent-client", agent_client)?;
+        let front_proxy = Authority::open(&tls_dir.join("front-proxy"))?;
         let registry = Registry::new(Arc::clone(&store), self.event_ttl, self.services);
-        bootstrap::ensure(&registry).await?;
+        let trusted = bootstrap::Trusted { clients: authority.certificate(), front_proxy: front_proxy.certificate() };
+        bootstrap::ensure(&registry, &trusted).await?;
         service::repair(&registry).await?;
+        let definitions = Definitions::open(&registry);
         let webhooks = webhook::Client::new(Arc::clone(&store));
         let (hooks, policies) = (Hooks::new(&store), Policies::new(&store));
+        let client_authorities = format!("{}\n{}", authority.certificate(), front_proxy.certificate());
+        let agent_tls = tls::client_config(authority.certificate(), agent_client)?;
+        let aggregator = front_proxy.issue(&Leaf { organizations: vec![], ..Leaf::client(FRONT_PROXY_NAME, "") })?;
+        let aggregation = Aggregation::new(Arc::clone(&store), LiveCertificate::new(&aggregator)?);
         let state = State {
             registry,
+            aggregation,
+            flow: FlowControl::new(Arc::clone(&store)),
             authorizer: Authorizer { rbac: Rbac::new(Arc::clone(&store)), node: NodeAuthorizer::new(store) },
             tokens: TokenKey::open(&tls_dir.join("service.key"))?,
-            agent_tls: tls::client_config(authority.certificate(), agent_client)?,
+            authority,
+            front_proxy,
+            agent_tls,
             metrics,
             webhooks,
             hooks,
@@ -141,8 +159,10 @@ impl Config {
             dir: self.dir,
             shutdown: CancellationToken::new(),
         };
-        let tls = tls::server_config(serving, authority.certificate())?;
-        Ok(ApiServer { state: Arc::new(state), authority, renewals, tls })
+        let tls = tls::server_config(serving, &client_authorities)?;
+        let state = Arc::new(state);
+        custom::spawn(definitions, &state);
+        Ok(ApiServer { state, renewals, tls })
     }
 }
 
@@ -167,7 +187,7 @@ impl ApiServer {
 
     /// The certificate authority of the cluster, PEM.
     pub fn ca(&self) -> &str {
-        self.authority.certificate()
+        self.state.authority.certificate()
     }
 
     /// A client of this server in the same process, with an identity of its own.
@@ -190,7 +210,7 @@ impl ApiServer {
         let mut names = vec![node.to_owned()];
         names.extend(addresses.iter().map(IpAddr::to_string));
         let leaf = Leaf { common_name: format!("system:node:{node}"), organizations: vec![NODES.into()], names };
-        live(&self.authority, &self.renewals, "agent-serving", leaf)
+        live(&self.state.authority, &self.renewals, "agent-serving", leaf)
     }
 
     /// Writes the Services that lead to this server, at `address` and `port`, and to the cluster's DNS.
@@ -211,6 +231,11 @@ impl ApiServer {
     /// Writes the kubeconfig of the node's name server, again whenever its certificate was renewed.
     pub fn write_dns_kubeconfig(&self, file: &Path, url: &str) -> Result<(), BuildError> {
         self.keep_kubeconfig("dns", Leaf::client(DNS_USER, DNS_GROUP), file, url)
+    }
+
+    /// Says of extension servers whether they answer, until the server stops.
+    pub async fn keep_availability_told(&self) {
+        aggregation::keep_told(Arc::clone(&self.state)).await;
     }
 
     /// Writes the administrator's kubeconfig, again whenever its certificate was renewed.
@@ -269,6 +294,25 @@ fn seconds_left(der: &[u8]) -> Option<f64> {
     Some((certificate.validity().not_after.timestamp() - crate::time::epoch()) as f64)
 }
 
+/// Who a client certificate stands for.
+enum Connection {
+    User(User),
+    /// Somebody who tells the user of each request.
+    FrontProxy,
+}
+
+impl Connection {
+    fn of(state: &State, der: &rustls::pki_types::CertificateDer<'_>) -> Option<Self> {
+        let user = User::from_certificate(der)?;
+        match state.front_proxy.signed(der) {
+            false => Some(Self::User(user)),
+            true if user.name == FRONT_PROXY_NAME => Some(Self::FrontProxy),
+            // Its authority signs for nothing else.
+            true => None,
+        }
+    }
+}
+
 async fn serve_connection(state: Arc<State>, acceptor: TlsAcceptor, stream: TcpStream) {
     // Latency matters more than packets; a socket that refuses the option still works.
     drop(stream.set_nodelay(true));
@@ -277,12 +321,14 @@ async fn serve_connection(state: Arc<State>, acceptor: TlsAcceptor, stream: TcpS
     if let Some(left) = certificate.and_then(|der| seconds_left(der)) {
         state.metrics.client_certificate(left);
     }
-    let user = certificate.and_then(User::from_certificate);
+    let identity = certificate.and_then(|der| Connection::of(&state, der));
     let shutdown = state.shutdown.clone();
     let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
         let mut request = request.map(Body::new);
-        if let Some(user) = &user {
-            request.extensions_mut().insert(user.clone());
+        match &identity {
+            Some(Connection::User(user)) => drop(request.extensions_mut().insert(user.clone())),
+            Some(Connection::FrontProxy) => drop(request.extensions_mut().insert(FrontProxy)),
+            None => {}
         }
         let state = Arc::clone(&state);
         async move { Ok::<_, Infallible>(chain::answer(state, request).await) }

@@ -30,6 +30,8 @@ pub(crate) struct Bound {
     pub(crate) pod: Option<BoundRef>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) node: Option<BoundRef>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) secret: Option<BoundRef>,
 }
 
 /// What a token says. Times are seconds since the epoch.
@@ -77,6 +79,15 @@ impl TokenKey {
         Ok(Self { pair, kid, random })
     }
 
+    /// The public key as a set of one, by which others verify tokens (RFC 7517, RFC 7518 section 6.2.1).
+    pub(crate) fn key_set(&self) -> serde_json::Value {
+        // A point without compression: 4, then both coordinates.
+        let (x, y) =
+            self.pair.public_key().as_ref().get(1..).unwrap_or_default().split_at_checked(32).unwrap_or_default();
+        serde_json::json!({"keys": [{"use": "sig", "kty": "EC", "kid": self.kid, "crv": "P-256", "alg": "ES256",
+            "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y)}]})
+    }
+
     /// The compact form of a token. `None` when the system has no randomness.
     pub(crate) fn sign(&self, claims: &Claims) -> Option<String> {
         let header = Header { alg: "ES256".into(), kid: self.kid.clone() };
@@ -118,7 +129,7 @@ mod tests {
             iat: 100,
             nbf: 100,
             jti: "j".into(),
-            bound: Bound { namespace: "a".into(), serviceaccount: account, pod: None, node: None },
+            bound: Bound { namespace: "a".into(), serviceaccount: account, pod: None, node: None, secret: None },
         };
         let token = key.sign(&claims).unwrap();
         assert_eq!(key.verify(&token, 150), Some(claims));

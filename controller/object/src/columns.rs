@@ -4,6 +4,14 @@ mod kinds;
 mod pod;
 mod rows;
 
+/// How long ago a time was, `<invalid>` where it is none.
+pub(crate) fn since(time: &str, now_epoch_seconds: i64) -> String {
+    match cells::epoch(time) {
+        Some(_) => cells::since(Some(time), now_epoch_seconds),
+        None => "<invalid>".to_owned(),
+    }
+}
+
 use crate::resource::Resource;
 use crate::tree::{list, text};
 use serde_json::{Map, Value, json};
@@ -59,18 +67,26 @@ pub(crate) struct Printer {
 /// A table of `items`. `now_epoch_seconds` is what ages count to.
 pub fn table(resource: &Resource, items: &[&Value], now_epoch_seconds: i64, include: IncludeObject) -> Value {
     let printer = kinds::printer(resource);
+    let custom = resource.custom.as_deref();
     let mut columns = vec![json!({"name": "Name", "type": "string", "format": "name", "priority": 0,
         "description": "Name must be unique within a namespace."})];
-    columns.extend(printer.columns.iter().map(
+    let builtin = if custom.is_some() { &[] } else { printer.columns };
+    columns.extend(custom.map(crate::custom::columns).unwrap_or_default());
+    columns.extend(builtin.iter().map(
         |c| json!({"name": c.name, "type": c.kind, "format": "", "priority": i32::from(c.wide), "description": ""}),
     ));
     let rows: Vec<Value> = items
         .iter()
         .map(|item| {
             let mut cells = vec![Value::from(text(item, &["metadata", "name"]).unwrap_or_default())];
-            cells.extend((printer.cells)(item, now_epoch_seconds));
-            // A printer and its columns stand side by side; a short row would shift what kubectl prints.
-            cells.resize(printer.columns.len() + 1, "<none>".into());
+            match custom {
+                Some(custom) => cells.extend(crate::custom::cells(custom, item, now_epoch_seconds)),
+                None => {
+                    cells.extend((printer.cells)(item, now_epoch_seconds));
+                    // A printer and its columns stand side by side; a short row would shift what kubectl prints.
+                    cells.resize(printer.columns.len() + 1, "<none>".into());
+                }
+            }
             let mut row = json!({"cells": cells});
             match include {
                 IncludeObject::None => {}

@@ -4,6 +4,10 @@ use serde_json::{Map, Value, json};
 
 /// Rewrites an object of `resource` to the form that is stored.
 pub fn to_storage(resource: &Resource, object: &mut Value) {
+    if resource.custom.is_some() {
+        object["apiVersion"] = join_version(&resource.storage_group, &resource.storage_version).into();
+        return;
+    }
     match (resource.group.as_str(), resource.version.as_str(), resource.plural.as_str()) {
         ("events.k8s.io", _, "events") => event_to_core(object),
         ("autoscaling", "v1", "horizontalpodautoscalers") => hpa_to_v2(object),
@@ -14,6 +18,12 @@ pub fn to_storage(resource: &Resource, object: &mut Value) {
 
 /// Rewrites a stored object to the form that `resource` serves.
 pub fn from_storage(resource: &Resource, object: &mut Value) {
+    if let Some(custom) = &resource.custom {
+        object["apiVersion"] = resource.api_version().into();
+        object["kind"] = resource.kind.as_str().into();
+        crate::custom::read(custom, object);
+        return;
+    }
     match (resource.group.as_str(), resource.version.as_str(), resource.plural.as_str()) {
         ("events.k8s.io", _, "events") => event_from_core(object),
         ("autoscaling", "v1", "horizontalpodautoscalers") => hpa_from_v2(object),

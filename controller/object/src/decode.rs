@@ -7,6 +7,7 @@ use crate::media::MediaType;
 use crate::resource::{Resource, Table, join_version};
 use crate::status::Status;
 pub use conform::conform;
+pub(crate) use conform::conform_metadata;
 use serde_json::Value;
 
 /// The largest body that is read.

@@ -12,6 +12,10 @@ pub fn default(resource: &Resource, object: &mut Value) {
     if !object.is_object() {
         return;
     }
+    if let Some(custom) = &resource.custom {
+        crate::custom::fill_defaults(&custom.node, object);
+        return;
+    }
     match (resource.group.as_str(), resource.plural.as_str()) {
         ("", "pods") => pod::pod(object),
         ("", "podtemplates") => pod::template(object, "template"),

@@ -60,6 +60,7 @@ pub fn supported(resource: &Resource, path: &str) -> bool {
     path == "metadata.name"
         || (path == "metadata.namespace" && resource.is_namespaced())
         || extra(resource).contains(&path)
+        || resource.custom.as_ref().is_some_and(|custom| custom.selectable.iter().any(|field| field == path))
 }
 
 /// The value that a field selector compares; absent fields are empty. `None`: not supported for this kind.
@@ -78,6 +79,9 @@ pub fn selectable(resource: &Resource, object: &Value, path: &str) -> Option<Str
         ("replicasets" | "replicationcontrollers", _) => Some(walk(path).unwrap_or_else(|| 0.into())),
         ("nodes", "spec.unschedulable") | ("pods", "spec.hostNetwork") => {
             Some(walk(path).unwrap_or_else(|| false.into()))
+        }
+        _ if resource.custom.is_some() && !path.starts_with("metadata.") => {
+            crate::custom::selected(object, path).cloned()
         }
         _ => walk(path),
     };

@@ -5,6 +5,7 @@ pub mod apply;
 pub mod cel;
 pub mod columns;
 pub mod conversion;
+pub mod custom;
 pub mod decode;
 pub mod defaulting;
 pub mod discovery;

@@ -3,6 +3,7 @@
 pub mod gnostic;
 pub mod v2;
 
+use crate::custom;
 use crate::resource::{Resource, Subresource, Table, Verbs, join_version};
 use crate::schema::{Field, ListKind, Node, Scalar, Schema, Shape, Type, TypeId};
 use serde_json::{Map, Value, json};
@@ -52,6 +53,9 @@ fn hash(table: &Table, group: &str, version: &str) -> String {
             "{} {} {:?} {:?}\n",
             resource.plural, resource.kind, resource.scope, resource.subresources
         ));
+        if let Some(custom) = &resource.custom {
+            hash.update(custom::hashed(custom));
+        }
     }
     hash.finalize().iter().take(32).map(|b| format!("{b:02X}")).collect()
 }
@@ -65,13 +69,22 @@ pub fn document(table: &Table, group_version: &str) -> Option<Vec<u8>> {
     };
     let resources: Vec<&Resource> =
         table.all().map(AsRef::as_ref).filter(|r| r.group == group && r.version == version).collect();
-    let schema = resources.first().map(|r| std::sync::Arc::clone(&r.schema))?;
+    if resources.is_empty() {
+        return None;
+    }
+    let schema = Schema::builtin();
     let words = descriptions();
     let mut schemas = Map::new();
     let mut paths = Map::new();
     let mut wanted: BTreeSet<TypeId> = BTreeSet::new();
     for resource in &resources {
-        wanted.extend(resource.root);
+        match &resource.custom {
+            Some(custom) => {
+                schemas.insert(resource.type_name.clone(), custom::published(resource, custom));
+                wanted.extend(schema.find(&format!("{META}.ObjectMeta")));
+            }
+            None => wanted.extend(resource.root),
+        }
         add_paths(&mut paths, resource);
         if resource.verbs != Verbs::CreateOnly {
             schemas.insert(format!("{}List", resource.type_name), list_schema(resource));
@@ -82,9 +95,9 @@ pub fn document(table: &Table, group_version: &str) -> Option<Vec<u8>> {
         }
     }
     wanted.extend(["Status", "DeleteOptions"].iter().filter_map(|n| schema.find(&format!("{META}.{n}"))));
-    for id in closure(&schema, wanted) {
+    for id in closure(schema, wanted) {
         let kind = schema.get(id);
-        schemas.insert(kind.name.to_string(), type_schema(table, &schema, kind, words.get(&*kind.name)));
+        schemas.insert(kind.name.to_string(), type_schema(table, schema, kind, words.get(&*kind.name)));
     }
     schemas.insert(format!("{META}.Patch"), json!({"type": "object", "description": "Patch is provided to give a concrete name and type to the Kubernetes PATCH request body."}));
     let document = json!({
@@ -239,7 +252,7 @@ fn node_schema(schema: &Schema, node: &Node) -> Value {
         Node::List(item) => json!({"type": "array", "items": node_schema(schema, item)}),
         Node::Map(item) => json!({"type": "object", "additionalProperties": node_schema(schema, item)}),
         Node::Object => json!({"type": "object"}),
-        Node::Any => json!({}),
+        Node::Any | Node::Deduced => json!({}),
         Node::Scalar(scalar) => match scalar {
             Scalar::String => json!({"type": "string"}),
             Scalar::Time | Scalar::MicroTime => json!({"type": "string", "format": "date-time"}),
@@ -306,7 +319,11 @@ fn operation(resource: &Resource, action: &str) -> Value {
             let patch = content(&format!("{META}.Patch"));
             value["requestBody"] = json!({"required": true, "content": {
                 "application/apply-patch+yaml": patch, "application/json-patch+json": patch,
-                "application/merge-patch+json": patch, "application/strategic-merge-patch+json": patch}});
+                "application/merge-patch+json": patch}});
+            // Clients read here how they may patch; custom resources have no patch keys.
+            if resource.custom.is_none() {
+                value["requestBody"]["content"]["application/strategic-merge-patch+json"] = patch;
+            }
         }
         "delete" | "deletecollection" => {
             value["requestBody"] = json!({"content": {"application/json": content(&format!("{META}.DeleteOptions"))}});

@@ -1,4 +1,5 @@
 //! The resources that are served: their names, scope, subresources, verbs, and the kind under which they are stored.
+use crate::custom::{Custom, version_order};
 use crate::schema::{Cursor, Schema, TypeId};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
@@ -180,6 +181,8 @@ pub struct Resource {
     pub schema: Arc<Schema>,
     /// The type of an object, when the schema has it.
     pub root: Option<TypeId>,
+    /// What a custom resource has besides; `None` for built-in kinds.
+    pub custom: Option<Arc<Custom>>,
 }
 
 impl Resource {
@@ -255,7 +258,27 @@ impl Table {
 
     /// Adds a resource. The first version that is added is the group's preferred one.
     pub fn insert(&mut self, resource: Resource) {
-        let resource = Arc::new(resource);
+        self.insert_shared(Arc::new(resource));
+    }
+
+    /// Adds the resources of a definition, unless built-in kinds have their names. The versions of a group come in the
+    /// order in which clients should prefer them.
+    pub fn insert_custom<'a>(&mut self, resources: impl Iterator<Item = &'a Arc<Resource>>) {
+        for resource in resources {
+            let (group, version) = (resource.group.as_str(), resource.version.as_str());
+            let is_taken = self.find(group, version, &resource.plural).is_some()
+                || self.find_kind(group, version, &resource.kind).is_some();
+            if !is_taken {
+                let is_builtin = Self::builtin().versions.contains_key(group);
+                self.insert_shared(Arc::clone(resource));
+                if let Some(versions) = self.versions.get_mut(&resource.group).filter(|_| !is_builtin) {
+                    versions.sort_by_cached_key(|version| version_order(version));
+                }
+            }
+        }
+    }
+
+    fn insert_shared(&mut self, resource: Arc<Resource>) {
         let (group, version) = (resource.group.clone(), resource.version.clone());
         let versions = self.versions.entry(group.clone()).or_default();
         if !versions.contains(&version) {
@@ -342,6 +365,7 @@ fn builtin_resource(line: &str) -> Option<Resource> {
         storage_version: stored.next()?.to_owned(),
         storage_plural: stored.next()?.to_owned(),
         schema,
+        custom: None,
     })
 }
 

@@ -1,7 +1,7 @@
 //! The `scale` subresource: the replicas of a workload, seen as `autoscaling/v1` Scale.
 use crate::resource::{Resource, Subresource};
 use crate::status::{Cause, Status};
-use crate::tree::{at, fill, integer, text};
+use crate::tree::{at, child, fill, integer, text};
 use serde_json::{Value, json};
 
 /// The Scale of an object; `None` when its kind has none.
@@ -9,19 +9,36 @@ pub fn scale_of(resource: &Resource, object: &Value) -> Option<Value> {
     if !resource.has(Subresource::Scale) {
         return None;
     }
+    let paths = resource.custom.as_ref().and_then(|custom| custom.scale.as_ref());
+    let count = |path: Option<&Vec<String>>, builtin: [&str; 2]| match path {
+        Some(path) => {
+            let path: Vec<&str> = path.iter().map(String::as_str).collect();
+            integer(object, &path)
+        }
+        None => integer(object, &builtin),
+    };
+    let replicas = count(paths.map(|paths| &paths.status_replicas), ["status", "replicas"]).unwrap_or(0);
     let mut scale = json!({
         "apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {},
-        "spec": {}, "status": {"replicas": integer(object, &["status", "replicas"]).unwrap_or(0)},
+        "spec": {}, "status": {"replicas": replicas},
     });
     for key in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = at(object, &["metadata", key]) {
             scale["metadata"][key] = value.clone();
         }
     }
-    if let Some(replicas) = integer(object, &["spec", "replicas"]).filter(|n| *n != 0) {
+    let wanted = count(paths.map(|paths| &paths.spec_replicas), ["spec", "replicas"]);
+    if let Some(replicas) = wanted.filter(|n| *n != 0) {
         scale["spec"]["replicas"] = replicas.into();
     }
-    if let Some(selector) = selector_text(object) {
+    let selector = match paths {
+        Some(paths) => {
+            let path: Vec<&str> = paths.label_selector.iter().flatten().map(String::as_str).collect();
+            text(object, &path).filter(|text| !text.is_empty()).map(str::to_owned)
+        }
+        None => selector_text(object),
+    };
+    if let Some(selector) = selector {
         scale["status"]["selector"] = selector.into();
     }
     Some(scale)
@@ -48,6 +65,14 @@ pub fn set_replicas(resource: &Resource, object: &mut Value, scale: &Value) -> R
             )
         })?,
     };
+    if let Some(paths) = resource.custom.as_ref().and_then(|custom| custom.scale.as_ref()) {
+        let Some((last, parents)) = paths.spec_replicas.split_last() else { return Ok(()) };
+        let holder = parents.iter().try_fold(object, |holder, key| child(holder, key));
+        if let Some(holder) = holder.and_then(Value::as_object_mut) {
+            holder.insert(last.clone(), count.into());
+        }
+        return Ok(());
+    }
     fill(object, "spec", json!({}));
     if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
         spec.insert("replicas".to_owned(), count.into());

@@ -17,18 +17,20 @@ pub struct Schema {
 }
 
 /// A named type.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Type {
     /// Full name, as in `io.k8s.api.core.v1.PodSpec`.
     pub name: Arc<str>,
     /// The value has one owner as a whole.
     pub atomic: bool,
+    /// Fields that are not named here stay, with whatever they hold.
+    pub is_open: bool,
     /// What it is made of.
     pub shape: Shape,
 }
 
 /// What a type is made of.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Shape {
     /// Fields, sorted by name.
     Struct(Vec<Field>),
@@ -37,7 +39,7 @@ pub enum Shape {
 }
 
 /// A field of a struct.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Field {
     /// Name on the wire.
     pub name: Box<str>,
@@ -70,6 +72,8 @@ pub enum Node {
     Object,
     /// Any value.
     Any,
+    /// Any value, whose objects have owners field by field.
+    Deduced,
 }
 
 /// Scalars.
@@ -153,6 +157,24 @@ impl Schema {
 }
 
 impl Type {
+    /// Every node that it is made of.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
+        let (fields, alias) = match &self.shape {
+            Shape::Struct(fields) => (fields.as_slice(), None),
+            Shape::Alias(node) => (&[] as &[Field], Some(node)),
+        };
+        fields.iter().map(|field| &field.node).chain(alias)
+    }
+
+    /// The same, for change.
+    pub(crate) fn nodes_mut(&mut self) -> impl Iterator<Item = &mut Node> {
+        let (fields, alias) = match &mut self.shape {
+            Shape::Struct(fields) => (fields.as_mut_slice(), None),
+            Shape::Alias(node) => (&mut [] as &mut [Field], Some(node)),
+        };
+        fields.iter_mut().map(|field| &mut field.node).chain(alias)
+    }
+
     /// The name behind the last dot.
     pub fn short_name(&self) -> &str {
         self.name.rsplit('.').next().unwrap_or(&self.name)
@@ -204,6 +226,8 @@ pub enum View<'a> {
     Object,
     /// Any value.
     Any,
+    /// Any value, whose objects have owners field by field.
+    Deduced,
 }
 
 impl<'a> Cursor<'a> {
@@ -229,6 +253,7 @@ impl<'a> Cursor<'a> {
                 Node::Map(item) => View::Map(self.step(item)),
                 Node::Object => View::Object,
                 Node::Any => View::Any,
+                Node::Deduced => View::Deduced,
             };
         }
         View::Any
@@ -242,10 +267,13 @@ impl<'a> Cursor<'a> {
     pub fn field(self, name: &str) -> Option<Self> {
         match self.view() {
             View::Struct(kind) => {
-                let field = kind.field(name)?;
+                let Some(field) = kind.field(name) else {
+                    return kind.is_open.then(|| self.step(&Node::Deduced));
+                };
                 Some(Cursor { schema: self.schema, target: Target::Node(&field.node), field: Some(field) })
             }
             View::Map(item) => Some(item),
+            View::Deduced => Some(self.step(&Node::Deduced)),
             View::Scalar(_) | View::List(_) | View::Object | View::Any => None,
         }
     }
@@ -263,7 +291,7 @@ impl<'a> Cursor<'a> {
         match self.view() {
             View::Struct(kind) => kind.atomic,
             View::List(_) => *self.list_kind() == ListKind::Atomic,
-            View::Map(_) => false,
+            View::Map(_) | View::Deduced => false,
             View::Scalar(_) | View::Object | View::Any => true,
         }
     }

@@ -320,6 +320,11 @@ impl Status {
         status
     }
 
+    /// The verb is not for this resource now.
+    pub fn method_not_allowed(message: &str) -> Self {
+        Self::new(Reason::MethodNotAllowed, message)
+    }
+
     /// The name is taken.
     pub fn already_exists(about: About<'_>) -> Self {
         Self::about(Reason::AlreadyExists, about, format!("{} {:?} already exists", about.qualified(), about.name))

@@ -27,19 +27,20 @@ const SYSTEM_METADATA: [&str; 7] = [
 
 /// Kinds whose `metadata.generation` counts changes of the spec.
 fn counts_generations(resource: &Resource) -> bool {
-    matches!(
-        (resource.group.as_str(), resource.plural.as_str()),
-        ("apps", "deployments" | "replicasets" | "statefulsets" | "daemonsets")
-            | ("batch", "jobs" | "cronjobs")
-            | ("", "pods" | "replicationcontrollers")
-            | ("policy", "poddisruptionbudgets")
-            | ("networking.k8s.io", "ingresses" | "networkpolicies" | "ingressclasses")
-            | ("discovery.k8s.io", "endpointslices")
-            | ("apiextensions.k8s.io", "customresourcedefinitions")
-            | ("admissionregistration.k8s.io", _)
-            | ("flowcontrol.apiserver.k8s.io", _)
-            | ("resource.k8s.io", "resourceslices")
-    )
+    resource.custom.is_some()
+        || matches!(
+            (resource.group.as_str(), resource.plural.as_str()),
+            ("apps", "deployments" | "replicasets" | "statefulsets" | "daemonsets")
+                | ("batch", "jobs" | "cronjobs")
+                | ("", "pods" | "replicationcontrollers")
+                | ("policy", "poddisruptionbudgets")
+                | ("networking.k8s.io", "ingresses" | "networkpolicies" | "ingressclasses")
+                | ("discovery.k8s.io", "endpointslices")
+                | ("apiextensions.k8s.io", "customresourcedefinitions")
+                | ("admissionregistration.k8s.io", _)
+                | ("flowcontrol.apiserver.k8s.io", _)
+                | ("resource.k8s.io", "resourceslices")
+        )
 }
 
 /// Kinds whose status clients may set when they create an object or update it as a whole.
@@ -205,7 +206,11 @@ pub fn prepare_for_update(resource: &Resource, old: &Value, new: &mut Value, sub
     }
     if counts_generations(resource) && sub != Some(Subresource::Status) {
         let generation = integer(old, &["metadata", "generation"]).unwrap_or(0);
-        let changed = without_metadata_and_status(old) != without_metadata_and_status(new);
+        // A custom resource's status is a field like others where it has no path of its own.
+        let changed = match resource.custom.is_some() && has_open_status(resource) {
+            true => without_metadata(old) != without_metadata(new),
+            false => without_metadata_and_status(old) != without_metadata_and_status(new),
+        };
         let next = if changed || generation == 0 { generation.saturating_add(1) } else { generation };
         new["metadata"]["generation"] = next.into();
     }
@@ -295,6 +300,14 @@ fn restore_in(new: &mut Value, old: &Value, part: &str, key: &str) {
     if let Some(new) = child(new, part) {
         restore(new, old.get(part).unwrap_or(&Value::Null), key);
     }
+}
+
+fn without_metadata(object: &Value) -> Map<String, Value> {
+    let mut map = object.as_object().cloned().unwrap_or_default();
+    for key in ["metadata", "apiVersion", "kind"] {
+        map.remove(key);
+    }
+    map
 }
 
 fn without_metadata_and_status(object: &Value) -> Map<String, Value> {

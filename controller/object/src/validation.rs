@@ -1,5 +1,6 @@
 //! The rules that objects must keep, with the messages of Kubernetes. One file per family of kinds.
 //! Every rule reads the tree defensively: what is missing or of another type is a fault, never a panic.
+mod certificate;
 mod check;
 mod cluster;
 mod config;
@@ -14,6 +15,7 @@ mod volume;
 mod webhook;
 mod workload;
 
+use crate::custom;
 use crate::resource::{Resource, Subresource};
 use crate::status::Cause;
 use check::Faults;
@@ -24,7 +26,13 @@ pub fn validate_create(resource: &Resource, object: &Value) -> Vec<Cause> {
     let mut faults = Faults::default();
     metadata::validate(resource, object, &mut faults);
     validate_spec(resource, object, &mut faults);
-    faults.into_causes()
+    let mut causes = faults.into_causes();
+    if let Some(custom) = &resource.custom {
+        causes.extend(custom::validate(&custom.node, object, None));
+    } else if resource.is("apiextensions.k8s.io", "customresourcedefinitions") {
+        causes.extend(custom::validate_definition(object));
+    }
+    causes
 }
 
 /// Everything that is wrong with a change. `sub` is the path that was written through.
@@ -32,6 +40,18 @@ pub fn validate_update(resource: &Resource, old: &Value, new: &Value, sub: Optio
     let mut faults = Faults::default();
     metadata::validate(resource, new, &mut faults);
     metadata::validate_update(old, new, &mut faults);
+    if let Some(custom) = &resource.custom {
+        let mut causes = faults.into_causes();
+        causes.extend(custom::validate(&custom.node, new, Some(old)));
+        return causes;
+    }
+    if resource.is("apiextensions.k8s.io", "customresourcedefinitions") {
+        let mut causes = faults.into_causes();
+        if sub.is_none() {
+            causes.extend(custom::validate_definition_update(old, new));
+        }
+        return causes;
+    }
     match sub {
         // Status is an observation; its shape was checked when it was decoded.
         Some(Subresource::Status | Subresource::Approval | Subresource::Finalize) => {}
@@ -90,6 +110,9 @@ fn validate_spec(resource: &Resource, object: &Value, faults: &mut Faults) {
         ("scheduling.k8s.io", "priorityclasses") => cluster::priority_class(object, faults),
         ("coordination.k8s.io", "leases") => cluster::lease(object, faults),
         ("node.k8s.io", "runtimeclasses") => cluster::runtime_class(object, faults),
+        ("certificates.k8s.io", "certificatesigningrequests") => certificate::signing_request(object, faults),
+        ("certificates.k8s.io", "podcertificaterequests") => certificate::pod_request(object, faults),
+        ("certificates.k8s.io", "clustertrustbundles") => certificate::trust_bundle(object, faults),
         ("admissionregistration.k8s.io", "mutatingwebhookconfigurations") => {
             webhook::configuration(object, true, faults)
         }
@@ -100,7 +123,6 @@ fn validate_spec(resource: &Resource, object: &Value, faults: &mut Faults) {
         ("admissionregistration.k8s.io", "mutatingadmissionpolicies") => policy::mutating(object, faults),
         ("admissionregistration.k8s.io", "validatingadmissionpolicybindings") => policy::binding(object, true, faults),
         ("admissionregistration.k8s.io", "mutatingadmissionpolicybindings") => policy::binding(object, false, faults),
-        ("apiextensions.k8s.io", "customresourcedefinitions") => cluster::custom_resource_definition(object, faults),
         _ => {}
     }
 }

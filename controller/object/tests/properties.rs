@@ -71,7 +71,7 @@ fn shaped(cursor: Cursor<'_>, seed: &mut u64, depth: usize) -> Value {
             Scalar::Number => 1.5.into(),
             Scalar::Quantity => format!("{}m", roll(seed, 9)).into(),
         },
-        View::Object | View::Any => json!({"x": roll(seed, 3)}),
+        View::Object | View::Any | View::Deduced => json!({"x": roll(seed, 3)}),
         View::Map(item) => {
             let count = roll(seed, 3);
             (0..count).map(|i| (format!("k{i}"), shaped(item, seed, depth + 1))).collect::<Map<_, _>>().into()

@@ -5,7 +5,9 @@ use crate::namespaced_default::{self, NamespaceFacts, RootCaFacts};
 use crate::node::{self, NodeFacts};
 use crate::pod::PodFacts;
 use crate::record::Recorder;
-use crate::{abandoned, deployment, disruption, garbage, manifests, namespace, protection, quota, replicaset};
+use crate::{
+    abandoned, aggregation, deployment, disruption, garbage, manifests, namespace, protection, quota, replicaset,
+};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
@@ -14,6 +16,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::Api;
 use kube::runtime::watcher;
 use std::path::Path;
@@ -160,6 +163,7 @@ pub async fn run(config: Config) {
         slices: Arc::clone(&slices),
         endpoints: Arc::clone(&classic),
         nodes: Arc::clone(&nodes),
+        gone: Arc::default(),
     }));
     tasks.spawn(services.reflect(Api::<Service>::all(slices_client.clone()), all(), ServiceFacts::new));
     tasks.spawn(backends.reflect(Api::<Pod>::all(slices_client.clone()), all(), BackendFacts::new));
@@ -170,6 +174,11 @@ pub async fn run(config: Config) {
     tasks.spawn(abandoned::start(abandoned::Reconciler { client: collector, nodes: Arc::clone(&nodes), pods }));
     let api = Api::<Lease>::namespaced(client, api::well_known::NAMESPACE_NODE_LEASE);
     tasks.spawn(leases.reflect(api, watcher::Config::default(), node::LeaseFacts::new));
+
+    let client = (config.client_for)("clusterrole-aggregation-controller");
+    let roles: Arc<Cache<ClusterRole>> = Cache::new();
+    tasks.spawn(aggregation::start(client.clone(), Arc::clone(&roles)));
+    tasks.spawn(roles.reflect(Api::<ClusterRole>::all(client), all(), |role| role));
 
     tasks.spawn(manifests::start(config.administrator, config.manifests));
     tasks.spawn(garbage::start((config.client_for)("generic-garbage-collector")));

@@ -52,9 +52,14 @@ impl Kind {
         let name = match self.plural {
             "ipaddresses" => format!("192.168.{}.{n}", rand::random::<u8>()),
             // A bundle's name begins with its signer.
-            "clustertrustbundles" => format!("example.com:{}:{n}", api.namespace),
+            "clustertrustbundles" => format!("example.com:signer:{}-{n}", api.namespace),
             _ => format!("{}-{n}", api.namespace),
         };
+        for about in ["regarding", "involvedObject"] {
+            if object.get(about).is_some() {
+                object[about]["namespace"] = api.namespace.as_str().into();
+            }
+        }
         object["metadata"] = json!({"name": name, "labels": {"of": api.namespace}});
         object
     }
@@ -214,7 +219,10 @@ kinds! {
         json!({"spec": {"policyName": "none", "validationActions": ["Deny"]}}));
     c090_storage_version_migrations: Kind::cluster("storagemigration.k8s.io/v1", "storageversionmigrations",
         json!({"spec": {"resource": {"group": "example.com", "resource": "nothings"}}}));
-    c163_pod_certificate_requests: Kind::namespaced("certificates.k8s.io/v1", "podcertificaterequests", json!({}));
+    c163_pod_certificate_requests: Kind::namespaced("certificates.k8s.io/v1", "podcertificaterequests", json!({"spec": {
+        "signerName": "example.com/signer", "podName": "p", "podUID": "u", "serviceAccountName": "s", "serviceAccountUID": "su",
+        "nodeName": "n", "nodeUID": "nu", "maxExpirationSeconds": 86400, "stubPKCS10Request": "AAAA"}}))
+        .status(condition("Issued"));
     c179_cluster_trust_bundles: Kind::cluster("certificates.k8s.io/v1", "clustertrustbundles",
         json!({"spec": {"signerName": "example.com/signer", "trustBundle": crate::auth::certificate()}}));
     c206_c207_events_of_the_new_group: Kind::namespaced("events.k8s.io/v1", "events", json!({"eventTime": "2026-01-01T00:00:00.000000Z",

@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 use controller_object::cel::Budget;
 use controller_object::cel::authorizer::{Check, Decision};
 use controller_object::policy::Scope;
-use serde_json::Value;
 
 use super::attributes::Attributes;
 use super::matching::Shown;
-use super::version::converted;
+use super::version::Seen;
 use crate::authn::User;
 use crate::authz::{self, Action, ResourceAction};
 
@@ -20,15 +19,13 @@ const WITHIN: Duration = Duration::from_secs(2);
 pub(super) fn evaluate<T>(
     attributes: &Attributes<'_>,
     shown: &Shown,
-    object: Option<&Value>,
+    seen: &Seen<'_>,
     namespace: bool,
     work: impl FnOnce(&Scope<'_>) -> T,
 ) -> T {
     let started = Instant::now();
     let expired = || started.elapsed() > WITHIN;
     let budget = Budget::default().with_clock(&expired);
-    let in_version = |object| converted(attributes.resource, &shown.resource, object);
-    let (object, old) = (object.map(in_version), attributes.old.map(in_version));
     let authorize = |verb: &str, check: &Check| decide(attributes, verb, check);
     let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
     let check = Check {
@@ -42,7 +39,7 @@ pub(super) fn evaluate<T>(
     let own = attributes.namespace.filter(|_| namespace && !attributes.is("", "namespaces"));
     let own = own.and_then(|name| attributes.state.registry.peek("", "v1", "namespaces", None, name));
     let request = attributes.request(shown);
-    let scope = Scope::new(object.as_deref(), old.as_deref(), &request, check, &authorize, &budget);
+    let scope = Scope::new(seen.object.as_deref(), seen.old.as_deref(), &request, check, &authorize, &budget);
     work(&scope.in_namespace(own.as_ref()))
 }
 

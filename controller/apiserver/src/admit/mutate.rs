@@ -16,7 +16,7 @@ pub(crate) async fn mutate(attributes: &Attributes<'_>, mut object: Option<&mut 
     for again in [false, true] {
         plugin::mutate(attributes, object.as_deref_mut())?;
         let mutated = match object.as_deref_mut() {
-            Some(object) => policy::mutate(attributes, object, &mut by_policies, again),
+            Some(object) => policy::mutate(attributes, object, &mut by_policies, again).await,
             None => Ok(false),
         };
         let by_policy = mutated.inspect_err(|_| metrics.refused("MutatingAdmissionPolicy"))?;

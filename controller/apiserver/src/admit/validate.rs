@@ -11,7 +11,7 @@ use super::{plugin, policy, webhook};
 pub(crate) async fn validate(attributes: &Attributes<'_>, object: Option<&Value>) -> Result<Charge, Status> {
     let metrics = &attributes.state.metrics;
     plugin::validate(attributes, object)?;
-    policy::validate(attributes, object).inspect_err(|_| metrics.refused("ValidatingAdmissionPolicy"))?;
+    policy::validate(attributes, object).await.inspect_err(|_| metrics.refused("ValidatingAdmissionPolicy"))?;
     webhook::validate(attributes, object).await.inspect_err(|_| metrics.refused("ValidatingAdmissionWebhook"))?;
     let Some(object) = object else { return Ok(Charge::default()) };
     quota::charge(attributes, object).await.inspect_err(|_| metrics.refused("ResourceQuota"))

@@ -150,7 +150,7 @@ impl Context {
     }
 
     /// Both phases for a connection, which admission sees as the options that its query says.
-    pub(super) async fn admit_connection(&self, subresource: Subresource) -> Result<(), Status> {
+    pub(crate) async fn admit_connection(&self, subresource: Subresource) -> Result<(), Status> {
         let mut object = connection(&self.resource, subresource, self);
         let options = json!({});
         let attributes = self.attributes(Operation::Connect, self.name(), None, &options);

@@ -224,6 +224,14 @@ fn mark(plural: &str, object: &mut Value, propagation: Propagation, grace: Optio
             metadata.insert("generation".into(), (generation + 1).into());
         }
     }
+    // The objects of a definition go before it does.
+    if plural == crate::custom::PLURAL && !already {
+        let held = object["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+        if !held.iter().any(|finalizer| finalizer == crate::custom::FINALIZER) {
+            let all: Vec<Value> = held.into_iter().chain([crate::custom::FINALIZER.into()]).collect();
+            object["metadata"]["finalizers"] = all.into();
+        }
+    }
     if plural == "namespaces" {
         object["status"]["phase"] = "Terminating".into();
     }

@@ -17,6 +17,7 @@ use super::Context;
 use super::filter::Filter;
 use super::list_body::List;
 use super::list_options::{ListOptions, Match};
+use crate::custom::convert;
 use crate::registry;
 use crate::reply;
 
@@ -106,6 +107,7 @@ pub(super) fn select(context: &Context, filter: &Filter) -> Result<Selection, St
             registry.store.range(&request).map_err(revision_status)?
         }
     };
+    convert::ready(&context.resource, page.items.iter())?;
     if !filter.takes_all() {
         // With a selector, read on until the page is full.
         let mut kept = Vec::new();

@@ -11,6 +11,7 @@ mod list;
 mod list_body;
 mod list_options;
 mod patch;
+pub(crate) mod proxy;
 mod scale;
 mod token;
 mod update;
@@ -30,11 +31,15 @@ use serde_json::{Value, json};
 
 use crate::admit::Warnings;
 use crate::authn::User;
+use crate::custom::convert;
 use crate::query::Query;
 use crate::reply::{self, Negotiated, Shape};
 use crate::route::{ResourceRequest, Verb};
 use crate::server::State;
 use crate::{node_proxy, review};
+
+/// How often objects that others change meanwhile are converted for one request.
+const CONVERSION_ATTEMPTS: usize = 8;
 
 /// Everything a handler needs to know about one request.
 pub(crate) struct Context {
@@ -101,11 +106,46 @@ pub(crate) async fn dispatch(
     upgrade: Option<hyper::upgrade::OnUpgrade>,
     body: Bytes,
 ) -> Result<Response<Body>, Status> {
+    let deprecation = context.resource.custom.as_ref().and_then(|custom| custom.deprecation.clone());
+    let mut answer = match convert::has_webhook(&context.resource) {
+        true => with_conversions(context, body).await,
+        false => carry_out(context, upgrade, body).await,
+    };
+    if let (Ok(response), Some(warning)) = (&mut answer, deprecation) {
+        reply::add_warnings(response, &[warning]);
+    }
+    answer
+}
+
+/// Carries out a request whose objects a webhook may have to convert first: what was missing is asked for, then the
+/// request begins again. It has changed nothing before it has read all that it needs.
+async fn with_conversions(context: Context, body: Bytes) -> Result<Response<Body>, Status> {
+    let (state, resource) = (Arc::clone(&context.state), Arc::clone(&context.resource));
+    for _ in 0..CONVERSION_ATTEMPTS {
+        let answer = carry_out(context.again(), None, body.clone()).await;
+        if answer.is_ok() || !convert::waiting(&state.registry.conversions, &resource).await? {
+            return answer;
+        }
+    }
+    carry_out(context, None, body).await
+}
+
+async fn carry_out(
+    context: Context,
+    upgrade: Option<hyper::upgrade::OnUpgrade>,
+    body: Bytes,
+) -> Result<Response<Body>, Status> {
     if context.resource.verbs == Verbs::CreateOnly {
         return review::create(&context, &body);
     }
     if context.resource.group == usage::GROUP {
         return usage::answer(&context).await;
+    }
+    if let Some(custom) = &context.resource.custom
+        && custom.is_terminating
+        && context.request.verb == Verb::Create
+    {
+        return Err(Status::method_not_allowed("create not allowed while custom resource definition is terminating"));
     }
     let refused =
         || Status::method_not_supported(About::resource(&context.resource, ""), context.request.verb.as_str());
@@ -154,6 +194,11 @@ pub(crate) async fn dispatch(
 }
 
 impl Context {
+    /// The same request once more.
+    fn again(&self) -> Context {
+        Context { subresource: self.subresource, ..self.on(&self.resource) }
+    }
+
     /// The same request seen as one on the whole object of `resource`.
     fn on(&self, resource: &Arc<Resource>) -> Context {
         Context {

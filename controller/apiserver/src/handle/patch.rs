@@ -23,6 +23,10 @@ pub(super) enum PatchType {
     Apply,
 }
 
+/// How custom resources can be patched: their types have no patch keys.
+const CUSTOM_PATCHES: [&str; 3] =
+    ["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
+
 impl PatchType {
     pub(super) fn of(context: &Context) -> Result<Self, Status> {
         let given = context.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -38,6 +42,9 @@ impl PatchType {
 
 pub(super) async fn patch(context: &Context, body: &[u8]) -> Result<Response<Body>, Status> {
     match PatchType::of(context)? {
+        PatchType::Strategic if context.resource.custom.is_some() => {
+            Err(Status::unsupported_media_type(&CUSTOM_PATCHES))
+        }
         PatchType::Apply => apply_patch(context, body).await,
         kind => {
             let patch = parse(body)?;

@@ -39,9 +39,9 @@ pub(super) async fn create(context: &Context, body: &[u8]) -> Result<Response<Bo
     if audiences.is_empty() {
         audiences.push(ISSUER.into());
     }
-    let pod = match spec.get("boundObjectRef").filter(|bound| bound.is_object()) {
-        None => None,
-        Some(bound) => Some(bound_pod(context, &namespace, name, bound)?),
+    let bound = match spec.get("boundObjectRef").filter(|bound| bound.is_object()) {
+        None => BoundTo::default(),
+        Some(bound) => bound_to(context, &namespace, name, bound)?,
     };
     let now = crate::time::epoch();
     let claims = Claims {
@@ -55,8 +55,9 @@ pub(super) async fn create(context: &Context, body: &[u8]) -> Result<Response<Bo
         bound: Bound {
             namespace: namespace.clone(),
             serviceaccount: BoundRef { name: name.into(), uid: uid_of(&account) },
-            pod,
-            node: None,
+            pod: bound.pod,
+            node: bound.node,
+            secret: bound.secret,
         },
     };
     let token =
@@ -76,27 +77,47 @@ fn uid_of(object: &Value) -> String {
     object.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
-fn bound_pod(context: &Context, namespace: &str, account: &str, bound: &Value) -> Result<BoundRef, Status> {
-    if bound["kind"] != "Pod" {
-        return Err(Status::bad_request(format!("cannot bind token to object of type {}", bound["kind"])));
-    }
+/// What a token ends with.
+#[derive(Default)]
+struct BoundTo {
+    pod: Option<BoundRef>,
+    /// The node, or that of the pod.
+    node: Option<BoundRef>,
+    secret: Option<BoundRef>,
+}
+
+fn bound_to(context: &Context, namespace: &str, account: &str, bound: &Value) -> Result<BoundTo, Status> {
     let name = bound["name"].as_str().unwrap_or_default();
     let registry = &context.state.registry;
-    let pods =
-        registry.builtin().find("", "v1", "pods").ok_or_else(|| Status::internal_error("the table has no pods"))?;
-    let pod = registry.current(pods, Some(namespace), name)?.object;
-    let uid = uid_of(&pod);
-    if bound["uid"].as_str().is_some_and(|wanted| !wanted.is_empty() && wanted != uid) {
-        let detail =
-            format!("the UID in the bound object reference ({}) does not match the UID in record", bound["uid"]);
-        return Err(Status::conflict(About::resource(pods, name), &detail));
+    let live = |plural: &str, namespace: Option<&str>| {
+        let table = registry.builtin();
+        let resource =
+            table.find("", "v1", plural).ok_or_else(|| Status::internal_error(format!("the table has no {plural}")))?;
+        let object = registry.current(resource, namespace, name)?.object;
+        let uid = uid_of(&object);
+        if bound["uid"].as_str().is_some_and(|wanted| !wanted.is_empty() && wanted != uid) {
+            let detail =
+                format!("the UID in the bound object reference ({}) does not match the UID in record", bound["uid"]);
+            return Err(Status::conflict(About::resource(resource, name), &detail));
+        }
+        Ok((object, BoundRef { name: name.into(), uid }))
+    };
+    match bound["kind"].as_str() {
+        Some("Pod") => {
+            let (pod, reference) = live("pods", Some(namespace))?;
+            let runs_as = pod.pointer("/spec/serviceAccountName").and_then(Value::as_str).unwrap_or_default();
+            if runs_as != account {
+                return Err(Status::bad_request(format!(
+                    "cannot bind token for serviceaccount {account:?} to pod running with different serviceaccount name"
+                )));
+            }
+            let node = pod.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
+            let node = registry.peek("", "v1", "nodes", None, node);
+            let node = node.map(|node| BoundRef { name: names(&node).1.to_owned(), uid: uid_of(&node) });
+            Ok(BoundTo { pod: Some(reference), node, secret: None })
+        }
+        Some("Secret") => Ok(BoundTo { secret: Some(live("secrets", Some(namespace))?.1), ..BoundTo::default() }),
+        Some("Node") => Ok(BoundTo { node: Some(live("nodes", None)?.1), ..BoundTo::default() }),
+        _ => Err(Status::bad_request(format!("cannot bind token to object of type {}", bound["kind"]))),
     }
-    let runs_as = pod.pointer("/spec/serviceAccountName").and_then(Value::as_str).unwrap_or_default();
-    if runs_as != account {
-        let detail = format!(
-            "cannot bind token for serviceaccount {account:?} to pod running with different serviceaccount name"
-        );
-        return Err(Status::bad_request(detail));
-    }
-    Ok(BoundRef { name: name.into(), uid })
 }

@@ -19,6 +19,7 @@ use super::Context;
 use super::filter::Filter;
 use super::list::revision_status;
 use super::list_options::ListOptions;
+use crate::custom::convert;
 use crate::registry;
 use crate::reply::{self, Encoding, Shape};
 
@@ -54,6 +55,7 @@ pub(super) fn watch(context: Context) -> Result<Response<Body>, Status> {
         Initial::Events | Initial::EventsAndBookmark => {
             let request = RangeRequest { prefix: prefix.clone(), ..RangeRequest::default() };
             let page = encoder.registry().store.range(&request).map_err(revision_status)?;
+            convert::ready(&encoder.context.resource, page.items.iter())?;
             for kv in &page.items {
                 pending.extend(encoder.initial(kv)?);
             }
@@ -110,6 +112,17 @@ enum Wake {
 }
 
 impl Stream {
+    /// Has a webhook convert what events carry. What cannot be converted is told where it is encoded.
+    async fn convert(&self, events: &[Arc<Event>]) {
+        let resource = &self.context.resource;
+        let objects = || events.iter().flat_map(|event| event.previous.iter().chain(&event.current));
+        if convert::ready(resource, objects()).is_err()
+            && let Err(status) = convert::waiting(&self.context.state.registry.conversions, resource).await
+        {
+            tracing::warn!(kind = resource.kind, error = status.message, "a watch cannot show objects");
+        }
+    }
+
     /// The next lines. Cancel-safe: the body is polled to the end or dropped.
     async fn next(mut self) -> Option<(Result<Bytes, std::io::Error>, Self)> {
         while self.pending.is_empty() {
@@ -124,6 +137,9 @@ impl Stream {
                 () = self.context.state.shutdown.cancelled() => Wake::End,
             };
             let position = watcher.position();
+            if let Wake::Events(events) = &wake {
+                self.convert(events).await;
+            }
             let mut encoder = Encoder { context: self.context, filter: self.filter, rows: &mut self.rows };
             match wake {
                 Wake::Events(events) => {

@@ -6,6 +6,7 @@ use controller_object::apply::{Manager, Operation};
 use controller_object::decode::{self, Decoded};
 use controller_object::media::MediaType;
 use controller_object::resource::{Resource, Subresource};
+use controller_object::schema::Schema;
 use controller_object::status::{About, Status};
 use controller_store::model::{CommitError, Revision};
 use http::header::{CONTENT_TYPE, USER_AGENT};
@@ -49,8 +50,11 @@ impl Context {
         let (group, version, kind) = subresource.kind().ok_or_else(unknown)?;
         let package = group.split('.').next().filter(|first| !first.is_empty()).unwrap_or("core");
         let type_name = format!("io.k8s.api.{package}.{version}.{kind}");
-        let root = self.resource.schema.find(&type_name).ok_or_else(unknown)?;
+        let schema = Schema::builtin();
+        let root = schema.find(&type_name).ok_or_else(unknown)?;
         let exchanged = Resource {
+            schema: Arc::clone(schema),
+            custom: None,
             group: group.into(),
             version: version.into(),
             kind: kind.into(),

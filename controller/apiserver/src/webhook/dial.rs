@@ -155,6 +155,20 @@ struct Conditions {
 /// A missing `ready` counts as ready (API reference, EndpointConditions).
 pub(super) fn endpoint(store: &Store, host: &str, port: u16, choice: u32) -> Result<SocketAddr, DialError> {
     let (name, namespace) = host.strip_suffix(".svc").and_then(|host| host.split_once('.')).ok_or(DialError::Host)?;
+    endpoint_of(store, namespace, name, port, choice)
+}
+
+/// The same for the Service of a name in a namespace, at random.
+pub(crate) fn endpoint_of_service(
+    store: &Store,
+    namespace: &str,
+    name: &str,
+    port: u16,
+) -> Result<SocketAddr, DialError> {
+    endpoint_of(store, namespace, name, port, rand::random())
+}
+
+fn endpoint_of(store: &Store, namespace: &str, name: &str, port: u16, choice: u32) -> Result<SocketAddr, DialError> {
     let missing = || DialError::NoService(name.into());
     let held = store.get(format!("{SERVICES}{namespace}/{name}").as_bytes()).ok_or_else(missing)?;
     let service: Service = serde_json::from_slice(&held.value).map_err(|_| missing())?;

@@ -95,7 +95,7 @@ async fn answer(
     log.lock().unwrap().push((path.clone(), asked.clone()));
     let Some(mut response) = answers(&path, &asked) else { return std::future::pending().await };
     response["uid"] = asked["uid"].clone();
-    let answer = json!({"kind": "AdmissionReview", "apiVersion": review["apiVersion"], "response": response});
+    let answer = json!({"kind": review["kind"], "apiVersion": review["apiVersion"], "response": response});
     Ok(Response::new(Full::new(Bytes::from(answer.to_string()))))
 }
 

@@ -10,7 +10,7 @@ pub(super) fn merge(cursor: Cursor<'_>, live: &Value, applied: &Value) -> Value 
         return applied.clone();
     }
     match (cursor.view(), live, applied) {
-        (View::Struct(_) | View::Map(_), Value::Object(live), Value::Object(applied)) => {
+        (View::Struct(_) | View::Map(_) | View::Deduced, Value::Object(live), Value::Object(applied)) => {
             let mut result = live.clone();
             for (key, value) in applied {
                 let merged = match (cursor.field(key), live.get(key)) {

@@ -73,8 +73,11 @@ impl FieldSet {
         }
         let mut set = Self::default();
         match (cursor.view(), new) {
-            (View::Struct(_) | View::Map(_), Value::Object(map)) => {
-                let dynamic = matches!(cursor.view(), View::Map(_));
+            (View::Struct(_) | View::Map(_) | View::Deduced, Value::Object(map)) => {
+                let dynamic = match cursor.view() {
+                    View::Struct(kind) => kind.is_open,
+                    _ => true,
+                };
                 for (key, value) in map {
                     let before = old.and_then(|o| o.get(key));
                     let mut entry = match cursor.field(key) {
@@ -84,7 +87,8 @@ impl FieldSet {
                     };
                     let hollow =
                         value.as_object().is_some_and(Map::is_empty) || value.as_array().is_some_and(Vec::is_empty);
-                    if (dynamic || hollow) && before.is_none() {
+                    let named = matches!(cursor.view(), View::Struct(kind) if kind.field(key).is_some());
+                    if (dynamic && !named || hollow) && before.is_none() {
                         entry.member = true;
                     }
                     if !entry.is_empty() {

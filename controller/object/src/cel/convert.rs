@@ -1,11 +1,11 @@
 //! JSON to values and back.
-use super::EvaluationError;
 use super::operator::type_name;
+use super::{Activation, Budget, Environment, EvaluationError, Program, compile};
 use kube_cel::cel::Value;
 use kube_cel::cel::objects::{Key, Map, OptionalValue};
 use serde_json::Value as Json;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A JSON value. Whole numbers are ints, others doubles.
 pub fn from_json(json: &Json) -> Value {
@@ -60,4 +60,44 @@ pub(super) fn to_json(value: &Value) -> Result<Json, EvaluationError> {
             return Err(EvaluationError::ResultType { want: "JSON", got: type_name(value) });
         }
     })
+}
+
+/// A map with text keys.
+pub(crate) fn map<'a>(entries: impl IntoIterator<Item = (&'a str, Value)>) -> Value {
+    map_of(entries.into_iter().map(|(key, value)| (key.into(), value)).collect())
+}
+
+/// A list.
+pub(crate) fn list(items: impl IntoIterator<Item = Value>) -> Value {
+    Value::List(Arc::new(items.into_iter().collect()))
+}
+
+/// An optional value.
+pub(crate) fn optional(value: Option<Value>) -> Value {
+    Value::Opaque(Arc::new(value.map_or_else(OptionalValue::none, OptionalValue::of)))
+}
+
+/// Base64 as bytes.
+pub(crate) fn bytes(text: &str) -> Option<Value> {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.decode(text).ok().map(|bytes| Value::Bytes(Arc::new(bytes)))
+}
+
+/// An RFC 3339 time.
+pub(crate) fn timestamp(text: &str) -> Option<Value> {
+    static CONVERSION: OnceLock<Option<Program>> = OnceLock::new();
+    converted(&CONVERSION, "timestamp(x)", text)
+}
+
+/// A duration in Go's form.
+pub(crate) fn duration(text: &str) -> Option<Value> {
+    static CONVERSION: OnceLock<Option<Program>> = OnceLock::new();
+    converted(&CONVERSION, "duration(x)", text)
+}
+
+fn converted(program: &OnceLock<Option<Program>>, source: &str, text: &str) -> Option<Value> {
+    let program = program.get_or_init(|| compile(source, &Environment::new(&["x"])).ok()).as_ref()?;
+    let mut variables = Activation::default();
+    variables.set("x", Value::String(Arc::new(text.to_owned())));
+    program.evaluate(&variables, &Budget::new(10_000)).ok()
 }

@@ -28,6 +28,7 @@ mod tests;
 pub use budget::{Budget, EXPRESSION_COST_LIMIT, REQUEST_COST_LIMIT};
 pub use check::Type;
 pub use convert::from_json;
+pub(crate) use convert::{bytes, duration, list, map, optional, timestamp};
 pub use evaluate::Activation;
 /// A value of the language.
 pub use kube_cel::cel::Value;

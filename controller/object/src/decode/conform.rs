@@ -1,7 +1,7 @@
 //! Gives a value the structure of its kind: prunes what is unknown, refuses wrong types, makes scalars canonical.
 use super::FieldValidation;
 use crate::resource::Resource;
-use crate::schema::{Cursor, Scalar, View};
+use crate::schema::{Cursor, Scalar, Schema, View};
 use crate::status::Status;
 use api::quantity::Quantity;
 use serde_json::Value;
@@ -41,19 +41,33 @@ pub(super) fn conform_with(
             resource.kind, resource.version, resource.kind
         ))
     };
-    let mut walk = Walk { unknown: Vec::new(), path: Vec::new() };
-    if let Some(cursor) = resource.cursor() {
-        walk.value(cursor, object, "").map_err(refuse)?;
-    }
+    let unknown = match (&resource.custom, resource.cursor()) {
+        (Some(custom), _) => crate::custom::conform(&custom.node, object).map_err(refuse)?,
+        (None, Some(cursor)) => {
+            let mut walk = Walk { unknown: Vec::new(), path: Vec::new() };
+            walk.value(cursor, object, "").map_err(refuse)?;
+            walk.unknown.sort();
+            walk.unknown
+        }
+        (None, None) => Vec::new(),
+    };
     let mut warnings = doubled;
-    walk.unknown.sort();
-    warnings.extend(walk.unknown.iter().map(|path| format!("unknown field {path:?}")));
+    warnings.extend(unknown.iter().map(|path| format!("unknown field {path:?}")));
     match validation {
         FieldValidation::Ignore => Ok(Vec::new()),
         FieldValidation::Warn => Ok(warnings),
         FieldValidation::Strict if warnings.is_empty() => Ok(warnings),
         FieldValidation::Strict => Err(refuse(format!("strict decoding error: {}", warnings.join(", ")))),
     }
+}
+
+/// Gives `metadata` that stands at `path` its structure; answers the paths of unknown fields.
+pub(crate) fn conform_metadata(path: &str, metadata: &mut Value) -> Result<Vec<String>, String> {
+    let schema = Schema::builtin();
+    let Some(root) = schema.find("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta") else { return Ok(Vec::new()) };
+    let mut walk = Walk { unknown: Vec::new(), path: vec![Step::Key(path.to_owned())] };
+    walk.value(schema.cursor(root), metadata, "ObjectMeta")?;
+    Ok(walk.unknown)
 }
 
 enum Step {
@@ -94,7 +108,7 @@ impl Walk {
             return Err("exceeded max depth".to_owned());
         }
         match cursor.view() {
-            View::Any => {}
+            View::Any | View::Deduced => {}
             View::Object => {
                 if !value.is_object() {
                     return Err(self.mismatch(value, owner, "object"));
@@ -258,7 +272,7 @@ fn zero(item: Cursor<'_>) -> Value {
         View::Scalar(Scalar::Time | Scalar::MicroTime) => "0001-01-01T00:00:00Z".into(),
         View::Struct(_) | View::Map(_) | View::Object => Value::Object(serde_json::Map::new()),
         View::List(_) => Value::Array(Vec::new()),
-        View::Any => Value::Null,
+        View::Any | View::Deduced => Value::Null,
     }
 }
 
@@ -280,6 +294,6 @@ fn go_type(cursor: Cursor<'_>) -> String {
         View::Struct(kind) => format!("v1.{}", kind.short_name()),
         View::List(item) => format!("[]{}", go_type(item)),
         View::Map(item) => format!("map[string]{}", go_type(item)),
-        View::Object | View::Any => "object".to_owned(),
+        View::Object | View::Any | View::Deduced => "object".to_owned(),
     }
 }

@@ -60,6 +60,12 @@ fn schema(value: Value, depth: usize) -> Value {
         // IntOrString and Quantity are strings with a format here.
         map.insert("type".into(), "string".into());
     }
+    // Version 2 cannot say that unknown fields stay beside known ones.
+    if map.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true)) {
+        for structure in ["properties", "additionalProperties", "items", "required"] {
+            map.remove(structure);
+        }
+    }
     for unknown in ["anyOf", "not", "nullable"] {
         map.remove(unknown);
     }

@@ -40,7 +40,7 @@ impl Schema {
                     };
                     let id = TypeId(u32::try_from(schema.types.len()).map_err(|_| fail("fewer types"))?);
                     schema.names.insert(Arc::clone(&name), id);
-                    schema.types.push(Type { name, atomic, shape });
+                    schema.types.push(Type { name, atomic, is_open: false, shape });
                 }
                 Some("F") => {
                     let name = columns.next().ok_or_else(|| fail("a field's name"))?.into();
@@ -76,7 +76,7 @@ fn check(node: &Node, count: usize) -> Result<(), SchemaError> {
     match node {
         Node::Ref(TypeId(id)) if *id as usize >= count => Err(SchemaError::Reference { id: *id, count }),
         Node::List(item) | Node::Map(item) => check(item, count),
-        Node::Ref(_) | Node::Scalar(_) | Node::Object | Node::Any => Ok(()),
+        Node::Ref(_) | Node::Scalar(_) | Node::Object | Node::Any | Node::Deduced => Ok(()),
     }
 }
 

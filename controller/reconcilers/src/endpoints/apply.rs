@@ -9,7 +9,8 @@ use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{Api, DeleteParams, PostParams};
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const WORKERS: usize = 8;
 
@@ -26,13 +27,22 @@ pub(crate) struct Reconciler {
     pub(crate) slices: Arc<Cache<SliceFacts>>,
     pub(crate) endpoints: Arc<Cache<EndpointsFacts>>,
     pub(crate) nodes: Arc<Cache<NodeFacts>>,
+    /// Services that went: their Endpoints go too, hand-made ones as well.
+    pub(crate) gone: Arc<Mutex<HashSet<Key>>>,
+}
+
+fn lock(keys: &Mutex<HashSet<Key>>) -> MutexGuard<'_, HashSet<Key>> {
+    keys.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Reconciles until dropped.
 pub(crate) async fn start(reconciler: Reconciler) {
     let queue: Arc<Queue<Key>> = Queue::new("endpoints");
-    let wake = Arc::clone(&queue);
+    let (wake, gone) = (Arc::clone(&queue), Arc::clone(&reconciler.gone));
     reconciler.services.on_change(move |before, after| {
+        if let (Some(service), None) = (before, after) {
+            lock(&gone).insert(Arc::clone(&service.key));
+        }
         if let Some(service) = after.or(before) {
             wake.add(Arc::clone(&service.key));
         }
@@ -251,14 +261,22 @@ impl Reconciler {
     async fn delete_classic(&self, key: &Key) -> Result<(), ReconcileError> {
         let (namespace, name) = split(key);
         let is_lock = |endpoints: &EndpointsFacts| plan::mirrored(endpoints).is_none();
-        if self.endpoints.get(key).is_none_or(|endpoints| is_lock(&endpoints)) || self.services.get(key).is_some() {
+        // Endpoints without a Service may be what somebody wants: only what was its goes with it.
+        let was_served = lock(&self.gone).contains(key);
+        let goes = |endpoints: &Arc<EndpointsFacts>| {
+            !is_lock(endpoints) && (was_served || plan::is_ours(&endpoints.object.metadata))
+        };
+        if self.services.get(key).is_some() || !self.endpoints.get(key).as_ref().is_some_and(goes) {
+            lock(&self.gone).remove(key);
             return Ok(());
         }
         let api: Api<Endpoints> = Api::namespaced(self.endpoints_client.clone(), namespace);
         match api.delete(name, &DeleteParams::default()).await {
-            Ok(_) => Ok(()),
-            Err(error) if code(&error) == 404 => Ok(()),
-            Err(error) => Err(at("deleting the Endpoints")(error)),
+            Ok(_) => {}
+            Err(error) if code(&error) == 404 => {}
+            Err(error) => return Err(at("deleting the Endpoints")(error)),
         }
+        lock(&self.gone).remove(key);
+        Ok(())
     }
 }

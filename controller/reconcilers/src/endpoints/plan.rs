@@ -284,6 +284,14 @@ fn identity(endpoint: &Endpoint) -> &str {
     endpoint.addresses.first().map_or("", String::as_str)
 }
 
+/// The label of Endpoints that are written here.
+const CLASSIC_KEEPER: (&str, &str) = ("endpoints.kubernetes.io/managed-by", "endpoint-controller");
+
+/// Whether Endpoints are written here, and not by hand.
+pub(crate) fn is_ours(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> bool {
+    metadata.labels.as_ref().and_then(|labels| labels.get(CLASSIC_KEEPER.0)).is_some_and(|by| by == CLASSIC_KEEPER.1)
+}
+
 /// The classic subsets of what a Service selects, and whether some had to be left out.
 pub(crate) fn classic(service: &ServiceFacts, groups: &Groups) -> (Vec<EndpointSubset>, bool) {
     // Ready ones first where there are too many.
@@ -341,7 +349,7 @@ pub(crate) fn classic_metadata(
     is_truncated: bool,
 ) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
     let mut labels = service.labels.clone();
-    labels.insert("endpoints.kubernetes.io/managed-by".to_owned(), "endpoint-controller".to_owned());
+    labels.insert(CLASSIC_KEEPER.0.to_owned(), CLASSIC_KEEPER.1.to_owned());
     if service.is_headless {
         labels.insert(LABEL_HEADLESS_SERVICE.to_owned(), String::new());
     }

@@ -1,11 +1,13 @@
 //! Watches the metadata of every kind and carries verdicts out. An owner counts as gone only after a live look.
 use super::graph::{Graph, Object, Uid};
+use super::kinds::Kinds;
 use super::plan::{Owner, Verdict, verdict};
 use crate::discovered::{self, Discovered};
 use crate::error::{ReconcileError, at, code};
 use crate::queue::{Next, Queue};
 use api::well_known::{FINALIZER_FOREGROUND, FINALIZER_ORPHAN};
 use futures::StreamExt as _;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, PropagationPolicy};
 use kube::core::PartialObjectMeta;
@@ -20,12 +22,15 @@ use tokio::task::JoinSet;
 const WORKERS: usize = 8;
 /// How long a kind that cannot be listed may hold up the start.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long definitions that come together are waited for.
+const QUIET: Duration = Duration::from_millis(100);
 const FIRST_RETRY: Duration = Duration::from_millis(20);
 const MAX_RETRY: Duration = Duration::from_secs(30);
 
-struct Collector {
+/// What collects: the graph, and the kinds that it spans.
+pub(super) struct Collector {
     client: kube::Client,
-    kinds: Vec<Discovered>,
+    kinds: Kinds,
     graph: Mutex<Graph>,
     queue: Arc<Queue<Uid>>,
 }
@@ -33,7 +38,7 @@ struct Collector {
 /// Collects until dropped.
 pub(crate) async fn start(client: kube::Client) {
     let mut retry = FIRST_RETRY;
-    let kinds = loop {
+    let found = loop {
         match discovered::kinds(&client).await {
             Ok(kinds) => break kinds,
             Err(error) => {
@@ -44,30 +49,55 @@ pub(crate) async fn start(client: kube::Client) {
         }
     };
     let queue = Queue::new("garbage-collector");
+    let kinds = Kinds::default();
     let collector = Arc::new(Collector { client, kinds, graph: Mutex::default(), queue: Arc::clone(&queue) });
     let mut watches = JoinSet::new();
     let (listed, mut all_listed) = tokio::sync::mpsc::channel::<()>(1);
-    for (index, kind) in collector.kinds.iter().enumerate() {
-        // Events are owned by nobody and are many.
-        if kind.is_collectable && kind.resource.plural != "events" {
-            watches.spawn(watch(Arc::clone(&collector), index, listed.clone()));
-        }
-    }
+    collector.take_over(found, &mut watches, &listed);
     drop(listed);
     // Ends when every watch has dropped its sender, that is, has listed.
     let _ = tokio::time::timeout(START_TIMEOUT, all_listed.recv()).await;
     for uid in collector.graph().candidates() {
         queue.add(uid);
     }
+    let follower = Arc::clone(&collector);
     let work = move |uid: Uid| {
         let collector = Arc::clone(&collector);
         async move { collector.look(&uid).await }
     };
-    queue.work(WORKERS, work).await;
+    tokio::join!(queue.work(WORKERS, work), follow(follower, watches));
+}
+
+/// Takes kinds in and lets them go as they are defined: custom resources.
+async fn follow(collector: Arc<Collector>, mut watches: JoinSet<()>) {
+    let definitions: Api<PartialObjectMeta<CustomResourceDefinition>> = Api::all(collector.client.clone());
+    let mut stream = Box::pin(watcher(definitions, watcher::Config::default()).default_backoff());
+    // Nobody waits for the first list of a kind that comes later.
+    let (listed, _) = tokio::sync::mpsc::channel::<()>(1);
+    loop {
+        let Some(event) = stream.next().await else { return };
+        if !matches!(event, Ok(Event::Apply(_) | Event::Delete(_) | Event::InitDone)) {
+            continue;
+        }
+        // Definitions come in groups; one look serves all that come at once.
+        let quiet = tokio::time::sleep(QUIET);
+        tokio::pin!(quiet);
+        loop {
+            tokio::select! {
+                () = &mut quiet => break,
+                event = stream.next() => if event.is_none() { return },
+            }
+        }
+        match discovered::kinds(&collector.client).await {
+            Ok(found) => collector.take_over(found, &mut watches, &listed),
+            Err(error) => tracing::warn!(%error, "kinds that were defined meanwhile are taken in with the next"),
+        }
+    }
 }
 
 async fn watch(collector: Arc<Collector>, kind: usize, listed: tokio::sync::mpsc::Sender<()>) {
-    let Some(resource) = collector.kinds.get(kind).map(|kind| &kind.resource) else { return };
+    let Some(known) = collector.kinds.get(kind) else { return };
+    let resource = &known.resource;
     let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(collector.client.clone(), resource);
     let mut stream = Box::pin(watcher(api, watcher::Config::default()).default_backoff());
     let mut listed = Some(listed);
@@ -104,6 +134,27 @@ async fn watch(collector: Arc<Collector>, kind: usize, listed: tokio::sync::mpsc
 }
 
 impl Collector {
+    /// Watches the kinds that are new, and forgets those that are gone with all their objects.
+    fn take_over(
+        self: &Arc<Self>,
+        found: Vec<Discovered>,
+        watches: &mut JoinSet<()>,
+        listed: &tokio::sync::mpsc::Sender<()>,
+    ) {
+        let change = self.kinds.change(found);
+        for kind in change.gone {
+            let objects = self.graph().of_kind(kind);
+            for uid in objects {
+                let look = self.graph().remove(&uid);
+                look.into_iter().for_each(|uid| self.queue.add(uid));
+            }
+        }
+        for kind in change.new {
+            let handle = watches.spawn(watch(Arc::clone(self), kind, listed.clone()));
+            self.kinds.watched(kind, handle);
+        }
+    }
+
     fn graph(&self) -> MutexGuard<'_, Graph> {
         self.graph.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -165,7 +216,7 @@ impl Collector {
             return Ok(if known.waits_for_dependents() { Owner::Waiting } else { Owner::Solid });
         }
         let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
-        let found = self.kinds.iter().position(|k| k.resource.kind == owner.kind && k.resource.group == group);
+        let found = self.kinds.position(group, &owner.kind);
         let Some(api) = found.and_then(|kind| self.api(kind, namespace)) else {
             // Nobody knows this kind: not a reason to delete anything.
             return Ok(Owner::Solid);

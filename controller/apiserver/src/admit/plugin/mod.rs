@@ -1,5 +1,6 @@
 //! The built-in plugins, in the order of Kubernetes (kubeapiserver/options/plugins.go); each is one file.
 
+mod certificate;
 mod ingress;
 mod limit_ranger;
 mod namespace;
@@ -35,6 +36,7 @@ pub(super) fn mutate(attributes: &Attributes<'_>, object: Option<&mut Value>) ->
     storage::protect(attributes, object);
     counted("RuntimeClass", runtime_class::mutate(attributes, object))?;
     ingress::mutate(attributes, object);
+    certificate::mutate(attributes, object);
     Ok(())
 }
 
@@ -50,6 +52,7 @@ pub(super) fn validate(attributes: &Attributes<'_>, object: Option<&Value>) -> R
     counted("OwnerReferencesPermissionEnforcement", owner::validate(attributes, object))?;
     counted("PersistentVolumeClaimResize", storage::resize(attributes, object))?;
     counted("RuntimeClass", runtime_class::validate(attributes, object))?;
+    counted("CertificateSigning", certificate::validate(attributes, object))?;
     counted("RBACEscalation", rbac_escalation::admit(attributes, object))
 }
 

@@ -11,10 +11,10 @@ use crate::admit::attributes::Attributes;
 use crate::admit::expression;
 use crate::admit::matching::Shown;
 use crate::admit::reinvocation::Reinvocation;
-use crate::admit::version::converted;
+use crate::admit::version::{back, seen};
 
 /// Lets all policies change the object. Says whether anything changed; `again` asks only those that are due.
-pub(crate) fn mutate(
+pub(crate) async fn mutate(
     attributes: &Attributes<'_>,
     object: &mut Value,
     reinvocation: &mut Reinvocation,
@@ -43,7 +43,7 @@ pub(crate) fn mutate(
                 continue;
             }
             let before = object.clone();
-            if let Err(problem) = apply(attributes, policy, binding, &shown, object) {
+            if let Err(problem) = apply(attributes, policy, binding, &shown, object).await {
                 *object = before;
                 if policy.compiled.fails_closed {
                     let detail =
@@ -66,8 +66,12 @@ pub(crate) fn mutate(
     Ok(anything)
 }
 
+fn told(status: Status) -> String {
+    status.message
+}
+
 /// Every mutation of a policy, with every set of parameters.
-fn apply(
+async fn apply(
     attributes: &Attributes<'_>,
     policy: &Policy<Mutating>,
     binding: &Binding,
@@ -78,27 +82,26 @@ fn apply(
     let params = collect(attributes, compiled.params.as_ref(), binding.params.as_ref())
         .map_err(|problem| format!("failed to configure binding: {problem}"))?;
     for params in &params {
-        let is_meant = expression::evaluate(attributes, shown, Some(object), true, |scope| {
-            compiled.is_meant(scope, params.as_ref())
-        });
+        let before = seen(attributes, shown, Some(object)).await.map_err(told)?;
+        let is_meant =
+            expression::evaluate(attributes, shown, &before, true, |scope| compiled.is_meant(scope, params.as_ref()));
         if !is_meant? {
             continue;
         }
         for index in 0..compiled.len() {
-            let change = expression::evaluate(attributes, shown, Some(object), true, |scope| {
+            let now = seen(attributes, shown, Some(object)).await.map_err(told)?;
+            let change = expression::evaluate(attributes, shown, &now, true, |scope| {
                 compiled.change(index, scope, params.as_ref())
             });
-            let Some(change) = change? else { continue };
-            let seen = converted(attributes.resource, &shown.resource, object);
+            let (Some(change), Some(object_now)) = (change?, &now.object) else { continue };
             let exchanges = attributes.subresource.is_some_and(|sub| sub.kind().is_some());
             if exchanges && matches!(change, policy::Change::Apply(_)) {
                 return Err("ApplyConfiguration is not for objects that are only exchanged; use JSONPatch".into());
             }
-            let changed = policy::applied(&shown.resource, &seen, &change)?;
-            let mut changed = converted(&shown.resource, attributes.resource, &changed).into_owned();
+            let changed = policy::applied(&shown.resource, object_now, &change)?;
+            let mut changed = back(attributes, shown, changed).await.map_err(told)?;
             if !exchanges {
-                decode::conform(attributes.resource, &mut changed, decode::FieldValidation::Ignore)
-                    .map_err(|status| status.message)?;
+                decode::conform(attributes.resource, &mut changed, decode::FieldValidation::Ignore).map_err(told)?;
                 defaulting::default(attributes.resource, &mut changed);
             }
             *object = changed;

@@ -8,14 +8,16 @@ use super::binding::{Binding, Policy};
 use super::params::collect;
 use crate::admit::attributes::Attributes;
 use crate::admit::expression;
+use crate::admit::version::seen;
 
 /// Asks all policies. `object` is absent for deletions.
-pub(crate) fn validate(attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {
+pub(crate) async fn validate(attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {
     let (policies, bindings) = attributes.state.policies.validating();
     let mut refusals = Vec::new();
     for policy in policies.iter() {
         let Some(bindings) = bindings.get(&policy.name) else { continue };
         let Some(shown) = policy.criteria.matches(attributes, object)? else { continue };
+        let seen = seen(attributes, &shown, object).await?;
         for binding in bindings {
             let is_meant = match &binding.criteria {
                 Some(criteria) => criteria.restricts(attributes, object)?,
@@ -32,7 +34,7 @@ pub(crate) fn validate(attributes: &Attributes<'_>, object: Option<&Value>) -> R
                     continue;
                 }
             };
-            let outcomes = expression::evaluate(attributes, &shown, object, true, |scope| {
+            let outcomes = expression::evaluate(attributes, &shown, &seen, true, |scope| {
                 let evaluated = params.iter().map(|params| policy.compiled.evaluate(scope, params.as_ref()));
                 evaluated.collect::<Vec<Outcome>>()
             });

@@ -12,7 +12,7 @@ use crate::admit::attributes::Attributes;
 use crate::admit::expression;
 use crate::admit::matching::Shown;
 use crate::admit::reinvocation::Reinvocation;
-use crate::admit::version::converted;
+use crate::admit::version::{back, seen};
 
 /// Why a webhook gave no verdict.
 enum Failure {
@@ -42,7 +42,7 @@ pub(crate) async fn mutate(
         if again && !reinvocation.is_due(&hook.id) {
             continue;
         }
-        let Some(shown) = selected(attributes, hook, object.as_deref())? else { continue };
+        let Some(shown) = selected(attributes, hook, object.as_deref()).await? else { continue };
         let verdict = match ask(attributes, hook, &shown, object.as_deref(), true).await {
             Ok(verdict) => verdict,
             Err(failure) => {
@@ -60,7 +60,7 @@ pub(crate) async fn mutate(
                     hook.name
                 )));
             };
-            if apply(attributes, &shown, &verdict.patch, object)? {
+            if apply(attributes, &shown, &verdict.patch, object).await? {
                 anything = true;
                 reinvocation.changed();
             }
@@ -78,7 +78,7 @@ pub(crate) async fn validate(attributes: &Attributes<'_>, object: Option<&Value>
     let hooks = attributes.state.hooks.validating();
     let mut asked: Vec<(&Arc<Hook>, Shown)> = Vec::new();
     for hook in hooks.iter() {
-        if let Some(shown) = selected(attributes, hook, object)? {
+        if let Some(shown) = selected(attributes, hook, object).await? {
             asked.push((hook, shown));
         }
     }
@@ -96,12 +96,13 @@ pub(crate) async fn validate(attributes: &Attributes<'_>, object: Option<&Value>
 
 /// How a request is shown to a webhook, if it is for it. A condition that cannot be evaluated ends the request, unless
 /// the webhook's failures are ignored: then it is not asked.
-fn selected(attributes: &Attributes<'_>, hook: &Hook, object: Option<&Value>) -> Result<Option<Shown>, Status> {
+async fn selected(attributes: &Attributes<'_>, hook: &Hook, object: Option<&Value>) -> Result<Option<Shown>, Status> {
     let Some(shown) = hook.criteria.matches(attributes, object)? else { return Ok(None) };
     if hook.conditions.is_empty() {
         return Ok(Some(shown));
     }
-    let holds = expression::evaluate(attributes, &shown, object, false, |scope| hook.conditions.hold(scope, None));
+    let seen = seen(attributes, &shown, object).await?;
+    let holds = expression::evaluate(attributes, &shown, &seen, false, |scope| hook.conditions.hold(scope, None));
     match holds {
         Ok(true) => Ok(Some(shown)),
         Ok(false) => Ok(None),
@@ -127,10 +128,9 @@ async fn ask(
         let message = format!("admission webhook {:?} does not support dry run", hook.name);
         return Err(Failure::Request(Status::bad_request(message)));
     }
-    let in_version = |object| converted(attributes.resource, &shown.resource, object);
-    let (object, old) = (object.map(in_version), attributes.old.map(in_version));
+    let seen = seen(attributes, shown, object).await.map_err(Failure::Request)?;
     let uid = uuid::Uuid::new_v4().to_string();
-    let question = review::question(hook, &uid, attributes, shown, object.as_deref(), old.as_deref());
+    let question = review::question(hook, &uid, attributes, shown, &seen);
     let answer = attributes.state.webhooks.call(&hook.client, &question, hook.timeout).await;
     let answer = answer.map_err(|error| Failure::Calling(format!("failed to call webhook: {error}")))?;
     let verdict = review::verdict(hook, &uid, mutates, &answer)
@@ -160,11 +160,16 @@ fn failed(hook: &Hook, failure: Failure) -> Result<(), Status> {
 }
 
 /// Patches the object in the version that the webhook saw, and gives it its structure and defaults again.
-fn apply(attributes: &Attributes<'_>, shown: &Shown, operations: &[Value], object: &mut Value) -> Result<bool, Status> {
-    let seen = converted(attributes.resource, &shown.resource, object);
-    let patched = patch::json_patch(&seen, &Value::Array(operations.to_vec()))
+async fn apply(
+    attributes: &Attributes<'_>,
+    shown: &Shown,
+    operations: &[Value],
+    object: &mut Value,
+) -> Result<bool, Status> {
+    let seen = seen(attributes, shown, Some(object)).await?;
+    let patched = patch::json_patch(seen.object.as_deref().unwrap_or(object), &Value::Array(operations.to_vec()))
         .map_err(|status| Status::internal_error(status.message))?;
-    let mut patched = converted(&shown.resource, attributes.resource, &patched).into_owned();
+    let mut patched = back(attributes, shown, patched).await?;
     // A path below an object that exchanges another kind has no schema of its own here; its handler reads it strictly.
     if attributes.subresource.is_none_or(|sub| sub.kind().is_none()) {
         decode::conform(attributes.resource, &mut patched, decode::FieldValidation::Ignore)

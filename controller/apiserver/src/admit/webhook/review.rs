@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::hook::Hook;
 use crate::admit::attributes::Attributes;
 use crate::admit::matching::Shown;
+use crate::admit::version::Seen;
 
 /// What a webhook said.
 #[derive(Debug, Default, PartialEq)]
@@ -20,19 +21,12 @@ pub(super) struct Verdict {
     pub(super) annotations: Vec<(String, String)>,
 }
 
-/// The question about a request that is shown as `shown`; objects are in that version.
-pub(super) fn question(
-    hook: &Hook,
-    uid: &str,
-    attributes: &Attributes<'_>,
-    shown: &Shown,
-    object: Option<&Value>,
-    old: Option<&Value>,
-) -> Value {
+/// The question about a request that is shown as `shown`.
+pub(super) fn question(hook: &Hook, uid: &str, attributes: &Attributes<'_>, shown: &Shown, seen: &Seen<'_>) -> Value {
     let mut request = attributes.request(shown);
     request["uid"] = uid.into();
-    request["object"] = json!(object);
-    request["oldObject"] = json!(old);
+    request["object"] = json!(seen.object.as_deref());
+    request["oldObject"] = json!(seen.old.as_deref());
     json!({"kind": "AdmissionReview", "apiVersion": format!("admission.k8s.io/{}", hook.review), "request": request})
 }
 
