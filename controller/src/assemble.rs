@@ -10,6 +10,8 @@ use controller_apiserver::server::{self, ApiServer, BuildError};
 use controller_apiserver::service::Ranges;
 use controller_store::disk::Disk;
 use controller_store::driver::DriverError;
+use controller_store::model::CommitError;
+use controller_store::seal::Seal;
 use controller_store::store::{self, Store};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -42,6 +44,9 @@ pub enum StartError {
     /// The store could not be opened.
     #[error("opening the store")]
     Store(#[from] DriverError),
+    /// What is to be sealed anew could not be written.
+    #[error("writing sealed values")]
+    Reseal(#[from] CommitError),
     /// The API server could not be assembled.
     #[error("assembling the API server")]
     ApiServer(#[from] BuildError),
@@ -71,11 +76,15 @@ impl Config {
         let server_dir = self.data_dir.join("server");
         private_dir(&server_dir).map_err(|source| StartError::Directory { path: server_dir.clone(), source })?;
         let mut metrics = std::mem::take(&mut self.metrics);
-        let (of_store, of_scheduler) = (store::Config::default(), controller_scheduler::metrics::Metrics::default());
+        let seal = self.encryption.take().map(|encryption| Arc::new(encryption) as Arc<dyn Seal>);
+        let of_store = store::Config { seal, ..store::Config::default() };
+        let (of_store, of_scheduler) = (of_store, controller_scheduler::metrics::Metrics::default());
         of_store.metrics.register(&mut metrics);
         of_scheduler.register(&mut metrics);
         controller_reconcilers::metrics::register(&mut metrics);
         let store = Arc::new(Store::open(Disk::open(&server_dir.join("store"))?, of_store)?);
+        // Keys may have changed since these were written.
+        store.reseal().await?;
         let trouble = store.trouble();
         let api = server::Config {
             dir: server_dir.clone(),
@@ -83,6 +92,7 @@ impl Config {
             event_ttl: self.event_ttl,
             services: Ranges { cidr: self.service_cidr, dns: self.cluster_dns },
             metrics,
+            audit: self.audit.take(),
         };
         let api = Arc::new(api.build(store).await?);
 

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use controller_apiserver::audit;
+use controller_apiserver::encryption::Encryption;
 use ipnet::Ipv4Net;
 use prometheus_client::registry::Registry;
 
@@ -30,6 +32,10 @@ pub struct Config {
     pub cluster_domain: String,
     /// How long Events live.
     pub event_ttl: Duration,
+    /// How values are sealed on the disk (`--encryption-provider-config`).
+    pub encryption: Option<Encryption>,
+    /// What is written down of requests, and where.
+    pub audit: Option<audit::Config>,
     /// The name of the Node that this server runs on; what happens to its disk is told there.
     pub node_name: String,
     /// What others of this process measure; served at `/metrics` with all that is measured here.

@@ -12,7 +12,9 @@ use agent::instance::Instance;
 use agent::resolver::ClusterDns;
 use agent_image::registry::config::Registries;
 use controller::assemble::ControlPlane;
+use controller_apiserver::audit::{self, Rotation};
 use controller_apiserver::authn::{NODES, User};
+use controller_apiserver::encryption::Encryption;
 use controller_apiserver::tls;
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::Taint;
@@ -72,6 +74,22 @@ pub(crate) struct Args {
     /// How long Events live, in seconds.
     #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
     event_ttl: u64,
+    /// Policy of what is written down of requests (audit.k8s.io/v1).
+    #[arg(long, value_name = "FILE", requires = "audit_log_path")]
+    audit_policy_file: Option<PathBuf>,
+    /// Where it is written; - for standard output.
+    #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
+    audit_log_path: Option<PathBuf>,
+    /// Size at which the audit log goes on in a new file, in megabytes.
+    #[arg(long, default_value_t = 100, value_name = "MEGABYTES")]
+    audit_log_maxsize: u64,
+    /// How many older files of the audit log are kept.
+    #[arg(long, default_value_t = 10, value_name = "COUNT")]
+    audit_log_maxbackup: usize,
+    /// Keys by which Secrets and other resources are encrypted on the disk (apiserver.config.k8s.io/v1
+    /// EncryptionConfiguration; aesgcm and identity).
+    #[arg(long, value_name = "FILE")]
+    encryption_provider_config: Option<PathBuf>,
     /// How the log is written: one line of text, or one JSON object, for each entry. GANTRY_LOG says what is logged.
     #[arg(long, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT", env = "GANTRY_LOG_FORMAT")]
     log_format: LogFormat,
@@ -176,6 +194,11 @@ async fn serve(args: Args) -> Result<(), Failure> {
         cluster_dns: cluster_dns(&args)?,
         cluster_domain: args.cluster_domain.clone(),
         event_ttl: Duration::from_secs(args.event_ttl),
+        encryption: args.encryption_provider_config.as_deref().map(Encryption::read).transpose()?,
+        audit: args.audit_policy_file.clone().zip(args.audit_log_path.clone()).map(|(policy, log)| {
+            let rotation = Rotation { bytes: args.audit_log_maxsize << 20, kept: args.audit_log_maxbackup };
+            audit::Config { policy, log, rotation }
+        }),
     };
     let plane = config.start().await?;
     let host = if args.bind_address.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { args.bind_address };

@@ -14,6 +14,7 @@ use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use crate::admit::Warnings;
+use crate::audit::{self, Asked, Record};
 use crate::authn::{self, FrontProxy, Transport, User};
 use crate::authz::{self, Action, ResourceAction};
 use crate::forward::Incoming;
@@ -45,10 +46,12 @@ pub(crate) async fn answer(state: Arc<State>, request: Request<Body>) -> Respons
         _ => (known_method(&method), String::new(), String::new()),
     };
     let _inflight = state.metrics.begun(verb);
-    let response = match info {
+    let id = audit::id(&request);
+    let mut response = match info {
         None => reply::failure(&Status::bad_request("the path or the method is malformed")),
-        Some(info) => run(&state, request, info, query).await.unwrap_or_else(|status| reply::failure(&status)),
+        Some(info) => run(&state, &id, request, info, query).await,
     };
+    audit::tell(&id, &mut response);
     state.metrics.observe(verb, &group, &resource, response.status().as_u16(), started.elapsed());
     response
 }
@@ -64,29 +67,49 @@ fn known_method(method: &Method) -> &'static str {
     }
 }
 
-async fn run(
-    state: &Arc<State>,
-    request: Request<Body>,
-    info: RequestInfo,
-    query: Query,
-) -> Result<Response<Body>, Status> {
+async fn run(state: &Arc<State>, id: &str, request: Request<Body>, info: RequestInfo, query: Query) -> Response<Body> {
     let transport = match (request.extensions().get::<User>(), request.extensions().get::<FrontProxy>()) {
         (Some(user), _) => Transport::User(user),
         (None, Some(FrontProxy)) => Transport::FrontProxy,
         (None, None) => Transport::Nobody,
     };
-    let user = authn::authenticate(transport, request.headers(), &state.tokens, &state.registry);
-    state.metrics.authenticated(user.is_ok());
-    let user = user?;
-    let user = impersonation::user(state, user, request.headers())?;
+    let own = authn::authenticate(transport, request.headers(), &state.tokens, &state.registry);
+    state.metrics.authenticated(own.is_ok());
+    let user = own.clone().and_then(|own| impersonation::user(state, own, request.headers()));
+    let mut record = state.audit.as_ref().and_then(|audit| {
+        let (own, user) = (own.as_ref().ok(), user.as_ref().ok());
+        let impersonated = user.filter(|user| own != Some(*user));
+        audit.begin(&Asked { id, user: own, impersonated, info: &info, request: &request })
+    });
+    let answer = match user {
+        Ok(user) => with_seat(state, user, request, info, query, record.as_mut()).await,
+        Err(status) => Err(status),
+    };
+    let response = answer.unwrap_or_else(|status| reply::failure(&status));
+    match (&state.audit, record) {
+        (Some(audit), Some(record)) => audit.end(record, response).await,
+        _ => response,
+    }
+}
+
+/// Waits for its turn, then checks whether the user may, then acts.
+async fn with_seat(
+    state: &Arc<State>,
+    user: User,
+    request: Request<Body>,
+    info: RequestInfo,
+    query: Query,
+    record: Option<&mut Record>,
+) -> Result<Response<Body>, Status> {
+    let verb = request.method().as_str().to_lowercase();
     let action = match &info {
-        RequestInfo::NonResource(path) => Action::NonResource { verb: &request.method().as_str().to_lowercase(), path },
+        RequestInfo::NonResource(path) => Action::NonResource { verb: &verb, path },
         RequestInfo::Resource(asked) => Action::Resource(action(asked, &query, &request)),
     };
     // A seat is held until the answer begins: watches and streams go on without one.
     let seat = state.flow.seat(&user, &action).await?;
     let answer = match authorize(state, &user, &action) {
-        Ok(()) => act(state, user, request, info, query).await,
+        Ok(()) => act(state, user, request, info, query, record).await,
         Err(status) => Err(status),
     };
     let mut response = answer.unwrap_or_else(|status| reply::failure(&status));
@@ -101,6 +124,7 @@ async fn act(
     mut request: Request<Body>,
     info: RequestInfo,
     query: Query,
+    record: Option<&mut Record>,
 ) -> Result<Response<Body>, Status> {
     match info {
         RequestInfo::NonResource(path) => {
@@ -127,6 +151,9 @@ async fn act(
             let (parts, body) = request.into_parts();
             let context = context(state, user, resource_request, query, parts.headers)?;
             let (limit, body) = (deadline::of(&context)?, read(body).await?);
+            if let Some(record) = record {
+                record.body(&parts.method, &body);
+            }
             let warnings = context.warnings.clone();
             let answer = deadline::within(limit, handle::dispatch(context, upgrade, body)).await;
             // Who is refused is warned as well.

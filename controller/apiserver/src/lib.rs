@@ -4,6 +4,7 @@
 
 mod admit;
 mod aggregation;
+pub mod audit;
 pub mod authn;
 mod authz;
 pub mod backup;
@@ -11,6 +12,7 @@ mod bootstrap;
 mod chain;
 mod custom;
 mod deadline;
+pub mod encryption;
 mod flow;
 mod followed;
 mod forward;

@@ -6,6 +6,7 @@ use controller_object::status::Status;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
+use crate::admit::user_info;
 use crate::authn::{self, User};
 use crate::authz::{Action, ResourceAction};
 use crate::handle::Context;
@@ -29,17 +30,6 @@ pub(crate) fn create(context: &Context, body: &[u8]) -> Result<Response<Body>, S
         other => return Err(Status::bad_request(format!("{other} is answered at its own subresource only"))),
     };
     Ok(context.reply(StatusCode::CREATED, &review, &[]))
-}
-
-fn user_info(user: &User) -> Value {
-    let mut info = json!({"username": user.name, "groups": user.groups});
-    if !user.uid.is_empty() {
-        info["uid"] = user.uid.clone().into();
-    }
-    if !user.extra.is_empty() {
-        info["extra"] = json!(user.extra);
-    }
-    info
 }
 
 fn token_review(context: &Context, spec: &Value) -> Value {

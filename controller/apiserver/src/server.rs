@@ -1,7 +1,7 @@
 //! The assembled server: its state, its TLS listener, and clients that need no socket.
 
 use std::convert::Infallible;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +21,7 @@ use tower::util::BoxCloneSyncService;
 
 use crate::admit::{Hooks, Policies, Turns};
 use crate::aggregation::{self, Aggregation};
+use crate::audit::{self, Audit};
 use crate::authn::{FRONT_PROXY_NAME, FrontProxy, MASTERS, NODES, User};
 use crate::authz::{Authorizer, node::NodeAuthorizer, rbac::Rbac};
 use crate::bootstrap;
@@ -66,6 +67,8 @@ pub struct Config {
     pub services: Ranges,
     /// What others of this process measure; served with the server's own.
     pub metrics: MetricsRegistry,
+    /// What is written down of requests, and where.
+    pub audit: Option<audit::Config>,
 }
 
 /// Why a server could not be assembled.
@@ -77,6 +80,9 @@ pub enum BuildError {
     /// TLS configuration.
     #[error("preparing TLS")]
     Tls(#[from] TlsError),
+    /// Nothing could be written down of requests.
+    #[error("preparing the audit")]
+    Audit(#[from] audit::AuditError),
     /// The default objects could not be written.
     #[error("writing the default objects")]
     Bootstrap(#[from] CommitError),
@@ -92,6 +98,7 @@ pub(crate) struct State {
     pub(crate) front_proxy: Authority,
     pub(crate) aggregation: Aggregation,
     pub(crate) flow: FlowControl,
+    pub(crate) audit: Option<Audit>,
     /// How the server shows itself to agents.
     pub(crate) agent_tls: Arc<rustls::ClientConfig>,
     pub(crate) metrics: Arc<Metrics>,
@@ -146,6 +153,7 @@ impl Config {
             registry,
             aggregation,
             flow: FlowControl::new(Arc::clone(&store)),
+            audit: self.audit.as_ref().map(audit::Config::open).transpose()?,
             authorizer: Authorizer { rbac: Rbac::new(Arc::clone(&store)), node: NodeAuthorizer::new(store) },
             tokens: TokenKey::open(&tls_dir.join("service.key"))?,
             authority,
@@ -261,11 +269,11 @@ impl ApiServer {
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => {
+                    Ok((stream, peer)) => {
                         let (state, acceptor) = (Arc::clone(&self.state), acceptor.clone());
                         let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
                         tokio::spawn(async move {
-                            serve_connection(state, acceptor, stream).await;
+                            serve_connection(state, acceptor, stream, peer).await;
                             drop(permit);
                         });
                     }
@@ -313,7 +321,7 @@ impl Connection {
     }
 }
 
-async fn serve_connection(state: Arc<State>, acceptor: TlsAcceptor, stream: TcpStream) {
+async fn serve_connection(state: Arc<State>, acceptor: TlsAcceptor, stream: TcpStream, peer: SocketAddr) {
     // Latency matters more than packets; a socket that refuses the option still works.
     drop(stream.set_nodelay(true));
     let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await else { return };
@@ -325,6 +333,7 @@ async fn serve_connection(state: Arc<State>, acceptor: TlsAcceptor, stream: TcpS
     let shutdown = state.shutdown.clone();
     let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
         let mut request = request.map(Body::new);
+        request.extensions_mut().insert(peer);
         match &identity {
             Some(Connection::User(user)) => drop(request.extensions_mut().insert(user.clone())),
             Some(Connection::FrontProxy) => drop(request.extensions_mut().insert(FrontProxy)),

@@ -8,6 +8,7 @@ pub mod health;
 mod history;
 pub mod metrics;
 pub mod model;
+pub mod seal;
 pub mod snapshot;
 pub mod store;
 #[cfg(test)]

@@ -239,7 +239,7 @@ mod tests {
     async fn a_store_made_of_a_snapshot_is_the_store_that_was() {
         let dir = tempfile::tempdir().unwrap();
         let store = example(&dir.path().join("first")).await;
-        let snapshot = store.snapshot();
+        let snapshot = store.snapshot().unwrap();
         let mut bytes = Vec::new();
         snapshot.write(&mut bytes).unwrap();
         assert_eq!(bytes.len() as u64, snapshot.size());
@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(restored.revision(), end);
         assert!(end.0 > snapshot.revision.0 + 1_000_000, "revisions that were given are not given again");
         let live: Vec<_> = snapshot.entries.iter().filter(|(kv, _)| kv.key != "gone").cloned().collect();
-        assert_eq!(restored.snapshot().entries, live, "keys, values, revisions and expiries");
+        assert_eq!(restored.snapshot().unwrap().entries, live, "keys, values, revisions and expiries");
         assert!(live.iter().any(|(kv, expiry)| kv.key == "stays" && expiry.is_some()));
 
         let again = read.fill(&mut Disk::open(&dir.path().join("first-copy")).unwrap());
@@ -270,7 +270,7 @@ mod tests {
         let store = Store::open(crate::driver::Memory, Config::default()).unwrap();
         store.commit(&[], vec![put("a", "1", None), put("b", "2", Some(Duration::from_secs(60)))]).await.unwrap();
         let mut bytes = Vec::new();
-        store.snapshot().write(&mut bytes).unwrap();
+        store.snapshot().unwrap().write(&mut bytes).unwrap();
         assert!(Snapshot::read(&*bytes).is_ok());
         for at in 0..bytes.len() {
             let mut changed = bytes.clone();
@@ -286,7 +286,7 @@ mod tests {
     async fn a_running_store_becomes_the_snapshot_in_one_commit() {
         let store = Store::open(crate::driver::Memory, Config::default()).unwrap();
         store.commit(&[], vec![put("a", "1", None), put("b", "1", None), put("same", "s", None)]).await.unwrap();
-        let snapshot = store.snapshot();
+        let snapshot = store.snapshot().unwrap();
         store
             .commit(&[], vec![put("a", "2", None), put("new", "n", None), Op::Delete { key: "b".into() }])
             .await
@@ -298,7 +298,7 @@ mod tests {
         assert_eq!(replaced.changed, 3);
         assert_eq!(replaced.revision, before.next());
         let values = |store: &Store| -> Vec<_> {
-            store.snapshot().entries.into_iter().map(|(kv, _)| (kv.key, kv.value)).collect()
+            store.snapshot().unwrap().entries.into_iter().map(|(kv, _)| (kv.key, kv.value)).collect()
         };
         let wanted: Vec<_> = snapshot.entries.iter().map(|(kv, _)| (kv.key.clone(), kv.value.clone())).collect();
         assert_eq!(values(&store), wanted);

@@ -1,6 +1,6 @@
 //! The store: one ordered map, one history, one writer thread over a driver.
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use crate::health::Trouble;
 use crate::history::History;
 use crate::metrics::Metrics;
 use crate::model::{CommitError, Compare, KeyValue, Op, Page, RangeRequest, Revision, RevisionError};
+use crate::seal::{self, Seal, SealError, Sealed};
 use crate::snapshot::Snapshot;
 use crate::visible::Visible;
 use crate::watch::{Subscriptions, Watcher};
@@ -24,13 +25,15 @@ pub struct Config {
     /// How long they are kept at most. Clients that were away longer list again; etcd under Kubernetes keeps five
     /// minutes as well.
     pub history_age: Duration,
+    /// Seals values on their way to the disk and into backups.
+    pub seal: Option<Arc<dyn Seal>>,
     /// What it is measured with.
     pub metrics: Metrics,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { history_bytes: 8 << 20, history_age: Duration::from_secs(300), metrics: Metrics::default() }
+        Self { history_bytes: 8 << 20, history_age: Duration::from_secs(300), seal: None, metrics: Metrics::default() }
     }
 }
 
@@ -76,6 +79,9 @@ pub enum ReplaceError {
         /// How many a commit takes.
         limit: usize,
     },
+    /// A value cannot be opened with the keys that are configured.
+    #[error("opening a sealed value")]
+    Sealed(#[source] SealError),
     /// The store took no commit.
     #[error(transparent)]
     Commit(#[from] CommitError),
@@ -85,14 +91,19 @@ pub enum ReplaceError {
 pub struct Store {
     shared: Arc<Shared>,
     queue: Arc<Queue>,
+    seal: Option<Arc<dyn Seal>>,
+    /// Keys that are to be written again to be sealed as they should.
+    stale: Mutex<Vec<Bytes>>,
     writer: Option<JoinHandle<()>>,
     watchdog: Option<JoinHandle<()>>,
 }
 
 impl Store {
     /// Loads everything that the driver holds and starts the writer.
-    pub fn open(mut driver: impl Driver, config: Config) -> Result<Self, DriverError> {
+    pub fn open(driver: impl Driver, config: Config) -> Result<Self, DriverError> {
+        let mut driver = Sealed::new(driver, config.seal.clone());
         let loaded = driver.load()?;
+        let stale = Mutex::new(std::mem::take(&mut driver.stale));
         let expiring = loaded
             .entries
             .iter()
@@ -110,7 +121,7 @@ impl Store {
             move || queue.health().guard()
         })?;
         // From here on the drop of the store ends what was started, if the next thread does not start.
-        let mut store = Self { shared, queue, writer: None, watchdog: Some(watchdog) };
+        let mut store = Self { shared, queue, seal: config.seal, stale, writer: None, watchdog: Some(watchdog) };
         store.writer = Some(thread("store-writer", {
             let (shared, queue) = (Arc::clone(&store.shared), Arc::clone(&store.queue));
             move || queue.run(&shared, &mut driver)
@@ -162,15 +173,33 @@ impl Store {
         self.queue.refused()
     }
 
-    /// Every durable key at the newest durable revision.
-    pub fn snapshot(&self) -> Snapshot {
-        self.queue.snapshot(&self.shared)
+    /// Every durable key at the newest durable revision, sealed as on the disk.
+    pub fn snapshot(&self) -> Result<Snapshot, SealError> {
+        seal::sealed(self.queue.snapshot(&self.shared), self.seal.as_ref())
+    }
+
+    /// Writes again what is not sealed as it should be, and says how many keys that were.
+    pub async fn reseal(&self) -> Result<usize, CommitError> {
+        let stale = std::mem::take(&mut *self.stale.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut written = 0;
+        for key in stale {
+            let Some(kv) = self.get(&key) else { continue };
+            let compare = Compare::ModRevision(key.clone(), kv.mod_revision);
+            match self.commit(&[compare], vec![Op::Put { key, value: kv.value, ttl: None }]).await {
+                Ok(_) => written += 1,
+                // Whoever changed it has sealed it.
+                Err(CommitError::Conflict { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(written)
     }
 
     /// Makes the state that of a snapshot, in one commit of the differences; keys that have the right value are not
     /// touched.
     pub async fn replace(&self, snapshot: &Snapshot) -> Result<Replacement, ReplaceError> {
-        let (changed, done) = self.queue.replace(&self.shared, snapshot)?;
+        let snapshot = seal::opened(snapshot, self.seal.as_ref()).map_err(ReplaceError::Sealed)?;
+        let (changed, done) = self.queue.replace(&self.shared, &snapshot)?;
         let done =
             done.await.unwrap_or_else(|_| Err(CommitError::Unavailable { reason: "the store was closed".into() }));
         Ok(Replacement { revision: done?, changed })

@@ -17,7 +17,7 @@ mod version;
 mod warning;
 mod webhook;
 
-pub(crate) use attributes::{Attributes, Operation};
+pub(crate) use attributes::{Attributes, Operation, user_info};
 pub(crate) use mutate::mutate;
 pub(crate) use policy::Policies;
 pub(crate) use quota::{Charge, Turns, is_quota};

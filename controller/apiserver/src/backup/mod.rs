@@ -90,6 +90,9 @@ pub enum BackupError {
     /// What was read is not what was written.
     #[error("the backup is damaged: {0}")]
     Damaged(String),
+    /// A value could not be sealed.
+    #[error("sealing a value")]
+    Seal(#[from] controller_store::seal::SealError),
     /// The part that is the store's.
     #[error("the state in the backup")]
     Snapshot(#[from] SnapshotError),

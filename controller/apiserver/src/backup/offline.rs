@@ -25,7 +25,8 @@ pub struct Restored {
 /// Writes a backup of the control plane in `dir` (`DIR/server`).
 pub fn save(dir: &Path, out: impl Write) -> Result<Description, BackupError> {
     let store = Store::open(Disk::open(&dir.join("store"))?, store::Config::default())?;
-    super::write(out, &store.snapshot(), dir)
+    // Without keys: what is sealed stays sealed.
+    super::write(out, &store.snapshot()?, dir)
 }
 
 /// Makes the control plane in `dir` (`DIR/server`) that of a backup, all at once: until the last step nothing in

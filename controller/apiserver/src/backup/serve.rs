@@ -56,9 +56,9 @@ impl io::Write for Sender {
 fn download(state: Arc<State>) -> Response<Body> {
     let (sender, receiver) = mpsc::channel(CHUNKS);
     tokio::task::spawn_blocking(move || {
-        let snapshot = state.registry.store.snapshot();
         let out = io::BufWriter::with_capacity(64 << 10, Sender(sender.clone()));
-        if let Err(error) = super::write(out, &snapshot, &state.dir) {
+        let snapshot = state.registry.store.snapshot().map_err(BackupError::from);
+        if let Err(error) = snapshot.and_then(|snapshot| super::write(out, &snapshot, &state.dir)) {
             tracing::warn!(error = api::causes::chain(&error), "a backup was not written to its end");
             // A body that breaks off is no backup, and the client must know.
             drop(sender.blocking_send(Err(io::Error::other("the backup could not be written"))));
@@ -112,7 +112,7 @@ async fn keep(state: &Arc<State>) -> Result<PathBuf, BackupError> {
     let kept = tokio::task::spawn_blocking(move || {
         let path = state.dir.join(format!("before-restore-{}.backup", crate::time::epoch()));
         let file = crate::pki::create_private(&path).map_err(super::in_file("creating", &path))?;
-        super::write(&file, &state.registry.store.snapshot(), &state.dir)?;
+        super::write(&file, &state.registry.store.snapshot()?, &state.dir)?;
         file.sync_all().map_err(super::in_file("syncing", &path))?;
         Ok(path)
     });
@@ -129,9 +129,12 @@ fn refusal(error: BackupError) -> Status {
         BackupError::Replace(ReplaceError::TooLarge { .. }) => {
             Status::request_entity_too_large(&format!("{text}: restore it with the server stopped"))
         }
+        BackupError::Replace(ReplaceError::Sealed(_)) => Status::bad_request(text),
         BackupError::Replace(ReplaceError::Commit(_)) => Status::service_unavailable(text),
-        BackupError::File { .. } | BackupError::Write(_) | BackupError::Store(_) | BackupError::Occupied(_) => {
-            Status::internal_error(text)
-        }
+        BackupError::File { .. }
+        | BackupError::Write(_)
+        | BackupError::Store(_)
+        | BackupError::Seal(_)
+        | BackupError::Occupied(_) => Status::internal_error(text),
     }
 }

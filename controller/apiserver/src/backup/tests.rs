@@ -94,7 +94,7 @@ fn forged(version: u32, files: &[(&str, tar::EntryType)]) -> Vec<u8> {
     };
     let store = Store::open(controller_store::driver::Memory, store::Config::default()).unwrap();
     let mut bytes = Vec::new();
-    pack(&mut bytes, &description, &store.snapshot(), &Files::default()).unwrap();
+    pack(&mut bytes, &description, &store.snapshot().unwrap(), &Files::default()).unwrap();
     // The archive's end is cut off and the forged entries follow.
     let mut plain = zstd::decode_all(&*bytes).unwrap();
     plain.truncate(plain.len() - 2 * BLOCK as usize);

@@ -65,6 +65,7 @@ impl Server {
             event_ttl: Duration::from_secs(60),
             services: Ranges { cidr: "10.43.0.0/16".parse().unwrap(), dns: "10.43.0.10".parse().unwrap() },
             metrics: Default::default(),
+            audit: None,
         };
         let server = Self { api: config.build(Arc::clone(&store)).await.unwrap(), store, _dir: dir };
         let account = json!({"metadata": {"name": "default"}});

@@ -38,6 +38,7 @@ pub(crate) async fn server() -> Server {
         event_ttl: Duration::from_secs(60),
         services: Ranges { cidr: "10.43.0.0/16".parse().unwrap(), dns: "10.43.0.10".parse().unwrap() },
         metrics: Default::default(),
+        audit: None,
     };
     Server { api: config.build(Arc::clone(&store)).await.unwrap(), store, _dir: dir }
 }
