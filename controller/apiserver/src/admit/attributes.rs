@@ -5,8 +5,8 @@ use std::sync::Arc;
 use controller_object::resource::{Resource, Subresource, Table};
 use serde_json::{Value, json};
 
-use super::Warnings;
 use super::matching::Shown;
+use super::{Annotations, Warnings};
 use crate::authn::User;
 use crate::server::State;
 
@@ -86,6 +86,7 @@ pub(crate) struct Attributes<'a> {
     pub(crate) options: &'a Value,
     pub(crate) dry_run: bool,
     pub(crate) warnings: &'a Warnings,
+    pub(crate) annotations: &'a Annotations,
 }
 
 impl Attributes<'_> {
@@ -153,7 +154,7 @@ impl Attributes<'_> {
 }
 
 /// The user as `authentication.k8s.io/v1` UserInfo.
-fn user_info(user: &User) -> Value {
+pub(crate) fn user_info(user: &User) -> Value {
     let mut info = json!({"username": user.name, "groups": user.groups});
     if !user.uid.is_empty() {
         info["uid"] = user.uid.clone().into();

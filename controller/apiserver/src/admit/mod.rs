@@ -22,7 +22,7 @@ pub(crate) use mutate::mutate;
 pub(crate) use policy::Policies;
 pub(crate) use quota::{Charge, Turns, is_quota};
 pub(crate) use validate::validate;
-pub(crate) use warning::Warnings;
+pub(crate) use warning::{Annotations, Warnings};
 pub(crate) use webhook::Hooks;
 
 /// Five characters without vowels, as generated names end.

@@ -50,6 +50,7 @@ impl Context {
             options,
             dry_run,
             warnings: &self.warnings,
+            annotations: &self.annotations,
         }
     }
 

@@ -4,7 +4,6 @@
 use std::net::{IpAddr, SocketAddr};
 
 use axum::body::Body;
-use controller_object::resource::Subresource;
 use controller_object::status::Status;
 use http::header::{HeaderMap, HeaderValue, LOCATION};
 use http::{Method, Response, StatusCode};
@@ -41,7 +40,6 @@ impl<'a> Wanted<'a> {
 /// Passes a request on to a pod or to an endpoint of a Service. `raw_path` is the path as it came, still encoded.
 pub(crate) async fn answer(context: Context, raw_path: &str, incoming: Incoming) -> Result<Response<Body>, Status> {
     let wanted = Wanted::parse(context.name())?;
-    context.admit_connection(Subresource::Proxy).await?;
     let address = match context.resource.plural.as_str() {
         "pods" => pod(&context, &wanted)?,
         _ => service(&context, &wanted)?,

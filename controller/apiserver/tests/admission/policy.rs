@@ -323,3 +323,29 @@ async fn c008_c023_validating_configurations_have_conditions_too() {
     server.create(MAPS, map("y", json!({}))).await.ok();
     assert!(hook.asked().is_empty());
 }
+
+#[tokio::test]
+async fn the_audit_log_is_told_what_webhooks_and_policies_say() {
+    let metadata = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: Metadata\n";
+    let server = Server::with_audit_policy(Some(metadata)).await;
+    let hook = Hook::start(|_, _| Some(json!({"allowed": true, "auditAnnotations": {"seen": "yes"}}))).await;
+    let entry = hook.entry("h", "/", json!(["CREATE"]), json!(["configmaps"]));
+    let configuration = json!({"metadata": {"name": "h"}, "webhooks": [entry]});
+    server.create(&format!("{GROUP}/mutatingwebhookconfigurations"), configuration).await.ok();
+    let spec = json!({"matchConstraints": constraints("", "configmaps"),
+        "validations": [{"expression": "false", "message": "never"}],
+        "auditAnnotations": [{"key": "name", "valueExpression": "object.metadata.name"}]});
+    bind(&server, "validatingadmission", "audit", spec, json!({"validationActions": ["Audit"]})).await;
+    server.create(MAPS, map("m", json!({}))).await.ok();
+    let events = server.audited();
+    let is_end =
+        |event: &&Value| event["stage"] == "ResponseComplete" && event["objectRef"]["resource"] == "configmaps";
+    let annotations = &events.iter().find(is_end).unwrap()["annotations"];
+    assert_eq!((&annotations["h.example.com/seen"], &annotations["audit/name"]), (&json!("yes"), &json!("m")));
+    assert_eq!(annotations["authorization.k8s.io/decision"], "allow");
+    assert_eq!(
+        annotations["mutation.webhook.admission.k8s.io/round_0_index_0"],
+        r#"{"configuration":"h","mutated":false,"webhook":"h.example.com"}"#
+    );
+    assert!(annotations["validation.policy.admission.k8s.io/validation_failure"].as_str().unwrap().contains("never"));
+}

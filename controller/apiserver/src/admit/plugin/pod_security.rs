@@ -56,7 +56,7 @@ fn warn(attributes: &Attributes<'_>, template: &Value) {
     }
 }
 
-/// What the client and the log are told of a pod that is let in.
+/// What the client and the audit log are told of a pod that is let in.
 fn tell(attributes: &Attributes<'_>, policies: &Policies, pod: &Value) {
     let sentence = |policy: Policy| {
         let found = pod_security::violations(policy, pod);
@@ -64,13 +64,7 @@ fn tell(attributes: &Attributes<'_>, policies: &Policies, pod: &Value) {
         (!found.is_empty()).then(|| format!("would violate PodSecurity {:?}: {told}", policy.describe()))
     };
     if let Some(sentence) = sentence(policies.audit) {
-        tracing::info!(
-            hop = "admission",
-            object = attributes.name,
-            namespace = attributes.namespace,
-            sentence,
-            "audit"
-        );
+        attributes.annotations.add("pod-security.kubernetes.io/audit-violations", sentence);
     }
     if let Some(sentence) = sentence(policies.warn) {
         attributes.warnings.add(sentence);

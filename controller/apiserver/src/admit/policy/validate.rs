@@ -2,13 +2,16 @@
 
 use controller_object::policy::{Failure, Outcome, Validating};
 use controller_object::status::{About, Reason, Status};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::binding::{Binding, Policy};
 use super::params::collect;
 use crate::admit::attributes::Attributes;
 use crate::admit::expression;
 use crate::admit::version::seen;
+
+/// The annotation that tells the audit log of a failed validation.
+const VALIDATION_FAILURE: &str = "validation.policy.admission.k8s.io/validation_failure";
 
 /// Asks all policies. `object` is absent for deletions.
 pub(crate) async fn validate(attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {
@@ -59,7 +62,7 @@ fn judged(
 ) -> Vec<Status> {
     let mut refusals = Vec::new();
     for (key, value) in &outcome.annotations {
-        tracing::info!(hop = "admission", policy = policy.name, key, value, "audit annotation");
+        attributes.annotations.add(format!("{}/{key}", policy.name), value.as_str());
     }
     for error in outcome.errors {
         match policy.compiled.fails_closed {
@@ -77,14 +80,11 @@ fn judged(
                     "Validation failed for ValidatingAdmissionPolicy '{}' with binding '{}': {}",
                     policy.name, binding.name, failure.message
                 )),
-                _ => tracing::info!(
-                    hop = "admission",
-                    policy = policy.name,
-                    binding = binding.name,
-                    object = attributes.name,
-                    message = failure.message,
-                    "audit: a validation failed"
-                ),
+                _ => {
+                    let told = json!([{"message": failure.message, "policy": policy.name, "binding": binding.name,
+                        "validationActions": binding.actions}]);
+                    attributes.annotations.add(VALIDATION_FAILURE, told.to_string());
+                }
             }
         }
     }

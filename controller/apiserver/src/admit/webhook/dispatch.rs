@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use controller_object::status::{About, Status};
 use controller_object::{decode, defaulting, patch};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::hook::Hook;
 use super::review::{self, Verdict};
@@ -13,6 +13,9 @@ use crate::admit::expression;
 use crate::admit::matching::Shown;
 use crate::admit::reinvocation::Reinvocation;
 use crate::admit::version::{back, seen};
+
+/// The annotations that tell which webhook changed an object.
+const MUTATION: &str = "mutation.webhook.admission.k8s.io/";
 
 /// Why a webhook gave no verdict.
 enum Failure {
@@ -38,7 +41,7 @@ pub(crate) async fn mutate(
         reinvocation.begin(object.as_deref());
     }
     let mut anything = false;
-    for hook in hooks.iter() {
+    for (index, hook) in hooks.iter().enumerate() {
         if again && !reinvocation.is_due(&hook.id) {
             continue;
         }
@@ -53,6 +56,7 @@ pub(crate) async fn mutate(
         if !verdict.allowed {
             return Err(review::refusal(&hook.name, verdict.result.as_ref()));
         }
+        let mut mutated = false;
         if !verdict.patch.is_empty() {
             let Some(object) = object.as_deref_mut() else {
                 return Err(Status::internal_error(format!(
@@ -60,11 +64,14 @@ pub(crate) async fn mutate(
                     hook.name
                 )));
             };
-            if apply(attributes, &shown, &verdict.patch, object).await? {
+            mutated = apply(attributes, &shown, &verdict.patch, object).await?;
+            if mutated {
                 anything = true;
                 reinvocation.changed();
             }
         }
+        let told = json!({"configuration": hook.configuration(), "webhook": hook.name, "mutated": mutated});
+        attributes.annotations.add(format!("{MUTATION}round_{}_index_{index}", u8::from(again)), told.to_string());
         if hook.reinvoked {
             reinvocation.asked(&hook.id);
         }
@@ -139,7 +146,7 @@ async fn ask(
         attributes.warnings.add(warning.as_str());
     }
     for (key, value) in &verdict.annotations {
-        tracing::info!(hop = "admission", webhook = hook.name, key, value, "audit annotation");
+        attributes.annotations.add(format!("{}/{key}", hook.name), value.as_str());
     }
     Ok(verdict)
 }

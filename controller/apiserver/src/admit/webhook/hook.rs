@@ -36,6 +36,13 @@ pub(super) struct Hook {
     pub(super) reinvoked: bool,
 }
 
+impl Hook {
+    /// The configuration that it stands in.
+    pub(super) fn configuration(&self) -> &str {
+        self.id.split_once('/').map_or("", |(configuration, _)| configuration)
+    }
+}
+
 /// All webhooks of the cluster.
 pub(crate) struct Hooks {
     mutating: Followed<Vec<Arc<Hook>>>,
