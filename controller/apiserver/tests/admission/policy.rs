@@ -337,10 +337,8 @@ async fn the_audit_log_is_told_what_webhooks_and_policies_say() {
         "auditAnnotations": [{"key": "name", "valueExpression": "object.metadata.name"}]});
     bind(&server, "validatingadmission", "audit", spec, json!({"validationActions": ["Audit"]})).await;
     server.create(MAPS, map("m", json!({}))).await.ok();
-    let events = server.audited();
-    let is_end =
-        |event: &&Value| event["stage"] == "ResponseComplete" && event["objectRef"]["resource"] == "configmaps";
-    let annotations = &events.iter().find(is_end).unwrap()["annotations"];
+    let is_end = |event: &Value| event["stage"] == "ResponseComplete" && event["objectRef"]["resource"] == "configmaps";
+    let annotations = &server.audited(is_end).await["annotations"];
     assert_eq!((&annotations["h.example.com/seen"], &annotations["audit/name"]), (&json!("yes"), &json!("m")));
     assert_eq!(annotations["authorization.k8s.io/decision"], "allow");
     assert_eq!(
