@@ -16,6 +16,9 @@ const NAMED: [&str; 7] =
 const MUST_BE_SAID: [&str; 6] = ["cpu", "limits.cpu", "limits.memory", "memory", "requests.cpu", "requests.memory"];
 const COMPUTE: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 const STORAGE_CLASS: &str = ".storageclass.storage.k8s.io/";
+const DEVICE_CLASS: &str = ".deviceclass.resource.k8s.io/devices";
+/// What a claim for all devices counts as: no claim gets more (resource.k8s.io/v1, AllocationResultsMaxSize).
+const ALL_DEVICES: i64 = 32;
 
 /// Which objects a quota is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +110,9 @@ fn kind_of(name: &str) -> Option<(&str, &str)> {
     if name == "requests.storage" || name.contains(STORAGE_CLASS) {
         return Some(("", "persistentvolumeclaims"));
     }
+    if name.ends_with(DEVICE_CLASS) {
+        return Some(("resource.k8s.io", "resourceclaims"));
+    }
     if name.starts_with("services.") {
         return Some(("", "services"));
     }
@@ -124,6 +130,9 @@ pub fn usage(group: &str, plural: &str, object: &Value, now: i64) -> Amounts {
     let one = Quantity::from_units(ONE, Format::DecimalSi);
     let count = if group.is_empty() { format!("count/{plural}") } else { format!("count/{plural}.{group}") };
     let mut used = Amounts::from([(count, one)]);
+    if (group, plural) == ("resource.k8s.io", "resourceclaims") {
+        add(&mut used, &devices(object));
+    }
     if !group.is_empty() {
         return used;
     }
@@ -213,6 +222,30 @@ fn claim(object: &Value) -> Amounts {
         if let Some(prefix) = &prefix {
             used.insert(format!("{prefix}requests.storage"), storage);
         }
+    }
+    used
+}
+
+/// The devices of each class that a claim asks for; of alternatives the one that asks for most.
+fn devices(claim: &Value) -> Amounts {
+    let list = |holder: &Value, key: &str| holder.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+    let one = |request: &Value| {
+        let class = request.get("deviceClassName").and_then(Value::as_str)?;
+        let count = match request.get("allocationMode").and_then(Value::as_str) {
+            Some("All") => ALL_DEVICES,
+            _ => request.get("count").and_then(Value::as_i64).unwrap_or(1),
+        };
+        Some((format!("{class}{DEVICE_CLASS}"), Quantity::from_units(count, Format::DecimalSi)))
+    };
+    let mut used = Amounts::new();
+    let spec = claim.pointer("/spec/devices").cloned().unwrap_or_default();
+    for request in list(&spec, "requests") {
+        let mut most: Amounts = request.get("exactly").and_then(one).into_iter().collect();
+        for (class, count) in list(&request, "firstAvailable").iter().filter_map(one) {
+            let larger = most.get(&class).map_or(count, |known| known.larger(count));
+            most.insert(class, larger);
+        }
+        add(&mut used, &most);
     }
     used
 }
@@ -369,6 +402,13 @@ mod tests {
         );
         assert_eq!(told(&usage("", "configmaps", &json!({}), 0)), "configmaps=1,count/configmaps=1");
         assert_eq!(told(&usage("apps", "replicasets", &json!({}), 0)), "count/replicasets.apps=1");
+        let claim = json!({"spec": {"devices": {"requests": [{"exactly": {"deviceClassName": "gpu", "count": 2}},
+            {"firstAvailable": [{"deviceClassName": "gpu", "count": 3}, {"deviceClassName": "fpga", "allocationMode": "All"}]}]}}});
+        assert_eq!(
+            told(&usage("resource.k8s.io", "resourceclaims", &claim, 0)),
+            "count/resourceclaims.resource.k8s.io=1,fpga.deviceclass.resource.k8s.io/devices=32,\
+             gpu.deviceclass.resource.k8s.io/devices=5"
+        );
     }
 
     #[test]
@@ -379,6 +419,7 @@ mod tests {
             ("requests.nvidia.com/gpu", Some(("", "pods"))),
             ("requests.storage", Some(("", "persistentvolumeclaims"))),
             ("gold.storageclass.storage.k8s.io/requests.storage", Some(("", "persistentvolumeclaims"))),
+            ("gpu.deviceclass.resource.k8s.io/devices", Some(("resource.k8s.io", "resourceclaims"))),
             ("services.nodeports", Some(("", "services"))),
             ("count/deployments.apps", Some(("apps", "deployments"))),
             ("count/secrets", Some(("", "secrets"))),

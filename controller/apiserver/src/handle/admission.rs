@@ -2,7 +2,7 @@
 
 use controller_object::resource::{Resource, Subresource, Table};
 use controller_object::status::{Cause, Status};
-use controller_object::{defaulting, policy, scale, validation};
+use controller_object::{apply, defaulting, policy, scale, validation};
 use serde_json::{Value, json};
 
 use super::Context;
@@ -74,6 +74,7 @@ impl Context {
         if changed {
             self.settle_identity(object)?;
             keep_managed(object, managed);
+            apply::settle(&self.resource, object);
         }
         // What a pod asks for decides its class.
         if changed || attributes.creates("", "pods") {

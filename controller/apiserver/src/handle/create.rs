@@ -67,6 +67,10 @@ pub(super) async fn insert(context: &Context, mut object: Value) -> Result<Value
             {
                 context.state.registry.store.settle().await;
             }
+            Err(CommitError::Conflict { key, .. }) if is_quota(&key) => {
+                let quota = String::from_utf8_lossy(&key).rsplit('/').next().unwrap_or_default().to_owned();
+                return Err(Status::modified(About { group: "", kind: "resourcequotas", name: &quota }));
+            }
             Err(CommitError::Conflict { .. }) if base.is_some() && attempt + 1 < NAME_ATTEMPTS => {}
             Err(CommitError::Conflict { .. }) if base.is_some() => {
                 return Err(Status::generate_name_conflict(About::resource(resource, &name)));
