@@ -2,7 +2,7 @@
 
 use controller_object::resource::{Resource, Subresource, Table};
 use controller_object::status::{Cause, Status};
-use controller_object::{apply, defaulting, policy, scale, validation};
+use controller_object::{apply, decode, defaulting, policy, scale, validation};
 use serde_json::{Value, json};
 
 use super::Context;
@@ -74,6 +74,10 @@ impl Context {
         if changed {
             self.settle_identity(object)?;
             keep_managed(object, managed);
+            if object.to_string().len() > decode::MAX_BYTES {
+                let detail = format!("admission made the object larger than {} bytes", decode::MAX_BYTES);
+                return Err(Status::request_entity_too_large(&detail));
+            }
             apply::settle(&self.resource, object);
         }
         // What a pod asks for decides its class.

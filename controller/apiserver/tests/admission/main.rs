@@ -7,4 +7,5 @@ mod plugin;
 mod policy;
 mod quota;
 mod server;
+mod verb;
 mod webhook;

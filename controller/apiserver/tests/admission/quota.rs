@@ -105,11 +105,11 @@ async fn c085_c086_scopes_choose_the_pods_that_are_charged() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
 async fn racing_creations_never_exceed_a_quota() {
     let server = Arc::new(Server::start().await);
-    quota(&server, "q", json!({"hard": {"configmaps": "7"}})).await;
-    let tasks: Vec<_> = (0..40)
+    quota(&server, "q", json!({"hard": {"configmaps": "37"}})).await;
+    let tasks: Vec<_> = (0..200)
         .map(|n| {
             let server = Arc::clone(&server);
             tokio::spawn(async move {
@@ -121,10 +121,10 @@ async fn racing_creations_never_exceed_a_quota() {
     for task in tasks {
         codes.push(task.await.unwrap());
     }
-    assert_eq!(codes.iter().filter(|code| **code == 201).count(), 7, "{codes:?}");
+    assert_eq!(codes.iter().filter(|code| **code == 201).count(), 37, "{codes:?}");
     assert!(codes.iter().all(|code| matches!(code, 201 | 403)), "{codes:?}");
     let stored = server.get(&format!("{NS}/configmaps")).await.body["items"].as_array().unwrap().len();
-    assert_eq!((stored, used(&server, "q").await), (7, json!({"configmaps": "7"})));
+    assert_eq!((stored, used(&server, "q").await), (37, json!({"configmaps": "37"})));
 }
 
 #[tokio::test]

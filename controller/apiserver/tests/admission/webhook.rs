@@ -450,3 +450,15 @@ async fn ownership_stays_sound_when_webhooks_change_what_was_applied() {
         .collect();
     assert_eq!(managers, ["me", "unknown"]);
 }
+
+#[tokio::test]
+async fn no_webhook_makes_an_object_larger_than_a_client_may() {
+    let server = Server::start().await;
+    let hook = Hook::start(|_, _| {
+        patch(json!([{"op": "add", "path": "/metadata/annotations", "value": {"a": "x".repeat(4 << 20)}}]))
+    })
+    .await;
+    let entry = hook.entry("large", "/", json!(["CREATE"]), json!(["configmaps"]));
+    server.create(MUTATING, configuration("large", json!([entry]))).await.ok();
+    server.create(MAPS, map("m", json!({}))).await.refused(413);
+}
