@@ -33,6 +33,8 @@ pub(crate) struct Registry {
     pub(crate) ranges: Ranges,
     /// Calls the webhooks that convert custom resources.
     pub(crate) conversions: webhook::Client,
+    /// Says when other resources are served.
+    pub(crate) redefined: tokio::sync::watch::Sender<()>,
     /// How far definitions of custom resources are served.
     pub(crate) served: Served,
 }
@@ -48,7 +50,8 @@ impl Registry {
     pub(crate) fn new(store: Arc<Store>, event_ttl: std::time::Duration, ranges: Ranges) -> Self {
         let table = ArcSwap::from_pointee(Table::builtin().clone());
         let conversions = webhook::Client::new(Arc::clone(&store));
-        Self { store, table, conversions, event_ttl, ranges, served: Served::default() }
+        let redefined = tokio::sync::watch::Sender::new(());
+        Self { store, table, redefined, conversions, event_ttl, ranges, served: Served::default() }
     }
 
     /// What is served now, custom resources among it. A request keeps the table that it began with.
@@ -59,6 +62,19 @@ impl Registry {
     /// Serves other resources from now on.
     pub(crate) fn serve(&self, table: Table) {
         self.table.store(Arc::new(table));
+        self.redefined.send_replace(());
+    }
+
+    /// Whether a custom resource is served as it was when a request began.
+    pub(crate) fn is_current(&self, resource: &Resource) -> bool {
+        let table = self.table();
+        let served =
+            table.find(&resource.group, &resource.version, &resource.plural).and_then(|one| one.custom.as_ref());
+        match (served, &resource.custom) {
+            (Some(served), Some(custom)) => Arc::ptr_eq(served, custom),
+            (None, None) => true,
+            _ => false,
+        }
     }
 
     /// The built-in kinds, which never change.

@@ -93,6 +93,13 @@ impl Events {
     }
 }
 
+impl Events {
+    async fn ended(&mut self) -> bool {
+        let piece = tokio::time::timeout(Duration::from_secs(20), self.body.next()).await;
+        self.text.is_empty() && piece.expect("an end in time").is_none()
+    }
+}
+
 async fn events(server: &Server, path: &str) -> Events {
     let request = Request::builder().uri(path).body(Body::empty()).unwrap();
     let response = server.send(admin(), request).await;
@@ -208,6 +215,12 @@ async fn c032_objects_are_watched() {
         let event = seen.next().await;
         assert_eq!((&event["type"], &event["object"]["metadata"]["name"]), (&json!("DELETED"), &json!(name)));
     }
+    // A watch tells the end of its objects, and ends with their definition.
+    server.create(foos, json!({"metadata": {"name": "last"}})).await;
+    assert_eq!(seen.next().await["type"], "ADDED");
+    server.call(Method::DELETE, &format!("{CRDS}/foos.example.com"), Value::Null).await;
+    assert_eq!(seen.next().await["type"], "DELETED");
+    assert!(seen.ended().await);
 }
 
 #[tokio::test]
@@ -607,6 +620,11 @@ async fn bad_definitions_are_refused_by_field() {
         seen["status"]["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "NamesAccepted").unwrap();
     assert_eq!((&accepted["status"], &accepted["reason"]), (&json!("False"), &json!("ListKindConflict")));
     assert_eq!(server.get("/apis/example.com/v1/others").await.code, 404);
+    // A name that becomes free is given to who waits for it.
+    establish(&server, definition("free.example.com", "foos", "Foo", object(json!({})))).await;
+    server.create(CRDS, definition("free.example.com", "waits", "Foo", object(json!({})))).await;
+    server.call(Method::DELETE, &format!("{CRDS}/foos.free.example.com"), Value::Null).await;
+    established(&server, "waits.free.example.com").await;
     let moved = patch_json(
         &server,
         &format!("{CRDS}/foos.example.com"),
@@ -829,4 +847,62 @@ async fn c030_c038_lists_and_watches_are_converted() {
     assert_eq!((&event["type"], &event["object"]["hostPort"]), (&json!("DELETED"), &json!("y:3")));
     let emptied = server.call(Method::DELETE, v1, Value::Null).await;
     assert_eq!((emptied.code, &server.get(v2).await.body["items"]), (200, &json!([])));
+}
+
+#[tokio::test]
+async fn apply_follows_the_schema_and_deprecated_versions_warn() {
+    let server = server().await;
+    let item = json!({"type": "object", "required": ["name"], "properties": {"name": {"type": "string"},
+        "protocol": {"type": "string", "default": "TCP"}, "port": {"type": "integer"}}});
+    let schema = object(json!({
+        "ports": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name", "protocol"], "items": item},
+        "tags": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},
+        "plain": {"type": "array", "items": {"type": "string"}},
+        "whole": {"type": "object", "x-kubernetes-map-type": "atomic", "properties": {"a": {"type": "string"}, "b": {"type": "string"}}},
+        "map": {"type": "object", "additionalProperties": {"type": "string"}}}));
+    let mut crd = definition("example.com", "foos", "Foo", schema);
+    let mut old = crd["spec"]["versions"][0].clone();
+    (old["name"], old["storage"], old["deprecated"]) = (json!("v1beta1"), json!(false), json!(true));
+    crd["spec"]["versions"].as_array_mut().unwrap().push(old);
+    establish(&server, crd).await;
+    let path = "/apis/example.com/v1/namespaces/default/foos/a";
+    let apply = async |manager: &str, spec: Value| {
+        let body =
+            json!({"apiVersion": "example.com/v1", "kind": "Foo", "metadata": {"name": "a"}, "spec": spec}).to_string();
+        server
+            .raw(
+                admin(),
+                Method::PATCH,
+                &format!("{path}?fieldManager={manager}"),
+                "application/apply-patch+yaml",
+                body,
+            )
+            .await
+    };
+    let one = json!({"ports": [{"name": "a", "port": 1}], "tags": ["x"], "plain": ["1"], "whole": {"a": "1"}, "map": {"k": "1"}});
+    assert_eq!(apply("one", one.clone()).await.code, 201);
+    let two = apply("two", json!({"ports": [{"name": "b", "port": 2}, {"name": "a", "protocol": "UDP", "port": 3}], "tags": ["y"], "map": {"l": "2"}})).await;
+    assert_eq!(two.code, 200, "{}", two.body);
+    let spec = &two.body["spec"];
+    assert_eq!(
+        (spec["ports"].as_array().unwrap().len(), &spec["tags"], &spec["map"]),
+        (3, &json!(["x", "y"]), &json!({"k": "1", "l": "2"}))
+    );
+    for (taken, field) in [
+        (json!({"ports": [{"name": "a", "port": 9}]}), ".spec.ports[name=\"a\",protocol=\"TCP\"].port"),
+        (json!({"plain": ["2"]}), ".spec.plain"),
+        (json!({"whole": {"b": "1"}}), ".spec.whole"),
+        (json!({"map": {"k": "2"}}), ".spec.map.k"),
+    ] {
+        let conflict = apply("three", taken).await;
+        assert_eq!(conflict.code, 409, "{}", conflict.body);
+        assert_eq!(conflict.body["details"]["causes"][0]["field"], field);
+    }
+    let same = apply("one", one).await;
+    assert_eq!((same.code, &same.body["metadata"]["resourceVersion"]), (200, &two.body["metadata"]["resourceVersion"]));
+    let less = apply("one", json!({"tags": ["x"]})).await;
+    assert_eq!(less.body["spec"]["ports"].as_array().unwrap().len(), 2, "{}", less.body);
+    let old = server.get("/apis/example.com/v1beta1/namespaces/default/foos/a").await;
+    assert_eq!(old.warnings, ["299 - \"example.com/v1beta1 Foo is deprecated; use example.com/v1 Foo\""]);
+    assert!(less.warnings.is_empty());
 }

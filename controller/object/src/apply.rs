@@ -32,6 +32,13 @@ pub fn apply(
     let Some(cursor) = resource.cursor() else {
         return Err(Status::bad_request(format!("{} has no schema to apply with", resource.describe_kind())));
     };
+    // Lists of custom resources may have keys with defaults.
+    let keyed = resource.custom.as_ref().map(|custom| {
+        let mut keyed = applied.clone();
+        crate::custom::fill_keys(&custom.node, &mut keyed);
+        keyed
+    });
+    let applied = keyed.as_ref().unwrap_or(applied);
     let empty = json!({});
     let live_object = live.unwrap_or(&empty);
     let mut managed = match live {

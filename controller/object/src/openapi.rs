@@ -54,7 +54,7 @@ fn hash(table: &Table, group: &str, version: &str) -> String {
             resource.plural, resource.kind, resource.scope, resource.subresources
         ));
         if let Some(custom) = &resource.custom {
-            hash.update(custom::hashed(custom));
+            hash.update(&custom.digest);
         }
     }
     hash.finalize().iter().take(32).map(|b| format!("{b:02X}")).collect()
@@ -62,6 +62,11 @@ fn hash(table: &Table, group: &str, version: &str) -> String {
 
 /// The document of one group version, as JSON text.
 pub fn document(table: &Table, group_version: &str) -> Option<Vec<u8>> {
+    serde_json::to_vec(&described(table, group_version, &descriptions())?).ok()
+}
+
+/// The same with descriptions that are at hand.
+fn described(table: &Table, group_version: &str, words: &Descriptions) -> Option<Value> {
     let (group, version) = match group_version.split('/').collect::<Vec<_>>()[..] {
         ["api", version] => ("", version),
         ["apis", group, version] => (group, version),
@@ -73,7 +78,6 @@ pub fn document(table: &Table, group_version: &str) -> Option<Vec<u8>> {
         return None;
     }
     let schema = Schema::builtin();
-    let words = descriptions();
     let mut schemas = Map::new();
     let mut paths = Map::new();
     let mut wanted: BTreeSet<TypeId> = BTreeSet::new();
@@ -100,13 +104,12 @@ pub fn document(table: &Table, group_version: &str) -> Option<Vec<u8>> {
         schemas.insert(kind.name.to_string(), type_schema(table, schema, kind, words.get(&*kind.name)));
     }
     schemas.insert(format!("{META}.Patch"), json!({"type": "object", "description": "Patch is provided to give a concrete name and type to the Kubernetes PATCH request body."}));
-    let document = json!({
+    Some(json!({
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": "v1.37.0"},
         "paths": paths,
         "components": {"schemas": schemas},
-    });
-    serde_json::to_vec(&document).ok()
+    }))
 }
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";

@@ -183,6 +183,8 @@ pub struct Resource {
     pub root: Option<TypeId>,
     /// What a custom resource has besides; `None` for built-in kinds.
     pub custom: Option<Arc<Custom>>,
+    /// Its definition is being deleted: nothing is created any more.
+    pub is_terminating: bool,
 }
 
 impl Resource {
@@ -366,6 +368,7 @@ fn builtin_resource(line: &str) -> Option<Resource> {
         storage_plural: stored.next()?.to_owned(),
         schema,
         custom: None,
+        is_terminating: false,
     })
 }
 

@@ -10,6 +10,7 @@ use controller_store::model::KeyValue;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
+use super::GROUP;
 use crate::registry;
 use crate::webhook::{Client, ClientConfig};
 
@@ -82,8 +83,11 @@ async fn call(
     };
     let config = ClientConfig::deserialize(&webhook["clientConfig"])
         .map_err(|error| failed(format!("clientConfig: {error}")))?;
+    let accepted = webhook["conversionReviewVersions"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    // The two versions have the same fields; a webhook says which it reads, the first that is known counts.
+    let version = accepted.into_iter().find(|version| matches!(*version, "v1" | "v1beta1")).unwrap_or("v1");
     let uid = uuid::Uuid::new_v4().to_string();
-    let review = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "ConversionReview",
+    let review = json!({"apiVersion": format!("{GROUP}/{version}"), "kind": "ConversionReview",
         "request": {"uid": uid, "desiredAPIVersion": wanted, "objects": objects}});
     let mut answer = client.call(&config, &review, TIMEOUT).await.map_err(|error| failed(error.to_string()))?;
     if answer["kind"] != "ConversionReview" {

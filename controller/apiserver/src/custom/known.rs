@@ -22,7 +22,7 @@ struct Definition {
     revision: Revision,
     /// `metadata`, `spec` without schemas, `status`.
     brief: Value,
-    /// What resources were made of: uid, generation, names and deletion.
+    /// What resources were made of: uid, generation and names.
     made_of: Value,
     resources: Vec<Arc<Resource>>,
     is_established: bool,
@@ -98,12 +98,16 @@ impl Known {
             changed |= definition.is_established != verdict.is_established;
             definition.is_established = verdict.is_established;
             let metadata = &definition.brief["metadata"];
-            let made_of = json!([
-                metadata["uid"],
-                metadata["generation"],
-                metadata.get("deletionTimestamp").is_some(),
-                definition.brief["status"]["acceptedNames"]
-            ]);
+            // Deletion counts as a new generation, and changes nothing else.
+            let is_terminating = metadata.get("deletionTimestamp").is_some();
+            if definition.resources.first().is_some_and(|one| one.is_terminating != is_terminating) {
+                let resources = definition.resources.iter();
+                definition.resources =
+                    resources.map(|one| Arc::new(Resource { is_terminating, ..(**one).clone() })).collect();
+                changed = true;
+            }
+            let generation = metadata["generation"].as_i64().unwrap_or(0) - i64::from(is_terminating);
+            let made_of = json!([metadata["uid"], generation, definition.brief["status"]["acceptedNames"]]);
             if made_of == definition.made_of {
                 continue;
             }

@@ -143,10 +143,7 @@ async fn carry_out(
     if context.resource.group == usage::GROUP {
         return usage::answer(&context).await;
     }
-    if let Some(custom) = &context.resource.custom
-        && custom.is_terminating
-        && context.request.verb == Verb::Create
-    {
+    if context.resource.is_terminating && context.request.verb == Verb::Create {
         return Err(Status::method_not_allowed("create not allowed while custom resource definition is terminating"));
     }
     let refused =

@@ -79,8 +79,15 @@ pub(super) fn watch(context: Context) -> Result<Response<Body>, Status> {
     );
     let bookmarks =
         options.bookmarks.then(|| tokio::time::interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY));
+    let redefined = context.resource.custom.is_some().then(|| {
+        let mut redefined = context.state.registry.redefined.subscribe();
+        // What was defined since the request began counts as well.
+        redefined.mark_changed();
+        redefined
+    });
     let figures = context.state.metrics.watch_started(&context.resource);
-    let stream = Stream { context, filter, rows, pending, watcher, bookmarks, end: Instant::now() + lifetime, figures };
+    let end = Instant::now() + lifetime;
+    let stream = Stream { context, filter, rows, pending, watcher, bookmarks, redefined, end, figures };
     let body = Body::from_stream(futures::stream::unfold(stream, Stream::next));
     Ok(reply::with_type(StatusCode::OK, media_type, body))
 }
@@ -100,6 +107,8 @@ struct Stream {
     /// `None` once the stream has told its end.
     watcher: Option<Watcher>,
     bookmarks: Option<Interval>,
+    /// Of custom resources: says when they are defined anew.
+    redefined: Option<tokio::sync::watch::Receiver<()>>,
     end: Instant,
     figures: crate::metrics::WatchFigures,
 }
@@ -108,6 +117,8 @@ enum Wake {
     Events(Vec<Arc<Event>>),
     Bookmark,
     Failed(Status),
+    /// The resource is another one now, or none: clients watch again.
+    Redefined,
     End,
 }
 
@@ -127,14 +138,26 @@ impl Stream {
     async fn next(mut self) -> Option<(Result<Bytes, std::io::Error>, Self)> {
         while self.pending.is_empty() {
             let watcher = self.watcher.as_mut()?;
+            let mut ends = false;
             let wake = tokio::select! {
                 batch = watcher.next_batch() => match batch {
                     Ok(events) => Wake::Events(events),
                     Err(error) => Wake::Failed(revision_status(error)),
                 },
                 () = tick(&mut self.bookmarks) => Wake::Bookmark,
+                () = redefined(&mut self.redefined, &self.context) => Wake::Redefined,
                 () = tokio::time::sleep_until(self.end) => Wake::End,
                 () = self.context.state.shutdown.cancelled() => Wake::End,
+            };
+            let wake = match wake {
+                // What happened before is told yet.
+                Wake::Redefined => {
+                    let last =
+                        watcher.poll_batch().map_or_else(|error| Wake::Failed(revision_status(error)), Wake::Events);
+                    ends = true;
+                    last
+                }
+                wake => wake,
             };
             let position = watcher.position();
             if let Wake::Events(events) = &wake {
@@ -156,9 +179,12 @@ impl Stream {
                     self.pending.push_back(encoder.failed(&status));
                     self.watcher = None;
                 }
-                Wake::End => return None,
+                Wake::Redefined | Wake::End => return None,
             }
             Encoder { context: self.context, filter: self.filter, .. } = encoder;
+            if ends {
+                self.watcher = None;
+            }
         }
         self.figures.events.inc_by(self.pending.len() as u64);
         let mut lines = BytesMut::new();
@@ -166,6 +192,16 @@ impl Stream {
             lines.put_slice(&line);
         }
         Some((Ok(lines.freeze()), self))
+    }
+}
+
+/// Ends when the resource of a watch is not what it was.
+async fn redefined(changes: &mut Option<tokio::sync::watch::Receiver<()>>, context: &Context) {
+    let Some(changes) = changes else { return std::future::pending().await };
+    while changes.changed().await.is_ok() {
+        if !context.state.registry.is_current(&context.resource) {
+            return;
+        }
     }
 }
 

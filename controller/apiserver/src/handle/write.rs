@@ -55,6 +55,7 @@ impl Context {
         let exchanged = Resource {
             schema: Arc::clone(schema),
             custom: None,
+            is_terminating: false,
             group: group.into(),
             version: version.into(),
             kind: kind.into(),

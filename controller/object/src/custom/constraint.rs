@@ -7,6 +7,7 @@ use crate::status::{Cause, CauseReason};
 use regex::Regex;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashSet};
+use std::sync::OnceLock;
 
 /// Faults of one object that are told.
 pub(crate) const MAX_FAULTS: usize = 100;
@@ -14,13 +15,13 @@ pub(crate) const MAX_FAULTS: usize = 100;
 const MAX_LISTED: usize = 50;
 
 /// The constraints on a value.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Constraint {
     /// Only inside `anyOf` and the like of int-or-string fields; elsewhere the node has it.
     pub(crate) kind: Kind,
     pub(crate) enumeration: Option<Vec<Value>>,
     pub(crate) format: Option<String>,
-    pub(crate) pattern: Option<Regex>,
+    pub(crate) pattern: Option<Pattern>,
     pub(crate) minimum: Option<(serde_json::Number, bool)>,
     pub(crate) maximum: Option<(serde_json::Number, bool)>,
     pub(crate) multiple_of: Option<f64>,
@@ -40,6 +41,32 @@ pub(crate) struct Constraint {
     pub(crate) properties: BTreeMap<String, Constraint>,
     /// Below a junctor only.
     pub(crate) items: Option<Box<Constraint>>,
+}
+
+/// A regular expression, compiled when it is first needed: definitions have many, and most are never used.
+#[derive(Clone, Debug)]
+pub(crate) struct Pattern {
+    source: Box<str>,
+    compiled: OnceLock<Option<Regex>>,
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
+}
+
+impl Pattern {
+    pub(crate) fn new(source: &str) -> Self {
+        Self { source: source.into(), compiled: OnceLock::new() }
+    }
+
+    /// Anchors are the author's: a pattern may match anywhere. One that cannot be compiled was refused with its
+    /// definition; it holds nothing up.
+    fn is_match(&self, text: &str) -> bool {
+        let compiled = self.compiled.get_or_init(|| pattern::compile(&self.source).ok());
+        compiled.as_ref().is_none_or(|regex| regex.is_match(text))
+    }
 }
 
 /// Collects faults, up to a limit.
@@ -84,6 +111,36 @@ pub(crate) fn child(path: &str, key: &str) -> String {
 }
 
 impl Constraint {
+    /// Nothing is demanded.
+    pub(crate) const NONE: Self = Self {
+        kind: Kind::Any,
+        enumeration: None,
+        format: None,
+        pattern: None,
+        minimum: None,
+        maximum: None,
+        multiple_of: None,
+        min_length: None,
+        max_length: None,
+        min_items: None,
+        max_items: None,
+        unique_items: false,
+        min_properties: None,
+        max_properties: None,
+        required: Vec::new(),
+        all_of: Vec::new(),
+        any_of: Vec::new(),
+        one_of: Vec::new(),
+        not: None,
+        properties: BTreeMap::new(),
+        items: None,
+    };
+
+    /// Whether every value fits.
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::NONE
+    }
+
     /// Finds what is wrong with a value. A type that does not fit is the caller's to tell.
     pub(crate) fn check(&self, path: &str, value: &Value, faults: &mut Faults) {
         if faults.is_full() {
@@ -124,7 +181,7 @@ impl Constraint {
         if let Some(pattern) = &self.pattern
             && !pattern.is_match(text)
         {
-            faults.body(path, value, &format!("should match '{}'", pattern.as_str()));
+            faults.body(path, value, &format!("should match '{}'", pattern.source));
         }
         if let Some(format) = &self.format
             && !format::is_valid(format, text)
@@ -248,9 +305,4 @@ fn compare(left: &serde_json::Number, right: &serde_json::Number) -> std::cmp::O
 pub(crate) fn has_doubles(items: &[Value]) -> bool {
     let mut seen = HashSet::with_capacity(items.len());
     !items.iter().all(|item| seen.insert(item.to_string()))
-}
-
-/// A pattern of a schema. Anchors are the author's: a pattern may match anywhere.
-pub(crate) fn compile_pattern(source: &str) -> Result<Regex, String> {
-    pattern::compile(source)
 }

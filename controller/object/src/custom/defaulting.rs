@@ -2,6 +2,7 @@
 //! Kubernetes documentation, "Defaulting" and "Defaulting and Nullable".
 use super::node::Node;
 use super::validate::size;
+use crate::schema::ListKind;
 use serde_json::Value;
 
 /// Bytes that defaults may add to one object. A list of many empty objects with large defaults would grow without end;
@@ -12,6 +13,39 @@ const MAX_ADDED: usize = 4 << 20;
 pub(crate) fn fill_defaults(node: &Node, object: &mut Value) {
     let mut left = MAX_ADDED;
     fill(node, object, true, &mut left);
+}
+
+/// Fills in the keys of elements only: without them an element of a list cannot be told from others.
+pub(crate) fn fill_keys(node: &Node, value: &mut Value) {
+    if !node.has_defaults {
+        return;
+    }
+    match value {
+        Value::Object(map) => {
+            for (name, value) in map.iter_mut() {
+                if let Some(field) = node.field(name) {
+                    fill_keys(field, value);
+                }
+            }
+        }
+        Value::Array(items) => {
+            let Some(item) = &node.items else { return };
+            let keys = match &node.list {
+                Some(ListKind::Map(keys)) => keys.as_slice(),
+                _ => &[],
+            };
+            for value in items {
+                for key in keys {
+                    let default = item.properties.get(&**key).and_then(|node| node.default.as_ref());
+                    if let (Some(default), Value::Object(map)) = (default, &mut *value) {
+                        map.entry(key.to_string()).or_insert_with(|| default.clone());
+                    }
+                }
+                fill_keys(item, value);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 fn fill(node: &Node, value: &mut Value, is_resource: bool, left: &mut usize) {

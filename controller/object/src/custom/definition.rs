@@ -262,7 +262,7 @@ fn selectable(path: &str, version: &Value, node: &Node, faults: &mut Faults) {
             continue;
         }
         let found = keys.iter().try_fold(node, |node, key| match node.additional {
-            Additional::None => node.properties.get(key),
+            Additional::None => node.property(key),
             Additional::Any | Additional::Schema(_) => None,
         });
         match found.map(|node| node.kind) {

@@ -26,9 +26,9 @@ pub use names::{Claims, Verdict, judge, version_order};
 pub use resource::{Conversion, Custom, resources};
 
 pub(crate) use column::{cells, columns, selected};
-pub(crate) use defaulting::fill_defaults;
+pub(crate) use defaulting::{fill_defaults, fill_keys};
 pub(crate) use prune::conform;
-pub(crate) use published::{hashed, published};
+pub(crate) use published::published;
 pub(crate) use validate::validate;
 
 /// A stored object as it is read: what the schema does not have any more is dropped, what it has a default for is there.

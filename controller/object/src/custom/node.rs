@@ -103,14 +103,15 @@ pub(crate) struct Node {
     /// `x-kubernetes-embedded-resource`
     pub(crate) embedded: bool,
     pub(crate) default: Option<Value>,
-    pub(crate) properties: BTreeMap<String, Node>,
+    pub(crate) properties: BTreeMap<String, Box<Node>>,
     pub(crate) additional: Additional,
     pub(crate) items: Option<Box<Node>>,
     /// `x-kubernetes-list-type` and `-map-keys`.
     pub(crate) list: Option<ListKind>,
     /// `x-kubernetes-map-type`: `Some(true)` atomic.
     pub(crate) map_atomic: Option<bool>,
-    pub(crate) constraint: Constraint,
+    /// Absent where it would say nothing: most nodes have none, and it is large.
+    pub(super) constraint: Option<Box<Constraint>>,
     pub(crate) rules: Vec<Rule>,
     /// Whether a rule stands here or below.
     pub(crate) has_rules: bool,
@@ -119,9 +120,25 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    /// The constraints on values.
+    pub(crate) fn constraint(&self) -> &Constraint {
+        static NONE: Constraint = Constraint::NONE;
+        self.constraint.as_deref().unwrap_or(&NONE)
+    }
+
+    /// Sets the constraints on values.
+    pub(crate) fn constrain(&mut self, constraint: Constraint) {
+        self.constraint = (!constraint.is_empty()).then(|| Box::new(constraint));
+    }
+
+    /// The schema of a property.
+    pub(crate) fn property(&self, name: &str) -> Option<&Node> {
+        self.properties.get(name).map(|node| &**node)
+    }
+
     /// The schema of a field: a property, or what all other keys hold.
     pub(crate) fn field(&self, name: &str) -> Option<&Node> {
-        self.properties.get(name).or(match &self.additional {
+        self.property(name).or(match &self.additional {
             Additional::Schema(node) => Some(node),
             Additional::None | Additional::Any => None,
         })

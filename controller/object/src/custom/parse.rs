@@ -1,9 +1,10 @@
 //! JSON of a schema to a [`Node`], with every rule of structural schemas checked on the way.
 //! Rules and messages: k8s.io/apiextensions-apiserver, `pkg/apiserver/schema/validation.go` and
 //! `pkg/apis/apiextensions/validation`.
-use super::constraint::{Constraint, Faults, child, compile_pattern};
+use super::constraint::{Constraint, Faults, Pattern, child};
 use super::node::{Additional, Kind, Node};
 use super::rule::{self, Place, Rule};
+use crate::cel::pattern;
 use crate::schema::ListKind;
 use crate::status::Cause;
 use serde_json::Value;
@@ -27,11 +28,18 @@ pub(super) struct Parser<'a> {
     pub(super) faults: &'a mut Faults,
     patterns: usize,
     nodes: usize,
+    checks_patterns: bool,
 }
 
 /// Reads the schema of a version. Faults are named below `path`.
 pub(super) fn parse(path: &str, schema: &Value, faults: &mut Faults) -> Node {
-    let mut parser = Parser { faults, patterns: 0, nodes: 0 };
+    let mut parser = Parser { faults, patterns: 0, nodes: 0, checks_patterns: true };
+    parser.node(path, schema, Level::Root, true)
+}
+
+/// Reads a schema that was checked when it was stored; patterns are compiled when they are needed.
+pub(super) fn parse_stored(path: &str, schema: &Value, faults: &mut Faults) -> Node {
+    let mut parser = Parser { faults, patterns: 0, nodes: 0, checks_patterns: false };
     parser.node(path, schema, Level::Root, true)
 }
 
@@ -76,7 +84,7 @@ impl Parser<'_> {
         self.items(path, schema, is_correlatable, &mut node);
         self.extensions(path, schema, &node);
         node.list = self.list_kind(path, schema, &node);
-        node.constraint = self.constraint(path, schema, node.kind == Kind::IntOrString);
+        node.constrain(self.constraint(path, schema, node.kind == Kind::IntOrString));
         let place = Place { is_resource: level == Level::Root || node.embedded, is_correlatable };
         node.rules = self.rules(path, schema, &node, place);
         self.complete(path, schema, &node);
@@ -85,7 +93,7 @@ impl Parser<'_> {
                 Additional::Schema(node) => Some(&**node),
                 Additional::None | Additional::Any => None,
             };
-            node.properties.values().chain(node.items.as_deref()).chain(additional)
+            node.properties.values().map(|node| &**node).chain(node.items.as_deref()).chain(additional)
         };
         let has_rules = !node.rules.is_empty() || below().any(|node| node.has_rules);
         let has_defaults = node.default.is_some() || below().any(|node| node.has_defaults);
@@ -161,16 +169,16 @@ impl Parser<'_> {
                 for (name, schema) in inner.filter(|(name, _)| matches!(name.as_str(), "name" | "generateName")) {
                     let node =
                         self.node(&key(&child(&below, "properties"), name), schema, Level::Field, is_correlatable);
-                    restricted.properties.insert(name.clone(), node);
+                    restricted.properties.insert(name.clone(), Box::new(node));
                 }
-                node.properties.insert(name.clone(), restricted);
+                node.properties.insert(name.clone(), Box::new(restricted));
                 continue;
             }
             let property_node = self.node(&below, property, Level::Field, is_correlatable);
             if is_resource && matches!(name.as_str(), "kind" | "apiVersion") && property_node.kind != Kind::String {
                 self.invalid(child(&below, "type"), &property["type"], "must be string");
             }
-            node.properties.insert(name.clone(), property_node);
+            node.properties.insert(name.clone(), Box::new(property_node));
         }
         match schema.get("additionalProperties") {
             None => {}
@@ -365,7 +373,7 @@ impl Parser<'_> {
                     "must be a scalar type if parent array's x-kubernetes-list-type is map",
                 );
             }
-            if property.default.is_none() && !items.constraint.required.iter().any(|required| required == name) {
+            if property.default.is_none() && !items.constraint().required.iter().any(|required| required == name) {
                 let at = key(&child(path, "items.properties"), name);
                 let detail = "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property";
                 self.required(child(&at, "default"), detail);
@@ -411,14 +419,14 @@ impl Parser<'_> {
         };
         if let Some(source) = text("pattern") {
             self.patterns += 1;
-            match compile_pattern(source) {
+            match if self.checks_patterns { pattern::compile(source).map(drop) } else { Ok(()) } {
                 _ if self.patterns > MAX_PATTERNS => {
                     self.forbidden(
                         child(path, "pattern"),
                         &format!("a schema may not have more than {MAX_PATTERNS} patterns"),
                     );
                 }
-                Ok(pattern) => constraint.pattern = Some(pattern),
+                Ok(()) => constraint.pattern = Some(Pattern::new(source)),
                 Err(error) => {
                     let detail = format!("must be a valid regular expression, but isn't: {error}");
                     self.invalid(child(path, "pattern"), &source.into(), &detail);
@@ -495,7 +503,7 @@ impl Parser<'_> {
 
     /// What a junctor names must be named outside of it too.
     fn complete(&mut self, path: &str, schema: &Value, node: &Node) {
-        let constraint = &node.constraint;
+        let constraint = &node.constraint();
         let junctors = [("allOf", &constraint.all_of), ("anyOf", &constraint.any_of), ("oneOf", &constraint.one_of)];
         for (name, parts) in junctors {
             for (index, part) in parts.iter().enumerate() {
@@ -514,7 +522,7 @@ impl Parser<'_> {
 
     fn named(&mut self, structure: &str, path: &str, part: &Constraint, node: Option<&Node>) {
         for (name, property) in &part.properties {
-            let found = node.and_then(|node| node.properties.get(name));
+            let found = node.and_then(|node| node.property(name));
             let at = key(&child(structure, "properties"), name);
             if found.is_none() {
                 let because = key(&child(path, "properties"), name);

@@ -10,10 +10,8 @@ const META: &str = "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.Ob
 
 /// The published schema.
 pub(crate) fn published(resource: &Resource, custom: &Custom) -> Value {
-    let mut schema = custom.schema.clone();
-    if !schema.is_object() {
-        schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-    }
+    let written = serde_json::from_str::<Value>(&custom.schema).ok();
+    let mut schema = written.unwrap_or_else(|| json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}));
     envelope(&mut schema);
     embedded(&mut schema);
     schema["x-kubernetes-group-version-kind"] =
@@ -48,9 +46,4 @@ fn embedded(schema: &mut Value) {
             }
         }
     }
-}
-
-/// What the hash of a document takes of a custom resource.
-pub(crate) fn hashed(custom: &Custom) -> String {
-    custom.schema.to_string()
 }

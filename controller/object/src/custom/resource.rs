@@ -2,7 +2,7 @@
 use super::column::{self, Column};
 use super::constraint::Faults;
 use super::node::{Kind, Node};
-use super::{Converted, parse, structure};
+use super::{Converted, parse, structure, version_order};
 use crate::resource::{Resource, Scope, Subresource, Verbs};
 use crate::tree::{list, text};
 use serde_json::Value;
@@ -15,15 +15,15 @@ pub struct Custom {
     pub definition: String,
     /// How objects of other versions become this one.
     pub conversion: Conversion,
-    /// The definition is being deleted: nothing is created any more.
-    pub is_terminating: bool,
     pub(crate) node: Node,
     pub(crate) columns: Vec<Column>,
     /// Paths of fields that selectors may name, without the leading dot.
     pub(crate) selectable: Vec<String>,
     pub(crate) scale: Option<Scale>,
-    /// The schema as it was written.
-    pub(crate) schema: Value,
+    /// The schema as it was written, as JSON text; empty where there is none.
+    pub(crate) schema: Box<str>,
+    /// Changes with the schema: hexadecimal SHA-256.
+    pub(crate) digest: String,
     /// Objects that a webhook turned into this version.
     pub converted: Converted,
     /// `deprecated` and its warning.
@@ -107,7 +107,13 @@ fn resource(definition: &Value, names: &Value, version: &Value, storage: &str) -
         schema: Arc::new(schema),
         root: Some(root),
         custom: Some(Arc::new(custom)),
+        is_terminating: definition["metadata"].get("deletionTimestamp").is_some(),
     })
+}
+
+fn digest(schema: &Value) -> String {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(schema.to_string()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// `com.example.v1.Foo`
@@ -121,7 +127,7 @@ fn custom(definition: &Value, version: &Value, group: &str, kind: &str) -> Optio
     let schema = version["schema"].get("openAPIV3Schema").cloned().unwrap_or_default();
     let mut faults = Faults::default();
     let node = match schema.is_object() {
-        true => parse::parse("", &schema, &mut faults),
+        true => parse::parse_stored("", &schema, &mut faults),
         false => Node { kind: Kind::Object, preserve: true, ..Node::default() },
     };
     if !faults.causes.is_empty() {
@@ -140,7 +146,13 @@ fn custom(definition: &Value, version: &Value, group: &str, kind: &str) -> Optio
     let version_name = text(version, &["name"]).unwrap_or_default();
     let deprecation = (version["deprecated"] == true).then(|| {
         let warning = text(version, &["deprecationWarning"]).map(str::to_owned);
-        warning.unwrap_or_else(|| format!("{group}/{version_name} {kind} is deprecated"))
+        warning.unwrap_or_else(|| {
+            let others = list(&definition["spec"], &["versions"]).iter();
+            let good = others.filter(|other| other["served"] == true && other["deprecated"] != true);
+            let better = good.filter_map(|other| other["name"].as_str()).min_by_key(|name| version_order(name));
+            let advice = better.map(|better| format!("; use {group}/{better} {kind}")).unwrap_or_default();
+            format!("{group}/{version_name} {kind} is deprecated{advice}")
+        })
     });
     Some(Custom {
         definition: text(definition, &["metadata", "name"])?.to_owned(),
@@ -148,14 +160,14 @@ fn custom(definition: &Value, version: &Value, group: &str, kind: &str) -> Optio
             true => Conversion::Webhook(conversion["webhook"].clone()),
             false => Conversion::None,
         },
-        is_terminating: definition["metadata"].get("deletionTimestamp").is_some(),
         node,
         columns: if columns.is_empty() { vec![Column::age()] } else { columns },
         selectable: selectable
             .filter_map(|field| Some(text(field, &["jsonPath"])?.trim_start_matches('.').to_owned()))
             .collect(),
         scale,
-        schema,
+        digest: digest(&schema),
+        schema: if schema.is_object() { schema.to_string().into() } else { Box::default() },
         converted: Converted::default(),
         deprecation,
     })

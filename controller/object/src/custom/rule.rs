@@ -283,7 +283,7 @@ pub(super) fn cel_value(node: &Node, value: &Value, is_resource: bool) -> cel::V
             .or_else(|| number.as_f64().map(|number| number as i64))
             .map_or(cel::Value::Null, cel::Value::Int),
         Value::String(text) => {
-            let typed = match node.constraint.format.as_deref() {
+            let typed = match node.constraint().format.as_deref() {
                 _ if node.kind != Kind::String => None,
                 Some("date-time") => cel::timestamp(text),
                 Some("date") => cel::timestamp(&format!("{text}T00:00:00Z")),

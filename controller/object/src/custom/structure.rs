@@ -54,7 +54,7 @@ impl Builder {
             if is_resource && matches!(key.as_str(), "apiVersion" | "kind" | "metadata") {
                 continue;
             }
-            let required = node.constraint.required.iter().any(|required| required == key);
+            let required = node.constraint().required.iter().any(|required| required == key);
             fields.push(self.field(key, property, required));
         }
         if is_resource {

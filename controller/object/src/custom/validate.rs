@@ -66,7 +66,7 @@ fn structure(node: &Node, path: &str, value: &Value, old: Option<&Value>, is_roo
         faults.wrong_type(path, value, want);
         return;
     }
-    node.constraint.check(path, value, faults);
+    node.constraint().check(path, value, faults);
     match value {
         Value::Object(map) => {
             for (name, value) in map {

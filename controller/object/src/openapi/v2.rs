@@ -1,6 +1,6 @@
 //! `/openapi/v2`: all documents of version 3 as one of version 2 (the OpenAPI 2.0 specification), for older clients and
 //! generators. Made when asked for.
-use super::{document, index};
+use super::{described, descriptions, index};
 use crate::resource::Table;
 use serde_json::{Map, Value, json};
 
@@ -15,10 +15,9 @@ const MAX_DEPTH: usize = 100;
 /// The document of everything that is served.
 pub fn whole(table: &Table) -> Value {
     let (mut paths, mut definitions) = (Map::new(), Map::new());
-    let index = index(table);
+    let (index, words) = (index(table), descriptions());
     for path in index["paths"].as_object().into_iter().flatten().map(|(path, _)| path) {
-        let Some(text) = document(table, path) else { continue };
-        let Ok(Value::Object(mut part)) = serde_json::from_slice(&text) else { continue };
+        let Some(Value::Object(mut part)) = described(table, path, &words) else { continue };
         if let Some(Value::Object(items)) = part.remove("paths") {
             paths.extend(items.into_iter().map(|(path, item)| (path, path_item(item))));
         }
