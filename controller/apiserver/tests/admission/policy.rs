@@ -347,3 +347,16 @@ async fn the_audit_log_is_told_what_webhooks_and_policies_say() {
     );
     assert!(annotations["validation.policy.admission.k8s.io/validation_failure"].as_str().unwrap().contains("never"));
 }
+
+#[tokio::test]
+async fn expressions_that_blow_up_end_soon() {
+    let server = Server::start().await;
+    let all = "object.data.all(a, object.data.all(b, object.data.all(c, object.data.all(d, a + b + c + d != ''))))";
+    let spec = json!({"matchConstraints": constraints("", "configmaps"), "validations": [{"expression": all}]});
+    bind(&server, "validatingadmission", "slow", spec, json!({})).await;
+    let many: serde_json::Map<String, Value> = (0..1000).map(|n| (format!("k{n}"), json!("v"))).collect();
+    let started = std::time::Instant::now();
+    let refused = server.create(MAPS, map("m", many.into())).await;
+    assert!(refused.refused(422).contains("cost limit exceeded") || refused.message().contains("took too long"));
+    assert!(started.elapsed() < std::time::Duration::from_secs(20), "{:?}", started.elapsed());
+}

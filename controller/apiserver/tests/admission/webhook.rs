@@ -7,7 +7,7 @@ use controller_apiserver::authn::User;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::hook::{Hook, allow, deny, patch};
+use crate::hook::{Hook, Reply, allow, deny, patch};
 use crate::server::{Answer, Server, admin};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -461,4 +461,46 @@ async fn no_webhook_makes_an_object_larger_than_a_client_may() {
     let entry = hook.entry("large", "/", json!(["CREATE"]), json!(["configmaps"]));
     server.create(MUTATING, configuration("large", json!([entry]))).await.ok();
     server.create(MAPS, map("m", json!({}))).await.refused(413);
+}
+
+#[tokio::test]
+async fn answers_that_are_none_refuse_and_harm_nobody_else() {
+    let server = Server::start().await;
+    let hook = Hook::replying(|path, _| {
+        let raw = |code: u16, body: Vec<u8>| Reply::Raw(http::StatusCode::from_u16(code).unwrap(), body.into());
+        match path {
+            "/html" => raw(200, b"<html>".to_vec()),
+            "/deep" => raw(200, b"[".repeat(100_000)),
+            "/large" => raw(200, vec![b' '; 33 << 20]),
+            "/error" => raw(500, b"out of order".to_vec()),
+            "/nowhere" => raw(404, Vec::new()),
+            "/elsewhere" => raw(307, Vec::new()),
+            "/kind" => raw(200, br#"{"apiVersion": "v1", "kind": "Status"}"#.to_vec()),
+            _ => Reply::Review(json!({"allowed": true, "patchType": "JSONPatch", "patch": "bm90IGpzb24="})),
+        }
+    })
+    .await;
+    for (path, told) in [
+        ("/html", "failed to call webhook: couldn't get version/kind; json parse error: "),
+        ("/deep", "failed to call webhook: couldn't get version/kind; json parse error: "),
+        ("/large", "failed to call webhook: the answer is larger than"),
+        (
+            "/error",
+            "failed to call webhook: an error on the server (\"out of order\") has prevented the request from succeeding",
+        ),
+        ("/nowhere", "failed to call webhook: the server could not find the requested resource"),
+        ("/elsewhere", "failed to call webhook: the server rejected our request with 307"),
+        (
+            "/kind",
+            "received invalid webhook response: expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview, got v1, Kind=Status",
+        ),
+        ("/patch", "received invalid webhook response: received undecodable patch in webhook response: "),
+    ] {
+        let entry = hook.entry("h", path, json!(["CREATE"]), json!(["configmaps"]));
+        server.create(MUTATING, configuration("h", json!([entry]))).await.ok();
+        let refused = server.create(MAPS, map("m", json!({}))).await;
+        assert!(refused.refused(500).contains(told), "{path}: {}", refused.body);
+        server.create("/api/v1/namespaces/default/secrets", json!({"metadata": {"generateName": "s-"}})).await.ok();
+        server.delete(&format!("{MUTATING}/h")).await.ok();
+    }
 }
