@@ -53,9 +53,9 @@ pub(super) async fn bind(context: &Context, body: &[u8]) -> Result<Response<Body
         }
         object["spec"]["nodeName"] = node.into();
         set_scheduled(&mut object);
-        if let Some(annotations) = binding.pointer("/metadata/annotations").and_then(Value::as_object) {
-            for (key, value) in annotations {
-                object["metadata"]["annotations"][key.as_str()] = value.clone();
+        for part in ["annotations", "labels"] {
+            for (key, value) in binding["metadata"][part].as_object().into_iter().flatten() {
+                object["metadata"][part][key.as_str()] = value.clone();
             }
         }
         let pod_context = context.on(pods);

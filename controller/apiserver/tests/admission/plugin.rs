@@ -195,3 +195,20 @@ async fn c368_priority_classes_change_where_they_may_and_only_one_is_the_default
     let made = server.create(&format!("{NS}/pods"), pod("p")).await.ok();
     assert_eq!((&made["spec"]["priority"], &made["spec"]["priorityClassName"]), (&json!(5), &json!("a")));
 }
+
+#[tokio::test]
+async fn bound_pods_carry_the_zone_of_their_node() {
+    let server = Server::start().await;
+    let labels = json!({"topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "r", "other": "x"});
+    server.create("/api/v1/nodes", json!({"metadata": {"name": "n", "labels": labels}})).await.ok();
+    server.create(&format!("{NS}/pods"), pod("p")).await.ok();
+    server.create(&format!("{NS}/pods/p/binding"), json!({"target": {"name": "n"}})).await.ok();
+    let mut named = pod("q");
+    named["spec"]["nodeName"] = "n".into();
+    server.create(&format!("{NS}/pods"), named).await.ok();
+    for name in ["p", "q"] {
+        let bound = server.get(&format!("{NS}/pods/{name}")).await.body;
+        let expected = json!({"topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "r"});
+        assert_eq!((&bound["spec"]["nodeName"], &bound["metadata"]["labels"]), (&json!("n"), &expected));
+    }
+}

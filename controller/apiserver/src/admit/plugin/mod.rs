@@ -14,6 +14,7 @@ mod service_account;
 mod storage;
 mod taint_nodes;
 mod tolerations;
+mod topology;
 
 use controller_object::status::Status;
 use serde_json::Value;
@@ -36,6 +37,7 @@ pub(super) fn mutate(attributes: &Attributes<'_>, object: Option<&mut Value>) ->
     storage::protect(attributes, object);
     counted("RuntimeClass", runtime_class::mutate(attributes, object))?;
     ingress::mutate(attributes, object);
+    topology::mutate(attributes, object);
     certificate::mutate(attributes, object);
     Ok(())
 }
