@@ -107,6 +107,11 @@ impl Context {
             Some(old) => validation::validate_update(&self.resource, old, object, self.subresource),
         };
         self.refuse_invalid(object, causes)?;
+        if self.resource.custom.is_some() {
+            controller_object::custom::finalizer_warnings(old, object)
+                .into_iter()
+                .for_each(|warning| self.warnings.add(warning));
+        }
         if self.resource.is("", "services") && self.subresource.is_none() {
             let registry = &self.state.registry;
             let is_taken = |key: &bytes::Bytes| registry.store.get(key).is_some();
