@@ -425,7 +425,28 @@ async fn c051_c052_c053_c055_unknown_and_doubled_fields_are_told_or_refused() {
     assert!(send("ignore", "Ignore").await.warnings.is_empty());
     let patched =
         server.call(Method::PATCH, &format!("{foos}/warn?fieldValidation=Strict"), json!({"spec": {"other": 1}})).await;
-    assert_eq!(patched.code, 400);
+    assert_eq!(patched.code, 422);
+    assert!(message(&patched).contains("strict decoding error: unknown field \"spec.other\""), "{}", message(&patched));
+    let twice = server
+        .raw(
+            admin(),
+            Method::PATCH,
+            &format!("{foos}/warn?fieldValidation=Strict"),
+            "application/merge-patch+json",
+            r#"{"spec": {"foo": "a", "foo": "b"}}"#,
+        )
+        .await;
+    assert!(message(&twice).contains("strict decoding error: duplicate field \"spec.foo\""), "{}", message(&twice));
+    let text = "apiVersion: example.com/v1\nkind: Foo\nmetadata:\n  name: applied\nspec:\n  foo: a\n  foo: b\n";
+    let apply = async |validation: &str| {
+        let path = format!("{foos}/applied?fieldManager=me&fieldValidation={validation}");
+        server.raw(admin(), Method::PATCH, &path, "application/apply-patch+yaml", text).await
+    };
+    let strict = apply("Strict").await;
+    assert_eq!(strict.code, 400);
+    assert!(message(&strict).contains("line 7: key \"foo\" already set in map"), "{}", message(&strict));
+    let warned = apply("Warn").await;
+    assert!(warned.code == 201 && warned.warnings[0].contains("already set in map"), "{:?}", warned.warnings);
     let strategic = server
         .raw(admin(), Method::PATCH, &format!("{foos}/warn"), "application/strategic-merge-patch+json", "{}")
         .await;
@@ -902,6 +923,14 @@ async fn apply_follows_the_schema_and_deprecated_versions_warn() {
     assert_eq!((same.code, &same.body["metadata"]["resourceVersion"]), (200, &two.body["metadata"]["resourceVersion"]));
     let less = apply("one", json!({"tags": ["x"]})).await;
     assert_eq!(less.body["spec"]["ports"].as_array().unwrap().len(), 2, "{}", less.body);
+    let blind = server.call(Method::PUT, path, json!({"metadata": {"name": "a"}, "spec": {}})).await;
+    assert!(
+        message(&blind).contains("metadata.resourceVersion: Invalid value: 0x0: must be specified for an update"),
+        "{}",
+        message(&blind)
+    );
+    let nobody = server.call(Method::PUT, &format!("{path}b"), json!({"metadata": {"name": "ab"}})).await;
+    assert_eq!(nobody.code, 404);
     let old = server.get("/apis/example.com/v1beta1/namespaces/default/foos/a").await;
     assert_eq!(old.warnings, ["299 - \"example.com/v1beta1 Foo is deprecated; use example.com/v1 Foo\""]);
     assert!(less.warnings.is_empty());

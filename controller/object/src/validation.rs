@@ -29,6 +29,7 @@ pub fn validate_create(resource: &Resource, object: &Value) -> Vec<Cause> {
     let mut causes = faults.into_causes();
     if let Some(custom) = &resource.custom {
         causes.extend(custom::validate(&custom.node, object, None));
+        causes.extend(custom::scale(custom, object));
     } else if resource.is("apiextensions.k8s.io", "customresourcedefinitions") {
         causes.extend(custom::validate_definition(object));
     }
@@ -43,6 +44,7 @@ pub fn validate_update(resource: &Resource, old: &Value, new: &Value, sub: Optio
     if let Some(custom) = &resource.custom {
         let mut causes = faults.into_causes();
         causes.extend(custom::validate(&custom.node, new, Some(old)));
+        causes.extend(custom::scale(custom, new));
         return causes;
     }
     if resource.is("apiextensions.k8s.io", "customresourcedefinitions") {

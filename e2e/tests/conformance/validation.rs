@@ -36,7 +36,7 @@ async fn c054_unknown_and_doubled_fields_are_told_or_refused() {
     let refused = api.patch(&format!("{path}/warn?{query}"), Patch::Apply, applied).await.refused(400);
     assert!(refused.contains("unknown"), "{refused}");
     let merged = json!({"spec": {"other": 1}});
-    let refused = api.patch(&format!("{path}/warn?fieldValidation=Strict"), Patch::Merge, merged).await.refused(400);
+    let refused = api.patch(&format!("{path}/warn?fieldValidation=Strict"), Patch::Merge, merged).await.refused(422);
     assert!(refused.contains("unknown field \"spec.other\""), "{refused}");
 }
 

@@ -120,6 +120,11 @@ impl Context {
         if self.resource.is(POLICIES.0, POLICIES.1) && self.subresource.is_none() {
             tell_of_types(&self.state.registry.table(), object);
         }
+        if self.resource.custom.is_some() {
+            controller_object::custom::finalizer_warnings(old, object)
+                .into_iter()
+                .for_each(|warning| self.warnings.add(warning));
+        }
         if self.resource.is("", "services") && self.subresource.is_none() {
             let registry = &self.state.registry;
             let is_taken = |key: &bytes::Bytes| registry.store.get(key).is_some();

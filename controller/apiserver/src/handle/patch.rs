@@ -2,9 +2,11 @@
 
 use axum::body::Body;
 use controller_object::apply::{self, Operation};
+use controller_object::decode::{self, FieldValidation};
+use controller_object::media::MediaType;
+use controller_object::patch as patches;
 use controller_object::resource::Subresource;
-use controller_object::status::{Reason, Status};
-use controller_object::{decode, patch as patches};
+use controller_object::status::{About, Cause, Reason, Status};
 use http::header::CONTENT_TYPE;
 use http::{Response, StatusCode};
 use serde_json::Value;
@@ -47,8 +49,10 @@ pub(super) async fn patch(context: &Context, body: &[u8]) -> Result<Response<Bod
         }
         PatchType::Apply => apply_patch(context, body).await,
         kind => {
-            let patch = parse(body)?;
+            let (patch, doubled) = decode::parse(MediaType::MergePatch, body)
+                .map_err(|status| Status::bad_request(format!("error decoding patch: {}", status.message)))?;
             let validation = context.query.field_validation()?;
+            let doubled = if validation == FieldValidation::Ignore { Vec::new() } else { doubled };
             let warnings = Mutex::new(Vec::new());
             // A patch that names a resourceVersion wants exactly that one.
             let revision = match kind {
@@ -57,7 +61,16 @@ pub(super) async fn patch(context: &Context, body: &[u8]) -> Result<Response<Bod
             };
             let (object, _) = replace(context, revision, |old| {
                 let mut new = change(context, kind, old, &patch)?;
-                let found = decode::conform(&context.resource, &mut new, validation)?;
+                let mut found = doubled.clone();
+                let text = new.to_string();
+                match decode::conform(&context.resource, &mut new, validation) {
+                    Ok(more) if validation == FieldValidation::Strict && !found.is_empty() => {
+                        found.extend(more);
+                        return Err(unfit(&text, &format!("strict decoding error: {}", found.join(", "))));
+                    }
+                    Ok(more) => found.extend(more),
+                    Err(status) => return Err(unfit(&text, reason(&status))),
+                }
                 *warnings.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = found;
                 context.settle_identity(&mut new)?;
                 Ok((new, Operation::Update))
@@ -67,6 +80,18 @@ pub(super) async fn patch(context: &Context, body: &[u8]) -> Result<Response<Bod
             Ok(context.reply(StatusCode::OK, &object, &warnings))
         }
     }
+}
+
+/// What a patch made does not fit the kind; the words of Kubernetes, which shows the object.
+fn unfit(object: &str, problem: &str) -> Status {
+    let about = About { group: "", kind: "", name: "" };
+    Status::invalid_about(about, vec![Cause::invalid("patch", &object.into(), problem)])
+}
+
+/// Why an object was not taken, without what it was taken for.
+fn reason(status: &Status) -> &str {
+    let rest = status.message.split_once(" cannot be handled as a ").map_or("", |(_, rest)| rest);
+    rest.split_once(": ").map_or(status.message.as_str(), |(_, reason)| reason)
 }
 
 /// The body of a patch.
@@ -93,7 +118,14 @@ async fn apply_patch(context: &Context, body: &[u8]) -> Result<Response<Body>, S
     if applied.pointer("/metadata/managedFields").and_then(Value::as_array).is_some_and(|fields| !fields.is_empty()) {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
-    let warnings = decode::conform(&context.resource, &mut applied, context.query.field_validation()?)?;
+    let validation = context.query.field_validation()?;
+    let doubled = if validation == FieldValidation::Ignore { None } else { api::yaml::doubled_key(text) };
+    if let (FieldValidation::Strict, Some(doubled)) = (validation, &doubled) {
+        let message = format!("error strict decoding YAML: error converting YAML to JSON: {doubled}");
+        return Err(Status::bad_request(message));
+    }
+    let mut warnings = decode::conform(&context.resource, &mut applied, validation)?;
+    warnings.extend(doubled);
     context.settle_identity(&mut applied)?;
     // Applying the object itself neither owns nor changes a status that has a path of its own.
     if context.subresource.is_none()

@@ -3,13 +3,14 @@
 use axum::body::Body;
 use controller_object::apply::{self, Operation};
 use controller_object::resource::Subresource;
-use controller_object::status::{About, Status};
+use controller_object::status::{About, Cause, Status};
 use controller_object::{defaulting, strategy};
 use http::{Response, StatusCode};
 use serde_json::Value;
 
 use super::Context;
 use super::write::{ATTEMPTS, Commit, overtaken, wanted_revision};
+use crate::custom;
 use crate::registry::Current;
 
 pub(super) async fn update(context: &Context, body: &[u8]) -> Result<Response<Body>, Status> {
@@ -17,6 +18,14 @@ pub(super) async fn update(context: &Context, body: &[u8]) -> Result<Response<Bo
     let mut wanted = decoded.object;
     context.settle_identity(&mut wanted)?;
     let revision = wanted_revision(&wanted).map(str::to_owned);
+    // Custom resources and their definitions are not overwritten blindly (`AllowUnconditionalUpdate`).
+    let is_blind = revision.is_none() && context.subresource != Some(Subresource::Finalize);
+    if is_blind && (context.resource.custom.is_some() || context.resource.is(custom::GROUP, custom::PLURAL)) {
+        context.state.registry.current(&context.resource, context.namespace(), context.name())?;
+        let mut cause = Cause::invalid("metadata.resourceVersion", &Value::Null, "");
+        cause.message = "Invalid value: 0x0: must be specified for an update".into();
+        return Err(Status::invalid(&context.resource, context.name(), vec![cause]));
+    }
     let (updated, _) = replace(context, revision.as_deref(), |_| Ok((wanted.clone(), Operation::Update))).await?;
     Ok(context.reply(StatusCode::OK, &updated, &decoded.warnings))
 }

@@ -11,6 +11,8 @@ use std::sync::OnceLock;
 
 /// Faults of one object that are told.
 pub(crate) const MAX_FAULTS: usize = 100;
+/// Comparisons that validating one object may take.
+const MAX_STEPS: usize = 10_000_000;
 /// Allowed values that a message lists.
 const MAX_LISTED: usize = 50;
 
@@ -69,13 +71,33 @@ impl Pattern {
     }
 }
 
-/// Collects faults, up to a limit.
-#[derive(Debug, Default)]
+/// Collects faults, up to a limit, and counts what looking for them takes.
+#[derive(Debug)]
 pub(crate) struct Faults {
     pub(crate) causes: Vec<Cause>,
+    steps: usize,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self { causes: Vec::new(), steps: MAX_STEPS }
+    }
 }
 
 impl Faults {
+    /// Pays for so many comparisons of a value; says whether they may be done. Large schemas times large objects
+    /// would take minutes.
+    fn pay(&mut self, path: &str, steps: usize) -> bool {
+        if self.steps == 0 {
+            return false;
+        }
+        self.steps = self.steps.saturating_sub(steps.max(1));
+        if self.steps == 0 {
+            self.causes.push(Cause::forbidden(path, "the object is too large for a schema as complex as this one"));
+        }
+        self.steps > 0
+    }
+
     pub(crate) fn add(&mut self, cause: Cause) {
         if self.causes.len() < MAX_FAULTS {
             self.causes.push(cause);
@@ -143,7 +165,8 @@ impl Constraint {
 
     /// Finds what is wrong with a value. A type that does not fit is the caller's to tell.
     pub(crate) fn check(&self, path: &str, value: &Value, faults: &mut Faults) {
-        if faults.is_full() {
+        let choices = self.enumeration.as_ref().map_or(0, Vec::len);
+        if faults.is_full() || !faults.pay(path, 1 + choices) {
             return;
         }
         if !self.kind.fits(value) {
@@ -259,25 +282,29 @@ impl Constraint {
     }
 
     fn junctors(&self, path: &str, value: &Value, faults: &mut Faults) {
-        let fits = |constraint: &Constraint| {
-            let mut inner = Faults::default();
+        let fits = |constraint: &Constraint, faults: &mut Faults| {
+            let mut inner = Faults { causes: Vec::new(), steps: faults.steps };
             constraint.check(path, value, &mut inner);
+            faults.steps = inner.steps.max(1);
+            if inner.steps == 0 {
+                faults.pay(path, 1);
+            }
             inner.causes.is_empty()
         };
         for constraint in &self.all_of {
             constraint.check(path, value, faults);
         }
-        if !self.any_of.is_empty() && !self.any_of.iter().any(fits) {
+        if !self.any_of.is_empty() && !self.any_of.iter().any(|constraint| fits(constraint, faults)) {
             faults.body(path, value, "must validate at least one schema (anyOf)");
         }
         if !self.one_of.is_empty() {
-            let found = self.one_of.iter().filter(|constraint| fits(constraint)).count();
+            let found = self.one_of.iter().filter(|constraint| fits(constraint, faults)).count();
             if found != 1 {
                 let found = if found == 0 { "none valid".to_owned() } else { format!("{found} valid alternatives") };
                 faults.body(path, value, &format!("must validate one and only one schema (oneOf). Found {found}"));
             }
         }
-        if self.not.as_ref().is_some_and(|constraint| fits(constraint)) {
+        if self.not.as_ref().is_some_and(|constraint| fits(constraint, faults)) {
             faults.body(path, value, "must not validate the schema (not)");
         }
     }

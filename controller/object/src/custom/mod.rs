@@ -29,7 +29,8 @@ pub(crate) use column::{cells, columns, selected};
 pub(crate) use defaulting::{fill_defaults, fill_keys};
 pub(crate) use prune::conform;
 pub(crate) use published::published;
-pub(crate) use validate::validate;
+pub use validate::finalizer_warnings;
+pub(crate) use validate::{scale, validate};
 
 /// A stored object as it is read: what the schema does not have any more is dropped, what it has a default for is there.
 pub(crate) fn read(custom: &Custom, object: &mut serde_json::Value) {

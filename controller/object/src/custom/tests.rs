@@ -91,6 +91,10 @@ fn hostile_schemas_are_refused_or_bounded() {
     let foo = resource(spec(json!({"type": "array", "items": {"type": "string", "enum": allowed}})));
     let told = messages(validate_create(&foo, &with_spec(json!(vec!["x"; 1_000]))));
     assert!(told.len() == 100 && told.iter().all(|message| message.len() < 1_000), "{}", told[0]);
+    let choices: Vec<String> = (0..100_000).map(|n| n.to_string()).collect();
+    let foo = resource(spec(json!({"type": "array", "items": {"type": "string", "anyOf": [{"enum": choices}]}})));
+    let told = messages(validate_create(&foo, &with_spec(json!(vec!["99999"; 1_000]))));
+    assert!(told.iter().any(|message| message.contains("too large for a schema as complex as this one")), "{told:?}");
     let any = |depth: usize| (0..depth).fold(json!({"minLength": 1}), |inner, _| json!({"not": {"not": inner}}));
     let mut deep = any(40);
     deep["type"] = "string".into();
@@ -214,10 +218,40 @@ fn what_is_unchanged_is_not_held_against_an_update() {
         update(json!({"a": "bad", "list": [{"k": "y", "v": 0}]})),
         ["spec.list[0].v: Invalid value: \"integer\": shrank"]
     );
-    assert_eq!(update(json!({"a": "worse"})), ["spec.a: Too long: may not be more than 1 bytes"]);
+    assert_eq!(update(json!({"a": "worse"}))[0], "spec.a: Too long: may not be more than 1 bytes");
     assert_eq!(
         update(json!({"list": [{"k": "x", "v": 6}]}))[0],
         "spec.list[0].v: Invalid value: 6: spec.list[0].v in body should be less than or equal to 1"
+    );
+}
+
+#[test]
+fn faults_of_types_keep_rules_waiting_and_counts_are_checked() {
+    let foo = resource(spec(
+        json!({"type": "object", "required": ["a"], "x-kubernetes-validations": [{"rule": "self.b > 1"}],
+        "properties": {"a": {"type": "string"}, "b": {"type": "integer", "minimum": 1}}}),
+    ));
+    let told = |spec: Value| messages(validate_create(&foo, &with_spec(spec)));
+    let waiting = "<nil>: Invalid value: \"null\": some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+    assert_eq!(
+        told(json!({"b": 0})),
+        [
+            "spec.a: Required value",
+            "spec.b: Invalid value: 0: spec.b in body should be greater than or equal to 1",
+            waiting
+        ]
+    );
+    assert_eq!(told(json!({"a": "x", "b": 0})).len(), 2, "a bound does not keep rules waiting");
+    let mut definition = definition(spec(json!({"type": "object", "properties": {"n": {"type": "integer"}}})));
+    definition["spec"]["versions"][0]["subresources"] =
+        json!({"scale": {"specReplicasPath": ".spec.n", "statusReplicasPath": ".status.n"}});
+    let scaled = resources(&definition, &definition["spec"]["names"]).pop().unwrap();
+    let told = messages(validate_create(&scaled, &with_spec(json!({"n": -1}))));
+    assert_eq!(told, [".spec.n: Invalid value: -1: should be a non-negative integer"]);
+    let warned = finalizer_warnings(None, &json!({"metadata": {"finalizers": ["bare", "a.b/c", "orphan"]}}));
+    assert!(
+        warned.len() == 1 && warned[0].starts_with("metadata.finalizers: \"bare\": prefer a domain-qualified"),
+        "{warned:?}"
     );
 }
 

@@ -1,16 +1,20 @@
 //! An object against its schema: types and constraints first, then lists' identities, then rules.
 //! What an update leaves as it was is not held against it ("Validation ratcheting").
+use super::Custom;
 use super::constraint::{Faults, child};
 use super::node::{Additional, Kind, Node};
 use super::rule;
 use crate::cel::Budget;
 use crate::schema::ListKind;
-use crate::status::Cause;
+use crate::status::{Cause, CauseReason};
+use crate::tree::list;
 use serde_json::Value;
 use std::collections::HashMap;
 
 /// What the rules of one object may cost together (`RuntimeCELCostBudget` of k8s.io/apiserver).
 const RULE_COST: u64 = 10_000_000;
+/// Finalizers without a domain that Kubernetes itself uses.
+const STANDARD: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
 /// Larger objects are refused, in bytes of JSON: defaults can make a small one large.
 const MAX_OBJECT: usize = 3 << 20;
 
@@ -21,12 +25,61 @@ pub(crate) fn validate(node: &Node, object: &Value, old: Option<&Value>) -> Vec<
         return vec![Cause::too_long("", MAX_OBJECT)];
     }
     structure(node, "", object, old, true, &mut faults);
-    // A rule may rely on what the schema says.
-    if faults.causes.is_empty() && node.has_rules {
-        let budget = Budget::new(RULE_COST);
-        rules(node, "", object, old, true, &budget, &mut faults);
+    if !node.has_rules {
+        return faults.causes;
+    }
+    // A rule may rely on types and sizes.
+    if faults.causes.iter().any(|cause| blocks(cause.reason)) {
+        let detail = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+        faults.add(Cause::invalid("<nil>", &"null".into(), detail));
+        return faults.causes;
+    }
+    let budget = Budget::new(RULE_COST);
+    rules(node, "", object, old, true, &budget, &mut faults);
+    faults.causes
+}
+
+/// Whether a fault keeps rules from being evaluated (`hasBlockingErr` of apiextensions-apiserver).
+fn blocks(reason: CauseReason) -> bool {
+    matches!(
+        reason,
+        CauseReason::NotSupported
+            | CauseReason::Required
+            | CauseReason::TooLong
+            | CauseReason::TooMany
+            | CauseReason::TypeInvalid
+    )
+}
+
+/// The figures of the `scale` subresource must be counts.
+pub(crate) fn scale(custom: &Custom, object: &Value) -> Vec<Cause> {
+    let Some(scale) = &custom.scale else { return Vec::new() };
+    let mut faults = Faults::default();
+    for path in [&scale.spec_replicas, &scale.status_replicas] {
+        let found = path.iter().try_fold(object, |value, key| value.get(key));
+        let count = found.and_then(Value::as_i64).unwrap_or(0);
+        // Kubernetes names the path as the definition has it, with its dot.
+        let field = format!(".{}", path.join("."));
+        if count < 0 {
+            faults.add(Cause::invalid(field, &count.into(), "should be a non-negative integer"));
+        } else if count > i64::from(i32::MAX) {
+            faults.add(Cause::invalid(field, &count.into(), "should be less than or equal to 2147483647"));
+        }
     }
     faults.causes
+}
+
+/// What clients are told of finalizers that they add.
+pub fn finalizer_warnings(old: Option<&Value>, new: &Value) -> Vec<String> {
+    let before = old.map_or(&[] as &[Value], |old| list(old, &["metadata", "finalizers"]));
+    let added = list(new, &["metadata", "finalizers"]).iter().filter(|finalizer| !before.contains(finalizer));
+    let bare = added.filter_map(Value::as_str).filter(|name| !name.contains('/') && !STANDARD.contains(name));
+    let told = bare.map(|name| {
+        format!(
+            "metadata.finalizers: {name:?}: prefer a domain-qualified finalizer name including a path (/) to avoid accidental conflicts with other finalizer writers"
+        )
+    });
+    told.collect()
 }
 
 /// The size of a value's JSON, roughly, counted no further than `limit`.
