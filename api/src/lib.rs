@@ -10,6 +10,7 @@ pub mod field;
 pub mod name;
 pub mod pod;
 pub mod quantity;
+pub mod quota;
 pub mod selector;
 pub mod toleration;
 pub mod well_known;

@@ -52,7 +52,8 @@ fn of(resources: Option<&ResourceRequirements>, side: Side) -> Amounts {
     amounts(raw)
 }
 
-fn add(total: &mut Amounts, more: &Amounts) {
+/// Adds amounts by name.
+pub fn add(total: &mut Amounts, more: &Amounts) {
     for (name, quantity) in more {
         let sum = total.get(name).map_or(*quantity, |q| q.plus(*quantity));
         total.insert(name.clone(), sum);

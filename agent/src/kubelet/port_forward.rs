@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 
 use super::Shared;
 use super::spdy::{self, Frame, Reader, Writer};
+use super::stream::content;
 use crate::execute::{Host, sandbox};
 
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
@@ -172,7 +173,7 @@ async fn channels(socket: WebSocket, place: Place, ports: Vec<u16>) {
     drop(out);
     let receiving = async {
         while let Some(Ok(message)) = messages.next().await {
-            let WsMessage::Binary(data) = message else { continue };
+            let Some(data) = content(message) else { continue };
             match data.split_first() {
                 Some((&CLOSE, [channel])) => drop(inputs.remove(channel)),
                 Some((channel, payload)) => {
@@ -240,7 +241,7 @@ async fn tunnel(socket: WebSocket, place: Place) {
     let (mut from_us, mut to_us) = tokio::io::split(ours);
     let incoming = async {
         while let Some(Ok(message)) = messages.next().await {
-            if let WsMessage::Binary(data) = message
+            if let Some(data) = content(message)
                 && to_us.write_all(&data).await.is_err()
             {
                 return;

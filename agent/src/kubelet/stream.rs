@@ -13,6 +13,7 @@ use axum::extract::ws::{
 use axum::extract::{self, RawQuery};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt as _, StreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
@@ -230,7 +231,7 @@ async fn relay(
     let input = async {
         let mut takes_input = true;
         while let Some(Ok(message)) = messages.next().await {
-            let Frame::Binary(data) = message else { continue };
+            let Some(data) = content(message) else { continue };
             if let Some(frame) = to_monitor(&data, is_v5).filter(|_| takes_input) {
                 // A process that ended reads no more; its exit code is on the way.
                 takes_input = write.write_all(&frame).await.is_ok();
@@ -280,6 +281,15 @@ async fn send(client: &mut ToClient, channel: u8, data: &[u8]) -> Result<(), Str
     frame.push(channel);
     frame.extend_from_slice(data);
     client.send(Frame::Binary(frame.into())).await.map_err(|error| error.to_string())
+}
+
+/// What a message carries. PyPI's kubernetes client sends its bytes as text, which kubelets take as well.
+pub(super) fn content(message: Frame) -> Option<Bytes> {
+    match message {
+        Frame::Binary(data) => Some(data),
+        Frame::Text(text) => Some(text.into()),
+        Frame::Ping(_) | Frame::Pong(_) | Frame::Close(_) => None,
+    }
 }
 
 /// A client's message as the monitor's frame. What is not understood is ignored, as kubelets do.

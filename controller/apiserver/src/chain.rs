@@ -13,7 +13,7 @@ use http::header::UPGRADE;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
-use crate::admit::Warnings;
+use crate::admit::{Annotations, Warnings};
 use crate::audit::{self, Asked, Record};
 use crate::authn::{self, FrontProxy, Transport, User};
 use crate::authz::{self, Action, ResourceAction};
@@ -124,7 +124,7 @@ async fn act(
     mut request: Request<Body>,
     info: RequestInfo,
     query: Query,
-    record: Option<&mut Record>,
+    mut record: Option<&mut Record>,
 ) -> Result<Response<Body>, Status> {
     match info {
         RequestInfo::NonResource(path) => {
@@ -151,11 +151,14 @@ async fn act(
             let (parts, body) = request.into_parts();
             let context = context(state, user, resource_request, query, parts.headers)?;
             let (limit, body) = (deadline::of(&context)?, read(body).await?);
-            if let Some(record) = record {
+            if let Some(record) = record.as_deref_mut() {
                 record.body(&parts.method, &body);
             }
-            let warnings = context.warnings.clone();
+            let (warnings, annotations) = (context.warnings.clone(), context.annotations.clone());
             let answer = deadline::within(limit, handle::dispatch(context, upgrade, body)).await;
+            if let Some(record) = record {
+                record.annotate(annotations.take());
+            }
             // Who is refused is warned as well.
             let mut response = answer.unwrap_or_else(|status| reply::failure(&status));
             reply::add_warnings(&mut response, &warnings.take());
@@ -251,8 +254,19 @@ fn context(
         _ => Err(status),
     })?;
     let resource = Arc::clone(resource);
-    let warnings = Warnings::default();
-    Ok(Context { state: Arc::clone(state), user, resource, subresource, request, query, headers, negotiated, warnings })
+    let (warnings, annotations) = (Warnings::default(), Annotations::default());
+    Ok(Context {
+        state: Arc::clone(state),
+        user,
+        resource,
+        subresource,
+        request,
+        query,
+        headers,
+        negotiated,
+        warnings,
+        annotations,
+    })
 }
 
 async fn read(body: Body) -> Result<Bytes, Status> {

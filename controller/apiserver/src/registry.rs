@@ -16,6 +16,7 @@ use controller_store::model::{CommitError, Compare, KeyValue, Op, RangeRequest, 
 use controller_store::store::Store;
 use serde_json::Value;
 
+use crate::admit::Charge;
 use crate::custom::{self, Served, convert};
 use crate::service::{self, Ranges};
 use crate::webhook;
@@ -120,19 +121,25 @@ impl Registry {
 
     /// All objects of a built-in kind for the server's own decisions, in a namespace or everywhere.
     pub(crate) fn list(&self, group: &str, version: &str, plural: &str, namespace: Option<&str>) -> Vec<Value> {
-        let Some(resource) = self.builtin().find(group, version, plural) else { return Vec::new() };
+        self.builtin().find(group, version, plural).map(|one| self.list_of(one, namespace)).unwrap_or_default()
+    }
+
+    /// All objects of a kind, in a namespace or everywhere.
+    pub(crate) fn list_of(&self, resource: &Resource, namespace: Option<&str>) -> Vec<Value> {
         let request = RangeRequest { prefix: self.prefix(resource, namespace), ..Default::default() };
         // A read of the newest state cannot be refused.
         let items = self.store.range(&request).map(|page| page.items).unwrap_or_default();
         items.iter().filter_map(|kv| to_value(resource, kv, kv.mod_revision).ok()).collect()
     }
 
-    /// Writes an object, on condition of what was there before. Answers the new revision.
+    /// Writes an object, on condition of what was there before and of the quotas it is charged to. Answers the new
+    /// revision.
     pub(crate) async fn put(
         &self,
         resource: &Resource,
         object: &Value,
         expected: Option<Revision>,
+        charge: Charge,
     ) -> Result<Revision, CommitError> {
         let (namespace, name) = names(object);
         let key = self.key(resource, namespace.filter(|_| resource.is_namespaced()), name);
@@ -153,6 +160,9 @@ impl Registry {
             false => stored_bytes(resource, object),
         };
         ops.push(Op::Put { key, value, ttl });
+        compares.extend(charge.compares.iter().cloned());
+        ops.extend(charge.ops.iter().cloned());
+        // The charge is held until it is known how it ended.
         let revision = self.store.commit(&compares, ops).await?;
         self.settled(resource, revision).await;
         Ok(revision)

@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
 
-use crate::admit::Hooks;
+use crate::admit::{Hooks, Policies, Turns};
 use crate::aggregation::{self, Aggregation};
 use crate::audit::{self, Audit};
 use crate::authn::{FRONT_PROXY_NAME, FrontProxy, MASTERS, NODES, User};
@@ -105,6 +105,8 @@ pub(crate) struct State {
     /// Calls the webhooks of admission and of conversions.
     pub(crate) webhooks: webhook::Client,
     pub(crate) hooks: Hooks,
+    pub(crate) policies: Policies,
+    pub(crate) quota_turns: Turns,
     /// The control plane's directory.
     pub(crate) dir: PathBuf,
     /// Ends long-running requests when the server stops.
@@ -141,7 +143,8 @@ impl Config {
         bootstrap::ensure(&registry, &trusted).await?;
         service::repair(&registry).await?;
         let definitions = Definitions::open(&registry);
-        let (webhooks, hooks) = (webhook::Client::new(Arc::clone(&store)), Hooks::new(&store));
+        let webhooks = webhook::Client::new(Arc::clone(&store));
+        let (hooks, policies) = (Hooks::new(&store), Policies::new(&store));
         let client_authorities = format!("{}\n{}", authority.certificate(), front_proxy.certificate());
         let agent_tls = tls::client_config(authority.certificate(), agent_client)?;
         let aggregator = front_proxy.issue(&Leaf { organizations: vec![], ..Leaf::client(FRONT_PROXY_NAME, "") })?;
@@ -159,6 +162,8 @@ impl Config {
             metrics,
             webhooks,
             hooks,
+            policies,
+            quota_turns: Turns::default(),
             dir: self.dir,
             shutdown: CancellationToken::new(),
         };

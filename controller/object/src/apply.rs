@@ -101,6 +101,32 @@ pub fn apply(
     Ok(merged)
 }
 
+/// The object with an applied configuration laid over it, whoever owns what: what a mutating policy's configuration does.
+pub fn merged(resource: &Resource, live: &Value, applied: &Value) -> Value {
+    match resource.cursor() {
+        Some(cursor) => merge::merge(cursor, live, applied),
+        None => live.clone(),
+    }
+}
+
+/// The first list, map or struct of a configuration that can only be replaced as a whole.
+pub fn atomic_path(resource: &Resource, applied: &Value) -> Option<String> {
+    merge::atomic_path(resource.cursor()?, applied)
+}
+
+/// Takes fields that are not there any more from those who owned them: others removed them after an apply.
+pub fn settle(resource: &Resource, object: &mut Value) {
+    let Some(cursor) = resource.cursor() else { return };
+    let mut managed = read_managed(object);
+    if managed.is_empty() {
+        return;
+    }
+    for entry in &mut managed {
+        entry.fields = entry.fields.existing(cursor, object);
+    }
+    write_managed(object, managed);
+}
+
 /// Records who changed which fields by create, update or patch. `old` and `new` are defaulted objects.
 pub fn track_update(resource: &Resource, old: Option<&Value>, new: &mut Value, manager: &Manager) {
     let Some(cursor) = resource.cursor() else { return };
@@ -169,6 +195,16 @@ mod tests {
             apply(deployments(), Some(&first), &deployment(1, "i"), &manager("me", Operation::Apply, "t2"), false)
                 .unwrap();
         assert_eq!(first, second);
+    }
+
+    #[test]
+    fn what_others_removed_belongs_to_nobody() {
+        let m = manager("me", Operation::Apply, "t1");
+        let mut object = apply(deployments(), None, &deployment(1, "i"), &m, false).unwrap();
+        object["metadata"].as_object_mut().unwrap().remove("labels");
+        settle(deployments(), &mut object);
+        let fields = &object["metadata"]["managedFields"][0]["fieldsV1"];
+        assert!(fields.get("f:metadata").is_none() && fields["f:spec"].get("f:replicas").is_some());
     }
 
     #[test]

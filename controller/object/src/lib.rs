@@ -13,6 +13,8 @@ pub mod field;
 pub mod media;
 pub mod openapi;
 pub mod patch;
+pub mod pod_security;
+pub mod policy;
 pub mod protobuf;
 pub mod resource;
 pub mod scale;

@@ -8,6 +8,8 @@ mod container;
 mod metadata;
 mod network;
 mod pod;
+mod policy;
+mod quota;
 mod update;
 mod volume;
 mod webhook;
@@ -104,7 +106,8 @@ fn validate_spec(resource: &Resource, object: &Value, faults: &mut Faults) {
         ("", "events") | ("events.k8s.io", "events") => cluster::event(object, faults),
         ("", "persistentvolumes") => cluster::persistent_volume(object, faults),
         ("", "persistentvolumeclaims") => cluster::claim(object, faults),
-        ("", "resourcequotas") => check::amounts(object, &["spec", "hard"], "spec.hard", faults),
+        ("", "resourcequotas") => quota::quota(object, faults),
+        ("", "limitranges") => quota::limit_range(object, faults),
         ("storage.k8s.io", "storageclasses") => cluster::storage_class(object, faults),
         ("scheduling.k8s.io", "priorityclasses") => cluster::priority_class(object, faults),
         ("coordination.k8s.io", "leases") => cluster::lease(object, faults),
@@ -118,6 +121,10 @@ fn validate_spec(resource: &Resource, object: &Value, faults: &mut Faults) {
         ("admissionregistration.k8s.io", "validatingwebhookconfigurations") => {
             webhook::configuration(object, false, faults)
         }
+        ("admissionregistration.k8s.io", "validatingadmissionpolicies") => policy::validating(object, faults),
+        ("admissionregistration.k8s.io", "mutatingadmissionpolicies") => policy::mutating(object, faults),
+        ("admissionregistration.k8s.io", "validatingadmissionpolicybindings") => policy::binding(object, true, faults),
+        ("admissionregistration.k8s.io", "mutatingadmissionpolicybindings") => policy::binding(object, false, faults),
         _ => {}
     }
 }

@@ -5,11 +5,14 @@ use crate::namespaced_default::{self, NamespaceFacts, RootCaFacts};
 use crate::node::{self, NodeFacts};
 use crate::pod::PodFacts;
 use crate::record::Recorder;
-use crate::{abandoned, aggregation, deployment, disruption, garbage, manifests, namespace, replicaset};
+use crate::{
+    abandoned, aggregation, deployment, disruption, garbage, manifests, namespace, protection, quota, replicaset,
+};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController,
+    ResourceQuota, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -95,6 +98,20 @@ pub async fn run(config: Config) {
     tasks.spawn(stateful.reflect(api, all(), disruption::Scale::of_stateful_set));
     let api = Api::<ReplicationController>::all(client);
     tasks.spawn(replication.reflect(api, all(), disruption::Scale::of_replication_controller));
+
+    let client = (config.client_for)("resourcequota-controller");
+    let quotas: Arc<Cache<quota::QuotaFacts>> = Cache::new();
+    tasks.spawn(quota::start(quota::Reconciler::new(client.clone(), Arc::clone(&quotas), Arc::clone(&pods))));
+    tasks.spawn(quotas.reflect(Api::<ResourceQuota>::all(client), all(), quota::QuotaFacts::new));
+
+    let client = (config.client_for)("pvc-protection-controller");
+    let claims: Arc<Cache<protection::ClaimFacts>> = Cache::new();
+    tasks.spawn(protection::claims(client.clone(), Arc::clone(&claims), Arc::clone(&pods)));
+    tasks.spawn(claims.reflect(Api::<PersistentVolumeClaim>::all(client), all(), protection::ClaimFacts::new));
+    let client = (config.client_for)("pv-protection-controller");
+    let volumes: Arc<Cache<protection::VolumeFacts>> = Cache::new();
+    tasks.spawn(protection::volumes(client.clone(), Arc::clone(&volumes)));
+    tasks.spawn(volumes.reflect(Api::<PersistentVolume>::all(client), all(), protection::VolumeFacts::new));
 
     let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
     let client = (config.client_for)("service-account-controller");

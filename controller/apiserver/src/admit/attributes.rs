@@ -5,7 +5,8 @@ use std::sync::Arc;
 use controller_object::resource::{Resource, Subresource, Table};
 use serde_json::{Value, json};
 
-use super::Warnings;
+use super::matching::Shown;
+use super::{Annotations, Warnings};
 use crate::authn::User;
 use crate::server::State;
 
@@ -85,6 +86,7 @@ pub(crate) struct Attributes<'a> {
     pub(crate) options: &'a Value,
     pub(crate) dry_run: bool,
     pub(crate) warnings: &'a Warnings,
+    pub(crate) annotations: &'a Annotations,
 }
 
 impl Attributes<'_> {
@@ -96,6 +98,11 @@ impl Attributes<'_> {
     /// Whether a new object of that resource is stored.
     pub(crate) fn creates(&self, group: &str, plural: &str) -> bool {
         self.operation == Operation::Create && self.subresource.is_none() && self.is(group, plural)
+    }
+
+    /// Whether an object of that resource is changed as a whole.
+    pub(crate) fn updates(&self, group: &str, plural: &str) -> bool {
+        self.operation == Operation::Update && self.subresource.is_none() && self.is(group, plural)
     }
 
     pub(crate) fn kind(&self) -> Kind {
@@ -113,6 +120,36 @@ impl Attributes<'_> {
             options[key] = value.clone();
         }
         options
+    }
+}
+
+impl Attributes<'_> {
+    /// The request as admission.k8s.io/v1 AdmissionRequest shows it, without its uid and its objects.
+    pub(super) fn request(&self, shown: &Shown) -> Value {
+        let resource = |one: &Resource| json!({"group": one.group, "version": one.version, "resource": one.plural});
+        let subresource = self.subresource.map(Subresource::as_str);
+        let mut request = json!({
+            "kind": shown.kind.to_value(),
+            "resource": resource(&shown.resource),
+            "requestKind": self.kind().to_value(),
+            "requestResource": resource(self.resource),
+            "operation": self.operation.as_str(),
+            "userInfo": user_info(self.user),
+            "dryRun": self.dry_run,
+            "options": self.options(),
+        });
+        let optional = [
+            ("subResource", subresource),
+            ("requestSubResource", subresource),
+            ("name", Some(self.name).filter(|name| !name.is_empty())),
+            ("namespace", self.namespace),
+        ];
+        for (key, value) in optional {
+            if let Some(value) = value {
+                request[key] = value.into();
+            }
+        }
+        request
     }
 }
 

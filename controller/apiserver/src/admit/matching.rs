@@ -81,6 +81,17 @@ impl Criteria {
         Ok(self.matches_namespace(attributes, object)?.then_some(shown))
     }
 
+    /// The same without rules: bindings of policies may restrict without naming resources.
+    pub(crate) fn restricts(&self, attributes: &Attributes<'_>, object: Option<&Value>) -> Result<bool, Status> {
+        if !self.rules.is_empty() {
+            return Ok(self.matches(attributes, object)?.is_some());
+        }
+        let facts = Facts::of(attributes);
+        let table = attributes.table();
+        let excluded = self.excluded.iter().any(|rule| self.finds(rule, &facts, attributes, &table).is_some());
+        Ok(!excluded && self.matches_objects(attributes.old, object) && self.matches_namespace(attributes, object)?)
+    }
+
     fn finds(&self, rule: &Rule, facts: &Facts<'_>, attributes: &Attributes<'_>, table: &Table) -> Option<Shown> {
         let shown = |resource: &Arc<Resource>| Shown {
             resource: Arc::clone(resource),

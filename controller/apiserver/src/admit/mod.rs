@@ -5,9 +5,13 @@
 //! Kubernetes documentation, "Admission Control in Kubernetes".
 
 mod attributes;
+mod expression;
 mod matching;
 mod mutate;
 mod plugin;
+mod policy;
+mod quota;
+mod reinvocation;
 mod validate;
 mod version;
 mod warning;
@@ -15,8 +19,10 @@ mod webhook;
 
 pub(crate) use attributes::{Attributes, Operation, user_info};
 pub(crate) use mutate::mutate;
+pub(crate) use policy::Policies;
+pub(crate) use quota::{Charge, Turns, is_quota};
 pub(crate) use validate::validate;
-pub(crate) use warning::Warnings;
+pub(crate) use warning::{Annotations, Warnings};
 pub(crate) use webhook::Hooks;
 
 /// Five characters without vowels, as generated names end.

@@ -1,5 +1,6 @@
-//! What the client is told besides the answer: `Warning` headers.
+//! What is told besides the answer: `Warning` headers to the client, annotations to the audit log.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Characters of all warnings of one answer; beyond that each is cut (apiserver, endpoints/filters/warning.go).
@@ -33,5 +34,24 @@ impl Warnings {
             fits
         })
         .collect()
+    }
+}
+
+/// The longest value of an annotation, in bytes (apiserver, audit annotations of policies).
+const LONGEST_ANNOTATION: usize = 10 * 1024;
+
+/// What admission tells the audit log of one request, by name; the first value of a name stays.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Annotations(Arc<Mutex<BTreeMap<String, String>>>);
+
+impl Annotations {
+    pub(crate) fn add(&self, key: impl Into<String>, value: impl Into<String>) {
+        let mut value: String = value.into();
+        value.truncate(value.floor_char_boundary(LONGEST_ANNOTATION));
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key.into()).or_insert(value);
+    }
+
+    pub(crate) fn take(&self) -> BTreeMap<String, String> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -65,7 +65,7 @@ async fn tell(state: &State, extension: &Extension) {
     };
     object["status"] = json!({"conditions": [{"type": "Available", "status": status, "reason": reason,
         "message": message, "lastTransitionTime": since}]});
-    match state.registry.put(resource, &object, Some(revision)).await {
+    match state.registry.put(resource, &object, Some(revision), crate::admit::Charge::default()).await {
         // Somebody else wrote: the next round sees it.
         Ok(_) | Err(CommitError::Conflict { .. }) => {}
         Err(error) => {

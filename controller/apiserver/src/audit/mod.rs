@@ -4,6 +4,7 @@
 mod log;
 mod policy;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use axum::body::Body;
@@ -148,7 +149,7 @@ impl Audit {
         let code = response.status();
         record.event["responseStatus"] = json!({"metadata": {}, "code": code.as_u16()});
         let decision = if code == StatusCode::FORBIDDEN { "forbid" } else { "allow" };
-        record.event["annotations"] = json!({"authorization.k8s.io/decision": decision});
+        record.event["annotations"]["authorization.k8s.io/decision"] = decision.into();
         if is_stream {
             // Its end is the client's or the server's going; what counts is that it began.
             self.write(&record, Stage::ResponseStarted, &record.event);
@@ -204,6 +205,13 @@ impl Record {
         {
             self.clean(&mut object);
             self.event["requestObject"] = object;
+        }
+    }
+
+    /// Takes what admission tells.
+    pub(crate) fn annotate(&mut self, annotations: BTreeMap<String, String>) {
+        for (key, value) in annotations {
+            self.event["annotations"][key] = value.into();
         }
     }
 

@@ -60,6 +60,13 @@ pub(crate) async fn to_storage(client: &Client, resource: &Resource, object: &Va
     answered.pop().ok_or_else(|| Status::internal_error("the conversion webhook answered nothing"))
 }
 
+/// An object in the version of `to`.
+pub(crate) async fn between(client: &Client, to: &Resource, object: &Value) -> Result<Value, Status> {
+    let Some(custom) = &to.custom else { return Ok(object.clone()) };
+    let mut answered = call(client, custom, &to.kind, &to.api_version(), &[object]).await?;
+    answered.pop().ok_or_else(|| Status::internal_error("the conversion webhook answered nothing"))
+}
+
 async fn call(
     client: &Client,
     custom: &Custom,

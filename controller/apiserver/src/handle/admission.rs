@@ -1,14 +1,17 @@
 //! What each verb tells admission, and what happens between its two phases: defaults, validation, allocation.
 
-use controller_object::resource::{Resource, Subresource};
+use controller_object::resource::{Resource, Subresource, Table};
 use controller_object::status::{Cause, Status};
-use controller_object::{defaulting, scale, validation};
+use controller_object::{apply, decode, defaulting, policy, scale, validation};
 use serde_json::{Value, json};
 
 use super::Context;
-use crate::admit::{self, Attributes, Operation};
+use crate::admit::{self, Attributes, Charge, Operation};
 use crate::registry::names;
 use crate::service::{World, allocate};
+
+/// The resource whose status says what is wrong with its expressions.
+const POLICIES: (&str, &str) = ("admissionregistration.k8s.io", "validatingadmissionpolicies");
 
 impl Context {
     /// The options of a create, update or patch, as their own kinds name them.
@@ -47,17 +50,19 @@ impl Context {
             options,
             dry_run,
             warnings: &self.warnings,
+            annotations: &self.annotations,
         }
     }
 
     /// Both phases of admission for an object that will be stored, with validation between them. `prepare` puts in what
-    /// the server itself writes; it is asked again after others changed the object.
+    /// the server itself writes; it is asked again after others changed the object. What the
+    /// object costs goes with the commit that stores it.
     pub(super) async fn admit(
         &self,
         old: Option<&Value>,
         object: &mut Value,
         prepare: impl Fn(&mut Value),
-    ) -> Result<(), Status> {
+    ) -> Result<Charge, Status> {
         if self.request.subresource.as_deref() == Some(Subresource::Scale.as_str()) {
             return self.admit_scale(old, object, prepare).await;
         }
@@ -69,6 +74,11 @@ impl Context {
         if changed {
             self.settle_identity(object)?;
             keep_managed(object, managed);
+            if object.to_string().len() > decode::MAX_BYTES {
+                let detail = format!("admission made the object larger than {} bytes", decode::MAX_BYTES);
+                return Err(Status::request_entity_too_large(&detail));
+            }
+            apply::settle(&self.resource, object);
         }
         // What a pod asks for decides its class.
         if changed || attributes.creates("", "pods") {
@@ -85,7 +95,7 @@ impl Context {
         old: Option<&Value>,
         object: &mut Value,
         prepare: impl Fn(&mut Value),
-    ) -> Result<(), Status> {
+    ) -> Result<Charge, Status> {
         let missing = || Status::internal_error("the object has no scale");
         let options = self.options()?;
         let before = old.and_then(|old| scale::scale_of(&self.resource, old));
@@ -107,6 +117,9 @@ impl Context {
             Some(old) => validation::validate_update(&self.resource, old, object, self.subresource),
         };
         self.refuse_invalid(object, causes)?;
+        if self.resource.is(POLICIES.0, POLICIES.1) && self.subresource.is_none() {
+            tell_of_types(&self.state.registry.table(), object);
+        }
         if self.resource.custom.is_some() {
             controller_object::custom::finalizer_warnings(old, object)
                 .into_iter()
@@ -137,14 +150,14 @@ impl Context {
         if admit::mutate(&attributes, Some(object)).await? {
             self.settle_identity(object)?;
         }
-        admit::validate(&attributes, Some(object)).await
+        admit::validate(&attributes, Some(object)).await.map(drop)
     }
 
     /// Both phases for a deletion; `options` are its DeleteOptions.
     pub(super) async fn admit_deletion(&self, object: &Value, options: &Value) -> Result<(), Status> {
         let attributes = self.attributes(Operation::Delete, names(object).1, Some(object), options);
         admit::mutate(&attributes, None).await?;
-        admit::validate(&attributes, None).await
+        admit::validate(&attributes, None).await.map(drop)
     }
 
     /// Both phases for a connection, which admission sees as the options that its query says.
@@ -153,7 +166,7 @@ impl Context {
         let options = json!({});
         let attributes = self.attributes(Operation::Connect, self.name(), None, &options);
         admit::mutate(&attributes, Some(&mut object)).await?;
-        admit::validate(&attributes, Some(&object)).await
+        admit::validate(&attributes, Some(&object)).await.map(drop)
     }
 }
 
@@ -195,6 +208,18 @@ fn connection(resource: &Resource, subresource: Subresource, context: &Context) 
         _ => {}
     }
     object
+}
+
+/// What a look at its expressions tells of a ValidatingAdmissionPolicy stands in its status from the start.
+fn tell_of_types(table: &Table, policy: &mut Value) {
+    let warnings = policy::warnings(table, policy);
+    let checking = if warnings.is_empty() { json!({}) } else { json!({"expressionWarnings": warnings}) };
+    let generation = policy["metadata"]["generation"].clone();
+    let status = policy.as_object_mut().map(|map| map.entry("status").or_insert_with(|| json!({})));
+    if let Some(status) = status.filter(|status| status.is_object()) {
+        status["observedGeneration"] = generation;
+        status["typeChecking"] = checking;
+    }
 }
 
 /// Whose fields these are is not for others to say.

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::Context;
 use super::write::{ATTEMPTS, Commit, overtaken};
+use crate::admit::Charge;
 use crate::registry::{Current, names};
 use crate::reply;
 
@@ -52,19 +53,19 @@ pub(super) async fn bind(context: &Context, body: &[u8]) -> Result<Response<Body
         }
         object["spec"]["nodeName"] = node.into();
         set_scheduled(&mut object);
-        if let Some(annotations) = binding.pointer("/metadata/annotations").and_then(Value::as_object) {
-            for (key, value) in annotations {
-                object["metadata"]["annotations"][key.as_str()] = value.clone();
+        for part in ["annotations", "labels"] {
+            for (key, value) in binding["metadata"][part].as_object().into_iter().flatten() {
+                object["metadata"][part][key.as_str()] = value.clone();
             }
         }
         let pod_context = context.on(pods);
-        match pod_context.commit_update(revision, &mut object).await? {
+        match pod_context.commit_update(revision, &mut object, Charge::default()).await? {
             Commit::Done => {
                 let body =
                     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
                 return Ok(reply::json_bytes(StatusCode::CREATED, Bytes::from(body.to_string())));
             }
-            Commit::Overtaken => {}
+            Commit::Overtaken | Commit::QuotaMoved => {}
         }
     }
     Err(overtaken(pods, name))

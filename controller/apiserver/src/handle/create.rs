@@ -9,6 +9,7 @@ use http::{Response, StatusCode};
 use serde_json::Value;
 
 use super::Context;
+use crate::admit::is_quota;
 use crate::registry::{names, set_revision};
 use crate::service::is_claim;
 
@@ -41,7 +42,7 @@ pub(super) async fn insert(context: &Context, mut object: Value) -> Result<Value
         // Jobs make their selector of the final name and uid.
         strategy::prepare_for_create(resource, &mut object, &stamp);
         let prepare = |object: &mut Value| strategy::prepare_for_create(resource, object, &stamp);
-        context.admit(None, &mut object, prepare).await?;
+        let charge = context.admit(None, &mut object, prepare).await?;
         // An apply has already said whose fields these are.
         if object.pointer("/metadata/managedFields").is_none() {
             apply::track_update(resource, None, &mut object, &context.manager(Operation::Update)?);
@@ -54,15 +55,21 @@ pub(super) async fn insert(context: &Context, mut object: Value) -> Result<Value
                 None => Ok(object),
             };
         }
-        match context.state.registry.put(resource, &object, None).await {
+        match context.state.registry.put(resource, &object, None, charge).await {
             Ok(revision) => {
                 set_revision(&mut object, revision);
                 context.log("created", &object);
                 return Ok(object);
             }
-            // Another Service was faster by a moment; the next try sees what it took.
-            Err(CommitError::Conflict { key, .. }) if is_claim(&key) && attempt + 1 < NAME_ATTEMPTS => {
+            // Another Service was faster by a moment, or a quota was counted anew; the next try sees what is left.
+            Err(CommitError::Conflict { key, .. })
+                if (is_claim(&key) || is_quota(&key)) && attempt + 1 < NAME_ATTEMPTS =>
+            {
                 context.state.registry.store.settle().await;
+            }
+            Err(CommitError::Conflict { key, .. }) if is_quota(&key) => {
+                let quota = String::from_utf8_lossy(&key).rsplit('/').next().unwrap_or_default().to_owned();
+                return Err(Status::modified(About { group: "", kind: "resourcequotas", name: &quota }));
             }
             Err(CommitError::Conflict { .. }) if base.is_some() && attempt + 1 < NAME_ATTEMPTS => {}
             Err(CommitError::Conflict { .. }) if base.is_some() => {

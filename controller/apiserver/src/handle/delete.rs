@@ -12,6 +12,7 @@ use super::Context;
 use super::filter::Filter;
 use super::list;
 use super::write::{ATTEMPTS, Commit, is_finished, overtaken};
+use crate::admit::Charge;
 use crate::registry::{self, Current, names, set_revision};
 use crate::reply;
 
@@ -172,9 +173,9 @@ pub(super) async fn delete_one(
             return Ok((marked, gone));
         }
         if !gone {
-            match context.commit_update(revision, &mut marked).await? {
+            match context.commit_update(revision, &mut marked, Charge::default()).await? {
                 Commit::Done => return Ok((marked, false)),
-                Commit::Overtaken => continue,
+                Commit::Overtaken | Commit::QuotaMoved => continue,
             }
         }
         match registry.remove(resource, &marked, revision).await {

@@ -29,7 +29,7 @@ use controller_object::status::{About, Status};
 use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
 
-use crate::admit::Warnings;
+use crate::admit::{Annotations, Warnings};
 use crate::authn::User;
 use crate::custom::convert;
 use crate::query::Query;
@@ -53,6 +53,8 @@ pub(crate) struct Context {
     pub(crate) negotiated: Negotiated,
     /// What the client is told besides the answer.
     pub(crate) warnings: Warnings,
+    /// What the audit log is told.
+    pub(crate) annotations: Annotations,
 }
 
 impl Context {
@@ -208,6 +210,7 @@ impl Context {
             headers: self.headers.clone(),
             negotiated: self.negotiated,
             warnings: self.warnings.clone(),
+            annotations: self.annotations.clone(),
         }
     }
 }

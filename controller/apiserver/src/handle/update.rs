@@ -59,17 +59,17 @@ pub(super) async fn replace(
         };
         prepare(&mut new);
         defaulting::default(resource, &mut new);
-        context.admit(Some(&old), &mut new, prepare).await?;
+        let charge = context.admit(Some(&old), &mut new, prepare).await?;
         if operation == Operation::Update {
             apply::track_update(resource, Some(&old), &mut new, &context.manager(operation)?);
         }
         if is_unchanged(&old, &new) {
             return Ok((old.clone(), old));
         }
-        match context.commit_update(revision, &mut new).await? {
+        match context.commit_update(revision, &mut new, charge).await? {
             Commit::Done => return Ok((new, old)),
             Commit::Overtaken if wanted_revision.is_some() => return Err(overtaken(resource, name)),
-            Commit::Overtaken => {}
+            Commit::Overtaken | Commit::QuotaMoved => {}
         }
     }
     Err(overtaken(resource, name))

@@ -13,6 +13,7 @@ use http::header::{CONTENT_TYPE, USER_AGENT};
 use serde_json::Value;
 
 use super::Context;
+use crate::admit::{Charge, is_quota};
 use crate::authz::{self, Action, ResourceAction};
 use crate::registry::{names, set_revision};
 
@@ -138,7 +139,12 @@ impl Context {
     }
 
     /// Writes an update, or removes the object when its last finalizer went. The object gets its new revision.
-    pub(super) async fn commit_update(&self, old_revision: Revision, object: &mut Value) -> Result<Commit, Status> {
+    pub(super) async fn commit_update(
+        &self,
+        old_revision: Revision,
+        object: &mut Value,
+        charge: Charge,
+    ) -> Result<Commit, Status> {
         if self.query.dry_run()? {
             return Ok(Commit::Done);
         }
@@ -146,7 +152,7 @@ impl Context {
         let last_finalizer_went = is_finished(&self.resource, object);
         let result = match last_finalizer_went {
             true => registry.remove(&self.resource, object, old_revision).await,
-            false => registry.put(&self.resource, object, Some(old_revision)).await,
+            false => registry.put(&self.resource, object, Some(old_revision), charge).await,
         };
         match result {
             Ok(revision) => {
@@ -154,10 +160,14 @@ impl Context {
                 self.log(if last_finalizer_went { "removed" } else { "updated" }, object);
                 Ok(Commit::Done)
             }
-            Err(CommitError::Conflict { .. }) => {
+            Err(CommitError::Conflict { key, .. }) => {
                 // What was faster may not be visible yet; the next try must see it.
                 registry.store.settle().await;
-                Ok(Commit::Overtaken)
+                Ok(if is_quota(&key) && !self.resource.is("", "resourcequotas") {
+                    Commit::QuotaMoved
+                } else {
+                    Commit::Overtaken
+                })
             }
             Err(CommitError::Unavailable { reason }) => Err(Status::service_unavailable(&reason)),
         }
@@ -186,6 +196,8 @@ pub(super) enum Commit {
     Done,
     /// Somebody else changed the object first.
     Overtaken,
+    /// A quota that the change is charged to was counted anew meanwhile.
+    QuotaMoved,
 }
 
 /// Whether an object that is being deleted has nothing left to wait for.

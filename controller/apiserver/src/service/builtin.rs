@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::allocate::World;
 use super::{allocate, claims};
+use crate::admit::Charge;
 use crate::registry::{Registry, names, stored_bytes, to_value};
 
 /// Where the agent of each node serves the cluster's names.
@@ -74,7 +75,7 @@ async fn write_one(registry: &Registry, resource: &Resource, mut wanted: Value) 
         }
         defaulting::default(resource, &mut new);
         if new != current.object {
-            registry.put(resource, &new, Some(current.revision)).await?;
+            registry.put(resource, &new, Some(current.revision), Charge::default()).await?;
         }
         return Ok(());
     }
@@ -90,7 +91,7 @@ async fn write_one(registry: &Registry, resource: &Resource, mut wanted: Value) 
             return Ok(());
         }
     }
-    registry.put(resource, &wanted, None).await.map(drop)
+    registry.put(resource, &wanted, None, Charge::default()).await.map(drop)
 }
 
 /// Gives addresses and ports to Services that have none, and claims for what Services hold: those that were stored by
@@ -125,7 +126,7 @@ pub(crate) async fn repair(registry: &Registry) -> Result<(), CommitError> {
         if let Some(cause) = causes.first() {
             tracing::warn!(kind = "Service", object = names(&old).1, cause = cause.describe(), "cannot be served");
         } else if stored_bytes(resource, &new) != stored_bytes(resource, &old) {
-            registry.put(resource, &new, Some(revision)).await?;
+            registry.put(resource, &new, Some(revision), Charge::default()).await?;
         }
     }
     Ok(())

@@ -13,8 +13,18 @@ use rustls::pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-/// What a webhook answers to `request` of a review asked at a path; `None`: nothing, for ever.
-pub(crate) type Answers = dyn Fn(&str, &Value) -> Option<Value> + Send + Sync;
+/// What a webhook answers to `request` of a review asked at a path.
+type Answers = dyn Fn(&str, &Value) -> Reply + Send + Sync;
+
+/// An answer.
+pub(crate) enum Reply {
+    /// A review with this response.
+    Review(Value),
+    /// Nothing, for ever.
+    Silence,
+    /// Anything else.
+    Raw(http::StatusCode, Bytes),
+}
 
 pub(crate) struct Hook {
     pub(crate) port: u16,
@@ -27,6 +37,11 @@ pub(crate) struct Hook {
 impl Hook {
     /// Serves for `localhost`, 127.0.0.1 and `hook.default.svc`.
     pub(crate) async fn start(answers: impl Fn(&str, &Value) -> Option<Value> + Send + Sync + 'static) -> Self {
+        Self::replying(move |path, request| answers(path, request).map_or(Reply::Silence, Reply::Review)).await
+    }
+
+    /// The same with answers of any kind.
+    pub(crate) async fn replying(answers: impl Fn(&str, &Value) -> Reply + Send + Sync + 'static) -> Self {
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
         params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -93,7 +108,14 @@ async fn answer(
     let review: Value = serde_json::from_slice(&body).unwrap();
     let asked = review["request"].clone();
     log.lock().unwrap().push((path.clone(), asked.clone()));
-    let Some(mut response) = answers(&path, &asked) else { return std::future::pending().await };
+    let mut response = match answers(&path, &asked) {
+        Reply::Review(response) => response,
+        Reply::Silence => return std::future::pending().await,
+        Reply::Raw(code, body) => {
+            let response = Response::builder().status(code).header("location", "https://127.0.0.1:1/");
+            return Ok(response.body(Full::new(body)).unwrap());
+        }
+    };
     response["uid"] = asked["uid"].clone();
     let answer = json!({"kind": review["kind"], "apiVersion": review["apiVersion"], "response": response});
     Ok(Response::new(Full::new(Bytes::from(answer.to_string()))))

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
+use controller_apiserver::audit;
 use controller_apiserver::authn::{MASTERS, User};
 use controller_apiserver::server::{ApiServer, Config};
 use controller_apiserver::service::Ranges;
@@ -19,7 +20,7 @@ use tower::ServiceExt as _;
 pub(crate) struct Server {
     pub(crate) api: ApiServer,
     store: Arc<Store>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 #[derive(Debug)]
@@ -57,7 +58,20 @@ pub(crate) fn admin() -> User {
 impl Server {
     /// A server with a namespace `default` whose pods find their account.
     pub(crate) async fn start() -> Self {
+        Self::with_audit_policy(None).await
+    }
+
+    /// One that writes requests down by a policy.
+    pub(crate) async fn with_audit_policy(policy: Option<&str>) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let audit = policy.map(|policy| {
+            std::fs::write(dir.path().join("policy.yaml"), policy).unwrap();
+            audit::Config {
+                policy: dir.path().join("policy.yaml"),
+                log: dir.path().join("audit.log"),
+                rotation: audit::Rotation { bytes: 1 << 20, kept: 1 },
+            }
+        });
         let store = Arc::new(Store::open(Memory, store::Config::default()).unwrap());
         let config = Config {
             dir: dir.path().into(),
@@ -65,12 +79,26 @@ impl Server {
             event_ttl: Duration::from_secs(60),
             services: Ranges { cidr: "10.43.0.0/16".parse().unwrap(), dns: "10.43.0.10".parse().unwrap() },
             metrics: Default::default(),
-            audit: None,
+            audit,
         };
-        let server = Self { api: config.build(Arc::clone(&store)).await.unwrap(), store, _dir: dir };
+        let server = Self { api: config.build(Arc::clone(&store)).await.unwrap(), store, dir };
         let account = json!({"metadata": {"name": "default"}});
         server.create("/api/v1/namespaces/default/serviceaccounts", account).await.ok();
         server
+    }
+
+    /// The event of the audit log that fits. A thread of its own writes them.
+    pub(crate) async fn audited(&self, fits: impl Fn(&Value) -> bool) -> Value {
+        let started = std::time::Instant::now();
+        loop {
+            let log = std::fs::read_to_string(self.dir.path().join("audit.log")).unwrap_or_default();
+            let mut events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            if let Some(event) = events.find(&fits) {
+                return event;
+            }
+            assert!(started.elapsed() < Duration::from_secs(10), "no such event: {log}");
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Another namespace whose pods find their account.

@@ -7,7 +7,7 @@ use controller_apiserver::authn::User;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::hook::{Hook, allow, deny, patch};
+use crate::hook::{Hook, Reply, allow, deny, patch};
 use crate::server::{Answer, Server, admin};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -368,4 +368,139 @@ async fn users_are_told_with_all_that_is_known_of_them() {
     let (_, request) = hook.asked().pop().unwrap();
     assert_eq!(request["userInfo"]["username"], "jane");
     assert_eq!((&request["userInfo"]["uid"], &request["userInfo"]["extra"]), (&json!("u1"), &json!({"k": ["v"]})));
+}
+
+#[tokio::test]
+async fn paths_below_an_object_are_judged_as_what_they_exchange() {
+    let server = Server::start().await;
+    let hook = Hook::start(|_, _| allow()).await;
+    let below = [
+        "pods/binding",
+        "pods/eviction",
+        "pods/status",
+        "pods/ephemeralcontainers",
+        "pods/resize",
+        "serviceaccounts/token",
+    ];
+    let entry = hook.entry("below", "/", json!(["*"]), json!(below));
+    server.create(VALIDATING, configuration("below", json!([entry]))).await.ok();
+    let pods = "/api/v1/namespaces/default/pods";
+    server.create(pods, pod("p")).await.ok();
+    server.create(&format!("{pods}/p/binding"), json!({"target": {"name": "n"}})).await.ok();
+    server.patch(&format!("{pods}/p/status"), json!({"status": {"phase": "Running"}})).await.ok();
+    let resources =
+        json!({"spec": {"containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "1"}}}]}});
+    server.patch(&format!("{pods}/p/resize"), resources).await;
+    let debugger = json!({"spec": {"ephemeralContainers": [{"name": "e", "image": "i"}]}});
+    server.patch(&format!("{pods}/p/ephemeralcontainers"), debugger).await.ok();
+    server.create(&format!("{pods}/p/eviction"), json!({"metadata": {"name": "p"}})).await.ok();
+    let token = json!({"spec": {"audiences": ["a"], "expirationSeconds": 600}});
+    server.create("/api/v1/namespaces/default/serviceaccounts/default/token", token).await.ok();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let asked = hook.asked().into_iter().map(|(_, request)| {
+        format!("{} {} {}", text(&request["operation"]), text(&request["subResource"]), text(&request["kind"]["kind"]))
+    });
+    let asked: Vec<String> = asked.collect();
+    assert_eq!(
+        asked,
+        [
+            "CREATE binding Binding",
+            "UPDATE status Pod",
+            "UPDATE resize Pod",
+            "UPDATE ephemeralcontainers Pod",
+            "CREATE eviction Eviction",
+            "CREATE token TokenRequest"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn ownership_stays_sound_when_webhooks_change_what_was_applied() {
+    let server = Server::start().await;
+    let hook = Hook::start(|_, request| {
+        let mut operations = vec![json!({"op": "add", "path": "/data/added", "value": "1"})];
+        if request["object"]["data"].get("gone").is_some() {
+            operations.push(json!({"op": "remove", "path": "/data/gone"}));
+        }
+        operations.push(json!({"op": "add", "path": "/metadata/managedFields", "value": []}));
+        patch(json!(operations))
+    })
+    .await;
+    let entry = hook.entry("h", "/", json!(["CREATE", "UPDATE"]), json!(["configmaps"]));
+    server.create(MUTATING, configuration("h", json!([entry]))).await.ok();
+    let apply = || async {
+        let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": {"kept": "1", "gone": "1"}});
+        let path = format!("{MAPS}/m?fieldManager=me");
+        let body = Body::from(object.to_string());
+        server.raw(admin(), Method::PATCH, &path, "application/apply-patch+yaml", body).await.ok()
+    };
+    let made = apply().await;
+    assert_eq!(made["data"], json!({"kept": "1", "added": "1"}));
+    let managed = made["metadata"]["managedFields"].as_array().unwrap();
+    assert_eq!(managed.len(), 1, "{managed:?}");
+    assert_eq!(managed[0]["fieldsV1"], json!({"f:data": {"f:kept": {}}}));
+    assert_eq!(apply().await["data"], made["data"], "applying again changes nothing");
+    let updated = server.patch(&format!("{MAPS}/m"), json!({"data": {"own": "1"}})).await.ok();
+    assert_eq!(updated["data"], json!({"kept": "1", "added": "1", "own": "1"}));
+    let managers: Vec<&str> = updated["metadata"]["managedFields"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|one| one["manager"].as_str())
+        .collect();
+    assert_eq!(managers, ["me", "unknown"]);
+}
+
+#[tokio::test]
+async fn no_webhook_makes_an_object_larger_than_a_client_may() {
+    let server = Server::start().await;
+    let hook = Hook::start(|_, _| {
+        patch(json!([{"op": "add", "path": "/metadata/annotations", "value": {"a": "x".repeat(4 << 20)}}]))
+    })
+    .await;
+    let entry = hook.entry("large", "/", json!(["CREATE"]), json!(["configmaps"]));
+    server.create(MUTATING, configuration("large", json!([entry]))).await.ok();
+    server.create(MAPS, map("m", json!({}))).await.refused(413);
+}
+
+#[tokio::test]
+async fn answers_that_are_none_refuse_and_harm_nobody_else() {
+    let server = Server::start().await;
+    let hook = Hook::replying(|path, _| {
+        let raw = |code: u16, body: Vec<u8>| Reply::Raw(http::StatusCode::from_u16(code).unwrap(), body.into());
+        match path {
+            "/html" => raw(200, b"<html>".to_vec()),
+            "/deep" => raw(200, b"[".repeat(100_000)),
+            "/large" => raw(200, vec![b' '; 33 << 20]),
+            "/error" => raw(500, b"out of order".to_vec()),
+            "/nowhere" => raw(404, Vec::new()),
+            "/elsewhere" => raw(307, Vec::new()),
+            "/kind" => raw(200, br#"{"apiVersion": "v1", "kind": "Status"}"#.to_vec()),
+            _ => Reply::Review(json!({"allowed": true, "patchType": "JSONPatch", "patch": "bm90IGpzb24="})),
+        }
+    })
+    .await;
+    for (path, told) in [
+        ("/html", "failed to call webhook: couldn't get version/kind; json parse error: "),
+        ("/deep", "failed to call webhook: couldn't get version/kind; json parse error: "),
+        ("/large", "failed to call webhook: the answer is larger than"),
+        (
+            "/error",
+            "failed to call webhook: an error on the server (\"out of order\") has prevented the request from succeeding",
+        ),
+        ("/nowhere", "failed to call webhook: the server could not find the requested resource"),
+        ("/elsewhere", "failed to call webhook: the server rejected our request with 307"),
+        (
+            "/kind",
+            "received invalid webhook response: expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview, got v1, Kind=Status",
+        ),
+        ("/patch", "received invalid webhook response: received undecodable patch in webhook response: "),
+    ] {
+        let entry = hook.entry("h", path, json!(["CREATE"]), json!(["configmaps"]));
+        server.create(MUTATING, configuration("h", json!([entry]))).await.ok();
+        let refused = server.create(MAPS, map("m", json!({}))).await;
+        assert!(refused.refused(500).contains(told), "{path}: {}", refused.body);
+        server.create("/api/v1/namespaces/default/secrets", json!({"metadata": {"generateName": "s-"}})).await.ok();
+        server.delete(&format!("{MUTATING}/h")).await.ok();
+    }
 }

@@ -60,6 +60,25 @@ fn merge_list(item: Cursor<'_>, kind: &ListKind, live: &[Value], applied: &[Valu
     result
 }
 
+/// The path of the first atomic list, map or struct, as `.spec.template.spec.nodeSelector`.
+pub(super) fn atomic_path(cursor: Cursor<'_>, applied: &Value) -> Option<String> {
+    match (cursor.view(), applied) {
+        (View::Struct(_) | View::Map(_) | View::List(_), Value::Object(_) | Value::Array(_)) if cursor.is_atomic() => {
+            Some(String::new())
+        }
+        (View::Struct(_) | View::Map(_), Value::Object(fields)) => fields.iter().find_map(|(key, value)| {
+            let below = atomic_path(cursor.field(key)?, value)?;
+            Some(format!(".{key}{below}"))
+        }),
+        (View::List(_), Value::Array(_)) if *cursor.list_kind() == ListKind::Atomic => Some(String::new()),
+        (View::List(item), Value::Array(items)) => items.iter().enumerate().find_map(|(index, value)| {
+            let below = atomic_path(item, value)?;
+            Some(format!("[{index}]{below}"))
+        }),
+        _ => None,
+    }
+}
+
 /// Removes the paths of `before` that are not in `keep`.
 pub(super) fn remove_unowned(value: &mut Value, before: &FieldSet, keep: &FieldSet) {
     remove_below(value, before, keep, &[]);

@@ -1,5 +1,6 @@
 //! Walks the syntax tree. Every node costs, so that no expression runs for long.
 use super::ast::{Bind, Call, Entry, Expr, Field, Operator};
+use super::authorizer::{self, Authorize};
 use super::budget::Budget;
 use super::operator::{self, ELEMENT_COST, type_name};
 use super::{EvaluationError, Program, comprehension, convert, library};
@@ -14,6 +15,7 @@ use std::sync::Arc;
 pub struct Activation<'a> {
     values: BTreeMap<String, Value>,
     lazy: BTreeMap<String, BTreeMap<String, Lazy<'a>>>,
+    authorize: Option<&'a Authorize<'a>>,
     depth: Cell<usize>,
 }
 
@@ -21,6 +23,9 @@ struct Lazy<'a> {
     program: &'a Program,
     value: OnceCell<Result<Value, EvaluationError>>,
 }
+
+/// A check looks through the rules of a user; upstream charges 350,000 of 10,000,000.
+const AUTHORIZATION_COST: usize = 10_000;
 
 /// How many lazy variables may wait for each other.
 const MAX_LAZY_DEPTH: usize = 16;
@@ -41,6 +46,11 @@ impl<'a> Activation<'a> {
     pub fn set_lazy(&mut self, variable: &str, field: &str, program: &'a Program) {
         let lazy = Lazy { program, value: OnceCell::new() };
         self.lazy.entry(variable.to_owned()).or_default().insert(field.to_owned(), lazy);
+    }
+
+    /// Who decides about the checks of the variable `authorizer`.
+    pub fn set_authorizer(&mut self, authorize: &'a Authorize<'a>) {
+        self.authorize = Some(authorize);
     }
 
     /// The value of `variable.field` if it is lazy.
@@ -144,7 +154,10 @@ impl<'e> Scope<'_, 'e> {
         let found = match &value {
             Value::Map(map) => lookup(map, field).cloned(),
             Value::Null if optional => None,
-            other => return Err(EvaluationError::NoSuchOverload(format!("select on {}", type_name(other)))),
+            other => match authorizer::field(other, &field.name) {
+                Some(value) => Some(value),
+                None => return Err(EvaluationError::NoSuchOverload(format!("select on {}", type_name(other)))),
+            },
         };
         match (found, optional) {
             (Some(value), true) => Ok(some(value)),
@@ -255,6 +268,12 @@ impl<'e> Scope<'_, 'e> {
         let mut arguments = Vec::with_capacity(call.arguments.len());
         for argument in &call.arguments {
             arguments.push(self.value(argument)?);
+        }
+        if let Some(target) = &target
+            && let Some(result) = authorizer::call(&call.function, target, &arguments, self.activation.authorize)
+        {
+            self.budget.charge(AUTHORIZATION_COST)?;
+            return result;
         }
         library::call(call, target, arguments, self.budget)
     }

@@ -52,9 +52,10 @@ const PREDICATES: [&str; 37] = [
     "isMasked",
 ];
 /// Functions that answer text.
-const TEXTS: [&str; 19] = [
+const TEXTS: [&str; 21] = [
     "base64.encode",
     "charAt",
+    "error",
     "find",
     "format",
     "getEscapedPath",
@@ -65,6 +66,7 @@ const TEXTS: [&str; 19] = [
     "join",
     "jsonpatch.escapeKey",
     "lowerAscii",
+    "reason",
     "replace",
     "reverse",
     "string",
@@ -74,7 +76,7 @@ const TEXTS: [&str; 19] = [
     "upperAscii",
 ];
 /// Every other function.
-const OTHERS: [&str; 89] = [
+const OTHERS: [&str; 99] = [
     "add",
     "asApproximateFloat",
     "asInteger",
@@ -164,6 +166,17 @@ const OTHERS: [&str; 89] = [
     "validate",
     "value",
     "unwrapOpt",
+    // Methods of the authorizer.
+    "check",
+    "fieldSelector",
+    "group",
+    "labelSelector",
+    "name",
+    "namespace",
+    "path",
+    "resource",
+    "serviceAccount",
+    "subresource",
 ];
 /// A function of a library copies lists and maps that it is given; each element costs so much.
 const COPY_COST: usize = 20;

@@ -11,6 +11,7 @@
 //! assert!(program.evaluate_bool(&variables, &Budget::default()).unwrap());
 //! ```
 mod ast;
+pub mod authorizer;
 mod budget;
 mod check;
 mod comprehension;

@@ -1,5 +1,5 @@
 //! Rules of nodes, events, storage, and the smaller kinds of a cluster.
-use super::check::{Faults, amounts, cidr, is_blank, join};
+use super::check::{Faults, amounts, cidr, is_blank, join, labels};
 use super::pod::EFFECTS;
 use crate::status::Cause;
 use crate::tree::{at, entries, list, text};
@@ -146,4 +146,12 @@ pub(super) fn runtime_class(object: &Value, faults: &mut Faults) {
         Some(handler) => faults.rule("handler", handler, api::name::rfc1123_label(handler)),
     }
     amounts(object, &["overhead", "podFixed"], "overhead.podFixed", faults);
+    labels(object, &["scheduling", "nodeSelector"], "scheduling.nodeSelector", faults);
+    let tolerations = list(object, &["scheduling", "tolerations"]);
+    super::pod::tolerations(&object["scheduling"], "scheduling", faults);
+    for (index, one) in tolerations.iter().enumerate() {
+        if tolerations.iter().take(index).any(|earlier| earlier == one) {
+            faults.add(Cause::duplicate(format!("scheduling.tolerations[{index}]"), one));
+        }
+    }
 }

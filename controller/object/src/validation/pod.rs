@@ -150,7 +150,7 @@ fn dns(spec: &Value, path: &str, faults: &mut Faults) {
 /// The effects of taints.
 pub(super) const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
-fn tolerations(spec: &Value, path: &str, faults: &mut Faults) {
+pub(super) fn tolerations(spec: &Value, path: &str, faults: &mut Faults) {
     for (index, toleration) in list(spec, &["tolerations"]).iter().enumerate() {
         let place = format!("{path}.tolerations[{index}]");
         let key = text(toleration, &["key"]).unwrap_or_default();

@@ -40,6 +40,7 @@ pub(super) fn validate(resource: &Resource, old: &Value, new: &Value, sub: Optio
         ("", "configmaps" | "secrets") => frozen_data(old, new, faults),
         ("", "services") => service(old, new, faults),
         ("apps", "statefulsets") => stateful_set(old, new, faults),
+        ("", "resourcequotas") => super::quota::quota_update(old, new, faults),
         ("", "persistentvolumeclaims") => {
             let storage = |o: &Value| super::check::amount(o, &["spec", "resources", "requests", "storage"]);
             if storage(new) < storage(old) {

@@ -48,6 +48,7 @@ fn webhook(hook: &Value, mutates: bool, path: &str, faults: &mut Faults) {
         faults.one_of(hook, "reinvocationPolicy", path, &["IfNeeded", "Never"]);
     }
     client_config(&hook["clientConfig"], &join(path, "clientConfig"), faults);
+    super::policy::conditions(hook, false, path, faults);
     review_versions(hook, path, faults);
 }
 

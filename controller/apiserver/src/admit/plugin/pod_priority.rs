@@ -6,6 +6,9 @@ use serde_json::Value;
 use crate::admit::Attributes;
 use crate::registry::{Registry, names};
 
+const GROUP: &str = "scheduling.k8s.io";
+const CLASSES: &str = "priorityclasses";
+
 pub(super) fn admit(attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), Status> {
     if !attributes.creates("", "pods") {
         return Ok(());
@@ -39,6 +42,23 @@ pub(super) fn admit(attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), 
         spec.insert("priorityClassName".into(), name.clone());
     }
     Ok(())
+}
+
+/// Only one class may be that of pods which name none.
+pub(super) fn validate(attributes: &Attributes<'_>, class: &Value) -> Result<(), Status> {
+    let writes = attributes.creates(GROUP, CLASSES) || attributes.updates(GROUP, CLASSES);
+    if !writes || class["globalDefault"] != Value::Bool(true) {
+        return Ok(());
+    }
+    let own = names(class).1;
+    match default_class(&attributes.state.registry).filter(|default| names(default).1 != own) {
+        None => Ok(()),
+        Some(default) => {
+            let detail =
+                format!("PriorityClass {} is already marked as default. Only one default can exist", names(&default).1);
+            Err(Status::forbidden(About::resource(attributes.resource, own), &detail))
+        }
+    }
 }
 
 /// The class for pods that name none.

@@ -1,34 +1,21 @@
 //! Asking webhooks, and what their answers and failures come to.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use controller_object::status::Status;
+use controller_object::status::{About, Status};
 use controller_object::{decode, defaulting, patch};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::hook::Hook;
 use super::review::{self, Verdict};
 use crate::admit::attributes::Attributes;
+use crate::admit::expression;
 use crate::admit::matching::Shown;
-use crate::admit::version::converted;
+use crate::admit::reinvocation::Reinvocation;
+use crate::admit::version::{back, seen};
 
-/// Which webhooks have to be asked again. Kubernetes documentation, "Dynamic Admission Control", reinvocation policy.
-#[derive(Debug, Default)]
-pub(crate) struct Invoked {
-    /// Asked, and willing to be asked again.
-    willing: BTreeSet<String>,
-    /// Willing, and somebody changed the object after them.
-    due: BTreeSet<String>,
-    /// What the last of them left.
-    left: Option<Value>,
-}
-
-impl Invoked {
-    fn changed(&mut self) {
-        self.due.append(&mut self.willing);
-    }
-}
+/// The annotations that tell which webhook changed an object.
+const MUTATION: &str = "mutation.webhook.admission.k8s.io/";
 
 /// Why a webhook gave no verdict.
 enum Failure {
@@ -43,22 +30,22 @@ enum Failure {
 pub(crate) async fn mutate(
     attributes: &Attributes<'_>,
     mut object: Option<&mut Value>,
-    invoked: &mut Invoked,
+    reinvocation: &mut Reinvocation,
     again: bool,
 ) -> Result<bool, Status> {
     let hooks = attributes.state.hooks.mutating();
     if hooks.is_empty() {
         return Ok(false);
     }
-    if again && invoked.left.as_ref() != object.as_deref() {
-        invoked.changed();
+    if again {
+        reinvocation.begin(object.as_deref());
     }
     let mut anything = false;
-    for hook in hooks.iter() {
-        if again && !invoked.due.contains(&hook.id) {
+    for (index, hook) in hooks.iter().enumerate() {
+        if again && !reinvocation.is_due(&hook.id) {
             continue;
         }
-        let Some(shown) = hook.criteria.matches(attributes, object.as_deref())? else { continue };
+        let Some(shown) = selected(attributes, hook, object.as_deref()).await? else { continue };
         let verdict = match ask(attributes, hook, &shown, object.as_deref(), true).await {
             Ok(verdict) => verdict,
             Err(failure) => {
@@ -69,6 +56,7 @@ pub(crate) async fn mutate(
         if !verdict.allowed {
             return Err(review::refusal(&hook.name, verdict.result.as_ref()));
         }
+        let mut mutated = false;
         if !verdict.patch.is_empty() {
             let Some(object) = object.as_deref_mut() else {
                 return Err(Status::internal_error(format!(
@@ -76,16 +64,19 @@ pub(crate) async fn mutate(
                     hook.name
                 )));
             };
-            if apply(attributes, &shown, &verdict.patch, object)? {
+            mutated = apply(attributes, &shown, &verdict.patch, object).await?;
+            if mutated {
                 anything = true;
-                invoked.changed();
+                reinvocation.changed();
             }
         }
+        let told = json!({"configuration": hook.configuration(), "webhook": hook.name, "mutated": mutated});
+        attributes.annotations.add(format!("{MUTATION}round_{}_index_{index}", u8::from(again)), told.to_string());
         if hook.reinvoked {
-            invoked.willing.insert(hook.id.clone());
+            reinvocation.asked(&hook.id);
         }
     }
-    invoked.left = object.map(|object| object.clone());
+    reinvocation.end(object.as_deref());
     Ok(anything)
 }
 
@@ -94,7 +85,7 @@ pub(crate) async fn validate(attributes: &Attributes<'_>, object: Option<&Value>
     let hooks = attributes.state.hooks.validating();
     let mut asked: Vec<(&Arc<Hook>, Shown)> = Vec::new();
     for hook in hooks.iter() {
-        if let Some(shown) = hook.criteria.matches(attributes, object)? {
+        if let Some(shown) = selected(attributes, hook, object).await? {
             asked.push((hook, shown));
         }
     }
@@ -110,6 +101,28 @@ pub(crate) async fn validate(attributes: &Attributes<'_>, object: Option<&Value>
     Ok(())
 }
 
+/// How a request is shown to a webhook, if it is for it. A condition that cannot be evaluated ends the request, unless
+/// the webhook's failures are ignored: then it is not asked.
+async fn selected(attributes: &Attributes<'_>, hook: &Hook, object: Option<&Value>) -> Result<Option<Shown>, Status> {
+    let Some(shown) = hook.criteria.matches(attributes, object)? else { return Ok(None) };
+    if hook.conditions.is_empty() {
+        return Ok(Some(shown));
+    }
+    let seen = seen(attributes, &shown, object).await?;
+    let holds = expression::evaluate(attributes, &shown, &seen, false, |scope| hook.conditions.hold(scope, None));
+    match holds {
+        Ok(true) => Ok(Some(shown)),
+        Ok(false) => Ok(None),
+        Err(problem) if hook.fails_closed => {
+            Err(Status::forbidden(About::resource(attributes.resource, attributes.name), &problem))
+        }
+        Err(problem) => {
+            tracing::warn!(hop = "admission", webhook = hook.name, problem, "not asked");
+            Ok(None)
+        }
+    }
+}
+
 /// Puts the request to one webhook.
 async fn ask(
     attributes: &Attributes<'_>,
@@ -122,10 +135,9 @@ async fn ask(
         let message = format!("admission webhook {:?} does not support dry run", hook.name);
         return Err(Failure::Request(Status::bad_request(message)));
     }
-    let in_version = |object| converted(attributes.resource, &shown.resource, object);
-    let (object, old) = (object.map(in_version), attributes.old.map(in_version));
+    let seen = seen(attributes, shown, object).await.map_err(Failure::Request)?;
     let uid = uuid::Uuid::new_v4().to_string();
-    let question = review::question(hook, &uid, attributes, shown, object.as_deref(), old.as_deref());
+    let question = review::question(hook, &uid, attributes, shown, &seen);
     let answer = attributes.state.webhooks.call(&hook.client, &question, hook.timeout).await;
     let answer = answer.map_err(|error| Failure::Calling(format!("failed to call webhook: {error}")))?;
     let verdict = review::verdict(hook, &uid, mutates, &answer)
@@ -134,7 +146,7 @@ async fn ask(
         attributes.warnings.add(warning.as_str());
     }
     for (key, value) in &verdict.annotations {
-        tracing::info!(hop = "admission", webhook = hook.name, key, value, "audit annotation");
+        attributes.annotations.add(format!("{}/{key}", hook.name), value.as_str());
     }
     Ok(verdict)
 }
@@ -155,11 +167,16 @@ fn failed(hook: &Hook, failure: Failure) -> Result<(), Status> {
 }
 
 /// Patches the object in the version that the webhook saw, and gives it its structure and defaults again.
-fn apply(attributes: &Attributes<'_>, shown: &Shown, operations: &[Value], object: &mut Value) -> Result<bool, Status> {
-    let seen = converted(attributes.resource, &shown.resource, object);
-    let patched = patch::json_patch(&seen, &Value::Array(operations.to_vec()))
+async fn apply(
+    attributes: &Attributes<'_>,
+    shown: &Shown,
+    operations: &[Value],
+    object: &mut Value,
+) -> Result<bool, Status> {
+    let seen = seen(attributes, shown, Some(object)).await?;
+    let patched = patch::json_patch(seen.object.as_deref().unwrap_or(object), &Value::Array(operations.to_vec()))
         .map_err(|status| Status::internal_error(status.message))?;
-    let mut patched = converted(&shown.resource, attributes.resource, &patched).into_owned();
+    let mut patched = back(attributes, shown, patched).await?;
     // A path below an object that exchanges another kind has no schema of its own here; its handler reads it strictly.
     if attributes.subresource.is_none_or(|sub| sub.kind().is_none()) {
         decode::conform(attributes.resource, &mut patched, decode::FieldValidation::Ignore)

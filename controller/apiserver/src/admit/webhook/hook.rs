@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use controller_object::policy::Conditions;
 use controller_store::model::KeyValue;
 use controller_store::store::Store;
 use serde::Deserialize;
@@ -24,6 +25,7 @@ pub(super) struct Hook {
     pub(super) name: String,
     pub(super) client: ClientConfig,
     pub(super) criteria: Criteria,
+    pub(super) conditions: Conditions,
     /// What its failure means for the request.
     pub(super) fails_closed: bool,
     /// Whether it may be asked about what will not happen.
@@ -32,6 +34,13 @@ pub(super) struct Hook {
     /// The version of AdmissionReview that it reads.
     pub(super) review: &'static str,
     pub(super) reinvoked: bool,
+}
+
+impl Hook {
+    /// The configuration that it stands in.
+    pub(super) fn configuration(&self) -> &str {
+        self.id.split_once('/').map_or("", |(configuration, _)| configuration)
+    }
 }
 
 /// All webhooks of the cluster.
@@ -81,6 +90,7 @@ fn hook(configuration: &str, value: &Value) -> Hook {
         id: format!("{configuration}/{name}"),
         client: value.get("clientConfig").and_then(|one| ClientConfig::deserialize(one).ok()).unwrap_or_default(),
         criteria: Criteria::read(value, "rules"),
+        conditions: Conditions::read(value, false),
         fails_closed: text("failurePolicy") != "Ignore",
         takes_dry_runs: matches!(text("sideEffects"), "None" | "NoneOnDryRun"),
         timeout: Duration::from_secs(

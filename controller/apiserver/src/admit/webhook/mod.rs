@@ -4,5 +4,5 @@ mod dispatch;
 mod hook;
 mod review;
 
-pub(super) use dispatch::{Invoked, mutate, validate};
+pub(super) use dispatch::{mutate, validate};
 pub(crate) use hook::Hooks;

@@ -5,8 +5,9 @@ use controller_object::status::{Reason, Status};
 use serde_json::{Map, Value, json};
 
 use super::hook::Hook;
-use crate::admit::attributes::{Attributes, user_info};
+use crate::admit::attributes::Attributes;
 use crate::admit::matching::Shown;
+use crate::admit::version::Seen;
 
 /// What a webhook said.
 #[derive(Debug, Default, PartialEq)]
@@ -20,41 +21,12 @@ pub(super) struct Verdict {
     pub(super) annotations: Vec<(String, String)>,
 }
 
-/// The question about a request that is shown as `shown`; objects are in that version.
-pub(super) fn question(
-    hook: &Hook,
-    uid: &str,
-    attributes: &Attributes<'_>,
-    shown: &Shown,
-    object: Option<&Value>,
-    old: Option<&Value>,
-) -> Value {
-    let resource = |one: &controller_object::resource::Resource| json!({"group": one.group, "version": one.version, "resource": one.plural});
-    let subresource = attributes.subresource.map(controller_object::resource::Subresource::as_str);
-    let mut request = json!({
-        "uid": uid,
-        "kind": shown.kind.to_value(),
-        "resource": resource(&shown.resource),
-        "requestKind": attributes.kind().to_value(),
-        "requestResource": resource(attributes.resource),
-        "operation": attributes.operation.as_str(),
-        "userInfo": user_info(attributes.user),
-        "object": object,
-        "oldObject": old,
-        "dryRun": attributes.dry_run,
-        "options": attributes.options(),
-    });
-    let optional = [
-        ("subResource", subresource),
-        ("requestSubResource", subresource),
-        ("name", Some(attributes.name).filter(|name| !name.is_empty())),
-        ("namespace", attributes.namespace),
-    ];
-    for (key, value) in optional {
-        if let Some(value) = value {
-            request[key] = value.into();
-        }
-    }
+/// The question about a request that is shown as `shown`.
+pub(super) fn question(hook: &Hook, uid: &str, attributes: &Attributes<'_>, shown: &Shown, seen: &Seen<'_>) -> Value {
+    let mut request = attributes.request(shown);
+    request["uid"] = uid.into();
+    request["object"] = json!(seen.object.as_deref());
+    request["oldObject"] = json!(seen.old.as_deref());
     json!({"kind": "AdmissionReview", "apiVersion": format!("admission.k8s.io/{}", hook.review), "request": request})
 }
 
@@ -153,6 +125,7 @@ mod tests {
             name: "h.example.com".into(),
             client: Default::default(),
             criteria: Default::default(),
+            conditions: Default::default(),
             fails_closed: true,
             takes_dry_runs: true,
             timeout: std::time::Duration::from_secs(1),

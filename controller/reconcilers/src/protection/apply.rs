@@ -1,0 +1,141 @@
+//! Looks at claims and volumes that are being deleted, woken by them and by pods that end.
+use super::plan::{keeps, without};
+use crate::cache::{Cache, Key, key_of, split};
+use crate::error::{ReconcileError, at, code};
+use crate::pod::{Phase, PodFacts};
+use crate::queue::{Next, Queue};
+use api::well_known::{FINALIZER_PV_PROTECTION, FINALIZER_PVC_PROTECTION};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, ListParams, Patch, PatchParams};
+use serde_json::json;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+const WORKERS: usize = 2;
+
+/// What is known of a claim.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ClaimFacts {
+    key: Key,
+    is_waiting: bool,
+}
+
+/// What is known of a volume.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct VolumeFacts {
+    key: Key,
+    is_waiting: bool,
+}
+
+/// Whether an object is being deleted and waits for this finalizer.
+fn is_waiting(metadata: &ObjectMeta, finalizer: &str) -> bool {
+    metadata.deletion_timestamp.is_some() && metadata.finalizers.iter().flatten().any(|own| own == finalizer)
+}
+
+impl ClaimFacts {
+    /// Takes the facts out.
+    pub(crate) fn new(claim: PersistentVolumeClaim) -> Self {
+        Self { key: key_of(&claim.metadata), is_waiting: is_waiting(&claim.metadata, FINALIZER_PVC_PROTECTION) }
+    }
+}
+
+impl VolumeFacts {
+    /// Takes the facts out. A bound volume waits for its claim, whose end changes the volume.
+    pub(crate) fn new(volume: PersistentVolume) -> Self {
+        let phase = volume.status.as_ref().and_then(|status| status.phase.as_deref());
+        let is_free = phase != Some("Bound");
+        let is_waiting = is_free && is_waiting(&volume.metadata, FINALIZER_PV_PROTECTION);
+        Self { key: key_of(&volume.metadata), is_waiting }
+    }
+}
+
+/// Frees claims until dropped.
+pub(crate) async fn claims(client: kube::Client, claims: Arc<Cache<ClaimFacts>>, pods: Arc<Cache<PodFacts>>) {
+    let queue: Arc<Queue<Key>> = Queue::new("pvc-protection");
+    let wake = Arc::clone(&queue);
+    claims.on_change(move |_, after| {
+        if let Some(claim) = after.filter(|claim| claim.is_waiting) {
+            wake.add(Arc::clone(&claim.key));
+        }
+    });
+    let (wake, known) = (Arc::clone(&queue), Arc::clone(&claims));
+    pods.on_change(move |before, after| {
+        let ended = after.is_none_or(|pod| pod.phase == Phase::Ended);
+        let Some(pod) = before.or(after).filter(|_| ended) else { return };
+        for claim in known.in_namespace(pod.namespace()).iter().filter(|claim| claim.is_waiting) {
+            wake.add(Arc::clone(&claim.key));
+        }
+    });
+    claims.listed().await;
+    for claim in claims.all().iter().filter(|claim| claim.is_waiting) {
+        queue.add(Arc::clone(&claim.key));
+    }
+    let work = move |key: Key| {
+        let client = client.clone();
+        async move { free_claim(client, &key).await }
+    };
+    queue.work(WORKERS, work).await;
+}
+
+async fn free_claim(client: kube::Client, key: &Key) -> Result<Next, ReconcileError> {
+    let (namespace, name) = split(key);
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
+    let claim = claims.get_opt(name).await.map_err(at("reading the claim"))?;
+    let Some(claim) = claim.filter(|claim| is_waiting(&claim.metadata, FINALIZER_PVC_PROTECTION)) else {
+        return Ok(Next::Wait);
+    };
+    // A live look: a pod that this process has not heard of yet must count.
+    let pods: Api<Pod> = Api::namespaced(client, namespace);
+    let pods = pods.list(&ListParams::default()).await.map_err(at("listing the pods of the claim"))?;
+    if pods.iter().any(|pod| keeps(pod, name)) {
+        return Ok(Next::Wait);
+    }
+    free(&claims, &claim.metadata, FINALIZER_PVC_PROTECTION).await
+}
+
+/// Frees volumes until dropped.
+pub(crate) async fn volumes(client: kube::Client, volumes: Arc<Cache<VolumeFacts>>) {
+    let queue: Arc<Queue<Key>> = Queue::new("pv-protection");
+    let wake = Arc::clone(&queue);
+    volumes.on_change(move |_, after| {
+        if let Some(volume) = after.filter(|volume| volume.is_waiting) {
+            wake.add(Arc::clone(&volume.key));
+        }
+    });
+    volumes.listed().await;
+    for volume in volumes.all().iter().filter(|volume| volume.is_waiting) {
+        queue.add(Arc::clone(&volume.key));
+    }
+    let work = move |key: Key| {
+        let client = client.clone();
+        async move {
+            let volumes: Api<PersistentVolume> = Api::all(client);
+            let volume = volumes.get_opt(&key).await.map_err(at("reading the volume"))?;
+            let Some(volume) = volume.filter(|volume| VolumeFacts::new(volume.clone()).is_waiting) else {
+                return Ok(Next::Wait);
+            };
+            free(&volumes, &volume.metadata, FINALIZER_PV_PROTECTION).await
+        }
+    };
+    queue.work(WORKERS, work).await;
+}
+
+/// Takes the finalizer away, if the object is still the one that was looked at.
+async fn free<K>(api: &Api<K>, metadata: &ObjectMeta, finalizer: &str) -> Result<Next, ReconcileError>
+where
+    K: Clone + serde::de::DeserializeOwned + Debug,
+{
+    let Some(left) = without(metadata.finalizers.as_deref().unwrap_or_default(), finalizer) else {
+        return Ok(Next::Wait);
+    };
+    let patch =
+        json!({"metadata": {"uid": metadata.uid, "resourceVersion": metadata.resource_version, "finalizers": left}});
+    let name = metadata.name.as_deref().unwrap_or_default();
+    match api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
+        Ok(_) => Ok(Next::Wait),
+        // Gone, or changed: then the watch tells.
+        Err(error) if matches!(code(&error), 404 | 409) => Ok(Next::Wait),
+        Err(error) => Err(at("taking the finalizer away")(error)),
+    }
+}
