@@ -31,7 +31,7 @@ pub(crate) fn write(page: &mut Page, object: &Value, found: Option<&[Value]>, no
         ("ConfigMap", "v1") => config_map(page, object),
         ("Secret", "v1") => secret(page, object),
         ("Deployment", "apps/v1") => deployment(page, object, related),
-        ("ReplicaSet", "apps/v1") => replica_set(page, object, related),
+        ("ReplicaSet", "apps/v1") | ("ReplicationController", "v1") => replica_set(page, object, related),
         _ => any(page, object),
     }
 }

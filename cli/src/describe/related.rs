@@ -17,7 +17,9 @@ pub(crate) async fn of(session: &Session, catalog: &Catalog, object: &Value) -> 
     let everything = SelectArgs { selector: None, field_selector: None };
     match object.get("kind").and_then(Value::as_str).unwrap_or_default() {
         "Deployment" => owned(session, catalog, object, "replicasets.apps").await,
-        "ReplicaSet" | "StatefulSet" | "DaemonSet" => owned(session, catalog, object, "pods").await,
+        "ReplicaSet" | "ReplicationController" | "StatefulSet" | "DaemonSet" => {
+            owned(session, catalog, object, "pods").await
+        }
         "Node" => {
             let on_it = format!("spec.nodeName={name},status.phase!=Succeeded,status.phase!=Failed");
             let select = SelectArgs { selector: None, field_selector: Some(on_it) };

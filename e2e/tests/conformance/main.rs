@@ -6,6 +6,7 @@ mod auth;
 mod collections;
 mod discovery;
 mod garbage;
+mod kubectl;
 mod namespaces;
 mod operations;
 mod server;
