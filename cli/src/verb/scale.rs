@@ -6,10 +6,12 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::client::{Call, Session};
+use crate::duration::DurationArg;
 use crate::failure::Failure;
 use crate::kind::Catalog;
 use crate::kubeconfig::ConnectArgs;
 use crate::screen;
+use crate::watch::Follow;
 use crate::workload;
 
 /// Flags of `gantry scale`.
@@ -26,6 +28,9 @@ pub(crate) struct Args {
     /// Only where the object has this version.
     #[arg(long, value_name = "VERSION")]
     resource_version: Option<String>,
+    /// How long to wait until there are so many; 0 does not wait.
+    #[arg(long, value_name = "DURATION", default_value = "0s")]
+    timeout: DurationArg,
 }
 
 pub(crate) async fn run(connect: &ConnectArgs, args: &Args) -> Result<ExitCode, Failure> {
@@ -34,7 +39,15 @@ pub(crate) async fn run(connect: &ConnectArgs, args: &Args) -> Result<ExitCode, 
     let mut failures = Vec::new();
     for object in args.which.find(&session, &catalog).await? {
         match one(&session, &object, args).await {
-            Ok(()) => screen::line(format!("{} scaled", object.title()))?,
+            Ok(()) => {
+                if let Some(limit) = args.timeout.nonzero()
+                    && tokio::time::timeout(limit, until_scaled(&session, &object, args.replicas)).await.is_err()
+                {
+                    failures.push(Failure::error("timed out waiting for the condition"));
+                    continue;
+                }
+                screen::line(format!("{} scaled", object.title()))?;
+            }
             Err(failure) => failures.push(failure),
         }
     }
@@ -60,4 +73,22 @@ async fn one(session: &Session, object: &workload::Workload<'_>, args: &Args) ->
         .with("fieldManager", "gantry")
         .body("application/merge-patch+json", patch.to_string().into_bytes());
     session.send(Method::PATCH, call).await.map(|_| ())
+}
+
+/// Follows the object until its controller has seen the change and counts as many.
+async fn until_scaled(session: &Session, object: &workload::Workload<'_>, wanted: u32) -> Result<(), Failure> {
+    let name = object.name.as_str();
+    let call = Call::to(object.kind.collection(Some(&object.namespace)))
+        .with("fieldSelector", format!("metadata.name={name}"));
+    let mut follow = Follow::default();
+    loop {
+        let mut watch = follow.open(session, &call).await?;
+        while let Some(event) = follow.next(&mut watch).await? {
+            let number = |pointer: &str| event.object.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
+            let has_seen = number("/status/observedGeneration") >= number("/metadata/generation");
+            if has_seen && number("/status/replicas") == u64::from(wanted) {
+                return Ok(());
+            }
+        }
+    }
 }

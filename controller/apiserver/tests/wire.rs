@@ -41,7 +41,7 @@ fn names(list: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn pages_show_one_revision_and_go_on_when_it_is_gone() {
+async fn c088_pages_show_one_revision_and_go_on_when_it_is_gone() {
     let server = filled(7, 1).await;
     let whole = server.get(&format!("{MAPS}?labelSelector=odd")).await.body;
     let first = server.get(&format!("{MAPS}?limit=3&labelSelector=odd")).await.body;
