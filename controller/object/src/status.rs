@@ -99,6 +99,8 @@ pub enum CauseReason {
     DisruptionBudget,
     /// The server's answer was not understood.
     UnexpectedServerResponse,
+    /// Said by a policy, which has only words.
+    Unstated,
 }
 
 impl CauseReason {
@@ -119,6 +121,7 @@ impl CauseReason {
             Self::NamespaceTerminating => "NamespaceTerminating",
             Self::DisruptionBudget => "DisruptionBudget",
             Self::UnexpectedServerResponse => "UnexpectedServerResponse",
+            Self::Unstated => "",
         }
     }
 }
@@ -541,7 +544,10 @@ impl Details {
         }
         if !self.causes.is_empty() {
             let causes = self.causes.iter().map(|c| {
-                let mut cause = json!({"reason": c.reason.as_str(), "message": c.message});
+                let mut cause = json!({"message": c.message});
+                if c.reason != CauseReason::Unstated {
+                    cause["reason"] = c.reason.as_str().into();
+                }
                 if !c.field.is_empty() {
                     cause["field"] = c.field.as_str().into();
                 }

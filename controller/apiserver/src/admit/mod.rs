@@ -20,7 +20,7 @@ mod webhook;
 pub(crate) use attributes::{Attributes, Operation, user_info};
 pub(crate) use mutate::mutate;
 pub(crate) use policy::Policies;
-pub(crate) use quota::{Charge, Turns, is_quota};
+pub(crate) use quota::{Charge, Turns, first_status, is_quota};
 pub(crate) use validate::validate;
 pub(crate) use warning::{Annotations, Warnings};
 pub(crate) use webhook::Hooks;

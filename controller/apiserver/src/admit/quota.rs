@@ -109,6 +109,14 @@ fn used(quota: &Quota, held: &Value) -> Option<Amounts> {
     (is_whole && is_of_spec).then_some(used)
 }
 
+/// The status of a quota that is new: everything that is there already. Whatever is stored at the same moment is counted
+/// by the reconciler, which looks at each new quota.
+pub(crate) fn first_status(registry: &Registry, quota: &Value) -> Value {
+    let spec = Quota::read(&quota["spec"]);
+    let used = names(quota).0.map_or_else(|| spec.nothing(), |namespace| count(registry, namespace, &spec));
+    json!({"hard": quota["spec"].get("hard").cloned().unwrap_or_else(|| json!({})), "used": told_amounts(&used)})
+}
+
 /// Counts everything that is there.
 fn count(registry: &Registry, namespace: &str, quota: &Quota) -> Amounts {
     let mut total = quota.nothing();

@@ -9,7 +9,7 @@ use http::{Response, StatusCode};
 use serde_json::Value;
 
 use super::Context;
-use crate::admit::is_quota;
+use crate::admit::{first_status, is_quota};
 use crate::registry::{names, set_revision};
 use crate::service::is_claim;
 
@@ -46,6 +46,10 @@ pub(super) async fn insert(context: &Context, mut object: Value) -> Result<Value
         // An apply has already said whose fields these are.
         if object.pointer("/metadata/managedFields").is_none() {
             apply::track_update(resource, None, &mut object, &context.manager(Operation::Update)?);
+        }
+        // Observed, and so nobody's.
+        if resource.is("", "resourcequotas") {
+            object["status"] = first_status(&context.state.registry, &object);
         }
         let name = names(&object).1.to_owned();
         if context.query.dry_run()? {

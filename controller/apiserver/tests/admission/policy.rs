@@ -51,6 +51,9 @@ async fn c091_c094_policies_judge_deployments_by_variables() {
         "deployments.apps \"one\" is forbidden: ValidatingAdmissionPolicy 'odd' with binding 'odd-binding' denied request: wants 2"
     );
     assert_eq!(refused.body["reason"], "Invalid");
+    let cause =
+        json!({"message": "ValidatingAdmissionPolicy 'odd' with binding 'odd-binding' denied request: wants 2"});
+    assert_eq!(refused.body["details"]["causes"], json!([cause]));
     let refused = server.create(DEPLOYMENTS, deployment("two", 2)).await;
     assert!(refused.refused(422).ends_with("denied request: failed expression: variables.isOdd"));
     server.create(DEPLOYMENTS, deployment("three", 3)).await.ok();

@@ -88,6 +88,19 @@ async fn c077_c079_c080_c081_c082_other_objects_are_counted() {
 }
 
 #[tokio::test]
+async fn c083_a_new_quota_tells_at_once_what_is_used() {
+    let server = Server::start().await;
+    for name in ["a", "b"] {
+        server.create(&format!("{NS}/configmaps"), json!({"metadata": {"name": name}})).await.ok();
+    }
+    let hard = json!({"configmaps": "5", "pods": "1", "count/deployments.apps": "2"});
+    quota(&server, "q", json!({"hard": hard})).await;
+    let status = server.get(&format!("{NS}/resourcequotas/q/status")).await.body["status"].clone();
+    let used = json!({"configmaps": "2", "pods": "0", "count/deployments.apps": "0"});
+    assert_eq!(status, json!({"hard": hard, "used": used}));
+}
+
+#[tokio::test]
 async fn c085_c086_scopes_choose_the_pods_that_are_charged() {
     let server = Server::start().await;
     for (name, scope) in

@@ -27,7 +27,7 @@ fn pod(name: &str) -> Value {
 }
 
 #[tokio::test]
-async fn c003_c015_webhooks_change_objects_in_order_until_their_configurations_are_gone() {
+async fn c003_c005_c015_webhooks_change_objects_in_order_until_their_configurations_are_gone() {
     let server = Server::start().await;
     let hook = Hook::start(|path, request| {
         let stages = request["object"]["data"].as_object().map_or(0, |data| data.len());
@@ -43,6 +43,16 @@ async fn c003_c015_webhooks_change_objects_in_order_until_their_configurations_a
     let owners = &made["metadata"]["managedFields"];
     assert!(owners[0]["fieldsV1"]["f:data"].get("f:second").is_some(), "the writer owns what webhooks add: {owners}");
     assert_eq!(hook.connections(), 1, "a connection is used again");
+
+    let with = |path: &str, operation: &str| {
+        configuration("b", json!([hook.entry("h", path, json!([operation]), json!(["configmaps"]))]))
+    };
+    server.call(Method::PUT, &format!("{MUTATING}/b"), with("/second", "UPDATE")).await.ok();
+    let made = server.create(MAPS, map("without", json!({"k": "v"}))).await.ok();
+    assert_eq!(made["data"], json!({"k": "v", "first": "1"}), "a rule that was taken away");
+    server.patch(&format!("{MUTATING}/b"), with("/second", "CREATE")).await.ok();
+    let made = server.create(MAPS, map("with", json!({"k": "v"}))).await.ok();
+    assert_eq!(made["data"], json!({"k": "v", "first": "1", "second": "2"}), "and given back");
 
     server.call(Method::DELETE, &format!("{MUTATING}?labelSelector=of%3Dtest"), Value::Null).await.ok();
     assert_eq!(server.create(MAPS, map("n", json!({"k": "v"}))).await.ok()["data"], json!({"k": "v"}));

@@ -1,7 +1,7 @@
 //! ValidatingAdmissionPolicy: every policy that is bound and meant judges; the first refusal is told.
 
 use controller_object::policy::{Failure, Outcome, Validating};
-use controller_object::status::{About, Reason, Status};
+use controller_object::status::{About, Cause, CauseReason, Reason, Status};
 use serde_json::{Value, json};
 
 use super::binding::{Binding, Policy};
@@ -102,5 +102,6 @@ fn refusal(attributes: &Attributes<'_>, policy: &Policy<Validating>, binding: &B
         "RequestEntityTooLarge" => Reason::RequestEntityTooLarge,
         _ => Reason::Invalid,
     };
-    status
+    // What kubectl shows of an invalid object.
+    status.with_cause(Cause { reason: CauseReason::Unstated, message: detail, field: String::new() })
 }
