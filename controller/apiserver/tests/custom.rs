@@ -116,7 +116,7 @@ async fn patch_json(server: &Server, path: &str, patch: Value) -> server::Answer
 }
 
 #[tokio::test]
-async fn c033_c037_c026_definitions_are_created_discovered_and_deleted() {
+async fn c026_c028_c033_c037_definitions_are_created_discovered_and_deleted() {
     let server = server().await;
     let root = server.get("/apis").await.body;
     assert!(root["groups"].as_array().unwrap().iter().any(|group| group["name"] == "apiextensions.k8s.io"));
@@ -147,8 +147,12 @@ async fn c033_c037_c026_definitions_are_created_discovered_and_deleted() {
     let found = aggregated["items"].as_array().unwrap().iter().find(|group| group["metadata"]["name"] == "example.com");
     assert_eq!(found.unwrap()["versions"][0]["resources"][0]["resource"], "foos");
 
-    let made = server.create("/apis/example.com/v1/namespaces/default/foos", json!({"metadata": {"name": "a"}})).await;
-    assert_eq!(made.code, 201, "{}", made.body);
+    // More than are deleted in one turn.
+    for n in 0..600 {
+        let body = json!({"metadata": {"name": format!("a{n}")}});
+        let made = server.create("/apis/example.com/v1/namespaces/default/foos", body).await;
+        assert_eq!(made.code, 201, "{}", made.body);
+    }
     assert_eq!(server.call(Method::DELETE, &format!("{CRDS}/foos.example.com"), Value::Null).await.code, 200);
     until_gone(&server, &format!("{CRDS}/foos.example.com")).await;
     assert_eq!(server.get("/apis/example.com/v1").await.code, 404);

@@ -8,53 +8,62 @@ use super::known::Known;
 use super::{FINALIZER, GROUP, PLURAL};
 use crate::registry::{Registry, bytes_of};
 
-/// Objects that are deleted in one commit.
-const BATCH: usize = 200;
+/// Objects that are deleted in one turn, which is one commit.
+const BATCH: usize = 500;
 
-/// Goes one step with each definition that goes.
-pub(super) async fn run(registry: &Registry, known: &mut Known) {
+/// What is left of a definition's objects after a turn.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Nothing,
+    /// Finalizers of others hold the rest.
+    Held,
+    /// The next turn goes on: definitions that come meanwhile must not wait for thousands of objects.
+    More,
+}
+
+/// Goes one turn with each definition that goes; says whether the next should follow at once.
+pub(super) async fn run(registry: &Registry, known: &mut Known) -> bool {
+    let mut goes_on = false;
     for (key, group, plural) in known.going() {
         match empty(registry, &group, &plural).await {
-            Ok(true) => {
+            Ok(Left::Nothing) => {
                 // Who sees that a definition is gone finds nothing of it served.
                 known.withdraw(&key);
                 known.serve(registry);
                 known.cleaned(&key, release(registry, &key).await.is_ok());
             }
-            Ok(false) => {}
+            Ok(left) => goes_on |= left == Left::More,
             Err(error) => {
-                tracing::warn!(definition = format!("{plural}.{group}"), %error, "its objects are deleted later")
+                tracing::warn!(definition = format!("{plural}.{group}"), %error, "its objects are deleted later");
             }
         }
     }
+    goes_on
 }
 
-/// Deletes what no finalizer holds, marks the rest; says whether nothing is left.
-async fn empty(registry: &Registry, group: &str, plural: &str) -> Result<bool, CommitError> {
+/// Deletes what no finalizer holds and marks the rest, as much as one turn may.
+async fn empty(registry: &Registry, group: &str, plural: &str) -> Result<Left, CommitError> {
     let request = RangeRequest { prefix: format!("/registry/{group}/{plural}/").into(), ..RangeRequest::default() };
     // A read of the newest state cannot be refused.
-    let Ok(page) = registry.store.range(&request) else { return Ok(false) };
-    let mut left = false;
-    for batch in page.items.chunks(BATCH) {
-        let (mut compares, mut ops) = (Vec::new(), Vec::new());
-        for kv in batch {
-            let op = step(kv);
-            left |= !matches!(op, Some(Op::Delete { .. }));
-            if let Some(op) = op {
-                compares.push(Compare::ModRevision(kv.key.clone(), kv.mod_revision));
-                ops.push(op);
-            }
+    let Ok(page) = registry.store.range(&request) else { return Ok(Left::Held) };
+    let mut left = Left::Nothing;
+    let mut steps = page.items.iter().filter_map(|kv| {
+        let op = step(kv);
+        if !matches!(op, Some(Op::Delete { .. })) {
+            left = Left::Held;
         }
-        if ops.is_empty() {
-            continue;
-        }
-        match registry.store.commit(&compares, ops).await {
+        op.map(|op| (Compare::ModRevision(kv.key.clone(), kv.mod_revision), op))
+    });
+    let batch: (Vec<Compare>, Vec<Op>) = steps.by_ref().take(BATCH).unzip();
+    let is_more = steps.next().is_some();
+    if !batch.1.is_empty() {
+        match registry.store.commit(&batch.0, batch.1).await {
             Ok(_) => {}
-            Err(CommitError::Conflict { .. }) => left = true,
+            Err(CommitError::Conflict { .. }) => return Ok(Left::More),
             Err(error) => return Err(error),
         }
     }
-    Ok(!left)
+    Ok(if is_more { Left::More } else { left })
 }
 
 /// What is done with one object; `None` while a finalizer holds it.

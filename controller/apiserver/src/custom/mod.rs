@@ -50,12 +50,14 @@ impl Served {
 pub(crate) struct Definitions {
     known: Known,
     watcher: Option<Watcher>,
+    /// Objects are left that can be deleted now.
+    is_busy: bool,
 }
 
 impl Definitions {
     /// Serves what is stored.
     pub(crate) fn open(registry: &Registry) -> Self {
-        let mut definitions = Self { known: Known::default(), watcher: None };
+        let mut definitions = Self { known: Known::default(), watcher: None, is_busy: false };
         definitions.read(registry);
         definitions
     }
@@ -79,6 +81,7 @@ impl Definitions {
         let mut revision = self.settle(&first).await;
         drop(first);
         loop {
+            let pause = if self.is_busy { Duration::ZERO } else { LOOK_AGAIN };
             let wait = async {
                 match &mut self.watcher {
                     Some(watcher) => watcher.next_batch().await.is_ok(),
@@ -87,7 +90,7 @@ impl Definitions {
             };
             let goes = tokio::select! {
                 goes = wait => goes,
-                () = tokio::time::sleep(LOOK_AGAIN), if self.known.is_cleaning() => true,
+                () = tokio::time::sleep(pause), if self.known.is_cleaning() => true,
                 () = shutdown.cancelled() => return,
             };
             let Some(state) = state.upgrade() else { return };
@@ -110,7 +113,7 @@ impl Definitions {
         }
         registry.served.seen.send_replace(revision);
         self.tell(registry).await;
-        cleanup::run(registry, &mut self.known).await;
+        self.is_busy = cleanup::run(registry, &mut self.known).await;
         revision
     }
 
