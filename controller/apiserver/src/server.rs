@@ -28,6 +28,7 @@ use crate::bootstrap;
 use crate::chain;
 use crate::custom::{self, Definitions};
 use crate::flow::FlowControl;
+use crate::handle::shared::Shared;
 use crate::metrics::Metrics;
 use crate::pki::{self, Authority, Issued, Leaf, PkiError};
 use crate::registry::Registry;
@@ -98,6 +99,8 @@ pub(crate) struct State {
     pub(crate) front_proxy: Authority,
     pub(crate) aggregation: Aggregation,
     pub(crate) flow: FlowControl,
+    /// What watchers make of values, made once.
+    pub(crate) shared: Shared,
     pub(crate) audit: Option<Audit>,
     /// How the server shows itself to agents.
     pub(crate) agent_tls: Arc<rustls::ClientConfig>,
@@ -153,6 +156,7 @@ impl Config {
             registry,
             aggregation,
             flow: FlowControl::new(Arc::clone(&store)),
+            shared: Shared::default(),
             audit: self.audit.as_ref().map(audit::Config::open).transpose()?,
             authorizer: Authorizer { rbac: Rbac::new(Arc::clone(&store)), node: NodeAuthorizer::new(store) },
             tokens: TokenKey::open(&tls_dir.join("service.key"))?,

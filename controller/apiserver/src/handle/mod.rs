@@ -13,6 +13,7 @@ mod list_options;
 mod patch;
 pub(crate) mod proxy;
 mod scale;
+pub(crate) mod shared;
 mod token;
 mod update;
 mod usage;

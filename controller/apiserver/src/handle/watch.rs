@@ -242,7 +242,7 @@ impl Encoder<'_> {
         if self.filter.takes_all() {
             return Ok(true);
         }
-        let object = registry::to_value(&self.context.resource, kv, kv.mod_revision)?;
+        let object = self.context.state.shared.object(&self.context.resource, kv, kv.mod_revision)?;
         Ok(self.filter.matches(&self.context.resource, &object))
     }
 
@@ -277,11 +277,13 @@ impl Encoder<'_> {
             out.put_slice(b"}\n");
             return Ok(out.freeze());
         }
+        let (resource, shared) = (&self.context.resource, &self.context.state.shared);
+        if negotiated.shape == Shape::Object && negotiated.encoding == Encoding::Protobuf {
+            return Ok(protobuf::watch_frame(kind, &shared.protobuf(resource, kv, revision)?).into());
+        }
         let shown = match negotiated.shape {
             Shape::Metadata => registry::metadata(kv, revision)?,
-            Shape::Object | Shape::Table => {
-                self.context.show(&registry::to_value(&self.context.resource, kv, revision)?)
-            }
+            Shape::Object | Shape::Table => self.context.show(&*shared.object(resource, kv, revision)?),
         };
         self.shown(kind, shown)
     }

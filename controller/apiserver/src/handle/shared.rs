@@ -1,0 +1,122 @@
+//! What watchers make of a stored value, made once for all of them: the parsed object and its protobuf form. Only the
+//! newest values are kept, and only while they are few: a thousand watchers look at one value within milliseconds.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use bytes::Bytes;
+use controller_object::protobuf;
+use controller_object::resource::Resource;
+use controller_object::status::Status;
+use controller_store::model::{KeyValue, Revision};
+use serde_json::Value;
+
+use crate::registry;
+
+/// How much stored JSON is kept parsed, in bytes; parsed it takes about ten times that.
+const KEPT: usize = 256 << 10;
+
+/// The newest values.
+#[derive(Default)]
+pub(crate) struct Shared {
+    recent: Mutex<VecDeque<Entry>>,
+}
+
+struct Entry {
+    key: Bytes,
+    revision: Revision,
+    group: String,
+    version: String,
+    size: usize,
+    made: Arc<Made>,
+}
+
+/// A value in the forms that were asked for.
+#[derive(Default)]
+struct Made {
+    object: OnceLock<Arc<Value>>,
+    protobuf: OnceLock<Bytes>,
+}
+
+impl Shared {
+    /// The object of a value, shown with a revision.
+    pub(crate) fn object(&self, resource: &Resource, kv: &KeyValue, revision: Revision) -> Result<Arc<Value>, Status> {
+        // What a custom resource is may change under the same name.
+        if resource.custom.is_some() {
+            return registry::to_value(resource, kv, revision).map(Arc::new);
+        }
+        self.made(resource, kv, revision).object(resource, kv, revision)
+    }
+
+    /// Its protobuf form, envelope included.
+    pub(crate) fn protobuf(&self, resource: &Resource, kv: &KeyValue, revision: Revision) -> Result<Bytes, Status> {
+        let made = self.made(resource, kv, revision);
+        if let Some(known) = made.protobuf.get() {
+            return Ok(known.clone());
+        }
+        let bytes = Bytes::from(protobuf::encode(&*made.object(resource, kv, revision)?)?);
+        Ok(made.protobuf.get_or_init(|| bytes).clone())
+    }
+
+    fn made(&self, resource: &Resource, kv: &KeyValue, revision: Revision) -> Arc<Made> {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_it = |entry: &&Entry| {
+            entry.revision == revision
+                && entry.key == kv.key
+                && entry.version == resource.version
+                && entry.group == resource.group
+        };
+        if let Some(entry) = recent.iter().rev().find(is_it) {
+            return Arc::clone(&entry.made);
+        }
+        let made = Arc::<Made>::default();
+        let (key, size) = (kv.key.clone(), kv.value.len());
+        let (group, version) = (resource.group.clone(), resource.version.clone());
+        recent.push_back(Entry { key, revision, group, version, size, made: Arc::clone(&made) });
+        let mut held: usize = recent.iter().map(|entry| entry.size).sum();
+        while held > KEPT
+            && let Some(oldest) = recent.pop_front()
+        {
+            held -= oldest.size;
+        }
+        made
+    }
+}
+
+impl Made {
+    fn object(&self, resource: &Resource, kv: &KeyValue, revision: Revision) -> Result<Arc<Value>, Status> {
+        if let Some(known) = self.object.get() {
+            return Ok(Arc::clone(known));
+        }
+        let object = Arc::new(registry::to_value(resource, kv, revision)?);
+        Ok(Arc::clone(self.object.get_or_init(|| object)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use controller_object::resource::Table;
+
+    #[test]
+    fn values_are_parsed_once_and_forgotten_in_time() {
+        let shared = Shared::default();
+        let maps = Table::builtin().find("", "v1", "configmaps").unwrap();
+        let kv = |n: u64| KeyValue {
+            key: format!("/registry/core/configmaps/a/{n}").into(),
+            value: format!("{{\"metadata\":{{\"name\":\"{n}\"}},\"data\":{{\"k\":\"{}\"}}}}", "v".repeat(60 << 10))
+                .into(),
+            create_revision: Revision(n),
+            mod_revision: Revision(n),
+        };
+        let first = shared.object(maps, &kv(1), Revision(1)).unwrap();
+        assert!(Arc::ptr_eq(&first, &shared.object(maps, &kv(1), Revision(1)).unwrap()));
+        assert_eq!(first["metadata"]["resourceVersion"], "1");
+        assert_eq!(shared.object(maps, &kv(1), Revision(9)).unwrap()["metadata"]["resourceVersion"], "9");
+        for n in 2..20 {
+            shared.object(maps, &kv(n), Revision(n)).unwrap();
+        }
+        assert!(!Arc::ptr_eq(&first, &shared.object(maps, &kv(1), Revision(1)).unwrap()), "it was forgotten");
+        assert!(shared.recent.lock().unwrap().len() <= 5);
+    }
+}
