@@ -138,8 +138,8 @@ fn manifests(dir: &Path) {
         for (number, verbs, role, user) in
             [(1, ["get", "list"], "r", "a"), (2, ["get", "watch"], "r", "b"), (3, ["get", "watch"], "s", "b")]
         {
-            let access = access(me, &verbs, role, user).map(|object| object.to_string()).join("\n---\n");
-            std::fs::write(dir.join(format!("access-{me}{number}.yaml")), access).expect("writable");
+            let access = json!({"apiVersion": "v1", "kind": "List", "items": access(me, &verbs, role, user)});
+            std::fs::write(dir.join(format!("access-{me}{number}.yaml")), access.to_string()).expect("writable");
         }
     }
     std::fs::write(dir.join("bad.yaml"), "apiVersion: v1\nkind: Nope\nmetadata: {name: x}\n").expect("writable");
@@ -164,7 +164,8 @@ fn access(me: &str, verbs: &[&str], role: &str, user: &str) -> [serde_json::Valu
 
 /// Creates what the pages of `describe` are about.
 fn described(kubectl: &Client, me: &str) {
-    kubectl.run_with(&["apply", "-f", "-"], &OBJECTS.replace("{me}", me)).ok();
+    // Not by a client-side apply: its annotation would be a part of pages.
+    kubectl.run_with(&["apply", "--server-side", "-f", "-"], &OBJECTS.replace("{me}", me)).ok();
     let amounts =
         |cpu: &str, memory: &str| json!({"cpu": cpu, "memory": memory, "ephemeral-storage": "9Gi", "pods": "110"});
     let status = json!({"status": {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::kinds::{annotations, at, labels, text};
+use super::kinds::{at, labels, text};
 use super::page::Page;
 use super::template::{list, pairs, shown, string};
 
@@ -42,7 +42,7 @@ pub(super) fn storage(page: &mut Page, object: &Value) {
     }
     let mut terms = list(object, "allowedTopologies").enumerate().peekable();
     if terms.peek().is_none() {
-        return page.field(0, "AllowedTopologies", "<none>");
+        return;
     }
     page.field(0, "AllowedTopologies", "");
     for (position, term) in terms {
@@ -77,5 +77,5 @@ pub(super) fn priority(page: &mut Page, object: &Value) {
     page.field(0, "GlobalDefault", is_default.to_string());
     page.field(0, "PreemptionPolicy", string(object, "preemptionPolicy").unwrap_or("PreemptLowerPriority"));
     page.field(0, "Description", text(object, "/description"));
-    page.values(0, "Annotations", &annotations(object));
+    page.field(0, "Annotations", in_one_line(object, "/metadata/annotations"));
 }
