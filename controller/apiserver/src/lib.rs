@@ -12,6 +12,7 @@ mod bootstrap;
 mod chain;
 mod custom;
 mod deadline;
+mod documents;
 pub mod encryption;
 mod flow;
 mod followed;

@@ -3,8 +3,8 @@
 use api::exposition::Format;
 use axum::body::Body;
 use bytes::Bytes;
+use controller_object::discovery;
 use controller_object::resource::Verbs;
-use controller_object::{discovery, openapi};
 use controller_store::model::RangeRequest;
 use http::header::{ACCEPT, HOST};
 use http::{HeaderMap, Response, StatusCode};
@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::query::Query;
 use crate::server::State;
 use crate::token::ISSUER;
-use crate::{aggregation, health, reply};
+use crate::{aggregation, documents, health, reply};
 
 /// The release whose API is served.
 pub(crate) const MAJOR: &str = "1";
@@ -79,22 +79,7 @@ pub(crate) async fn answer(state: &State, path: &str, query: &Query, headers: &H
             json(found)
         }
         ["apis", group, version] => json(discovery::api_resource_list(table, group, version)?),
-        ["openapi", "v2"] => {
-            let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-            let document = openapi::v2::whole(table);
-            match [openapi::v2::PROTOBUF, openapi::v2::PROTOBUF_ASKED].iter().any(|asked| accept.contains(asked)) {
-                true => {
-                    let body = openapi::gnostic::encode(&document);
-                    Some(reply::with_type(StatusCode::OK, openapi::v2::PROTOBUF, Body::from(body)))
-                }
-                false => json(document),
-            }
-        }
-        ["openapi", "v3"] => json(openapi::index(table)),
-        ["openapi", "v3", rest @ ..] => {
-            let document = openapi::document(table, &rest.join("/"))?;
-            Some(reply::json_bytes(StatusCode::OK, Bytes::from(document)))
-        }
+        ["openapi", rest @ ..] => documents::answer(table, rest, query, headers),
         [""] => json(
             json!({"paths": ["/.well-known/openid-configuration", "/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"]}),
         ),

@@ -106,6 +106,8 @@ pub(crate) fn request_info(method: &Method, path: &str, query: &Query) -> Option
         (&Method::PATCH, _) => Verb::Patch,
         (&Method::DELETE, true) => Verb::Delete,
         (&Method::DELETE, false) => Verb::DeleteCollection,
+        // What is behind a proxy may be asked what it can do; that is a read.
+        (&Method::OPTIONS, true) if subresource == Some("proxy") => Verb::Get,
         _ => return None,
     };
     Some(RequestInfo::Resource(ResourceRequest {

@@ -179,6 +179,25 @@ async fn streaming_lists_end_with_a_bookmark_in_every_form() {
     }
 }
 
+#[tokio::test]
+async fn documents_are_kept_until_they_change() {
+    let server = server().await;
+    let index = server.get("/openapi/v3").await.body;
+    let address = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap().to_owned();
+    let (code, headers, _) = ask(&server, &address, &[]).await;
+    assert_eq!((code, headers["cache-control"].to_str().unwrap()), (200, "public, immutable"));
+    let (code, _, body) = ask(&server, &address, &[("if-none-match", headers["etag"].to_str().unwrap())]).await;
+    assert_eq!((code, body.len()), (304, 0));
+    let (code, headers, _) = ask(&server, "/openapi/v3/apis/apps/v1?hash=OLD", &[]).await;
+    assert_eq!((code, headers["location"].to_str().unwrap()), (301, address.as_str()));
+    let (code, headers, _) = ask(&server, "/openapi/v2", &[]).await;
+    let known = headers["etag"].to_str().unwrap().to_owned();
+    assert_eq!((code, ask(&server, "/openapi/v2", &[("if-none-match", &known)]).await.0), (200, 304));
+    let protobuf = ("accept", "application/com.github.proto-openapi.spec.v2@v1.0+protobuf");
+    assert_eq!(ask(&server, "/openapi/v2", &[("if-none-match", &known), protobuf]).await.0, 200, "another form");
+    assert_eq!(ask(&server, "/openapi/v3/apis/none/v1", &[]).await.0, 404);
+}
+
 fn line(line: &[u8]) -> (String, Value) {
     let event: Value = serde_json::from_slice(line).unwrap();
     (event["type"].as_str().unwrap().to_owned(), event["object"].clone())

@@ -42,6 +42,33 @@ pub fn index(table: &Table) -> Value {
     json!({"paths": paths})
 }
 
+/// What the address of a document has as its hash; `None` where there is no such document.
+pub fn hash_of(table: &Table, group_version: &str) -> Option<String> {
+    let (group, version) = split(group_version)?;
+    table.versions(group).iter().any(|known| known == version).then(|| hash(table, group, version))
+}
+
+/// A hash of all documents together.
+pub fn hash_of_all(table: &Table) -> String {
+    use sha2::Digest as _;
+    let mut all = sha2::Sha256::new();
+    for group in table.groups() {
+        for version in table.versions(group) {
+            all.update(hash(table, group, version));
+        }
+    }
+    all.finalize().iter().take(32).map(|b| format!("{b:02X}")).collect()
+}
+
+/// Group and version of a path below `/openapi/v3`.
+fn split(group_version: &str) -> Option<(&str, &str)> {
+    match group_version.split('/').collect::<Vec<_>>()[..] {
+        ["api", version] => Some(("", version)),
+        ["apis", group, version] => Some((group, version)),
+        _ => None,
+    }
+}
+
 /// Changes whenever the document of the group version could.
 fn hash(table: &Table, group: &str, version: &str) -> String {
     use sha2::Digest as _;
@@ -67,11 +94,7 @@ pub fn document(table: &Table, group_version: &str) -> Option<Vec<u8>> {
 
 /// The same with descriptions that are at hand.
 fn described(table: &Table, group_version: &str, words: &Descriptions) -> Option<Value> {
-    let (group, version) = match group_version.split('/').collect::<Vec<_>>()[..] {
-        ["api", version] => ("", version),
-        ["apis", group, version] => (group, version),
-        _ => return None,
-    };
+    let (group, version) = split(group_version)?;
     let resources: Vec<&Resource> =
         table.all().map(AsRef::as_ref).filter(|r| r.group == group && r.version == version).collect();
     if resources.is_empty() {

@@ -9,6 +9,7 @@ mod garbage;
 mod kubectl;
 mod namespaces;
 mod operations;
+mod proxy;
 mod server;
 mod validation;
 mod watches;

@@ -27,7 +27,8 @@ pub(crate) fn kubeconfig() -> PathBuf {
 
 /// Statics are never dropped: a shell waits for the end of this process, which closes its input, and cleans up.
 fn outlive(cluster: &Cluster) {
-    let script = "read -r _; kill -9 \"$1\"; \"$2\" reset --purge --data-dir \"$3\" && rm -rf \"$4\"";
+    // A reset refuses while the server still holds its lock.
+    let script = "read -r _; kill -9 \"$1\"; tail --pid=\"$1\" -f /dev/null; \"$2\" reset --purge --data-dir \"$3\" && rm -rf \"$4\"";
     let (data, pid) = (cluster.data_dir(), cluster.server_pid().to_string());
     let dir = data.parent().expect("a data directory lies in another");
     let mut watchman = Command::new("sh")

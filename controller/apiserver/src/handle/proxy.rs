@@ -44,6 +44,7 @@ pub(crate) async fn answer(context: Context, raw_path: &str, incoming: Incoming)
         "pods" => pod(&context, &wanted)?,
         _ => service(&context, &wanted)?,
     };
+    refuse_special(address.ip())?;
     let (prefix, path) = below_proxy(raw_path);
     if path.is_empty() && matches!(incoming.method, Method::GET | Method::HEAD) {
         // Relative links of a page work only below a path that ends with a slash.
@@ -71,6 +72,18 @@ pub(crate) async fn answer(context: Context, raw_path: &str, incoming: Incoming)
         response.headers_mut().insert(LOCATION, location);
     }
     Ok(response)
+}
+
+/// What this machine keeps to itself is nobody's pod, whatever an object says.
+fn refuse_special(address: IpAddr) -> Result<(), Status> {
+    let is_link_local = match address {
+        IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    match address.is_loopback() || address.is_unspecified() || address.is_multicast() || is_link_local {
+        true => Err(Status::bad_request("address not allowed")),
+        false => Ok(()),
+    }
 }
 
 /// Splits a path behind `/NAME/proxy`.
@@ -132,6 +145,10 @@ mod tests {
         assert_eq!(parse("web:80"), Some((false, "web".into(), "80".into())));
         assert_eq!(parse("https:web:"), Some((true, "web".into(), String::new())));
         assert_eq!(parse("ftp:web:1"), None);
+        for special in ["127.0.0.1", "::1", "169.254.169.254", "0.0.0.0", "fe80::1", "224.0.0.1"] {
+            assert!(refuse_special(special.parse().unwrap()).is_err(), "{special}");
+        }
+        assert!(refuse_special("10.42.0.7".parse().unwrap()).is_ok());
         let path = "/api/v1/namespaces/proxy/pods/proxy/proxy/a%2Fb/proxy";
         assert_eq!(below_proxy(path), ("/api/v1/namespaces/proxy/pods/proxy/proxy", "/a%2Fb/proxy"));
         assert_eq!(below_proxy("/api/v1/namespaces/a/services/b:80/proxy").1, "");

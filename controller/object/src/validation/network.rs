@@ -97,13 +97,32 @@ pub(super) fn endpoints(object: &Value, faults: &mut Faults) {
         }
         for part in ["addresses", "notReadyAddresses"] {
             for (at, address) in list(subset, &[part]).iter().enumerate() {
-                ip(text(address, &["ip"]).unwrap_or_default(), &format!("{path}.{part}[{at}].ip"), faults);
+                let (address, field) = (text(address, &["ip"]).unwrap_or_default(), format!("{path}.{part}[{at}].ip"));
+                ip(address, &field, faults);
+                reachable(address, &field, faults);
             }
         }
         for (at, port) in list(subset, &["ports"]).iter().enumerate() {
             number(port, "port", &format!("{path}.ports[{at}]"), faults);
         }
     }
+}
+
+/// Nobody may have a Service lead to what a machine keeps to itself (`ValidateNonSpecialIP` of Kubernetes).
+fn reachable(address: &str, field: &str, faults: &mut Faults) {
+    let Ok(address) = address.parse::<std::net::IpAddr>() else { return };
+    let is_link_local = match address {
+        std::net::IpAddr::V4(address) => address.is_link_local(),
+        std::net::IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    let problem = match address {
+        _ if address.is_unspecified() => "may not be unspecified",
+        _ if address.is_loopback() => "may not be in the loopback range (127.0.0.0/8, ::1/128)",
+        _ if is_link_local => "may not be in the link-local range (169.254.0.0/16, fe80::/10)",
+        _ if address.is_multicast() => "may not be in the multicast range (224.0.0.0/4, ff00::/8)",
+        _ => return,
+    };
+    faults.invalid(field, address.to_string(), problem);
 }
 
 pub(super) fn endpoint_slice(object: &Value, faults: &mut Faults) {
@@ -123,13 +142,14 @@ pub(super) fn endpoint_slice(object: &Value, faults: &mut Faults) {
             match kind {
                 "FQDN" => faults.rule(&field, address, api::name::rfc1123_subdomain(address)),
                 "IPv4" if address.parse::<std::net::Ipv4Addr>().is_err() => {
-                    faults.invalid(field, address, "must be a valid IPv4 address")
+                    faults.invalid(field.as_str(), address, "must be a valid IPv4 address")
                 }
                 "IPv6" if address.parse::<std::net::Ipv6Addr>().is_err() => {
-                    faults.invalid(field, address, "must be a valid IPv6 address")
+                    faults.invalid(field.as_str(), address, "must be a valid IPv6 address")
                 }
                 _ => {}
             }
+            reachable(address, &field, faults);
         }
     }
     let mut names = BTreeSet::new();
