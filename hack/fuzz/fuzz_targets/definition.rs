@@ -13,8 +13,10 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         "metadata": {"name": "foos.example.com"},
         "spec": {"group": "example.com", "scope": "Namespaced", "names": names,
             "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}]}});
-    let kind = Table::builtin().find("apiextensions.k8s.io", "v1", "customresourcedefinitions").expect("a built-in kind");
-    if conform(kind, &mut definition, FieldValidation::Ignore).is_err() || !validate_definition(&definition).is_empty() {
+    let kind =
+        Table::builtin().find("apiextensions.k8s.io", "v1", "customresourcedefinitions").expect("a built-in kind");
+    if conform(kind, &mut definition, FieldValidation::Ignore).is_err() || !validate_definition(&definition).is_empty()
+    {
         return;
     }
     for resource in resources(&definition, &names) {

@@ -1,5 +1,6 @@
-//! What the fuzz targets share: the kind they decode for, two values out of one input, and the way of an object
-//! through the server. Never holds a check that the unit tests lack. Start at `fuzz_targets`, one file per decoder.
+//! What the fuzz targets share: a kind, two values out of one input, the way of an object through the server.
+//! Never holds a check that the unit tests lack.
+//! Start reading at `fuzz_targets`, one file per decoder.
 
 use controller_object::apply::{Manager, Operation};
 use controller_object::decode::{FieldValidation, conform, decode};
