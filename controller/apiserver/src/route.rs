@@ -55,16 +55,18 @@ pub(crate) enum RequestInfo {
     NonResource(String),
 }
 
+/// A segment of a path; `None` where a `%` begins no byte (RFC 3986, 2.1) or the bytes are no UTF-8.
+fn decoded(segment: &str) -> Option<String> {
+    let is_byte = |rest: &str| rest.get(..2).is_some_and(|hex| hex.bytes().all(|digit| digit.is_ascii_hexdigit()));
+    let text = percent_decode_str(segment).decode_utf8().ok()?;
+    segment.split('%').skip(1).all(is_byte).then(|| text.into_owned())
+}
+
 /// Parses a request line. `None` where the method fits nothing.
 pub(crate) fn request_info(method: &Method, path: &str, query: &Query) -> Option<RequestInfo> {
     let trimmed = path.trim_end_matches('/');
     let non_resource = || Some(RequestInfo::NonResource(if trimmed.is_empty() { "/".into() } else { trimmed.into() }));
-    let segments: Vec<String> = trimmed
-        .split('/')
-        .skip(1)
-        .map(|segment| percent_decode_str(segment).decode_utf8().map(|s| s.into_owned()))
-        .collect::<Result<_, _>>()
-        .ok()?;
+    let segments: Vec<String> = trimmed.split('/').skip(1).map(decoded).collect::<Option<_>>()?;
     // A decoded slash would make one name out of a namespace and a name.
     let is_plain = |segment: &String| !segment.contains('/') && segment != "." && segment != "..";
     // What follows `NAME/proxy` is another server's path, and its own business.
@@ -158,7 +160,13 @@ mod tests {
                 Some(RequestInfo::NonResource(p)) if p == path
             ));
         }
-        for path in ["/api/v1/pods/%ff", "/api/v1/secrets/default%2Fsecret", "/api/v1/namespaces/a/secrets/.."] {
+        for path in [
+            "/api/v1/pods/%ff",
+            "/api/v1/pods/%zz",
+            "/api/v1/pods/a%1",
+            "/api/v1/secrets/default%2Fsecret",
+            "/api/v1/namespaces/a/secrets/..",
+        ] {
             assert!(request_info(&Method::GET, path, &Query::default()).is_none(), "{path}");
         }
     }

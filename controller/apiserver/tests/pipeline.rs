@@ -494,3 +494,38 @@ async fn a_profile_is_taken_for_who_may_one_at_a_time_and_no_longer_than_said() 
     let busy = get(admin(), "").await;
     assert_eq!((busy.code, busy.body["reason"].as_str()), (429, Some("TooManyRequests")));
 }
+
+#[tokio::test]
+async fn owners_are_kept_apart_by_path_and_forgotten_when_asked() {
+    let server = server().await;
+    const ACCOUNT: &str = "/api/v1/namespaces/default/serviceaccounts/owned";
+    const CLAIMS: &str = "/api/v1/namespaces/default/persistentvolumeclaims";
+    let account = json!({"metadata": {"name": "owned", "labels": {"a": "b"}}});
+    server.create("/api/v1/namespaces/default/serviceaccounts?fieldManager=maker", account).await;
+    let patch = async |operation: Value| {
+        let media = "application/json-patch+json";
+        server.raw(admin(), Method::PATCH, ACCOUNT, media, json!([operation]).to_string()).await.body
+    };
+    let kept = patch(json!({"op": "replace", "path": "/metadata/managedFields", "value": []})).await;
+    assert_eq!(kept["metadata"]["managedFields"][0]["manager"], "maker");
+    let forgotten = patch(json!({"op": "replace", "path": "/metadata/managedFields", "value": [{}]})).await;
+    assert_eq!(
+        (forgotten["kind"].as_str(), forgotten["metadata"].get("managedFields")),
+        (Some("ServiceAccount"), None)
+    );
+
+    let claim = json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+    assert_eq!(server.create(CLAIMS, claim).await.code, 201);
+    let status = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "c"},
+        "spec": {"volumeName": "v"}, "status": {"phase": "Bound"}});
+    let path = format!("{CLAIMS}/c/status?fieldManager=binder&force=true");
+    let media = "application/apply-patch+yaml";
+    let applied = server.raw(admin(), Method::PATCH, &path, media, status.to_string()).await.body;
+    let entries = applied["metadata"]["managedFields"].as_array().unwrap();
+    let binder = entries.iter().find(|entry| entry["manager"] == "binder").unwrap();
+    assert_eq!(
+        (&binder["fieldsV1"], &binder["subresource"]),
+        (&json!({"f:status": {"f:phase": {}}}), &json!("status"))
+    );
+    assert_eq!(applied["spec"].get("volumeName"), None);
+}

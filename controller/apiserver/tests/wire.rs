@@ -64,6 +64,45 @@ async fn c088_pages_show_one_revision_and_go_on_when_it_is_gone() {
     assert_eq!(server.get(&format!("{MAPS}?continue=x")).await.code, 400);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_under_concurrent_writes_are_the_snapshot_of_their_revision() {
+    let server = std::sync::Arc::new(filled(40, 1).await);
+    let writing = std::sync::Arc::clone(&server);
+    let done = tokio_util::sync::CancellationToken::new();
+    let stop = done.clone();
+    let writer = tokio::spawn(async move {
+        let mut written = 0;
+        while !stop.is_cancelled() {
+            let path = format!("{MAPS}/m-{:03}", written * 7 % 40);
+            match written % 3 {
+                0 => drop(writing.call(http::Method::DELETE, &path, Value::Null).await),
+                1 => drop(writing.call(http::Method::PATCH, &path, json!({"data": {"n": written.to_string()}})).await),
+                _ => {
+                    let name = format!("m-{:03}", (written * 7 + 26) % 40);
+                    writing.create(MAPS, json!({"metadata": {"name": name}})).await;
+                }
+            }
+            written += 1;
+        }
+        written
+    });
+    for limit in [1, 3, 7, 50].into_iter().cycle().take(24) {
+        let mut page = server.get(&format!("{MAPS}?limit={limit}")).await.body;
+        let revision = page["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+        let mut items = page["items"].as_array().unwrap().clone();
+        while let Some(token) = page["metadata"]["continue"].as_str().map(str::to_owned) {
+            page = server.get(&format!("{MAPS}?limit={limit}&continue={token}")).await.body;
+            assert_eq!(page["metadata"]["resourceVersion"], *revision);
+            items.extend(page["items"].as_array().unwrap().iter().cloned());
+        }
+        let exact = format!("{MAPS}?resourceVersion={revision}&resourceVersionMatch=Exact");
+        let whole = server.get(&exact).await.body;
+        assert_eq!(whole["items"], json!(items), "pages of {limit} at {revision}");
+    }
+    done.cancel();
+    assert!(writer.await.unwrap() > 24, "somebody wrote meanwhile");
+}
+
 #[tokio::test]
 async fn lists_come_in_protobuf_packed_and_as_metadata() {
     let server = filled(60, 4000).await;

@@ -1,12 +1,13 @@
 //! Server-side apply: who owns which fields (`metadata.managedFields`), merging, conflicts, and removal.
 //! After the rules of structured-merge-diff; list and map kinds come from the schema.
+mod client_side;
 mod merge;
 mod ownership;
 mod set;
 
 use crate::resource::Resource;
 use crate::status::{Cause, CauseReason, Status};
-use ownership::{Managed, read_managed, write_managed};
+use ownership::{Managed, given_managed, read_managed, write_managed};
 pub use ownership::{Manager, Operation};
 use serde_json::{Value, json};
 use set::FieldSet;
@@ -60,23 +61,21 @@ pub fn apply(
     }
     let wanted = FieldSet::of(cursor, applied).without_system();
     let changing = FieldSet::changed(cursor, live, applied).without_system();
+    let pledged = live.and_then(|live| client_side::pledged(cursor, live, manager));
     let mut causes = Vec::new();
-    for other in managed.iter_mut().filter(|m| !m.is(manager)) {
+    for other in managed.iter().filter(|m| !m.is(manager) && !force) {
         let lost = other.fields.shared(&changing);
-        if lost.is_empty() {
-            continue;
-        }
-        if force {
-            other.fields = other.fields.minus(&lost);
-        } else {
-            for path in lost.paths() {
-                let message = format!("conflict with {}", other.describe());
-                causes.push(Cause { reason: CauseReason::FieldManagerConflict, message, field: path });
-            }
+        let lost = pledged.as_ref().map_or_else(|| lost.clone(), |pledged| lost.minus(pledged));
+        for path in lost.paths() {
+            let message = format!("conflict with {}", other.describe());
+            causes.push(Cause { reason: CauseReason::FieldManagerConflict, message, field: path });
         }
     }
     if !causes.is_empty() {
         return Err(Status::apply_conflict(causes));
+    }
+    for other in managed.iter_mut().filter(|m| !m.is(manager)) {
+        other.fields = other.fields.minus(&changing);
     }
     let mut merged = merge::merge(cursor, live_object, applied);
     let before = managed.iter().find(|m| m.is(manager)).map(|m| m.fields.clone());
@@ -98,6 +97,9 @@ pub fn apply(
     write_managed(&mut merged, managed);
     merged["apiVersion"] = resource.api_version().into();
     merged["kind"] = resource.kind.as_str().into();
+    if let Some(live) = live {
+        client_side::keep_up(live, applied, &mut merged, manager);
+    }
     Ok(merged)
 }
 
@@ -128,9 +130,17 @@ pub fn settle(resource: &Resource, object: &mut Value) {
 }
 
 /// Records who changed which fields by create, update or patch. `old` and `new` are defaulted objects.
+///
+/// The entries in `new` count, so that clients can mend them, but not through a subresource. An empty list changes
+/// nothing: many clients do not know the field. A list of one empty entry forgets all owners. Where nobody owns
+/// anything nothing is recorded, until the first apply says who was there before. (Kubernetes documentation,
+/// "Server-Side Apply", "Clearing managedFields"; apimachinery, managedfields/internal/{fieldmanager,skipnonapplied}.go)
 pub fn track_update(resource: &Resource, old: Option<&Value>, new: &mut Value, manager: &Manager) {
     let Some(cursor) = resource.cursor() else { return };
-    let mut managed = read_managed(new);
+    let mut managed = given_managed(old, new, manager.subresource.is_some());
+    if managed.is_empty() && old.is_some() {
+        return write_managed(new, managed);
+    }
     let taken = FieldSet::changed(cursor, old, new).without_system();
     for entry in &mut managed {
         if !entry.is(manager) {
@@ -145,6 +155,7 @@ pub fn track_update(resource: &Resource, old: Option<&Value>, new: &mut Value, m
         }
         managed.push(Managed::new(manager, resource, fields));
     }
+    ownership::cap_updates(&mut managed);
     write_managed(new, managed);
 }
 

@@ -6,6 +6,7 @@ mod classify;
 mod config;
 pub(crate) mod defaults;
 mod level;
+mod turnstile;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use crate::authz::Action;
 use crate::followed::Followed;
 use config::Configuration;
 use level::{Levels, Permit, Refused};
+use turnstile::Turnstile;
 
 const PREFIX: &str = "/registry/flowcontrol.apiserver.k8s.io/";
 const SCHEMA_HEADER: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
@@ -35,6 +37,7 @@ const AGAIN: u32 = 1;
 pub(crate) struct FlowControl {
     configuration: Followed<Configuration>,
     levels: Arc<Levels>,
+    turnstile: Turnstile,
 }
 
 /// A seat, and by which objects it was given; the seat is free again when this is dropped.
@@ -46,7 +49,11 @@ pub(crate) struct Seat {
 
 impl FlowControl {
     pub(crate) fn new(store: Arc<Store>) -> Self {
-        Self { configuration: Followed::new(store, PREFIX, Configuration::read), levels: Arc::new(Levels::new(SEATS)) }
+        Self {
+            configuration: Followed::new(store, PREFIX, Configuration::read),
+            levels: Arc::new(Levels::new(SEATS)),
+            turnstile: Turnstile::new(),
+        }
     }
 
     /// Waits for a seat. Refuses with 429 when the level has no room for more who wait.
@@ -62,13 +69,15 @@ impl FlowControl {
             Some(_) => {
                 let flow = classify::flow(&found, user, action);
                 let taken = Levels::acquire(&self.levels, &configuration, &found.level.name, flow, LONGEST_WAIT);
-                Some(taken.await.map_err(|refused| {
+                let permit = taken.await.map_err(|refused| {
                     let why = match refused {
                         Refused::Full => "Too many requests, please try again later.",
                         Refused::Late => "Too many requests, please try again later. Nobody was done in time.",
                     };
                     Status::too_many_requests(why, AGAIN)
-                })?)
+                })?;
+                self.turnstile.pass().await;
+                Some(permit)
             }
         };
         Ok(Seat { schema_uid, level_uid, _permit: permit })

@@ -24,12 +24,12 @@ pub(super) async fn create(context: &Context, body: &[u8]) -> Result<Response<Bo
     if object.pointer("/metadata/resourceVersion").and_then(Value::as_str).is_some_and(|v| !v.is_empty()) {
         return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
     }
-    let created = insert(context, object).await?;
+    let created = insert(context, object, Operation::Update).await?;
     Ok(context.reply(StatusCode::CREATED, &created, &decoded.warnings))
 }
 
 /// Stores a new object whose identity is settled. Also the end of an apply that finds nothing.
-pub(super) async fn insert(context: &Context, mut object: Value) -> Result<Value, Status> {
+pub(super) async fn insert(context: &Context, mut object: Value, operation: Operation) -> Result<Value, Status> {
     let resource = &context.resource;
     let stamp = strategy::Stamp { now: crate::time::now(), uid: uuid::Uuid::new_v4().to_string() };
     defaulting::default(resource, &mut object);
@@ -44,8 +44,8 @@ pub(super) async fn insert(context: &Context, mut object: Value) -> Result<Value
         let prepare = |object: &mut Value| strategy::prepare_for_create(resource, object, &stamp);
         let charge = context.admit(None, &mut object, prepare).await?;
         // An apply has already said whose fields these are.
-        if object.pointer("/metadata/managedFields").is_none() {
-            apply::track_update(resource, None, &mut object, &context.manager(Operation::Update)?);
+        if operation == Operation::Update {
+            apply::track_update(resource, None, &mut object, &context.manager(operation)?);
         }
         // Observed, and so nobody's.
         if resource.is("", "resourcequotas") {

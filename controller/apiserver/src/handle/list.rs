@@ -87,7 +87,7 @@ pub(super) fn select(context: &Context, filter: &Filter) -> Result<Selection, St
             request.limit = if filter.takes_all() { options.limit } else { 0 };
             registry.store.range(&request).map_err(|error| match error {
                 RevisionError::Compacted { .. } => expired(&token),
-                error => revision_status(error),
+                RevisionError::Future { .. } => Status::bad_request("continue key is not valid"),
             })?
         }
         (None, revision) => {

@@ -82,6 +82,15 @@ pub(super) async fn patch(context: &Context, body: &[u8]) -> Result<Response<Bod
     }
 }
 
+/// What an apply to `status` can set, and so own.
+fn only_status(applied: &mut Value) {
+    let Some(fields) = applied.as_object_mut() else { return };
+    fields.retain(|key, _| matches!(key.as_str(), "apiVersion" | "kind" | "metadata" | "status"));
+    if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.retain(|key, _| !matches!(key.as_str(), "ownerReferences" | "finalizers"));
+    }
+}
+
 /// What a patch made does not fit the kind; the words of Kubernetes, which shows the object.
 fn unfit(object: &str, problem: &str) -> Status {
     let about = About { group: "", kind: "", name: "" };
@@ -134,6 +143,9 @@ async fn apply_patch(context: &Context, body: &[u8]) -> Result<Response<Body>, S
     {
         map.remove("status");
     }
+    if context.subresource == Some(Subresource::Status) {
+        only_status(&mut applied);
+    }
     let force = context.query.flag("force");
     let manager = context.manager(Operation::Apply)?;
     let revision = wanted_revision(&applied).map(str::to_owned);
@@ -153,7 +165,7 @@ async fn apply_patch(context: &Context, body: &[u8]) -> Result<Response<Body>, S
         }
         context.authorize_creation()?;
         let fresh = apply::apply(&context.resource, None, &applied, &manager, force)?;
-        match create::insert(context, fresh).await {
+        match create::insert(context, fresh, Operation::Apply).await {
             Ok(object) => return Ok(context.reply(StatusCode::CREATED, &object, &warnings)),
             Err(status) if status.reason == Reason::AlreadyExists => {}
             Err(status) => return Err(status),

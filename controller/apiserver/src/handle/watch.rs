@@ -23,6 +23,8 @@ use crate::custom::convert;
 use crate::registry;
 use crate::reply::{self, Encoding, Shape};
 
+/// How many bytes of what is there at first are encoded at a time.
+const PIECE: usize = 64 << 10;
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// A watch without `timeoutSeconds` ends after 30 to 60 minutes, so that watches do not end together.
 const DEFAULT_MINUTES: u64 = 30;
@@ -47,32 +49,25 @@ pub(super) fn watch(context: Context) -> Result<Response<Body>, Status> {
         (Some(true), _) | (None, None) => Initial::Events,
         (Some(false), _) | (None, Some(_)) => Initial::None,
     };
-    let mut pending = VecDeque::new();
-    let mut rows = 0;
-    let mut encoder = Encoder { context, filter, rows: &mut rows };
+    let mut present = Present::default();
     let position = match initial {
-        Initial::None => given.unwrap_or_else(|| encoder.registry().store.revision()),
+        Initial::None => given.unwrap_or_else(|| registry.store.revision()),
         Initial::Events | Initial::EventsAndBookmark => {
             let request = RangeRequest { prefix: prefix.clone(), ..RangeRequest::default() };
-            let page = encoder.registry().store.range(&request).map_err(revision_status)?;
-            convert::ready(&encoder.context.resource, page.items.iter())?;
-            for kv in &page.items {
-                pending.extend(encoder.initial(kv)?);
-            }
-            if initial == Initial::EventsAndBookmark {
-                pending.push_back(encoder.bookmark(page.revision, true)?);
-            }
+            let page = registry.store.range(&request).map_err(revision_status)?;
+            convert::ready(&context.resource, page.items.iter())?;
+            present.end = (initial == Initial::EventsAndBookmark).then_some(page.revision);
+            present.objects = page.items.into_iter();
             page.revision
         }
     };
-    let watcher = encoder.registry().store.watch(prefix, position);
-    let Encoder { context, filter, .. } = encoder;
+    let watcher = registry.store.watch(prefix, position);
     // Too old a start is told inside the stream, as clients expect it.
     let (watcher, failed) = match watcher {
         Ok(watcher) => (Some(watcher), None),
         Err(error) => (None, Some(failed_line(context.negotiated.encoding, &revision_status(error)))),
     };
-    pending.extend(failed);
+    let pending = failed.into_iter().collect();
     let lifetime = options.timeout_seconds.map_or_else(
         || Duration::from_secs(DEFAULT_MINUTES * 60 + rand::random_range(0..DEFAULT_MINUTES * 60)),
         Duration::from_secs,
@@ -87,7 +82,7 @@ pub(super) fn watch(context: Context) -> Result<Response<Body>, Status> {
     });
     let figures = context.state.metrics.watch_started(&context.resource);
     let end = Instant::now() + lifetime;
-    let stream = Stream { context, filter, rows, pending, watcher, bookmarks, redefined, end, figures };
+    let stream = Stream { context, filter, rows: 0, present, pending, watcher, bookmarks, redefined, end, figures };
     let body = Body::from_stream(futures::stream::unfold(stream, Stream::next));
     Ok(reply::with_type(StatusCode::OK, media_type, body))
 }
@@ -99,10 +94,40 @@ enum Initial {
     EventsAndBookmark,
 }
 
+/// What is there when a watch begins. It is encoded as the client reads, for a client may never do so; until then
+/// the values are the store's own.
+#[derive(Default)]
+struct Present {
+    objects: std::vec::IntoIter<KeyValue>,
+    /// The revision to tell after them.
+    end: Option<Revision>,
+}
+
+impl Present {
+    /// The next lines, about [`PIECE`] of them; none at the end.
+    fn piece(&mut self, encoder: &mut Encoder<'_>, pending: &mut VecDeque<Bytes>) {
+        let mut size = 0;
+        while size < PIECE
+            && let Some(kv) = self.objects.next()
+        {
+            let line = encoder.initial(&kv).unwrap_or_else(|status| Some(encoder.failed(&status)));
+            size += line.as_ref().map_or(0, Bytes::len);
+            pending.extend(line);
+        }
+        if size < PIECE
+            && let Some(revision) = self.end.take()
+        {
+            let end = encoder.bookmark(revision, true);
+            pending.push_back(end.unwrap_or_else(|status| encoder.failed(&status)));
+        }
+    }
+}
+
 struct Stream {
     context: Context,
     filter: Filter,
     rows: usize,
+    present: Present,
     pending: VecDeque<Bytes>,
     /// `None` once the stream has told its end.
     watcher: Option<Watcher>,
@@ -136,6 +161,9 @@ impl Stream {
 
     /// The next lines. Cancel-safe: the body is polled to the end or dropped.
     async fn next(mut self) -> Option<(Result<Bytes, std::io::Error>, Self)> {
+        let mut encoder = Encoder { context: self.context, filter: self.filter, rows: &mut self.rows };
+        self.present.piece(&mut encoder, &mut self.pending);
+        Encoder { context: self.context, filter: self.filter, .. } = encoder;
         while self.pending.is_empty() {
             let watcher = self.watcher.as_mut()?;
             let mut ends = false;
@@ -234,10 +262,6 @@ struct Encoder<'a> {
 }
 
 impl Encoder<'_> {
-    fn registry(&self) -> &registry::Registry {
-        &self.context.state.registry
-    }
-
     fn passes(&self, kv: &KeyValue) -> Result<bool, Status> {
         if self.filter.takes_all() {
             return Ok(true);

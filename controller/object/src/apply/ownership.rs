@@ -111,6 +111,57 @@ pub(super) fn read_managed(object: &Value) -> Vec<Managed> {
     list(object, &["metadata", "managedFields"]).iter().filter_map(Managed::from_value).collect()
 }
 
+/// The entries that an update goes on with. See [`super::track_update`].
+pub(super) fn given_managed(old: Option<&Value>, new: &Value, is_subresource: bool) -> Vec<Managed> {
+    let before = || old.map(read_managed).unwrap_or_default();
+    if is_subresource && old.is_some() {
+        return before();
+    }
+    let entries = list(new, &["metadata", "managedFields"]);
+    if let [Value::Object(entry)] = entries
+        && entry.is_empty()
+    {
+        return Vec::new();
+    }
+    let given = read_managed(new);
+    // What cannot be read as a whole is not taken in parts.
+    if given.is_empty() || given.len() != entries.len() { before() } else { given }
+}
+
+/// More entries of updates than this become fewer, as in Kubernetes (managedfields, `DefaultMaxUpdateManagers`).
+const MAX_UPDATES: usize = 10;
+/// Who is said to have made the oldest updates.
+const ANCIENT: &str = "ancient-changes";
+
+/// Makes one of the oldest entries of updates until there are few enough. Those of different versions stay apart.
+pub(super) fn cap_updates(managed: &mut Vec<Managed>) {
+    managed.retain(|m| !m.fields.is_empty());
+    loop {
+        let mut updates: Vec<usize> =
+            (0..managed.len()).filter(|at| managed[*at].operation == Operation::Update).collect();
+        if updates.len() <= MAX_UPDATES {
+            return;
+        }
+        updates.sort_by(|a, b| {
+            let order = |at: usize| (&managed[at].time, managed[at].name != ANCIENT, &managed[at].name);
+            order(*a).cmp(&order(*b))
+        });
+        let older = |place: usize| {
+            let version = &managed[updates[place]].api_version;
+            updates[..place].iter().copied().find(|at| managed[*at].api_version == *version)
+        };
+        let pair = (0..updates.len()).find_map(|place| Some((older(place)?, updates[place])));
+        let Some((first, second)) = pair else { return };
+        let absorbed = managed[second].clone();
+        let bucket = &mut managed[first];
+        bucket.fields.add(&absorbed.fields);
+        bucket.time = absorbed.time;
+        bucket.name = ANCIENT.to_owned();
+        bucket.subresource = None;
+        managed.remove(second);
+    }
+}
+
 /// Writes the entries in the order of Kubernetes: applies first, then by time and name.
 pub(super) fn write_managed(object: &mut Value, mut managed: Vec<Managed>) {
     managed.retain(|m| !m.fields.is_empty());

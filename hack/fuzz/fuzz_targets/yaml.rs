@@ -1,0 +1,5 @@
+//! A Pod in YAML.
+#![no_main]
+use controller_object::media::MediaType;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::body(MediaType::Yaml, bytes));
