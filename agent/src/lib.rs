@@ -18,6 +18,7 @@ mod oci;
 pub mod preflight;
 mod preload;
 mod pressure;
+pub mod profile;
 mod pulls;
 pub mod reset;
 pub mod resolver;

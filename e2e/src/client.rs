@@ -55,6 +55,14 @@ impl Client {
         command
     }
 
+    /// Runs to the end; the output as it is of a command that had to succeed.
+    #[track_caller]
+    pub fn run_bytes(&self, args: &[&str]) -> Vec<u8> {
+        let output = self.command(args).output().expect("the client runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    }
+
     /// Runs to the end.
     #[track_caller]
     pub fn run(&self, args: &[&str]) -> Said {

@@ -135,13 +135,37 @@ fn manifests(dir: &Path) {
         };
         std::fs::write(dir.join(format!("same-{me}.yaml")), web(1).to_string()).expect("writable");
         std::fs::write(dir.join(format!("same-{me}2.yaml")), web(2).to_string()).expect("writable");
+        for (number, verbs, role, user) in
+            [(1, ["get", "list"], "r", "a"), (2, ["get", "watch"], "r", "b"), (3, ["get", "watch"], "s", "b")]
+        {
+            let access = json!({"apiVersion": "v1", "kind": "List", "items": access(me, &verbs, role, user)});
+            std::fs::write(dir.join(format!("access-{me}{number}.yaml")), access.to_string()).expect("writable");
+        }
     }
     std::fs::write(dir.join("bad.yaml"), "apiVersion: v1\nkind: Nope\nmetadata: {name: x}\n").expect("writable");
 }
 
+/// What `auth reconcile` is about: a role, a ClusterRole, a binding of `user` to `role`, in a namespace that is not there yet.
+fn access(me: &str, verbs: &[&str], role: &str, user: &str) -> [serde_json::Value; 3] {
+    let group = "rbac.authorization.k8s.io";
+    let metadata = |name: &str| json!({"name": format!("same-{me}-{name}"), "labels": {"app": "x"}});
+    let mut namespaced = metadata("access");
+    namespaced["namespace"] = format!("same-{me}-made").into();
+    [
+        json!({"apiVersion": format!("{group}/v1"), "kind": "Role", "metadata": namespaced,
+            "rules": [{"apiGroups": ["", "apps"], "resources": ["pods"], "verbs": verbs, "resourceNames": ["one", "two"]}]}),
+        json!({"apiVersion": format!("{group}/v1"), "kind": "ClusterRole", "metadata": metadata("access"),
+            "rules": [{"nonResourceURLs": ["/here"], "verbs": verbs}]}),
+        json!({"apiVersion": format!("{group}/v1"), "kind": "RoleBinding", "metadata": namespaced,
+            "roleRef": {"apiGroup": group, "kind": "Role", "name": role},
+            "subjects": [{"apiGroup": group, "kind": "User", "name": user}, {"kind": "ServiceAccount", "name": "s", "namespace": "n"}]}),
+    ]
+}
+
 /// Creates what the pages of `describe` are about.
 fn described(kubectl: &Client, me: &str) {
-    kubectl.run_with(&["apply", "-f", "-"], &OBJECTS.replace("{me}", me)).ok();
+    // Not by a client-side apply: its annotation would be a part of pages.
+    kubectl.run_with(&["apply", "--server-side", "-f", "-"], &OBJECTS.replace("{me}", me)).ok();
     let amounts =
         |cpu: &str, memory: &str| json!({"cpu": cpu, "memory": memory, "ephemeral-storage": "9Gi", "pods": "110"});
     let status = json!({"status": {

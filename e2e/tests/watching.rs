@@ -190,3 +190,40 @@ fn what_happens_again_is_counted() {
     let time = |field: &str| event[field].as_str().map(str::to_owned).expect("a time");
     assert!(time("firstTimestamp") < time("lastTimestamp"), "{event:#}");
 }
+
+#[test]
+fn a_busy_server_tells_where_its_time_goes() {
+    need!(machine::root());
+    let cluster = Cluster::start_with(&[], &["--disable-agent"]);
+    let gantry = cluster.gantry();
+    let profile = |seconds: u32| format!("/debug/pprof/profile?seconds={seconds}");
+    let refused = gantry.run(&["get", "--raw", &profile(1), "--as=jane"]);
+    assert!(refused.code != 0 && refused.err.contains("Forbidden"), "{}{}", refused.out, refused.err);
+    // Who uses no CPU time has no samples: clients ask for much for as long as the profile is taken.
+    let told = std::thread::scope(|scope| {
+        let taken = scope.spawn(|| gantry.run_bytes(&["get", "--raw", &profile(2)]));
+        while !taken.is_finished() {
+            gantry.run(&["get", "clusterroles", "-o", "json"]).ok();
+        }
+        taken.join().expect("it does not panic")
+    });
+    let mut message = Vec::new();
+    flate2::read::GzDecoder::new(&*told).read_to_end(&mut message).expect("gzip");
+    // Fields of profile.proto: 2 is a sample, 6 a text.
+    let (mut samples, mut texts, mut rest) = (0, Vec::new(), &*message);
+    while let Some((key, after)) = varint(rest) {
+        let (value, after) = varint(after).expect("a value");
+        rest = if key & 7 == 2 { &after[value as usize..] } else { after };
+        samples += usize::from(key == 2 << 3 | 2);
+        texts.extend((key == 6 << 3 | 2).then(|| String::from_utf8_lossy(&after[..value as usize]).into_owned()));
+    }
+    assert!(samples > 0, "{texts:?}");
+    assert!(texts.iter().any(|text| text.ends_with("/gantry")), "{texts:?}");
+}
+
+/// A number of protobuf, and what follows it.
+fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let end = bytes.iter().position(|byte| byte & 0x80 == 0)?;
+    let value = bytes[..=end].iter().rev().fold(0, |sum, byte| sum << 7 | u64::from(byte & 0x7f));
+    Some((value, &bytes[end + 1..]))
+}

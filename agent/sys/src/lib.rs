@@ -12,6 +12,7 @@ pub mod link;
 pub mod mount;
 pub mod namespace;
 pub mod process;
+pub mod profile;
 pub mod seccomp;
 pub mod signal;
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::page::{Page, local_time};
 use super::related;
 use super::template::{self, list, pairs, shown, string};
-use super::{access, namespace, network, node, policy, service, storage, workloads};
+use super::{access, class, namespace, network, node, policy, service, storage, workloads};
 use jiff::Timestamp;
 
 /// Writes everything about an object but its events. `found` holds the objects that are shown with it, as
@@ -20,7 +20,13 @@ pub(crate) fn write(page: &mut Page, object: &Value, found: Option<&[Value]>, no
         ("PersistentVolumeClaim", "v1") => storage::claim(page, object, related),
         ("PersistentVolume", "v1") => storage::volume(page, object),
         ("ServiceAccount", "v1") => access::account(page, object, found),
+        ("ResourceQuota", "v1") => namespace::quota(page, object),
+        ("LimitRange", "v1") => namespace::range(page, object),
+        ("StorageClass", "storage.k8s.io/v1") => class::storage(page, object),
+        ("IngressClass", "networking.k8s.io/v1") => class::ingress(page, object),
+        ("PriorityClass", "scheduling.k8s.io/v1") => class::priority(page, object),
         ("Job", "batch/v1") => workloads::job(page, object),
+        ("CronJob", "batch/v1") => workloads::cron_job(page, object),
         ("StatefulSet", "apps/v1") => workloads::stateful_set(page, object, related),
         ("DaemonSet", "apps/v1") => workloads::daemon_set(page, object, related),
         ("Ingress", "networking.k8s.io/v1") => network::ingress(page, object, related),
@@ -41,7 +47,7 @@ const RBAC: &str = "rbac.authorization.k8s.io/v1";
 /// Whether the page of an object ends with its events. Nothing happens to what only holds words.
 pub(crate) fn has_events(object: &Value) -> bool {
     let still = match string(object, "apiVersion").unwrap_or_default() {
-        "v1" => ["Namespace", "Secret"].as_slice(),
+        "v1" => ["Namespace", "Secret", "ResourceQuota", "LimitRange"].as_slice(),
         RBAC => ["Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding"].as_slice(),
         "networking.k8s.io/v1" => ["NetworkPolicy"].as_slice(),
         _ => [].as_slice(),
@@ -386,10 +392,12 @@ mod tests {
     fn broken_objects_are_shown_without_a_panic() {
         let kinds = [
             ("v1", "Pod Node Service Namespace ConfigMap Secret Widget PersistentVolume PersistentVolumeClaim"),
-            ("v1", "ServiceAccount"),
+            ("v1", "ServiceAccount ResourceQuota LimitRange"),
+            ("storage.k8s.io/v1", "StorageClass"),
+            ("scheduling.k8s.io/v1", "PriorityClass"),
             ("apps/v1", "Deployment ReplicaSet StatefulSet DaemonSet"),
-            ("batch/v1", "Job"),
-            ("networking.k8s.io/v1", "Ingress NetworkPolicy"),
+            ("batch/v1", "Job CronJob"),
+            ("networking.k8s.io/v1", "Ingress IngressClass NetworkPolicy"),
             ("policy/v1", "PodDisruptionBudget"),
             (RBAC, "Role ClusterRole RoleBinding ClusterRoleBinding"),
         ];

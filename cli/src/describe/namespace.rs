@@ -1,9 +1,9 @@
-//! What is said about a namespace: its state and what limits it.
+//! What is said about a namespace: its state and what limits it; and about the limits by themselves.
 
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-use super::kinds::{at, labels, sorted, table, text};
+use super::kinds::{at, head, labels, sorted, table, text};
 use super::page::{Page, local_time};
 use super::related::of_kind;
 use super::template::{list, shown};
@@ -67,17 +67,46 @@ fn meaning(scope: &str) -> Option<&'static str> {
     })
 }
 
+/// Writes a quota on a page of its own.
+pub(super) fn quota(page: &mut Page, object: &Value) {
+    head(page, object);
+    let mut scopes: Vec<String> =
+        list(object.get("spec").unwrap_or(&Value::Null), "scopes").map(|scope| shown(Some(scope))).collect();
+    scopes.sort();
+    if !scopes.is_empty() {
+        page.field(0, "Scopes", scopes.join(", "));
+        scopes.iter().filter_map(|scope| meaning(scope)).for_each(|words| page.cells(0, [format!(" * {words}")]));
+    }
+    page.cells(0, ["Resource", "Used", "Hard"].map(str::to_owned));
+    page.cells(0, ["--------", "----", "----"].map(str::to_owned));
+    for (name, amount) in sorted(object, "/status/hard") {
+        let used = at(object, "/status/used").and_then(|used| used.get(name.as_str()));
+        let used = used.map_or("0".to_owned(), |used| shown(Some(used)));
+        page.cells(0, [name.clone(), used, shown(Some(amount))]);
+    }
+}
+
+/// Writes a LimitRange on a page of its own.
+pub(super) fn range(page: &mut Page, object: &Value) {
+    head(page, object);
+    limits(page, "", &[object]);
+}
+
 fn ranges(page: &mut Page, mut ranges: Vec<&Value>) {
     if ranges.is_empty() {
         return page.cells(0, ["No LimitRange resource.".to_owned()]);
     }
     ranges.sort_by_key(|range| text(range, "/metadata/name"));
     page.cells(0, ["Resource Limits".to_owned()]);
-    const COLUMNS: [&str; 5] = ["min", "max", "defaultRequest", "default", "maxLimitRequestRatio"];
     // One blank before the table, not the two of a level.
-    let indent = |column: usize, text: &str| if column == 0 { format!(" {text}") } else { text.to_owned() };
+    limits(page, " ", &ranges);
+}
+
+fn limits(page: &mut Page, before: &str, ranges: &[&Value]) {
+    const COLUMNS: [&str; 5] = ["min", "max", "defaultRequest", "default", "maxLimitRequestRatio"];
+    let indent = |column: usize, text: &str| if column == 0 { format!("{before}{text}") } else { text.to_owned() };
     let mut rows = Vec::new();
-    for limit in ranges.iter().flat_map(|range| list(&range["spec"], "limits")) {
+    for limit in ranges.iter().flat_map(|range| list(range.get("spec").unwrap_or(&Value::Null), "limits")) {
         let maps = COLUMNS.map(|key| sorted(limit, &format!("/{key}")));
         let names: BTreeSet<&String> = maps.iter().flat_map(|map| map.keys().copied()).collect();
         for name in names {

@@ -1,4 +1,4 @@
-//! What is said about Jobs, StatefulSets and DaemonSets.
+//! What is said about Jobs, CronJobs, StatefulSets and DaemonSets.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -57,6 +57,40 @@ pub(super) fn job(page: &mut Page, object: &Value) {
         page.field(0, "Completed Indexes", known(status, "completedIndexes").unwrap_or_else(|| "<none>".into()));
     }
     template::write(page, template_of(object));
+}
+
+/// Writes a CronJob.
+pub(super) fn cron_job(page: &mut Page, object: &Value) {
+    head(page, object);
+    labels(page, object);
+    let null = Value::Null;
+    let spec = object.get("spec").unwrap_or(&null);
+    let work = at(spec, "/jobTemplate/spec").unwrap_or(&null);
+    let or_unset = |value: &Value, key: &str, unit: &str| match value.get(key).filter(|value| !value.is_null()) {
+        Some(value) => format!("{}{unit}", shown(Some(value))),
+        None => "<unset>".to_owned(),
+    };
+    page.field(0, "Schedule", text(spec, "/schedule"));
+    page.field(0, "Concurrency Policy", text(spec, "/concurrencyPolicy"));
+    let suspended = spec.get("suspend").and_then(Value::as_bool);
+    let suspended = suspended.map_or("<unset>", |suspended| if suspended { "True" } else { "False" });
+    page.field(0, "Suspend", suspended);
+    page.field(0, "Successful Job History Limit", or_unset(spec, "successfulJobsHistoryLimit", ""));
+    page.field(0, "Failed Job History Limit", or_unset(spec, "failedJobsHistoryLimit", ""));
+    page.field(0, "Starting Deadline Seconds", or_unset(spec, "startingDeadlineSeconds", "s"));
+    let chosen = work.get("selector").map(crate::pods::selector_text);
+    page.field(0, "Selector", chosen.unwrap_or_else(|| "<unset>".to_owned()));
+    page.field(0, "Parallelism", or_unset(work, "parallelism", ""));
+    page.field(0, "Completions", or_unset(work, "completions", ""));
+    if work.get("activeDeadlineSeconds").is_some() {
+        page.field(0, "Active Deadline Seconds", or_unset(work, "activeDeadlineSeconds", "s"));
+    }
+    template::write(page, work.get("template").unwrap_or(&null));
+    let status = object.get("status").unwrap_or(&null);
+    let last = status.get("lastScheduleTime").and_then(Value::as_str).map(local_time);
+    page.field(0, "Last Schedule Time", last.unwrap_or_else(|| "<unset>".to_owned()));
+    let active: Vec<String> = list(status, "active").map(|job| shown(job.get("name"))).collect();
+    page.field(0, "Active Jobs", if active.is_empty() { "<none>".to_owned() } else { active.join(", ") });
 }
 
 /// Writes a StatefulSet with its pods.

@@ -1,4 +1,7 @@
-//! `gantry auth can-i|whoami`: who one is for the server, and what one may.
+//! `gantry auth can-i|reconcile|whoami`: who one is for the server, what one may, and what roles allow.
+
+mod access;
+mod reconcile;
 
 use std::process::ExitCode;
 
@@ -18,6 +21,8 @@ use crate::screen;
 pub(crate) enum Verb {
     /// May I? VERB TYPE [NAME], VERB TYPE/NAME, or VERB /PATH.
     CanI(CanI),
+    /// Makes roles and bindings allow what manifests ask for.
+    Reconcile(reconcile::Args),
     /// Who am I?
     Whoami {
         /// json or yaml.
@@ -50,11 +55,13 @@ pub(crate) struct CanI {
 }
 
 pub(crate) async fn run(connect: &ConnectArgs, verb: &Verb) -> Result<ExitCode, Failure> {
-    let session = Session::open(connect).await?;
+    let session = async || Session::open(connect).await;
     match verb {
-        Verb::Whoami { output } => whoami(&session, output.as_deref()).await,
-        Verb::CanI(args) if args.list => allowed(&session, args).await,
-        Verb::CanI(args) => can_i(&session, args).await,
+        // It reads its files before it asks anybody.
+        Verb::Reconcile(args) => reconcile::run(connect, args).await,
+        Verb::Whoami { output } => whoami(&session().await?, output.as_deref()).await,
+        Verb::CanI(args) if args.list => allowed(&session().await?, args).await,
+        Verb::CanI(args) => can_i(&session().await?, args).await,
     }
 }
 

@@ -201,6 +201,10 @@ async fn serve(args: Args) -> Result<(), Failure> {
         }),
     };
     let plane = config.start().await?;
+    plane.api.profile_by(Box::new(|length| {
+        let running = agent::profile::Running::start(length)?;
+        Ok(Box::new(move || running.finish()))
+    }));
     let host = if args.bind_address.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { args.bind_address };
     let url = format!("https://{}:{}", bracketed(host), plane.address.port());
     plane.api.write_kubeconfig(&args.write_kubeconfig, &url)?;

@@ -22,7 +22,7 @@ use crate::handle::{self, Context};
 use crate::query::Query;
 use crate::route::{RequestInfo, ResourceRequest, Verb, request_info};
 use crate::server::State;
-use crate::{backup, deadline, impersonation, nonresource, reply};
+use crate::{backup, deadline, impersonation, nonresource, profile, reply};
 
 /// The largest body that is read; what Kubernetes takes.
 const BODY_LIMIT: usize = 3 << 20;
@@ -134,6 +134,9 @@ async fn act(
             if path == backup::serve::PATH {
                 let (parts, body) = request.into_parts();
                 return backup::serve::answer(state, &parts.method, body).await;
+            }
+            if path == profile::PATH {
+                return profile::answer(state, request.method(), &query);
             }
             nonresource::answer(state, &path, &query, request.headers()).await.ok_or_else(Status::path_not_found)
         }

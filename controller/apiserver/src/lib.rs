@@ -24,6 +24,7 @@ mod metrics;
 mod node_proxy;
 mod nonresource;
 pub mod pki;
+pub mod profile;
 mod query;
 mod registry;
 mod renewal;

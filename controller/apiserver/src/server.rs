@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -31,6 +31,7 @@ use crate::flow::FlowControl;
 use crate::handle::shared::Shared;
 use crate::metrics::Metrics;
 use crate::pki::{self, Authority, Issued, Leaf, PkiError};
+use crate::profile;
 use crate::registry::Registry;
 use crate::renewal::Renewals;
 use crate::service::{self, Ranges};
@@ -105,6 +106,8 @@ pub(crate) struct State {
     /// How the server shows itself to agents.
     pub(crate) agent_tls: Arc<rustls::ClientConfig>,
     pub(crate) metrics: Arc<Metrics>,
+    /// Who takes CPU profiles, where somebody does.
+    pub(crate) profiler: OnceLock<Box<profile::Start>>,
     /// Calls the webhooks of admission and of conversions.
     pub(crate) webhooks: webhook::Client,
     pub(crate) hooks: Hooks,
@@ -164,6 +167,7 @@ impl Config {
             front_proxy,
             agent_tls,
             metrics,
+            profiler: OnceLock::new(),
             webhooks,
             hooks,
             policies,
@@ -195,6 +199,11 @@ impl ApiServer {
     /// Serves what others of this process measure too.
     pub fn add_metrics(&self, register: impl FnOnce(&mut MetricsRegistry)) {
         self.state.metrics.add(register);
+    }
+
+    /// Serves CPU profiles of this process at `/debug/pprof/profile`; the first who is named takes them.
+    pub fn profile_by(&self, start: Box<profile::Start>) {
+        self.state.profiler.get_or_init(|| start);
     }
 
     /// The certificate authority of the cluster, PEM.

@@ -456,6 +456,45 @@ async fn services_get_addresses_that_nobody_else_has_and_give_them_back() {
     assert_eq!(update.body["spec"]["clusterIP"], "10.43.0.77");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_profile_is_taken_for_who_may_one_at_a_time_and_no_longer_than_said() {
+    const PROFILE: &str = "/debug/pprof/profile";
+    let server = server().await;
+    let get = async |user, query: &str| {
+        server.raw(user, Method::GET, &format!("{PROFILE}{query}"), "application/json", Body::empty()).await
+    };
+    assert_eq!(get(admin(), "").await.code, 404, "nobody takes profiles in this process");
+    let asked = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let running = std::sync::Arc::clone(&asked);
+    server.api.profile_by(Box::new(move |length: Duration| {
+        let mut asked = running.lock().unwrap();
+        asked.push(length.as_secs());
+        if asked.len() > 2 {
+            return Err(std::io::ErrorKind::ResourceBusy.into());
+        }
+        Ok(Box::new(|| Ok(b"\"profile\"".to_vec())))
+    }));
+    for (user, reason) in [(User::new("jane", &[]), "Forbidden"), (User::new("m", &["system:monitoring"]), "Forbidden")]
+    {
+        let refused = get(user, "?seconds=1").await;
+        assert_eq!((refused.code, refused.body["reason"].as_str()), (403, Some(reason)), "{}", refused.body);
+    }
+    for bad in ["0", "61", "-1", "x"] {
+        let refused = get(admin(), &format!("?seconds={bad}")).await;
+        let said = refused.body["message"].as_str().unwrap().to_owned();
+        assert!(refused.code == 400 && said.contains("query parameter seconds"), "{bad}: {said}");
+    }
+    assert_eq!(*asked.lock().unwrap(), [0_u64; 0]);
+    let started = tokio::time::Instant::now();
+    let answer = get(admin(), "?seconds=2").await;
+    assert_eq!((answer.code, &answer.body), (200, &json!("profile")));
+    assert_eq!(started.elapsed().as_secs(), 2);
+    assert_eq!(get(admin(), "").await.code, 200);
+    assert_eq!(*asked.lock().unwrap(), [2, 30]);
+    let busy = get(admin(), "").await;
+    assert_eq!((busy.code, busy.body["reason"].as_str()), (429, Some("TooManyRequests")));
+}
+
 #[tokio::test]
 async fn owners_are_kept_apart_by_path_and_forgotten_when_asked() {
     let server = server().await;

@@ -2,6 +2,7 @@
 mod cells;
 mod kinds;
 mod pod;
+mod policy;
 mod rows;
 
 /// How long ago a time was, `<invalid>` where it is none.
@@ -54,6 +55,9 @@ pub(crate) const fn narrow(name: &'static str) -> Column {
 pub(crate) const fn number(name: &'static str) -> Column {
     Column { name, kind: "integer", wide: false }
 }
+pub(crate) const fn boolean(name: &'static str) -> Column {
+    Column { name, kind: "boolean", wide: false }
+}
 pub(crate) const fn wide(name: &'static str) -> Column {
     Column { name, kind: "string", wide: true }
 }
@@ -75,8 +79,12 @@ pub fn table(resource: &Resource, items: &[&Value], now_epoch_seconds: i64, incl
     columns.extend(builtin.iter().map(
         |c| json!({"name": c.name, "type": c.kind, "format": "", "priority": i32::from(c.wide), "description": ""}),
     ));
+    let mut items = items.to_vec();
+    if resource.is("flowcontrol.apiserver.k8s.io", "flowschemas") {
+        items.sort_by_key(|item| policy::order(item));
+    }
     let rows: Vec<Value> = items
-        .iter()
+        .into_iter()
         .map(|item| {
             let mut cells = vec![Value::from(text(item, &["metadata", "name"]).unwrap_or_default())];
             match custom {
@@ -94,7 +102,7 @@ pub fn table(resource: &Resource, items: &[&Value], now_epoch_seconds: i64, incl
                     row["object"] = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
                         "metadata": item.get("metadata").cloned().unwrap_or_else(|| Map::new().into())});
                 }
-                IncludeObject::Object => row["object"] = (*item).clone(),
+                IncludeObject::Object => row["object"] = item.clone(),
             }
             if resource.is("", "pods") && pod::is_over(item) {
                 let phase = text(item, &["status", "phase"]).unwrap_or_default();
@@ -190,5 +198,55 @@ mod tests {
         );
         let node = json!({"metadata": {"name": "n", "labels": {"node-role.kubernetes.io/control-plane": ""}}, "spec": {"unschedulable": true}, "status": {"conditions": [{"type": "Ready", "status": "True"}], "nodeInfo": {"kubeletVersion": "v1.37.0"}}});
         assert_eq!(row("", "nodes", &node)[1..4], ["Ready,SchedulingDisabled", "control-plane", "<unknown>"]);
+    }
+    #[test]
+    fn what_governs_requests_prints_as_kube_apiserver_prints_it() {
+        let schema = |name: &str, precedence: i64| {
+            json!({"metadata": {"name": name}, "spec": {"priorityLevelConfiguration": {"name": "p"},
+                "matchingPrecedence": precedence, "distinguisherMethod": {"type": "ByUser"}},
+                "status": {"conditions": [{"type": "Dangling", "status": "False"}]}})
+        };
+        let flow = "flowcontrol.apiserver.k8s.io";
+        assert_eq!(row(flow, "flowschemas", &schema("a", 9)), ["a", "p", "9", "ByUser", "<unknown>", "False"]);
+        let resource = Table::builtin().find(flow, "v1", "flowschemas").unwrap();
+        let (late, early) = (schema("a", 9), schema("z", 1));
+        let sorted = table(resource, &[&late, &early], 0, IncludeObject::None);
+        assert_eq!(sorted["rows"][0]["cells"][0], "z");
+        let level = json!({"metadata": {"name": "l"}, "spec": {"type": "Limited", "limited": {
+            "nominalConcurrencyShares": 30, "limitResponse": {"type": "Queue", "queuing": {"queues": 64, "handSize": 6,
+            "queueLengthLimit": 50}}}}});
+        let levels = "prioritylevelconfigurations";
+        assert_eq!(row(flow, levels, &level), ["l", "Limited", "30", "64", "6", "50", "<unknown>"]);
+        let exempt =
+            json!({"metadata": {"name": "e"}, "spec": {"type": "Exempt", "exempt": {"nominalConcurrencyShares": 0}}});
+        let none = "<none>";
+        assert_eq!(row(flow, levels, &exempt), ["e", "Exempt", none, none, none, none, "<unknown>"]);
+
+        let admission = "admissionregistration.k8s.io";
+        let policy = json!({"metadata": {"name": "p"}, "spec": {"validations": [{}, {}],
+            "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"}}});
+        let policies = "validatingadmissionpolicies";
+        assert_eq!(row(admission, policies, &policy), ["p", "2", "v1/ConfigMap", "<unknown>"]);
+        for (reference, want) in
+            [(json!({"name": "c"}), "*/c"), (json!({"name": "c", "namespace": "n"}), "n/c"), (Value::Null, "<unset>")]
+        {
+            let binding = json!({"metadata": {"name": "b"}, "spec": {"policyName": "p", "paramRef": reference}});
+            let bindings = "validatingadmissionpolicybindings";
+            assert_eq!(row(admission, bindings, &binding), ["b", "p", want, "<unknown>"]);
+        }
+    }
+
+    #[test]
+    fn drivers_and_groups_of_others() {
+        let driver = json!({"metadata": {"name": "d"}, "spec": {"tokenRequests": [{"audience": "a"}, {"audience": "b"}],
+            "volumeLifecycleModes": ["Persistent"]}});
+        assert_eq!(
+            row("storage.k8s.io", "csidrivers", &driver),
+            ["d", "true", "false", "false", "a,b", "false", "Persistent", "<unknown>"]
+        );
+        let group = json!({"metadata": {"name": "g"}, "spec": {"service": {"namespace": "n", "name": "s"}}, "status":
+            {"conditions": [{"type": "Available", "status": "False", "reason": "MissingEndpoints"}]}});
+        let told = row("apiregistration.k8s.io", "apiservices", &group);
+        assert_eq!(told, ["g", "n/s", "False (MissingEndpoints)", "<unknown>"]);
     }
 }

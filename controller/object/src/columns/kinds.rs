@@ -1,10 +1,12 @@
 //! The columns of each kind (the printers of Kubernetes' `printers/internalversion`), as facts beside their cells.
-use super::cells::{age, joined, labels, or_empty, plain, selector};
+use super::cells::{age, joined, labels, or_empty, or_none, plain, selector};
+use super::policy::{flow_schema, param_kind, param_ref, priority_level};
 use super::rows::{
-    autoscaler, claim, cron_job, daemon_set, deployment, endpoint_slice, endpoints, event, ingress, job, node,
-    persistent_volume, qualified, quota, ready_of, replicas, role_binding, service, signing_request, template, used,
+    autoscaler, availability, claim, cron_job, daemon_set, deployment, endpoint_slice, endpoints, event, ingress, job,
+    node, persistent_volume, qualified, quota, ready_of, replicas, role_binding, service, signing_request,
+    storage_driver, template, used,
 };
-use super::{Printer, narrow, number, pod, wide};
+use super::{Printer, boolean, narrow, number, pod, wide};
 use crate::resource::Resource;
 use crate::tree::{at, entries, integer, list, text};
 use serde_json::{Value, json};
@@ -326,8 +328,7 @@ pub(super) fn printer(resource: &Resource) -> Printer {
                         )
                     },
                 );
-                let available = list(o, &["status", "conditions"]).iter().find(|c| c["type"] == "Available");
-                vec![told.into(), available.map_or_else(|| json!("Unknown"), |c| or_empty(c, &["status"])), age(o, now)]
+                vec![told.into(), availability(o), age(o, now)]
             })
         }
         ("admissionregistration.k8s.io", "mutatingwebhookconfigurations" | "validatingwebhookconfigurations") => {
@@ -335,6 +336,66 @@ pub(super) fn printer(resource: &Resource) -> Printer {
                 list(o, &["webhooks"]).len().into(),
                 age(o, now)
             ])
+        }
+        ("admissionregistration.k8s.io", "validatingadmissionpolicies") => {
+            printer!([number("Validations"), narrow("ParamKind"), narrow("Age")], |o, now| vec![
+                list(o, &["spec", "validations"]).len().into(),
+                param_kind(o),
+                age(o, now)
+            ])
+        }
+        ("admissionregistration.k8s.io", "mutatingadmissionpolicies") => {
+            printer!([number("Mutations"), narrow("ParamKind"), narrow("Age")], |o, now| vec![
+                list(o, &["spec", "mutations"]).len().into(),
+                param_kind(o),
+                age(o, now)
+            ])
+        }
+        ("admissionregistration.k8s.io", "validatingadmissionpolicybindings" | "mutatingadmissionpolicybindings") => {
+            printer!([narrow("PolicyName"), narrow("ParamRef"), narrow("Age")], |o, now| {
+                vec![or_empty(o, &["spec", "policyName"]), param_ref(o), age(o, now)]
+            })
+        }
+        ("flowcontrol.apiserver.k8s.io", "flowschemas") => printer!(
+            [
+                narrow("PriorityLevel"),
+                narrow("MatchingPrecedence"),
+                narrow("DistinguisherMethod"),
+                narrow("Age"),
+                narrow("MissingPL")
+            ],
+            flow_schema
+        ),
+        ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations") => printer!(
+            [
+                narrow("Type"),
+                narrow("NominalConcurrencyShares"),
+                narrow("Queues"),
+                narrow("HandSize"),
+                narrow("QueueLengthLimit"),
+                narrow("Age")
+            ],
+            priority_level
+        ),
+        ("certificates.k8s.io", "clustertrustbundles") => {
+            printer!([narrow("SignerName")], |o, _| vec![or_none(o, &["spec", "signerName"])])
+        }
+        ("storage.k8s.io", "csidrivers") => printer!(
+            [
+                boolean("AttachRequired"),
+                boolean("PodInfoOnMount"),
+                boolean("StorageCapacity"),
+                narrow("TokenRequests"),
+                boolean("RequiresRepublish"),
+                narrow("Modes"),
+                narrow("Age")
+            ],
+            storage_driver
+        ),
+        ("storage.k8s.io", "csistoragecapacities") => {
+            printer!([narrow("StorageClassName"), narrow("Capacity")], |o, _| {
+                vec![or_empty(o, &["storageClassName"]), text(o, &["capacity"]).unwrap_or("<unset>").into()]
+            })
         }
         ("apiextensions.k8s.io", _) | ("", "limitranges") => {
             printer!([narrow("Created At")], |o, _| vec![or_empty(o, &["metadata", "creationTimestamp"])])

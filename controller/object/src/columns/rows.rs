@@ -405,6 +405,36 @@ pub(super) fn signing_request(o: &Value, now: i64) -> Vec<Value> {
     ]
 }
 
+/// Whether a group is served, and why not.
+pub(super) fn availability(o: &Value) -> Value {
+    let Some(condition) = list(o, &["status", "conditions"]).iter().find(|c| c["type"] == "Available") else {
+        return "Unknown".into();
+    };
+    let status = text(condition, &["status"]).unwrap_or_default();
+    match text(condition, &["reason"]) {
+        Some(reason) if status == "False" => format!("{status} ({reason})").into(),
+        _ => status.into(),
+    }
+}
+
+/// A CSIDriver, with the defaults of the API.
+pub(super) fn storage_driver(o: &Value, now: i64) -> Vec<Value> {
+    let is =
+        |field: &str, default: bool| Value::from(at(o, &["spec", field]).and_then(Value::as_bool).unwrap_or(default));
+    let audiences = at(o, &["spec", "tokenRequests"]).and_then(Value::as_array).map(|all| {
+        all.iter().map(|request| text(request, &["audience"]).unwrap_or_default()).collect::<Vec<_>>().join(",")
+    });
+    vec![
+        is("attachRequired", true),
+        is("podInfoOnMount", false),
+        is("storageCapacity", false),
+        audiences.unwrap_or_else(|| "<unset>".to_owned()).into(),
+        is("requiresRepublish", false),
+        joined(list(o, &["spec", "volumeLifecycleModes"]).iter().filter_map(Value::as_str)),
+        age(o, now),
+    ]
+}
+
 /// CPU, memory and window of what a node or a pod's containers used.
 pub(super) fn used(object: &Value, _now: i64) -> Vec<Value> {
     let containers = list(object, &["containers"]);
