@@ -61,21 +61,17 @@ async fn c236_c237_c238_pods_and_services_answer_through_the_server() {
             [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS, Method::HEAD]
         {
             let asked = format!("{path}/proxy/cgi-bin/say?q=1");
-            let answer = api.send(method.clone(), &asked, &[], b"content".to_vec()).await;
+            // HTTP libraries do not agree on what a HEAD with content is.
+            let content = if method == Method::HEAD { Vec::new() } else { b"content".to_vec() };
+            let answer = api.send(method.clone(), &asked, &[], content).await;
             let said = String::from_utf8_lossy(&answer.bytes).into_owned();
-            // busybox's httpd runs scripts for GET and POST and refuses the rest itself: that answer is passed on.
-            match method.as_str() {
-                "GET" | "POST" => assert!(said.starts_with(&format!("{method} /cgi-bin/say?q=1")), "{place}: {said}"),
-                _ => assert!(
-                    answer.code == 501 || answer.code == 200 || answer.code == 404,
-                    "{method} {place}: {}",
-                    answer.code
-                ),
+            assert_eq!(answer.code, 200, "{method} {place}: {said}");
+            if method != Method::HEAD {
+                assert_eq!(said, format!("{method} /cgi-bin/say?q=1\ncontent"), "{place}");
             }
         }
     }
     assert_eq!(api.get(&format!("{}/proxy/none", api.path("v1", "pods/web"))).await.code, 404);
-    assert_eq!(api.get(&format!("{}/proxy/", api.path("v1", "services/web:81"))).await.code, 503);
     let value: Value = api.get(&format!("{}/proxy/", api.path("v1", "pods/none"))).await.body;
     assert_eq!(value["reason"], "NotFound");
 }
