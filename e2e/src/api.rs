@@ -179,6 +179,21 @@ impl Api {
         }
     }
 
+    /// Lists a collection, again after every change in it, until what it holds fits.
+    pub async fn until_all(&self, path: &str, what: &str, fits: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+        let joint = if path.contains('?') { '&' } else { '?' };
+        loop {
+            let list = self.get(path).await.ok();
+            let items = list["items"].as_array().cloned().unwrap_or_default();
+            if fits(&items) {
+                return items;
+            }
+            let from = list["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+            let mut events = self.watch(&format!("{path}{joint}resourceVersion={from}")).await;
+            events.next(&format!("{what}, with {} at {path}", items.len())).await;
+        }
+    }
+
     /// Watches one object until it is gone.
     pub async fn until_gone(&self, path: &str) {
         let (collection, name) = path.rsplit_once('/').expect("an object's path");

@@ -2,7 +2,7 @@
 //! Kubernetes documentation, "Encrypting Confidential Data at Rest".
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use base64::Engine as _;
 use bytes::Bytes;
@@ -11,36 +11,14 @@ use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, U
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde::Deserialize;
 
+use crate::config_file::{self, ConfigFileError};
+
 /// What stands before every value that is encrypted here, as Kubernetes writes it; the key's name follows.
 const PREFIX: &str = "k8s:enc:aesgcm:v1:";
 
-/// Why a configuration cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum EncryptionError {
-    /// The file cannot be read.
-    #[error("reading {}", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The file is no configuration.
-    #[error("{}: {problem}", path.display())]
-    Content {
-        /// Which.
-        path: PathBuf,
-        /// The field and what was expected.
-        problem: String,
-    },
-}
-
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(deny_unknown_fields)]
 struct File {
-    api_version: String,
-    kind: String,
     resources: Vec<Rule>,
 }
 
@@ -52,7 +30,7 @@ struct Rule {
 }
 
 /// One provider's name and what it is given.
-type Provider = BTreeMap<String, serde_yaml::Value>;
+type Provider = BTreeMap<String, serde_json::Value>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -94,17 +72,12 @@ impl std::fmt::Debug for Encryption {
 
 impl Encryption {
     /// Reads a configuration file.
-    pub fn read(path: &Path) -> Result<Self, EncryptionError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| EncryptionError::File { path: path.into(), source })?;
-        Self::parse(&text).map_err(|problem| EncryptionError::Content { path: path.into(), problem })
+    pub fn read(path: &Path) -> Result<Self, ConfigFileError> {
+        config_file::read(path, Self::parse)
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let file: File = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
-        if file.kind != "EncryptionConfiguration" || file.api_version != "apiserver.config.k8s.io/v1" {
-            return Err("expected apiVersion apiserver.config.k8s.io/v1, kind EncryptionConfiguration".into());
-        }
+        let file: File = config_file::fields(text, "apiserver.config.k8s.io/v1", "EncryptionConfiguration")?;
         let rules = file.resources.iter().enumerate().map(|(index, rule)| sealed(index, rule));
         Ok(Self { rules: rules.collect::<Result<_, _>>()?, random: SystemRandom::new() })
     }

@@ -10,6 +10,7 @@ mod authz;
 pub mod backup;
 mod bootstrap;
 mod chain;
+pub mod config_file;
 mod custom;
 mod deadline;
 mod documents;

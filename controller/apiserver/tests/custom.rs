@@ -107,10 +107,6 @@ async fn events(server: &Server, path: &str) -> Events {
     Events { body: Box::pin(response.into_body().into_data_stream()), text: String::new() }
 }
 
-fn message(answer: &server::Answer) -> String {
-    answer.body["message"].as_str().unwrap_or_default().to_owned()
-}
-
 async fn patch_json(server: &Server, path: &str, patch: Value) -> server::Answer {
     server.raw(admin(), Method::PATCH, path, "application/json-patch+json", patch.to_string()).await
 }
@@ -271,9 +267,9 @@ async fn c036_defaulting_on_request_and_from_storage() {
     .await;
     assert_eq!(bad.code, 422);
     assert!(
-        message(&bad).contains("openAPIV3Schema.properties[a].default: Invalid value: \"integer\""),
+        bad.message().contains("openAPIV3Schema.properties[a].default: Invalid value: \"integer\""),
         "{}",
-        message(&bad)
+        bad.message()
     );
 }
 
@@ -382,7 +378,7 @@ async fn c041_c042_c044_c050_unknown_fields_stay_where_the_schema_preserves_them
     let body = json!({"metadata": {"name": "a"}, "spec": {"known": "k", "more": {"a": 1}}, "other": 1});
     let strict = server.create(&format!("{nesteds}?fieldValidation=Strict"), body.clone()).await;
     assert_eq!(strict.code, 400);
-    assert!(message(&strict).contains("strict decoding error: unknown field \"other\""), "{}", message(&strict));
+    assert!(strict.message().contains("strict decoding error: unknown field \"other\""), "{}", strict.message());
     let made = server.create(nesteds, body).await;
     assert_eq!((&made.body["spec"]["more"], made.body.get("other")), (&json!({"a": 1}), None));
     let published = schema_of(&server, "example.com", "v1", "Nested").await.unwrap();
@@ -420,7 +416,7 @@ async fn c051_c052_c053_c055_unknown_and_doubled_fields_are_told_or_refused() {
         "unknown field \"spec.ports[0].extra\"",
         "unknown field \"spec.embedded.metadata.unknownSubMeta\"",
     ] {
-        assert!(message(&strict).contains(part), "{part} in {}", message(&strict));
+        assert!(strict.message().contains(part), "{part} in {}", strict.message());
     }
     let warned = send("warn", "Warn").await;
     assert_eq!((warned.code, warned.warnings.len()), (201, 5), "{:?} {}", warned.warnings, warned.body);
@@ -430,7 +426,7 @@ async fn c051_c052_c053_c055_unknown_and_doubled_fields_are_told_or_refused() {
     let patched =
         server.call(Method::PATCH, &format!("{foos}/warn?fieldValidation=Strict"), json!({"spec": {"other": 1}})).await;
     assert_eq!(patched.code, 422);
-    assert!(message(&patched).contains("strict decoding error: unknown field \"spec.other\""), "{}", message(&patched));
+    assert!(patched.message().contains("strict decoding error: unknown field \"spec.other\""), "{}", patched.message());
     let twice = server
         .raw(
             admin(),
@@ -440,7 +436,7 @@ async fn c051_c052_c053_c055_unknown_and_doubled_fields_are_told_or_refused() {
             r#"{"spec": {"foo": "a", "foo": "b"}}"#,
         )
         .await;
-    assert!(message(&twice).contains("strict decoding error: duplicate field \"spec.foo\""), "{}", message(&twice));
+    assert!(twice.message().contains("strict decoding error: duplicate field \"spec.foo\""), "{}", twice.message());
     let text = "apiVersion: example.com/v1\nkind: Foo\nmetadata:\n  name: applied\nspec:\n  foo: a\n  foo: b\n";
     let apply = async |validation: &str| {
         let path = format!("{foos}/applied?fieldManager=me&fieldValidation={validation}");
@@ -448,7 +444,7 @@ async fn c051_c052_c053_c055_unknown_and_doubled_fields_are_told_or_refused() {
     };
     let strict = apply("Strict").await;
     assert_eq!(strict.code, 400);
-    assert!(message(&strict).contains("line 7: key \"foo\" already set in map"), "{}", message(&strict));
+    assert!(strict.message().contains("line 7: key \"foo\" already set in map"), "{}", strict.message());
     let warned = apply("Warn").await;
     assert!(warned.code == 201 && warned.warnings[0].contains("already set in map"), "{:?}", warned.warnings);
     let strategic = server
@@ -504,13 +500,13 @@ async fn c043_objects_are_validated_with_kubernetes_words() {
         bad["spec"][field] = value.clone();
         let refused = server.create(foos, bad).await;
         assert_eq!(refused.code, 422, "{field} {value}: {}", refused.body);
-        assert!(message(&refused).starts_with("Foo.example.com \"bad\" is invalid: "), "{}", message(&refused));
-        assert!(message(&refused).contains(want), "{want}\n{}", message(&refused));
+        assert!(refused.message().starts_with("Foo.example.com \"bad\" is invalid: "), "{}", refused.message());
+        assert!(refused.message().contains(want), "{want}\n{}", refused.message());
     }
     let missing = server.create(foos, json!({"metadata": {"name": "bad"}})).await;
-    assert!(message(&missing).contains("spec: Required value"), "{}", message(&missing));
+    assert!(missing.message().contains("spec: Required value"), "{}", missing.message());
     let named = server.create(foos, json!({"metadata": {"name": "Bad_Name"}, "spec": {"name": "abc"}})).await;
-    assert!(message(&named).contains("metadata.name: Invalid value: \"Bad_Name\""), "{}", message(&named));
+    assert!(named.message().contains("metadata.name: Invalid value: \"Bad_Name\""), "{}", named.message());
 }
 
 #[tokio::test]
@@ -531,17 +527,17 @@ async fn rules_are_checked_with_old_values_messages_and_ratcheting() {
     assert_eq!((made.code, &made.body["spec"]["max"]), (201, &json!(10)), "{}", made.body);
     let refused = server.create(foos, json!({"metadata": {"name": "b"}, "spec": {"min": 11, "items": ["b"]}})).await;
     assert_eq!(refused.code, 422);
-    assert!(message(&refused).contains("spec.min: Forbidden: min 11 is above max"), "{}", message(&refused));
+    assert!(refused.message().contains("spec.min: Forbidden: min 11 is above max"), "{}", refused.message());
     assert!(
-        message(&refused).contains("spec.items[0]: Invalid value: \"string\": failed rule: self.startsWith('a')"),
+        refused.message().contains("spec.items[0]: Invalid value: \"string\": failed rule: self.startsWith('a')"),
         "{}",
-        message(&refused)
+        refused.message()
     );
     let patch = async |patch: Value| server.call(Method::PATCH, &format!("{foos}/a"), patch).await;
     let shrunk = patch(json!({"spec": {"max": 9}})).await;
-    assert!(message(&shrunk).contains("spec: Invalid value: \"object\": max cannot shrink"), "{}", message(&shrunk));
+    assert!(shrunk.message().contains("spec: Invalid value: \"object\": max cannot shrink"), "{}", shrunk.message());
     let changed = patch(json!({"spec": {"fixed": "y"}})).await;
-    assert!(message(&changed).contains("spec.fixed: Invalid value: \"string\": is immutable"), "{}", message(&changed));
+    assert!(changed.message().contains("spec.fixed: Invalid value: \"string\": is immutable"), "{}", changed.message());
     assert_eq!(patch(json!({"spec": {"max": 12}})).await.code, 200);
     // A rule that comes later does not hold what is stored and unchanged.
     let path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/fixed/maxLength";
@@ -557,7 +553,7 @@ async fn rules_are_checked_with_old_values_messages_and_ratcheting() {
     let slow = server
         .create("/apis/example.com/v1/namespaces/default/slows", json!({"metadata": {"name": "s"}, "l": numbers}))
         .await;
-    assert!(message(&slow).contains("operation cancelled: actual cost limit exceeded"), "{}", message(&slow));
+    assert!(slow.message().contains("operation cancelled: actual cost limit exceeded"), "{}", slow.message());
 }
 
 #[tokio::test]
@@ -625,7 +621,7 @@ async fn bad_definitions_are_refused_by_field() {
     ] {
         let refused = server.create(CRDS, with(path, value)).await;
         assert_eq!(refused.code, 422, "{path}: {}", refused.body);
-        assert!(message(&refused).contains(want), "{want}\n{}", message(&refused));
+        assert!(refused.message().contains(want), "{want}\n{}", refused.message());
     }
     let text = json!({"metadata": {"name": "foos.example.com"}, "spec": {}})
         .to_string()
@@ -657,9 +653,9 @@ async fn bad_definitions_are_refused_by_field() {
     )
     .await;
     assert!(
-        message(&moved).contains("spec.scope: Invalid value: \"Cluster\": field is immutable"),
+        moved.message().contains("spec.scope: Invalid value: \"Cluster\": field is immutable"),
         "{}",
-        message(&moved)
+        moved.message()
     );
 }
 
@@ -737,9 +733,9 @@ async fn versions_share_storage_and_finalizers_hold_a_definition() {
     assert_eq!(crd["status"]["storedVersions"], json!(["v1", "v2"]));
     let dropped = patch_json(&server, &path, json!([{"op": "remove", "path": "/spec/versions/0"}])).await;
     assert!(
-        message(&dropped).contains("status.storedVersions[0]: Invalid value: \"v1\": missing from spec.versions"),
+        dropped.message().contains("status.storedVersions[0]: Invalid value: \"v1\": missing from spec.versions"),
         "{}",
-        message(&dropped)
+        dropped.message()
     );
     assert_eq!(server.get("/apis/example.com/v1/namespaces/default/foos/a").await.body["apiVersion"], "example.com/v1");
 
@@ -835,9 +831,9 @@ async fn c031_a_webhook_converts_between_versions() {
     let failed = server.get(&format!("{v2}/a")).await;
     assert_eq!(failed.code, 500);
     assert!(
-        message(&failed).contains("conversion webhook for one.example.com/v1, Kind=Host failed: cannot do it"),
+        failed.message().contains("conversion webhook for one.example.com/v1, Kind=Host failed: cannot do it"),
         "{}",
-        message(&failed)
+        failed.message()
     );
     assert_eq!(server.get(&format!("{v1}/a")).await.code, 200);
 }
@@ -929,9 +925,9 @@ async fn apply_follows_the_schema_and_deprecated_versions_warn() {
     assert_eq!(less.body["spec"]["ports"].as_array().unwrap().len(), 2, "{}", less.body);
     let blind = server.call(Method::PUT, path, json!({"metadata": {"name": "a"}, "spec": {}})).await;
     assert!(
-        message(&blind).contains("metadata.resourceVersion: Invalid value: 0x0: must be specified for an update"),
+        blind.message().contains("metadata.resourceVersion: Invalid value: 0x0: must be specified for an update"),
         "{}",
-        message(&blind)
+        blind.message()
     );
     let nobody = server.call(Method::PUT, &format!("{path}b"), json!({"metadata": {"name": "ab"}})).await;
     assert_eq!(nobody.code, 404);

@@ -11,6 +11,7 @@ pub use typecheck::warnings;
 pub use validating::{Failure, Outcome, Validating};
 
 use crate::cel::{CompileError, Environment, Program, compile};
+use crate::tree::list;
 use serde_json::Value;
 
 /// What an expression is for, which says what it may use and what it must give.
@@ -60,6 +61,38 @@ pub(crate) fn compiled(source: &str, purpose: Purpose, params: bool) -> Result<P
         Purpose::Variable => (true, ""),
     };
     if fits { Ok(program) } else { Err(wanted.to_owned()) }
+}
+
+/// Compiles the expressions of one policy.
+struct Compiler {
+    has_params: bool,
+    /// What is wrong with the first expression that could not be compiled, though the policy was stored.
+    broken: Option<String>,
+}
+
+impl Compiler {
+    fn new(has_params: bool) -> Self {
+        Self { has_params, broken: None }
+    }
+
+    fn program(&mut self, source: &str, purpose: Purpose) -> Option<Program> {
+        match compiled(source, purpose, self.has_params) {
+            Ok(program) => Some(program),
+            Err(error) => {
+                self.broken.get_or_insert(error);
+                None
+            }
+        }
+    }
+
+    /// `spec.variables`, by name.
+    fn variables(&mut self, spec: &Value) -> Vec<(String, Program)> {
+        let all = list(spec, &["variables"]).iter();
+        all.filter_map(|one| {
+            Some((text(one, "name").to_owned(), self.program(text(one, "expression"), Purpose::Variable)?))
+        })
+        .collect()
+    }
 }
 
 fn is_one_of(program: &Program, wanted: crate::cel::Type) -> bool {

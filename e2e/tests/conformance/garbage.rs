@@ -1,6 +1,6 @@
 //! What goes with its owner, and what stays.
 
-use e2e::api::{Api, Patch, SOON};
+use e2e::api::{Api, Patch};
 use serde_json::{Value, json};
 
 use crate::server::api;
@@ -16,15 +16,7 @@ async fn ready(api: &Api) {
 
 /// Waits until as many objects are there.
 async fn count(api: &Api, path: &str, wanted: usize) -> Vec<Value> {
-    let end = std::time::Instant::now() + SOON;
-    loop {
-        let items = api.get(path).await.ok()["items"].as_array().cloned().unwrap_or_default();
-        if items.len() == wanted {
-            return items;
-        }
-        assert!(std::time::Instant::now() < end, "{} of {wanted} at {path}", items.len());
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    api.until_all(path, &format!("{wanted} objects"), |items| items.len() == wanted).await
 }
 
 async fn deployment(api: &Api) -> String {

@@ -26,18 +26,10 @@ async fn web(api: &Api) {
     .await;
     let slices =
         format!("{}?labelSelector=kubernetes.io/service-name%3Dweb", api.path("discovery.k8s.io/v1", "endpointslices"));
-    let end = std::time::Instant::now() + e2e::api::SOON;
-    loop {
-        let list = api.get(&slices).await.ok();
-        if list["items"]
-            .as_array()
-            .is_some_and(|items| items.iter().any(|slice| slice["endpoints"][0]["conditions"]["ready"] == true))
-        {
-            return;
-        }
-        assert!(std::time::Instant::now() < end, "{list}");
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    api.until_all(&slices, "the endpoint is ready", |items| {
+        items.iter().any(|slice| slice["endpoints"][0]["conditions"]["ready"] == true)
+    })
+    .await;
 }
 
 #[tokio::test]

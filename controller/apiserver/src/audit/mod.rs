@@ -14,10 +14,10 @@ use http_body_util::{BodyExt as _, Limited};
 use serde_json::{Value, json};
 
 use crate::authn::User;
+use crate::config_file::ConfigFileError;
 use crate::route::RequestInfo;
 use log::Log;
 pub use log::{AuditLogError, Rotation};
-pub use policy::PolicyError;
 use policy::{Level, Policy, Stage};
 
 /// The header by which client and log speak of the same request.
@@ -73,7 +73,7 @@ impl Config {
 pub enum AuditError {
     /// The policy.
     #[error("the audit policy")]
-    Policy(#[from] PolicyError),
+    Policy(#[from] ConfigFileError),
     /// The log.
     #[error("the audit log")]
     Log(#[from] AuditLogError),

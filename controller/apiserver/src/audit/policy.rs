@@ -1,11 +1,12 @@
 //! Which requests are written down, and how much of them: the first rule that fits says it. Pure but for reading the
 //! file.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Deserialize;
 
 use crate::authn::User;
+use crate::config_file::{self, ConfigFileError};
 use crate::route::RequestInfo;
 
 /// How much is written down.
@@ -48,34 +49,10 @@ impl Stage {
     }
 }
 
-/// Why a policy cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum PolicyError {
-    /// The file cannot be read.
-    #[error("reading {}", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The file is no policy.
-    #[error("{}: {problem}", path.display())]
-    Content {
-        /// Which.
-        path: PathBuf,
-        /// The field and what was expected.
-        problem: String,
-    },
-}
-
 /// An audit.k8s.io/v1 Policy.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Policy {
-    api_version: String,
-    kind: String,
     #[serde(default)]
     #[expect(dead_code, reason = "policies have it like every object; nothing is done with it")]
     metadata: serde_json::Value,
@@ -126,19 +103,15 @@ pub(super) struct Verdict {
 }
 
 impl Policy {
-    pub(super) fn read(path: &Path) -> Result<Self, PolicyError> {
-        let text = std::fs::read_to_string(path).map_err(|source| PolicyError::File { path: path.into(), source })?;
-        Self::parse(&text).map_err(|problem| PolicyError::Content { path: path.into(), problem })
+    pub(super) fn read(path: &Path) -> Result<Self, ConfigFileError> {
+        config_file::read(path, Self::parse)
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let value = api::yaml::document(text).map_err(|error| error.to_string())?;
-        let policy = Self::deserialize(value).map_err(|error| error.to_string())?;
-        if policy.kind != "Policy" || policy.api_version != "audit.k8s.io/v1" {
-            return Err("expected apiVersion audit.k8s.io/v1, kind Policy".into());
-        }
+        let policy: Self = config_file::fields(text, "audit.k8s.io/v1", "Policy")?;
         for (index, rule) in policy.rules.iter().enumerate() {
-            if !rule.urls.is_empty() && !(rule.resources.is_empty() && rule.namespaces.is_empty()) {
+            let is_about_resources = !rule.resources.is_empty() || !rule.namespaces.is_empty();
+            if is_about_resources && !rule.urls.is_empty() {
                 return Err(format!("rules[{index}]: a rule is about resources or about nonResourceURLs, not both"));
             }
         }

@@ -6,6 +6,7 @@ mod hook;
 mod plugin;
 mod policy;
 mod quota;
+#[path = "../server/mod.rs"]
 mod server;
 mod verb;
 mod webhook;

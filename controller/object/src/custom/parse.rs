@@ -185,11 +185,8 @@ impl Parser<'_> {
             Some(_) if level == Level::Root => {
                 self.forbidden(child(path, "additionalProperties"), "must not be used at the root");
             }
-            Some(Value::Bool(allowed)) => {
-                if *allowed {
-                    node.additional = Additional::Any;
-                }
-            }
+            Some(Value::Bool(false)) => {}
+            Some(Value::Bool(true)) => node.additional = Additional::Any,
             Some(below) => {
                 let below = self.node(&child(path, "additionalProperties"), below, Level::Field, is_correlatable);
                 node.additional = Additional::Schema(Box::new(below));

@@ -119,7 +119,7 @@ pub(super) fn parse(path: &str, value: &Value, node: &Node, place: Place, faults
 
 /// Refuses fields that the schema does not have: a rule sees only declared ones.
 fn check_fields(path: &str, program: &Program, node: &Node, place: Place, faults: &mut Faults) {
-    let chains = program.selections("self").into_iter().chain(program.selections("oldSelf").into_iter());
+    let chains = program.selections("self").into_iter().chain(program.selections("oldSelf"));
     for chain in chains {
         if let Some(name) = undefined(node, place.is_resource, &chain) {
             let detail = format!("compilation failed: ERROR: undefined field '{name}'");

@@ -11,6 +11,18 @@ fn hardened() -> Value {
             "capabilities": {"drop": ["ALL"]}}}], "volumes": [{"name": "v", "emptyDir": {}}]}})
 }
 
+/// The hardened pod with another value in one place.
+fn hardened_but(pointer: &str, value: Value) -> Value {
+    let mut pod = hardened();
+    let (parent, key) = pointer.rsplit_once('/').unwrap();
+    let parent = pod.pointer_mut(parent).unwrap();
+    match key.parse::<usize>() {
+        Ok(index) => parent[index] = value,
+        Err(_) => parent[key] = value,
+    }
+    pod
+}
+
 #[test]
 fn a_plain_pod_is_baseline_and_not_restricted() {
     let pod = json!({"spec": {"containers": [{"name": "c"}]}});
@@ -77,13 +89,7 @@ fn every_rule_of_baseline_is_broken_once() {
             "probe or lifecycle host (container \"c\" must not set host in probes or lifecycle handlers)",
         ),
     ] {
-        let mut pod = hardened();
-        let (parent, key) = pointer.rsplit_once('/').unwrap();
-        let parent = pod.pointer_mut(parent).unwrap();
-        match key.parse::<usize>() {
-            Ok(index) => parent[index] = value,
-            Err(_) => parent[key] = value,
-        }
+        let pod = hardened_but(pointer, value);
         assert_eq!(told(Level::Baseline, None, pod), expected, "{pointer}");
     }
 }
@@ -112,13 +118,7 @@ fn restricted_pods_may_not_fall_back() {
             "unrestricted capabilities (container \"c\" must not include \"KILL\" in securityContext.capabilities.add)",
         ),
     ] {
-        let mut pod = hardened();
-        let (parent, key) = pointer.rsplit_once('/').unwrap();
-        let parent = pod.pointer_mut(parent).unwrap();
-        match key.parse::<usize>() {
-            Ok(index) => parent[index] = value,
-            Err(_) => parent[key] = value,
-        }
+        let pod = hardened_but(pointer, value);
         assert_eq!(told(Level::Restricted, None, pod), expected, "{pointer}");
     }
 }

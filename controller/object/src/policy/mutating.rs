@@ -1,6 +1,6 @@
 //! MutatingAdmissionPolicy: what its expressions change.
 use super::scope::{Conditions, ParamKind, Scope, failed};
-use super::{Purpose, compiled, text};
+use super::{Compiler, Purpose, text};
 use crate::cel::Program;
 use crate::resource::Resource;
 use crate::tree::list;
@@ -43,24 +43,14 @@ impl Mutating {
         let spec = &policy["spec"];
         let params = ParamKind::read(spec);
         let has_params = params.is_some();
-        let mut broken = None;
-        let mut program = |source: &str, purpose| match compiled(source, purpose, has_params) {
-            Ok(program) => Some(program),
-            Err(error) => {
-                broken.get_or_insert(error);
-                None
-            }
-        };
-        let variables = list(spec, &["variables"]).iter().filter_map(|one| {
-            Some((text(one, "name").to_owned(), program(text(one, "expression"), Purpose::Variable)?))
-        });
-        let variables = variables.collect();
+        let mut compiler = Compiler::new(has_params);
+        let variables = compiler.variables(spec);
         let mutations = list(spec, &["mutations"]).iter().filter_map(|one| match text(one, "patchType") {
             "ApplyConfiguration" => {
                 let source = text(&one["applyConfiguration"], "expression");
-                program(source, Purpose::ApplyConfiguration).map(Mutation::ApplyConfiguration)
+                compiler.program(source, Purpose::ApplyConfiguration).map(Mutation::ApplyConfiguration)
             }
-            _ => program(text(&one["jsonPatch"], "expression"), Purpose::JsonPatch).map(Mutation::JsonPatch),
+            _ => compiler.program(text(&one["jsonPatch"], "expression"), Purpose::JsonPatch).map(Mutation::JsonPatch),
         });
         let mutations = mutations.collect();
         Self {
@@ -70,7 +60,7 @@ impl Mutating {
             params,
             variables,
             mutations,
-            broken,
+            broken: compiler.broken,
         }
     }
 

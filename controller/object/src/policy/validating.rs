@@ -1,6 +1,6 @@
 //! ValidatingAdmissionPolicy: what its expressions say of a request.
 use super::scope::{Conditions, ParamKind, Scope, failed};
-use super::{Purpose, compiled, text};
+use super::{Compiler, Purpose, text};
 use crate::cel::Program;
 use crate::tree::list;
 use serde_json::Value;
@@ -57,33 +57,26 @@ impl Validating {
         let spec = &policy["spec"];
         let params = ParamKind::read(spec);
         let has_params = params.is_some();
-        let mut broken = None;
-        let mut program = |source: &str, purpose| match compiled(source, purpose, has_params) {
-            Ok(program) => Some(program),
-            Err(error) => {
-                broken.get_or_insert(error);
-                None
-            }
-        };
-        let variables = list(spec, &["variables"]).iter().filter_map(|one| {
-            Some((text(one, "name").to_owned(), program(text(one, "expression"), Purpose::Variable)?))
-        });
-        let variables = variables.collect();
+        let mut compiler = Compiler::new(has_params);
+        let variables = compiler.variables(spec);
         let validations = list(spec, &["validations"]).iter().filter_map(|one| {
             let message_source = text(one, "messageExpression");
             Some(Validation {
-                program: program(text(one, "expression"), Purpose::Validation)?,
+                program: compiler.program(text(one, "expression"), Purpose::Validation)?,
                 message: text(one, "message").trim().to_owned(),
                 message_program: match message_source.trim() {
                     "" => None,
-                    source => program(source, Purpose::Message),
+                    source => compiler.program(source, Purpose::Message),
                 },
                 reason: text(one, "reason").to_owned(),
             })
         });
         let validations = validations.collect();
         let annotations = list(spec, &["auditAnnotations"]).iter().filter_map(|one| {
-            Some((text(one, "key").to_owned(), program(text(one, "valueExpression").trim(), Purpose::Annotation)?))
+            Some((
+                text(one, "key").to_owned(),
+                compiler.program(text(one, "valueExpression").trim(), Purpose::Annotation)?,
+            ))
         });
         let annotations = annotations.collect();
         Self {
@@ -93,7 +86,7 @@ impl Validating {
             variables,
             validations,
             annotations,
-            broken,
+            broken: compiler.broken,
         }
     }
 

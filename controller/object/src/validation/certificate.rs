@@ -116,7 +116,8 @@ pub(super) fn pod_request(object: &Value, faults: &mut Faults) {
         Some(_) => {}
     }
     let has = |field: &str| at(object, &["spec", field]).is_some_and(|value| !is_blank(Some(value)));
-    if !has("stubPKCS10Request") && !(has("pkixPublicKey") && has("proofOfPossession")) {
+    let has_key = has("pkixPublicKey") && has("proofOfPossession");
+    if !has("stubPKCS10Request") && !has_key {
         faults.required("spec.stubPKCS10Request", "a request or a public key with its proof of possession is needed");
     }
 }

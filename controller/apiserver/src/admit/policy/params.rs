@@ -2,6 +2,7 @@
 
 use api::selector::Selector;
 use controller_object::policy::ParamKind;
+use controller_object::status::Reason;
 use serde_json::Value;
 
 use crate::admit::Attributes;
@@ -54,10 +55,11 @@ pub(super) fn collect(
     };
     let registry = &attributes.state.registry;
     let found: Vec<Option<Value>> = match &reference.selector {
-        None => {
-            let found = registry.current(resource, namespace, &reference.name).ok();
-            found.map(|found| Some(found.object)).into_iter().collect()
-        }
+        None => match registry.current(resource, namespace, &reference.name) {
+            Ok(found) => vec![Some(found.object)],
+            Err(status) if status.reason == Reason::NotFound => Vec::new(),
+            Err(status) => return Err(status.message),
+        },
         Some(selector) => {
             let all = registry.list_of(resource, namespace).into_iter();
             all.filter(|object| selector.matches(&labels(object))).map(Some).collect()
