@@ -10,6 +10,7 @@ pub(crate) use discovery::{complete_aggregated, complete_groups};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use base64::Engine as _;
@@ -21,13 +22,16 @@ use rustls::pki_types::ServerName;
 use serde::Deserialize;
 
 use crate::authn::User;
-use crate::followed::Followed;
+use crate::followed::{Followed, objects};
 use crate::forward::{Incoming, Target, forward};
 use crate::server::State;
 use crate::tls::{self, LiveCertificate};
 use crate::webhook;
 
 pub(crate) const PREFIX: &str = "/registry/apiregistration.k8s.io/apiservices/";
+
+/// An extension server that has not begun its answer by then gives none: requests hold a seat until it begins.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Who serves a version of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,8 +87,7 @@ struct Object {
 }
 
 fn read(items: &[KeyValue]) -> Extensions {
-    let read = |kv: &KeyValue| {
-        let Object { spec } = serde_json::from_slice(&kv.value).ok()?;
+    let extension = |Object { spec }: Object| {
         let service = spec.service?;
         let extension = Extension {
             name: format!("{}.{}", spec.version, spec.group),
@@ -99,7 +102,7 @@ fn read(items: &[KeyValue]) -> Extensions {
         };
         Some(((spec.group, spec.version), Arc::new(extension)))
     };
-    items.iter().filter_map(read).collect()
+    objects(items).filter_map(extension).collect()
 }
 
 impl Aggregation {
@@ -158,7 +161,8 @@ impl Aggregation {
             incoming.headers.remove(name);
         }
         let target = self.target(extension)?;
-        forward(&target, incoming, user_headers(user)?).await
+        let answer = tokio::time::timeout(ANSWERS_WITHIN, forward(&target, incoming, user_headers(user)?)).await;
+        answer.unwrap_or_else(|_| Err(Status::timeout(&format!("{} does not answer", extension.name))))
     }
 }
 

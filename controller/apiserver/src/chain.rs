@@ -99,21 +99,32 @@ async fn with_seat(
     request: Request<Body>,
     info: RequestInfo,
     query: Query,
-    record: Option<&mut Record>,
+    mut record: Option<&mut Record>,
 ) -> Result<Response<Body>, Status> {
     let verb = request.method().as_str().to_lowercase();
     let action = match &info {
         RequestInfo::NonResource(path) => Action::NonResource { verb: &verb, path },
         RequestInfo::Resource(asked) => Action::Resource(action(asked, &query, &request)),
     };
-    // A seat is held until the answer begins: watches and streams go on without one.
-    let seat = state.flow.seat(&user, &action).await?;
-    let answer = match authorize(state, &user, &action) {
+    // A seat is held until the answer begins: watches and streams go on without one. What others answer through
+    // `/proxy` may take as long as they like, so it has none, as in Kubernetes.
+    let is_passed_on = matches!(&info, RequestInfo::Resource(asked) if asked.subresource.as_deref() == Some("proxy"));
+    let seat = match is_passed_on {
+        true => None,
+        false => Some(state.flow.seat(&user, &action).await?),
+    };
+    let allowed = authorize(state, &user, &action);
+    if let Some(record) = record.as_deref_mut() {
+        record.decided(allowed.is_ok());
+    }
+    let answer = match allowed {
         Ok(()) => act(state, user, request, info, query, record).await,
         Err(status) => Err(status),
     };
     let mut response = answer.unwrap_or_else(|status| reply::failure(&status));
-    seat.tell(&mut response);
+    if let Some(seat) = seat {
+        seat.tell(&mut response);
+    }
     Ok(response)
 }
 

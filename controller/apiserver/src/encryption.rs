@@ -161,17 +161,22 @@ impl Seal for Encryption {
         };
         let end = rest.iter().position(|byte| *byte == b':').ok_or_else(|| fail("its key has no name".into()))?;
         let (name, rest) = (String::from_utf8_lossy(&rest[..end]).into_owned(), &rest[end + 1..]);
-        let all = self.rules.iter().flat_map(|rule| &rule.keys);
-        let found = all.into_iter().find(|own| own.name == name);
-        let found =
-            found.ok_or_else(|| fail(format!("it is encrypted with key {name:?}, which the configuration lacks")))?;
         let (nonce, content) = rest.split_at_checked(NONCE_LEN).ok_or_else(|| fail("it is too short".into()))?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| fail("it is too short".into()))?;
-        let mut content = content.to_vec();
-        let opened = found.key.open_in_place(nonce, Aad::from(key), &mut content);
-        let opened = opened.map_err(|_| fail(format!("key {name:?} does not open it")))?;
-        let first = rule.and_then(|rule| rule.keys.first()).filter(|_| rule.is_some_and(|rule| !rule.writes_plain));
-        Ok(Opened { value: Bytes::copy_from_slice(opened), is_stale: first.is_none_or(|first| first.name != name) })
+        // Names are a provider's own: other rules may have keys of the same name.
+        let own = rule.into_iter().chain(&self.rules).flat_map(|rule| &rule.keys);
+        let mut named = own.filter(|key| key.name == name).peekable();
+        if named.peek().is_none() {
+            return Err(fail(format!("it is encrypted with key {name:?}, which the configuration lacks")));
+        }
+        let opened = named.find_map(|own| {
+            let mut content = content.to_vec();
+            let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+            let value = own.key.open_in_place(nonce, Aad::from(key), &mut content).ok()?;
+            Some((own, Bytes::copy_from_slice(value)))
+        });
+        let (found, value) = opened.ok_or_else(|| fail(format!("key {name:?} does not open it")))?;
+        let first = rule.filter(|rule| !rule.writes_plain).and_then(|rule| rule.keys.first());
+        Ok(Opened { value, is_stale: first.is_none_or(|first| !std::ptr::eq(first, found)) })
     }
 }
 
@@ -211,6 +216,23 @@ mod tests {
         assert_eq!(plain.open(path, &sealed), Ok(Opened { value, is_stale: true }), "to be written plain again");
         let lost = Encryption::parse(&configuration(&format!("[{{aesgcm: {{keys: [{b}]}}}}]"))).unwrap();
         assert!(lost.open(path, &sealed).unwrap_err().problem.contains("key \"a\""));
+    }
+
+    #[test]
+    fn keys_of_one_name_in_two_rules_are_two_keys() {
+        let rule = |resource: &str, byte| {
+            format!("- resources: [{resource}]\n  providers: [{{aesgcm: {{keys: [{}]}}}}]\n", key("key1", byte))
+        };
+        let head = "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n";
+        let both = Encryption::parse(&format!("{head}{}{}", rule("secrets", 1), rule("configmaps", 2))).unwrap();
+        for path in [b"/registry/core/secrets/ns/a".as_slice(), b"/registry/core/configmaps/ns/a"] {
+            let value = Bytes::from_static(b"hidden");
+            let sealed = both.seal(path, &value).unwrap();
+            assert_eq!(both.open(path, &sealed), Ok(Opened { value, is_stale: false }));
+        }
+        let [old, new] = [1, 2].map(|byte| Encryption::parse(&format!("{head}{}", rule("secrets", byte))).unwrap());
+        let sealed = old.seal(b"/registry/core/secrets/ns/a", &Bytes::from_static(b"hidden")).unwrap();
+        assert!(new.open(b"/registry/core/secrets/ns/a", &sealed).unwrap_err().problem.contains("does not open it"));
     }
 
     #[test]

@@ -9,6 +9,18 @@ use bytes::Bytes;
 use controller_store::model::{KeyValue, RangeRequest};
 use controller_store::store::Store;
 use controller_store::watch::Watcher;
+use serde::de::DeserializeOwned;
+
+/// The objects of stored values. One that cannot be read is told of and left out.
+pub(crate) fn objects<T: DeserializeOwned>(items: &[KeyValue]) -> impl Iterator<Item = T> {
+    items.iter().filter_map(|kv| match serde_json::from_slice(&kv.value) {
+        Ok(object) => Some(object),
+        Err(error) => {
+            tracing::error!(key = %String::from_utf8_lossy(&kv.key), %error, "an object that cannot be read does not count");
+            None
+        }
+    })
+}
 
 /// See the module.
 pub(crate) struct Followed<T> {

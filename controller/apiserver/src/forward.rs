@@ -107,7 +107,10 @@ fn passed_on(mut headers: HeaderMap, upgrades: bool) -> HeaderMap {
         .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
         .filter(|name| *name != UPGRADE)
         .collect();
-    for name in named.iter().chain(&HOP_BY_HOP).chain([&AUTHORIZATION]) {
+    // Who acts as somebody else does so here: another server would let them act once more.
+    let impersonation = headers.keys().filter(|name| name.as_str().starts_with("impersonate-")).cloned();
+    let ours: Vec<HeaderName> = impersonation.collect();
+    for name in named.iter().chain(&ours).chain(&HOP_BY_HOP).chain([&AUTHORIZATION]) {
         headers.remove(name);
     }
     if upgrades {
@@ -149,6 +152,8 @@ mod tests {
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("authorization", "Bearer secret"),
+            ("impersonate-user", "jane"),
+            ("impersonate-extra-scopes", "all"),
             ("connection", "keep-alive, x-own, Upgrade"),
             ("upgrade", "websocket"),
             ("x-own", "1"),

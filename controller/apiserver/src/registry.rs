@@ -32,7 +32,7 @@ pub(crate) struct Registry {
     /// Where Services get their addresses from.
     pub(crate) ranges: Ranges,
     /// Calls the webhooks that convert custom resources.
-    pub(crate) conversions: webhook::Client,
+    pub(crate) webhooks: webhook::Client,
     /// Says when other resources are served.
     pub(crate) redefined: tokio::sync::watch::Sender<()>,
     /// How far definitions of custom resources are served.
@@ -49,9 +49,9 @@ impl Registry {
     /// The objects of a store; only the built-in kinds are served at first.
     pub(crate) fn new(store: Arc<Store>, event_ttl: std::time::Duration, ranges: Ranges) -> Self {
         let table = ArcSwap::from_pointee(Table::builtin().clone());
-        let conversions = webhook::Client::new(Arc::clone(&store));
+        let webhooks = webhook::Client::new(Arc::clone(&store));
         let redefined = tokio::sync::watch::Sender::new(());
-        Self { store, table, redefined, conversions, event_ttl, ranges, served: Served::default() }
+        Self { store, table, redefined, webhooks, event_ttl, ranges, served: Served::default() }
     }
 
     /// What is served now, custom resources among it. A request keeps the table that it began with.
@@ -120,16 +120,22 @@ impl Registry {
     }
 
     /// All objects of a built-in kind for the server's own decisions, in a namespace or everywhere.
-    pub(crate) fn list(&self, group: &str, version: &str, plural: &str, namespace: Option<&str>) -> Vec<Value> {
-        self.builtin().find(group, version, plural).map(|one| self.list_of(one, namespace)).unwrap_or_default()
+    pub(crate) fn list(
+        &self,
+        group: &str,
+        version: &str,
+        plural: &str,
+        namespace: Option<&str>,
+    ) -> Result<Vec<Value>, Status> {
+        self.builtin().find(group, version, plural).map_or_else(|| Ok(Vec::new()), |one| self.list_of(one, namespace))
     }
 
-    /// All objects of a kind, in a namespace or everywhere.
-    pub(crate) fn list_of(&self, resource: &Resource, namespace: Option<&str>) -> Vec<Value> {
+    /// All objects of a kind, in a namespace or everywhere. One that cannot be read fails the whole: a decision that
+    /// overlooks it would let through what it forbids.
+    pub(crate) fn list_of(&self, resource: &Resource, namespace: Option<&str>) -> Result<Vec<Value>, Status> {
         let request = RangeRequest { prefix: self.prefix(resource, namespace), ..Default::default() };
-        // A read of the newest state cannot be refused.
-        let items = self.store.range(&request).map(|page| page.items).unwrap_or_default();
-        items.iter().filter_map(|kv| to_value(resource, kv, kv.mod_revision).ok()).collect()
+        let page = self.store.range(&request).map_err(Status::internal_error)?;
+        page.items.iter().map(|kv| to_value(resource, kv, kv.mod_revision)).collect()
     }
 
     /// Writes an object, on condition of what was there before and of the quotas it is charged to. Answers the new
@@ -147,13 +153,14 @@ impl Registry {
             None => Compare::Absent(key.clone()),
             Some(revision) => Compare::ModRevision(key.clone(), revision),
         };
-        let ttl = (resource.storage_plural == "events").then_some(self.event_ttl);
+        let is_event = resource.storage_group.is_empty() && resource.storage_plural == "events";
+        let ttl = is_event.then_some(self.event_ttl);
         let (mut compares, mut ops) = (vec![compare], Vec::new());
         if resource.is("", "services") {
             self.move_claims(resource, &key, &service::claims(object), &mut compares, &mut ops);
         }
         let value = match convert::has_webhook(resource) && !is_storage_version(resource) {
-            true => match convert::to_storage(&self.conversions, resource, object).await {
+            true => match convert::to_storage(&self.webhooks, resource, object).await {
                 Ok(stored) => bytes_of(stored),
                 Err(status) => return Err(CommitError::Unavailable { reason: status.message }),
             },
@@ -221,7 +228,8 @@ pub(crate) fn names(object: &Value) -> (Option<&str>, &str) {
 }
 
 /// Whether a request's version of a kind is the one it is stored in.
-fn is_storage_version(resource: &Resource) -> bool {
+/// Whether objects are stored as they are served here.
+pub(crate) fn is_storage_version(resource: &Resource) -> bool {
     resource.version == resource.storage_version && resource.group == resource.storage_group
 }
 
@@ -260,6 +268,13 @@ pub(crate) fn bytes_of(mut stored: Value) -> Bytes {
     bytes.freeze()
 }
 
+const UNCONVERTED: &str = "the object waits for its conversion";
+
+/// Whether a read failed for want of a webhook's answer, which whoever read goes and gets.
+pub(crate) fn is_unconverted(status: &Status) -> bool {
+    status.message.contains(UNCONVERTED)
+}
+
 /// The object of a stored value at a revision, in the version that was asked for.
 pub(crate) fn to_value(resource: &Resource, kv: &KeyValue, revision: Revision) -> Result<Value, Status> {
     let mut object: Value = serde_json::from_slice(&kv.value)
@@ -270,7 +285,7 @@ pub(crate) fn to_value(resource: &Resource, kv: &KeyValue, revision: Revision) -
     {
         let converted = custom.converted.get_or_want(&kv.key, kv.mod_revision.0, &object);
         // The request is carried out again once a webhook was asked: `handle::dispatch`.
-        object = (*converted.ok_or_else(|| Status::internal_error("the object waits for its conversion"))?).clone();
+        object = (*converted.ok_or_else(|| Status::internal_error(UNCONVERTED))?).clone();
     }
     if resource.custom.is_some() || !is_storage_version(resource) {
         conversion::from_storage(resource, &mut object);

@@ -37,7 +37,6 @@ use crate::renewal::Renewals;
 use crate::service::{self, Ranges};
 use crate::tls::{self, LiveCertificate, TlsError};
 use crate::token::TokenKey;
-use crate::webhook;
 
 /// How often certificates are looked at while serving.
 const RENEWAL_EVERY: Duration = Duration::from_secs(6 * 3600);
@@ -97,7 +96,7 @@ pub(crate) struct State {
     pub(crate) tokens: TokenKey,
     pub(crate) authority: Arc<Authority>,
     /// Signs for those who bring their own users along, and for us towards extension servers.
-    pub(crate) front_proxy: Authority,
+    pub(crate) front_proxy: Arc<Authority>,
     pub(crate) aggregation: Aggregation,
     pub(crate) flow: FlowControl,
     /// What watchers make of values, made once.
@@ -108,8 +107,6 @@ pub(crate) struct State {
     pub(crate) metrics: Arc<Metrics>,
     /// Who takes CPU profiles, where somebody does.
     pub(crate) profiler: OnceLock<Box<profile::Start>>,
-    /// Calls the webhooks of admission and of conversions.
-    pub(crate) webhooks: webhook::Client,
     pub(crate) hooks: Hooks,
     pub(crate) policies: Policies,
     pub(crate) quota_turns: Turns,
@@ -126,6 +123,8 @@ pub type InProcess<B> = BoxCloneSyncService<Request<B>, Response<Body>, Infallib
 pub struct ApiServer {
     state: Arc<State>,
     renewals: Renewals,
+    /// Of what the front proxy's authority signed.
+    front_renewals: Renewals,
     tls: Arc<rustls::ServerConfig>,
 }
 
@@ -143,18 +142,19 @@ impl Config {
         let serving = live(&authority, &renewals, "apiserver", leaf)?;
         let agent_client = Leaf::client("kube-apiserver-kubelet-client", MASTERS);
         let agent_client = live(&authority, &renewals, "apiserver-agent-client", agent_client)?;
-        let front_proxy = Authority::open(&tls_dir.join("front-proxy"))?;
+        let front_proxy = Arc::new(Authority::open(&tls_dir.join("front-proxy"))?);
+        let front_renewals = Renewals::new(Arc::clone(&front_proxy), Arc::clone(&metrics));
         let registry = Registry::new(Arc::clone(&store), self.event_ttl, self.services);
         let trusted = bootstrap::Trusted { clients: authority.certificate(), front_proxy: front_proxy.certificate() };
         bootstrap::ensure(&registry, &trusted).await?;
         service::repair(&registry).await?;
         let definitions = Definitions::open(&registry);
-        let webhooks = webhook::Client::new(Arc::clone(&store));
         let (hooks, policies) = (Hooks::new(&store), Policies::new(&store));
         let client_authorities = format!("{}\n{}", authority.certificate(), front_proxy.certificate());
         let agent_tls = tls::client_config(authority.certificate(), agent_client)?;
-        let aggregator = front_proxy.issue(&Leaf { organizations: vec![], ..Leaf::client(FRONT_PROXY_NAME, "") })?;
-        let aggregation = Aggregation::new(Arc::clone(&store), LiveCertificate::new(&aggregator)?);
+        let aggregator = Leaf { organizations: vec![], ..Leaf::client(FRONT_PROXY_NAME, "") };
+        let aggregator = live(&front_proxy, &front_renewals, "aggregator", aggregator)?;
+        let aggregation = Aggregation::new(Arc::clone(&store), aggregator);
         let state = State {
             registry,
             aggregation,
@@ -168,7 +168,6 @@ impl Config {
             agent_tls,
             metrics,
             profiler: OnceLock::new(),
-            webhooks,
             hooks,
             policies,
             quota_turns: Turns::default(),
@@ -178,7 +177,7 @@ impl Config {
         let tls = tls::server_config(serving, &client_authorities)?;
         let state = Arc::new(state);
         custom::spawn(definitions, &state);
-        Ok(ApiServer { state, renewals, tls })
+        Ok(ApiServer { state, renewals, front_renewals, tls })
     }
 }
 
@@ -296,7 +295,10 @@ impl ApiServer {
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },
-                _ = renewal.tick() => self.renewals.renew(),
+                _ = renewal.tick() => {
+                    self.renewals.renew();
+                    self.front_renewals.renew();
+                }
                 () = self.state.shutdown.cancelled() => return,
             }
         }

@@ -935,3 +935,19 @@ async fn apply_follows_the_schema_and_deprecated_versions_warn() {
     assert_eq!(old.warnings, ["299 - \"example.com/v1beta1 Foo is deprecated; use example.com/v1 Foo\""]);
     assert!(less.warnings.is_empty());
 }
+
+#[tokio::test]
+async fn a_plural_that_a_built_in_kind_has_too_means_nothing_of_it() {
+    let server = server().await;
+    for (plural, kind) in [("bindings", "Binding"), ("namespaces", "Namespace"), ("pods", "Pod")] {
+        establish(&server, definition("own.example.com", plural, kind, open())).await;
+        let path = format!("/apis/own.example.com/v1/namespaces/default/{plural}");
+        let body = json!({"apiVersion": "own.example.com/v1", "kind": kind, "spec": {"nodeName": "n"},
+            "metadata": {"name": "a", "finalizers": ["example.com/held"]}});
+        let created = server.create(&path, body).await;
+        assert_eq!((created.code, &created.body["kind"]), (201, &json!(kind)), "{}", created.body);
+        let deleted = server.delete(&format!("{path}/a")).await.ok();
+        assert_eq!(deleted["status"], Value::Null, "{plural}");
+        assert_eq!(deleted["metadata"]["deletionGracePeriodSeconds"], 0, "{plural}");
+    }
+}

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::OwnedMutexGuard;
 
 use super::{Attributes, Operation};
-use crate::registry::{Current, Registry, names, stored_bytes};
+use crate::registry::{Current, Registry, is_storage_version, names, stored_bytes};
 
 const PREFIX: &str = "/registry/core/resourcequotas/";
 
@@ -55,21 +55,21 @@ pub(super) async fn charge(attributes: &Attributes<'_>, object: &Value) -> Resul
     let (resource, registry) = (attributes.resource, &attributes.state.registry);
     let (group, plural) = (resource.storage_group.as_str(), resource.storage_plural.as_str());
     let is_limited = |quota: &Value| !Quota::read(&quota["spec"]).counted(group, plural).is_empty();
-    if !registry.list("", "v1", "resourcequotas", Some(namespace)).iter().any(is_limited) {
+    if !registry.list("", "v1", "resourcequotas", Some(namespace))?.iter().any(is_limited) {
         return Ok(Charge::default());
     }
     let turn = attributes.state.quota_turns.take(namespace).await;
     let quotas = registry.builtin().find("", "v1", "resourcequotas");
     let quotas = quotas.ok_or_else(|| Status::internal_error("the table has no quotas"))?;
     let mut charge = Charge { _turn: Some(turn), ..Charge::default() };
-    for listed in registry.list("", "v1", "resourcequotas", Some(namespace)) {
+    for listed in registry.list("", "v1", "resourcequotas", Some(namespace))? {
         // A quota that is gone by now limits nothing.
         let Ok(Current { object: mut held, revision }) = registry.current(quotas, Some(namespace), names(&listed).1)
         else {
             continue;
         };
         let quota = Quota::read(&held["spec"]);
-        let used = used(&quota, &held).unwrap_or_else(|| count(registry, namespace, &quota));
+        let used = used(&quota, &held).map_or_else(|| count(registry, namespace, &quota), Ok)?;
         let Some(after) = decide(&quota, &used, group, plural, attributes.old, object).map_err(|detail| {
             let detail = match detail {
                 Refusal::Unsaid(said) => format!("failed quota: {}: {said}", names(&held).1),
@@ -111,30 +111,32 @@ fn used(quota: &Quota, held: &Value) -> Option<Amounts> {
 
 /// The status of a quota that is new: everything that is there already. Whatever is stored at the same moment is counted
 /// by the reconciler, which looks at each new quota.
-pub(crate) fn first_status(registry: &Registry, quota: &Value) -> Value {
+pub(crate) fn first_status(registry: &Registry, quota: &Value) -> Result<Value, Status> {
     let spec = Quota::read(&quota["spec"]);
-    let used = names(quota).0.map_or_else(|| spec.nothing(), |namespace| count(registry, namespace, &spec));
-    json!({"hard": quota["spec"].get("hard").cloned().unwrap_or_else(|| json!({})), "used": told_amounts(&used)})
+    let used = names(quota).0.map_or_else(|| Ok(spec.nothing()), |namespace| count(registry, namespace, &spec))?;
+    Ok(json!({"hard": quota["spec"].get("hard").cloned().unwrap_or_else(|| json!({})), "used": told_amounts(&used)}))
 }
 
 /// Counts everything that is there.
-fn count(registry: &Registry, namespace: &str, quota: &Quota) -> Amounts {
+fn count(registry: &Registry, namespace: &str, quota: &Quota) -> Result<Amounts, Status> {
     let mut total = quota.nothing();
     let now = crate::time::epoch();
     for (group, plural) in quota.kinds() {
-        for object in stored(registry, group, plural, namespace) {
+        for object in stored(registry, group, plural, namespace)? {
             add(&mut total, &quota.charge(group, plural, &object, now));
         }
     }
-    total
+    Ok(total)
 }
 
-fn stored(registry: &Registry, group: &str, plural: &str, namespace: &str) -> Vec<Value> {
+/// The objects of a kind in the version that they are stored in, which needs no webhook.
+fn stored(registry: &Registry, group: &str, plural: &str, namespace: &str) -> Result<Vec<Value>, Status> {
     let table = registry.table();
-    let is_meant = |one: &&Arc<Resource>| one.storage_group == group && one.storage_plural == plural;
+    let is_meant =
+        |one: &&Arc<Resource>| one.storage_group == group && one.storage_plural == plural && is_storage_version(one);
     match table.all().find(is_meant) {
         Some(resource) => registry.list_of(resource, Some(namespace)),
-        None => Vec::new(),
+        None => Ok(Vec::new()),
     }
 }
 

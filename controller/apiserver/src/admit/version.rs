@@ -53,7 +53,7 @@ async fn converted<'a>(
         return Ok(Cow::Borrowed(object));
     }
     if convert::has_webhook(to) {
-        return convert::between(&attributes.state.webhooks, to, object).await.map(Cow::Owned);
+        return convert::between(&attributes.state.registry.webhooks, to, object).await.map(Cow::Owned);
     }
     let mut object = object.clone();
     conversion::to_storage(from, &mut object);

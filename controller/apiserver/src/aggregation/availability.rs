@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use controller_store::model::CommitError;
+use futures::future::join_all;
 use serde_json::{Value, json};
 
 use super::{Extension, PREFIX, resources};
@@ -19,23 +20,23 @@ const EVERY: Duration = Duration::from_secs(10);
 /// Asks and tells until the server stops. At rest while nobody is registered.
 pub(crate) async fn keep_told(state: Arc<State>) {
     let prefix = Bytes::from_static(PREFIX.as_bytes());
-    loop {
-        let Ok(mut changes) = state.registry.store.watch(prefix.clone(), state.registry.store.revision()) else {
-            continue;
-        };
+    while !state.shutdown.is_cancelled() {
+        let watch = state.registry.store.watch(prefix.clone(), state.registry.store.revision());
         let extensions = state.aggregation.extensions.now();
-        for extension in extensions.values() {
-            tell(&state, extension).await;
-        }
+        join_all(extensions.values().map(|extension| tell(&state, extension))).await;
         let again = async {
             match extensions.is_empty() {
                 true => std::future::pending().await,
                 false => tokio::time::sleep(EVERY).await,
             }
         };
+        let changed = async {
+            let Ok(mut watcher) = watch else { return };
+            // What is told here changes the objects, too; only others call for another round before its time.
+            while watcher.next_batch().await.is_ok() && state.aggregation.extensions.now() == extensions {}
+        };
         tokio::select! {
-            // Behind or not: the next round reads everything anew.
-            _ = changes.next_batch() => {}
+            () = changed => {}
             () = again => {}
             () = state.shutdown.cancelled() => return,
         }

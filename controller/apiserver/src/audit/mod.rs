@@ -9,8 +9,8 @@ use std::path::PathBuf;
 
 use axum::body::Body;
 use bytes::Bytes;
+use futures::StreamExt as _;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Limited};
 use serde_json::{Value, json};
 
 use crate::authn::User;
@@ -22,9 +22,9 @@ use policy::{Level, Policy, Stage};
 
 /// The header by which client and log speak of the same request.
 pub(crate) const ID_HEADER: HeaderName = HeaderName::from_static("audit-id");
-/// The largest answer that is written down.
+/// The largest answer that is written down, in bytes; of a larger one the log has all but its object.
 const ANSWER_LIMIT: usize = 3 << 20;
-/// What stands in an event at most of a body that is no JSON.
+/// Characters of a `User-Agent` that are written down.
 const USER_AGENT_LIMIT: usize = 1024;
 
 /// What is written down, and where.
@@ -148,8 +148,6 @@ impl Audit {
                 || response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let code = response.status();
         record.event["responseStatus"] = json!({"metadata": {}, "code": code.as_u16()});
-        let decision = if code == StatusCode::FORBIDDEN { "forbid" } else { "allow" };
-        record.event["annotations"]["authorization.k8s.io/decision"] = decision.into();
         if is_stream {
             // Its end is the client's or the server's going; what counts is that it began.
             self.write(&record, Stage::ResponseStarted, &record.event);
@@ -172,13 +170,24 @@ impl Audit {
             return response;
         }
         let (parts, body) = response.into_parts();
-        let Ok(bytes) = Limited::new(body, ANSWER_LIMIT).collect().await.map(|body| body.to_bytes()) else {
-            // What is larger than this is not held in memory for a log: the client asks for less.
-            return crate::reply::failure(&controller_object::status::Status::request_entity_too_large(
-                "the answer is larger than what the audit policy may write down: ask for a page",
-            ));
-        };
-        if let Ok(mut object) = serde_json::from_slice::<Value>(&bytes) {
+        let mut stream = body.into_data_stream();
+        let (mut held, mut size, mut is_whole) = (Vec::new(), 0, true);
+        while let Some(piece) = stream.next().await {
+            size += piece.as_ref().map_or(0, Bytes::len);
+            is_whole = piece.is_ok() && size <= ANSWER_LIMIT;
+            held.push(piece);
+            if !is_whole {
+                break;
+            }
+        }
+        if is_whole {
+            self.answered(record, &held.iter().flatten().flatten().copied().collect::<Vec<u8>>());
+        }
+        Response::from_parts(parts, Body::from_stream(futures::stream::iter(held).chain(stream)))
+    }
+
+    fn answered(&self, record: &mut Record, bytes: &[u8]) {
+        if let Ok(mut object) = serde_json::from_slice::<Value>(bytes) {
             if object["kind"] == "Status" && object["status"] == "Failure" {
                 record.event["responseStatus"] = object.clone();
             }
@@ -187,7 +196,6 @@ impl Audit {
                 record.event["responseObject"] = object;
             }
         }
-        Response::from_parts(parts, Body::from(bytes))
     }
 }
 
@@ -206,6 +214,12 @@ impl Record {
             self.clean(&mut object);
             self.event["requestObject"] = object;
         }
+    }
+
+    /// Takes what authorization says.
+    pub(crate) fn decided(&mut self, is_allowed: bool) {
+        let decision = if is_allowed { "allow" } else { "forbid" };
+        self.event["annotations"]["authorization.k8s.io/decision"] = decision.into();
     }
 
     /// Takes what admission tells.

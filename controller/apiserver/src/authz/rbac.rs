@@ -1,19 +1,15 @@
 //! Role-based access control: rules of roles, bound to subjects. rbac.authorization.k8s.io/v1.
-//!
-//! The index follows the store on demand: each decision first takes in what changed since the last, so
-//! a binding counts from the moment its creation was answered.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use bytes::Bytes;
-use controller_store::model::RangeRequest;
+use controller_store::model::KeyValue;
 use controller_store::store::Store;
-use controller_store::watch::Watcher;
 use serde::Deserialize;
 
 use super::{Action, ResourceAction};
 use crate::authn::User;
+use crate::followed::{Followed, objects};
 
 const PREFIX: &str = "/registry/rbac.authorization.k8s.io/";
 
@@ -76,37 +72,17 @@ struct Index {
 }
 
 /// The RBAC authorizer.
-pub(crate) struct Rbac {
-    store: Arc<Store>,
-    state: Mutex<(Option<Watcher>, Arc<Index>)>,
+pub(crate) struct Rbac(Followed<Index>);
+
+fn read(items: &[KeyValue]) -> Index {
+    let mut index = Index::default();
+    objects(items).for_each(|object| index.add(object));
+    index
 }
 
 impl Rbac {
     pub(crate) fn new(store: Arc<Store>) -> Self {
-        Self { store, state: Mutex::new((None, Arc::default())) }
-    }
-
-    fn index(&self) -> Arc<Index> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = match &mut state.0 {
-            Some(watcher) => watcher.poll_batch().map_or(true, |events| !events.is_empty()),
-            None => true,
-        };
-        if changed {
-            let request = RangeRequest { prefix: Bytes::from_static(PREFIX.as_bytes()), ..Default::default() };
-            // A read of the newest state cannot be refused.
-            if let Ok(page) = self.store.range(&request) {
-                let mut index = Index::default();
-                for kv in &page.items {
-                    if let Ok(object) = serde_json::from_slice::<RbacObject>(&kv.value) {
-                        index.add(object);
-                    }
-                }
-                state.0 = self.store.watch(request.prefix, page.revision).ok();
-                state.1 = Arc::new(index);
-            }
-        }
-        Arc::clone(&state.1)
+        Self(Followed::new(store, PREFIX, read))
     }
 
     pub(crate) fn is_allowed(&self, user: &User, action: &Action<'_>) -> bool {
@@ -119,7 +95,7 @@ impl Rbac {
 
     /// The rules that hold for a user in a namespace (or cluster-wide).
     pub(crate) fn rules(&self, user: &User, namespace: Option<&str>) -> Vec<Arc<Vec<Rule>>> {
-        let index = self.index();
+        let index = self.0.now();
         let mut scopes = vec![None];
         scopes.extend(namespace.map(|namespace| Some(namespace.to_owned())));
         let mut found = Vec::new();
@@ -137,7 +113,7 @@ impl Rbac {
 
     /// The rules of a role that a binding in `namespace` refers to.
     pub(crate) fn role(&self, role: &RoleRef, namespace: Option<&str>) -> Option<Arc<Vec<Rule>>> {
-        self.index().role(role, namespace)
+        self.0.now().role(role, namespace)
     }
 }
 
@@ -222,7 +198,7 @@ mod tests {
     use super::*;
 
     async fn put(store: &Store, path: &str, object: Value) {
-        let op = Op::Put { key: Bytes::from(format!("{PREFIX}{path}")), value: object.to_string().into(), ttl: None };
+        let op = Op::Put { key: format!("{PREFIX}{path}").into(), value: object.to_string().into(), ttl: None };
         store.commit(&[], vec![op]).await.unwrap();
     }
 

@@ -1,7 +1,8 @@
 //! Deletes the objects of definitions that are being deleted, then lets the definitions go.
 
 use bytes::Bytes;
-use controller_store::model::{CommitError, Compare, KeyValue, Op, RangeRequest};
+use controller_store::model::{CommitError, Compare, KeyValue, Op, RangeRequest, Revision};
+use controller_store::watch::Watcher;
 use serde_json::Value;
 
 use super::known::Known;
@@ -12,45 +13,76 @@ use crate::registry::{Registry, bytes_of};
 const BATCH: usize = 500;
 
 /// What is left of a definition's objects after a turn.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Left {
     Nothing,
-    /// Finalizers of others hold the rest.
-    Held,
+    /// Finalizers of others hold the rest, as it was at a revision.
+    Held(Revision),
     /// The next turn goes on: definitions that come meanwhile must not wait for thousands of objects.
     More,
 }
 
-/// Goes one turn with each definition that goes; says whether the next should follow at once.
-pub(super) async fn run(registry: &Registry, known: &mut Known) -> bool {
-    let mut goes_on = false;
+/// What there is to do after a turn.
+#[derive(Default)]
+pub(super) struct Rest {
+    /// The next turn should follow at once.
+    pub(super) goes_on: bool,
+    /// Something went wrong: it is tried again a little later.
+    pub(super) failed: bool,
+    /// Say when objects that others hold have changed.
+    pub(super) held: Vec<Watcher>,
+}
+
+/// Goes one turn with each definition that goes.
+pub(super) async fn run(registry: &Registry, known: &mut Known) -> Rest {
+    let mut rest = Rest::default();
     for (key, group, plural) in known.going() {
-        match empty(registry, &group, &plural).await {
+        let prefix = Bytes::from(format!("/registry/{group}/{plural}/"));
+        let failed = match empty(registry, prefix.clone()).await {
             Ok(Left::Nothing) => {
                 // Who sees that a definition is gone finds nothing of it served.
                 known.withdraw(&key);
                 known.serve(registry);
-                known.cleaned(&key, release(registry, &key).await.is_ok());
+                let released = release(registry, &key).await;
+                known.cleaned(&key, released.is_ok());
+                released.err()
             }
-            Ok(left) => goes_on |= left == Left::More,
-            Err(error) => {
-                tracing::warn!(definition = format!("{plural}.{group}"), %error, "its objects are deleted later");
+            Ok(Left::Held(revision)) => {
+                match registry.store.watch(prefix, revision) {
+                    Ok(watcher) => rest.held.push(watcher),
+                    // So much has changed since that it is looked at again.
+                    Err(_) => rest.goes_on = true,
+                }
+                None
+            }
+            Ok(Left::More) => {
+                rest.goes_on = true;
+                None
+            }
+            Err(error) => Some(error),
+        };
+        match failed {
+            None => {}
+            // Whoever was faster wakes the task again.
+            Some(CommitError::Conflict { .. }) => rest.goes_on = true,
+            Some(error) => {
+                rest.failed = true;
+                tracing::warn!(definition = format!("{plural}.{group}"), %error, "it is deleted later");
             }
         }
     }
-    goes_on
+    rest
 }
 
 /// Deletes what no finalizer holds and marks the rest, as much as one turn may.
-async fn empty(registry: &Registry, group: &str, plural: &str) -> Result<Left, CommitError> {
-    let request = RangeRequest { prefix: format!("/registry/{group}/{plural}/").into(), ..RangeRequest::default() };
+async fn empty(registry: &Registry, prefix: Bytes) -> Result<Left, CommitError> {
+    let request = RangeRequest { prefix, ..RangeRequest::default() };
     // A read of the newest state cannot be refused.
-    let Ok(page) = registry.store.range(&request) else { return Ok(Left::Held) };
+    let Ok(page) = registry.store.range(&request) else { return Ok(Left::More) };
     let mut left = Left::Nothing;
     let mut steps = page.items.iter().filter_map(|kv| {
         let op = step(kv);
         if !matches!(op, Some(Op::Delete { .. })) {
-            left = Left::Held;
+            left = Left::Held(page.revision);
         }
         op.map(|op| (Compare::ModRevision(kv.key.clone(), kv.mod_revision), op))
     });

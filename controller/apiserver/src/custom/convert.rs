@@ -16,6 +16,8 @@ use crate::webhook::{Client, ClientConfig};
 
 /// How long one call may take; what kube-apiserver gives.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a read begins again because a webhook had to be asked first.
+pub(crate) const ATTEMPTS: usize = 8;
 /// Objects of one call.
 const BATCH: usize = 500;
 
@@ -38,9 +40,25 @@ pub(crate) fn ready<'a>(resource: &Resource, items: impl Iterator<Item = &'a Key
     missing
 }
 
-/// Asks the webhook about all that waits for it. Says whether anything did.
-pub(crate) async fn waiting(client: &Client, resource: &Resource) -> Result<bool, Status> {
-    let Some(custom) = &resource.custom else { return Ok(false) };
+/// Reads objects of a resource, having a webhook convert what it has not yet.
+pub(crate) async fn reading<T>(
+    client: &Client,
+    resource: &Resource,
+    read: impl Fn() -> Result<T, Status>,
+) -> Result<T, Status> {
+    for _ in 1..ATTEMPTS {
+        match read() {
+            // Another request may have taken what this one waits for to the webhook; then it is asked once more.
+            Err(status) if registry::is_unconverted(&status) => waiting(client, resource).await?,
+            answer => return answer,
+        }
+    }
+    read()
+}
+
+/// Asks the webhook about all that waits for it.
+pub(crate) async fn waiting(client: &Client, resource: &Resource) -> Result<(), Status> {
+    let Some(custom) = &resource.custom else { return Ok(()) };
     let waiting = custom.converted.take_waiting();
     for batch in waiting.chunks(BATCH) {
         let objects: Vec<&Value> = batch.iter().map(|(_, object)| object).collect();
@@ -49,7 +67,7 @@ pub(crate) async fn waiting(client: &Client, resource: &Resource) -> Result<bool
         let stored = batch.iter().map(|(stored, _)| stored.clone());
         custom.converted.keep(stored.zip(answered).collect(), size);
     }
-    Ok(!waiting.is_empty())
+    Ok(())
 }
 
 /// An object in the version that it is stored in.

@@ -139,11 +139,6 @@ impl Known {
             .collect()
     }
 
-    /// Whether objects of definitions that go are left.
-    pub(super) fn is_cleaning(&self) -> bool {
-        self.definitions.values().any(|definition| definition.is_cleaning)
-    }
-
     /// Serves a definition no more.
     pub(super) fn withdraw(&mut self, key: &Bytes) {
         if let Some(definition) = self.definitions.get_mut(key) {

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use controller_store::model::{CommitError, Compare, Op, RangeRequest, Revision};
 use controller_store::watch::Watcher;
+use futures::future::select_all;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
 use crate::registry::{Registry, stored_bytes};
 use crate::server::State;
@@ -20,7 +22,8 @@ pub(crate) const GROUP: &str = "apiextensions.k8s.io";
 pub(crate) const PLURAL: &str = "customresourcedefinitions";
 /// Holds a definition until its objects are gone.
 pub(crate) const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
-/// How often the objects of a definition that goes are looked at while finalizers of others hold them.
+/// How soon the objects of a definition that goes are looked at again, after those that others held have changed or
+/// something went wrong: each look reads them all.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// How long a write of a definition waits until it is served.
 const SERVED_WITHIN: Duration = Duration::from_secs(5);
@@ -50,14 +53,16 @@ impl Served {
 pub(crate) struct Definitions {
     known: Known,
     watcher: Option<Watcher>,
-    /// Objects are left that can be deleted now.
-    is_busy: bool,
+    /// When the objects of definitions that go are looked at again.
+    look: Option<Instant>,
+    /// Say when objects of such definitions that others hold have changed.
+    held: Vec<Watcher>,
 }
 
 impl Definitions {
     /// Serves what is stored.
     pub(crate) fn open(registry: &Registry) -> Self {
-        let mut definitions = Self { known: Known::default(), watcher: None, is_busy: false };
+        let mut definitions = Self { known: Known::default(), watcher: None, look: None, held: Vec::new() };
         definitions.read(registry);
         definitions
     }
@@ -81,7 +86,7 @@ impl Definitions {
         let mut revision = self.settle(&first).await;
         drop(first);
         loop {
-            let pause = if self.is_busy { Duration::ZERO } else { LOOK_AGAIN };
+            let look = self.look;
             let wait = async {
                 match &mut self.watcher {
                     Some(watcher) => watcher.next_batch().await.is_ok(),
@@ -90,7 +95,11 @@ impl Definitions {
             };
             let goes = tokio::select! {
                 goes = wait => goes,
-                () = tokio::time::sleep(pause), if self.known.is_cleaning() => true,
+                () = any_changes(&mut self.held), if look.is_none() => {
+                    self.look = Some(Instant::now() + LOOK_AGAIN);
+                    continue;
+                }
+                () = sleep_until(look.unwrap_or_else(Instant::now)), if look.is_some() => true,
                 () = shutdown.cancelled() => return,
             };
             let Some(state) = state.upgrade() else { return };
@@ -113,7 +122,10 @@ impl Definitions {
         }
         registry.served.seen.send_replace(revision);
         self.tell(registry).await;
-        self.is_busy = cleanup::run(registry, &mut self.known).await;
+        let rest = cleanup::run(registry, &mut self.known).await;
+        let pause = if rest.goes_on { Some(Duration::ZERO) } else { rest.failed.then_some(LOOK_AGAIN) };
+        self.look = pause.map(|pause| Instant::now() + pause);
+        self.held = rest.held;
         revision
     }
 
@@ -134,6 +146,15 @@ impl Definitions {
             }
         }
     }
+}
+
+/// Ends when one of the watchers has something to say.
+async fn any_changes(watchers: &mut [Watcher]) {
+    if watchers.is_empty() {
+        return std::future::pending().await;
+    }
+    // Behind or not: everything is read anew.
+    drop(select_all(watchers.iter_mut().map(|watcher| Box::pin(watcher.next_batch()))).await);
 }
 
 /// Follows the definitions in a task of its own.

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use controller_store::model::KeyValue;
 use serde::Deserialize;
 
+use crate::followed::objects;
+
 /// Everything that decides about seats.
 #[derive(Debug, Default)]
 pub(crate) struct Configuration {
@@ -163,10 +165,7 @@ const DEFAULT_PRECEDENCE: i64 = 1000;
 impl Configuration {
     pub(super) fn read(items: &[KeyValue]) -> Self {
         let mut configuration = Self::default();
-        for kv in items {
-            let Ok(Object { kind, metadata: Metadata { name, uid }, spec }) = serde_json::from_slice(&kv.value) else {
-                continue;
-            };
+        for Object { kind, metadata: Metadata { name, uid }, spec } in objects(items) {
             match kind.as_str() {
                 "FlowSchema" => configuration.schemas.push(Schema {
                     name,

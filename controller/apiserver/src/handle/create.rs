@@ -49,7 +49,7 @@ pub(super) async fn insert(context: &Context, mut object: Value, operation: Oper
         }
         // Observed, and so nobody's.
         if resource.is("", "resourcequotas") {
-            object["status"] = first_status(&context.state.registry, &object);
+            object["status"] = first_status(&context.state.registry, &object)?;
         }
         let name = names(&object).1.to_owned();
         if context.query.dry_run()? {

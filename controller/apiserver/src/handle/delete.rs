@@ -2,6 +2,7 @@
 //! Kubernetes documentation, "Garbage Collection" and "Pod Lifecycle", termination of pods.
 
 use axum::body::Body;
+use controller_object::resource::Resource;
 use controller_object::status::{About, Status};
 use controller_store::model::CommitError;
 use http::{Response, StatusCode};
@@ -167,7 +168,7 @@ pub(super) async fn delete_one(
             context.admit_deletion(&object, &told).await?;
         }
         let mut marked = object.clone();
-        mark(&resource.plural, &mut marked, propagation, options.grace_period_seconds);
+        mark(resource, &mut marked, propagation, options.grace_period_seconds);
         let gone = is_finished(resource, &marked);
         if dry_run || (!gone && marked == object) {
             return Ok((marked, gone));
@@ -192,8 +193,8 @@ pub(super) async fn delete_one(
 }
 
 /// Marks an object as being deleted: time, grace period, finalizers of the propagation policy.
-fn mark(plural: &str, object: &mut Value, propagation: Propagation, grace: Option<i64>) {
-    let grace = grace_seconds(plural, object, grace);
+fn mark(resource: &Resource, object: &mut Value, propagation: Propagation, grace: Option<i64>) {
+    let grace = grace_seconds(resource, object, grace);
     let already = object.pointer("/metadata/deletionTimestamp").is_some();
     let left = object.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0);
     let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
@@ -225,21 +226,21 @@ fn mark(plural: &str, object: &mut Value, propagation: Propagation, grace: Optio
         }
     }
     // The objects of a definition go before it does.
-    if plural == crate::custom::PLURAL && !already {
+    if resource.is(crate::custom::GROUP, crate::custom::PLURAL) && !already {
         let held = object["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
         if !held.iter().any(|finalizer| finalizer == crate::custom::FINALIZER) {
             let all: Vec<Value> = held.into_iter().chain([crate::custom::FINALIZER.into()]).collect();
             object["metadata"]["finalizers"] = all.into();
         }
     }
-    if plural == "namespaces" {
+    if resource.is("", "namespaces") {
         object["status"]["phase"] = "Terminating".into();
     }
 }
 
 /// Only pods end gracefully, and only while an agent runs them.
-fn grace_seconds(plural: &str, object: &Value, wanted: Option<i64>) -> i64 {
-    if plural != "pods" {
+fn grace_seconds(resource: &Resource, object: &Value, wanted: Option<i64>) -> i64 {
+    if !resource.is("", "pods") {
         return 0;
     }
     let text = |pointer| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
@@ -252,7 +253,13 @@ fn grace_seconds(plural: &str, object: &Value, wanted: Option<i64>) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+
+    fn builtin(group: &str, plural: &str) -> Arc<Resource> {
+        Arc::clone(controller_object::resource::Table::builtin().find(group, "v1", plural).unwrap())
+    }
 
     fn pod() -> Value {
         json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n", "terminationGracePeriodSeconds": 5}})
@@ -261,24 +268,24 @@ mod tests {
     #[test]
     fn grace_comes_from_the_request_then_the_pod_and_only_shrinks() {
         let mut object = pod();
-        mark("pods", &mut object, Propagation::Unsaid, None);
+        mark(&builtin("", "pods"), &mut object, Propagation::Unsaid, None);
         assert_eq!(object["metadata"]["deletionGracePeriodSeconds"], 5);
         let first = object["metadata"]["deletionTimestamp"].clone();
-        mark("pods", &mut object, Propagation::Unsaid, Some(60));
+        mark(&builtin("", "pods"), &mut object, Propagation::Unsaid, Some(60));
         assert_eq!(object["metadata"]["deletionTimestamp"], first);
-        mark("pods", &mut object, Propagation::Unsaid, Some(0));
+        mark(&builtin("", "pods"), &mut object, Propagation::Unsaid, Some(0));
         assert_eq!(object["metadata"]["deletionGracePeriodSeconds"], 0);
         let mut unbound = json!({"metadata": {"name": "p"}, "spec": {}});
-        mark("pods", &mut unbound, Propagation::Unsaid, Some(60));
+        mark(&builtin("", "pods"), &mut unbound, Propagation::Unsaid, Some(60));
         assert_eq!(unbound["metadata"]["deletionGracePeriodSeconds"], 0);
     }
 
     #[test]
     fn policies_are_finalizers() {
         let mut object = json!({"metadata": {"finalizers": ["a/b", "orphan"]}});
-        mark("deployments", &mut object, Propagation::Foreground, None);
+        mark(&builtin("apps", "deployments"), &mut object, Propagation::Foreground, None);
         assert_eq!(object["metadata"]["finalizers"], json!(["a/b", "foregroundDeletion"]));
-        mark("deployments", &mut object, Propagation::Background, None);
+        mark(&builtin("apps", "deployments"), &mut object, Propagation::Background, None);
         assert_eq!(object["metadata"]["finalizers"], json!(["a/b"]));
     }
 }

@@ -6,9 +6,8 @@ use std::collections::BTreeMap;
 use api::selector::Selector;
 use axum::body::Body;
 use bytes::Bytes;
-use controller_object::resource::{Resource, Subresource};
+use controller_object::resource::Subresource;
 use controller_object::status::{Cause, CauseReason, Status};
-use controller_store::model::RangeRequest;
 use http::{Response, StatusCode};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::Deserialize as _;
@@ -17,7 +16,7 @@ use tokio::sync::Mutex;
 
 use super::Context;
 use super::delete::{DeleteOptions, delete_one};
-use crate::registry::{Registry, names, to_value};
+use crate::registry::{Registry, names};
 use crate::reply;
 
 /// One eviction at a time: what a budget still allows is counted from the pods that live, so counting and deleting
@@ -58,23 +57,14 @@ pub(super) async fn evict(context: &Context, body: &[u8]) -> Result<Response<Bod
     let registry = &context.state.registry;
     let pod = registry.current(&context.resource, context.namespace(), context.name())?.object;
     if !is_free(&pod) {
-        let budgets = match registry.builtin().find("policy", "v1", "poddisruptionbudgets") {
-            Some(resource) => all(registry, resource, context.namespace())?,
-            None => Vec::new(),
-        };
-        let live = all(registry, &context.resource, context.namespace())?;
+        let budgets = registry.list("policy", "v1", "poddisruptionbudgets", context.namespace())?;
+        let live = registry.list_of(&context.resource, context.namespace())?;
         let wanted = |owner: &Value| replicas(registry, context.namespace(), owner);
         obstacle(&pod, &budgets, &live, wanted).map_or(Ok(()), |obstacle| Err(refusal(obstacle)))?;
     }
     delete_one(&pods, context.name(), &options).await?;
     let answer = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     Ok(reply::json_bytes(StatusCode::CREATED, Bytes::from(answer.to_string())))
-}
-
-fn all(registry: &Registry, resource: &Resource, namespace: Option<&str>) -> Result<Vec<Value>, Status> {
-    let request = RangeRequest { prefix: registry.prefix(resource, namespace), ..Default::default() };
-    let page = registry.store.range(&request).map_err(Status::internal_error)?;
-    page.items.iter().map(|kv| to_value(resource, kv, kv.mod_revision)).collect()
 }
 
 /// Who is in charge of an owner's pods (of a rollout's the Deployment), and how many of them it wants.

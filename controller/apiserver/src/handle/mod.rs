@@ -34,13 +34,11 @@ use crate::admit::{Annotations, Warnings};
 use crate::authn::User;
 use crate::custom::convert;
 use crate::query::Query;
+use crate::registry;
 use crate::reply::{self, Negotiated, Shape};
 use crate::route::{ResourceRequest, Verb};
 use crate::server::State;
 use crate::{node_proxy, review};
-
-/// How often objects that others change meanwhile are converted for one request.
-const CONVERSION_ATTEMPTS: usize = 8;
 
 /// Everything a handler needs to know about one request.
 pub(crate) struct Context {
@@ -124,10 +122,13 @@ pub(crate) async fn dispatch(
 /// request begins again. It has changed nothing before it has read all that it needs.
 async fn with_conversions(context: Context, body: Bytes) -> Result<Response<Body>, Status> {
     let (state, resource) = (Arc::clone(&context.state), Arc::clone(&context.resource));
-    for _ in 0..CONVERSION_ATTEMPTS {
-        let answer = carry_out(context.again(), None, body.clone()).await;
-        if answer.is_ok() || !convert::waiting(&state.registry.conversions, &resource).await? {
-            return answer;
+    for _ in 1..convert::ATTEMPTS {
+        match carry_out(context.again(), None, body.clone()).await {
+            // Another request may have taken what this one waits for to the webhook; then it is asked once more.
+            Err(status) if registry::is_unconverted(&status) => {
+                convert::waiting(&state.registry.webhooks, &resource).await?;
+            }
+            answer => return answer,
         }
     }
     carry_out(context, None, body).await
@@ -153,9 +154,9 @@ async fn carry_out(
         (None, Verb::Get) => get::get(&context),
         (None, Verb::List) => list::list(&context),
         (None, Verb::Watch) => watch::watch(context),
-        (None, Verb::Create) if context.request.name.is_none() => match context.resource.plural.as_str() {
-            "bindings" => binding::bind(&context, &body).await,
-            _ => create::create(&context, &body).await,
+        (None, Verb::Create) if context.request.name.is_none() => match context.resource.is("", "bindings") {
+            true => binding::bind(&context, &body).await,
+            false => create::create(&context, &body).await,
         },
         (None, Verb::Create) => Err(refused()),
         (None | Some(Subresource::Status | Subresource::Finalize | Subresource::Approval), Verb::Update) => {

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use axum::body::Body;
 use controller_object::status::Status;
+use controller_object::validation::special_address;
 use http::header::{HeaderMap, HeaderValue, LOCATION};
 use http::{Method, Response, StatusCode};
 use rustls::pki_types::ServerName;
@@ -76,11 +77,8 @@ pub(crate) async fn answer(context: Context, raw_path: &str, incoming: Incoming)
 
 /// What this machine keeps to itself is nobody's pod, whatever an object says.
 fn refuse_special(address: IpAddr) -> Result<(), Status> {
-    let is_link_local = match address {
-        IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
-        IpAddr::V6(address) => address.is_unicast_link_local(),
-    };
-    match address.is_loopback() || address.is_unspecified() || address.is_multicast() || is_link_local {
+    let is_broadcast = matches!(address.to_canonical(), IpAddr::V4(address) if address.is_broadcast());
+    match is_broadcast || special_address(address).is_some() {
         true => Err(Status::bad_request("address not allowed")),
         false => Ok(()),
     }
@@ -145,7 +143,7 @@ mod tests {
         assert_eq!(parse("web:80"), Some((false, "web".into(), "80".into())));
         assert_eq!(parse("https:web:"), Some((true, "web".into(), String::new())));
         assert_eq!(parse("ftp:web:1"), None);
-        for special in ["127.0.0.1", "::1", "169.254.169.254", "0.0.0.0", "fe80::1", "224.0.0.1"] {
+        for special in ["127.0.0.1", "::1", "169.254.169.254", "0.0.0.0", "fe80::1", "224.0.0.1", "::ffff:127.0.0.1"] {
             assert!(refuse_special(special.parse().unwrap()).is_err(), "{special}");
         }
         assert!(refuse_special("10.42.0.7".parse().unwrap()).is_ok());

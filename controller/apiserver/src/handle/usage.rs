@@ -16,7 +16,6 @@ use serde_json::{Value, json};
 use super::filter::Filter;
 use super::{Context, partial_metadata};
 use crate::node_proxy;
-use crate::registry;
 use crate::reply::{self, Shape};
 use crate::route::Verb;
 
@@ -76,13 +75,7 @@ fn selected(context: &Context, resource: &Arc<Resource>) -> Result<Vec<Value>, S
     }
     let stored = context.on(resource);
     let filter = Filter::of(&stored)?;
-    let request = controller_store::model::RangeRequest {
-        prefix: registry.prefix(resource, context.namespace()),
-        ..Default::default()
-    };
-    let page = registry.store.range(&request).map_err(super::list::revision_status)?;
-    let objects = page.items.iter().map(|kv| registry::to_value(resource, kv, kv.mod_revision));
-    let objects: Vec<Value> = objects.collect::<Result<_, _>>()?;
+    let objects = registry.list_of(resource, context.namespace())?;
     Ok(objects.into_iter().filter(|object| filter.matches(resource, object)).collect())
 }
 

@@ -104,6 +104,17 @@ struct Present {
 }
 
 impl Present {
+    /// What the next piece is made of.
+    fn next(&self) -> Vec<KeyValue> {
+        let mut size = 0;
+        let next = self.objects.as_slice().iter().take_while(|kv| {
+            let is_open = size < PIECE;
+            size += kv.value.len();
+            is_open
+        });
+        next.cloned().collect()
+    }
+
     /// The next lines, about [`PIECE`] of them; none at the end.
     fn piece(&mut self, encoder: &mut Encoder<'_>, pending: &mut VecDeque<Bytes>) {
         let mut size = 0;
@@ -149,18 +160,20 @@ enum Wake {
 
 impl Stream {
     /// Has a webhook convert what events carry. What cannot be converted is told where it is encoded.
-    async fn convert(&self, events: &[Arc<Event>]) {
+    async fn convert(&self, objects: Vec<KeyValue>) {
         let resource = &self.context.resource;
-        let objects = || events.iter().flat_map(|event| event.previous.iter().chain(&event.current));
-        if convert::ready(resource, objects()).is_err()
-            && let Err(status) = convert::waiting(&self.context.state.registry.conversions, resource).await
-        {
+        let client = &self.context.state.registry.webhooks;
+        let ready = convert::reading(client, resource, || convert::ready(resource, objects.iter()));
+        if let Err(status) = ready.await {
             tracing::warn!(kind = resource.kind, error = status.message, "a watch cannot show objects");
         }
     }
 
     /// The next lines. Cancel-safe: the body is polled to the end or dropped.
     async fn next(mut self) -> Option<(Result<Bytes, std::io::Error>, Self)> {
+        if convert::has_webhook(&self.context.resource) {
+            self.convert(self.present.next()).await;
+        }
         let mut encoder = Encoder { context: self.context, filter: self.filter, rows: &mut self.rows };
         self.present.piece(&mut encoder, &mut self.pending);
         Encoder { context: self.context, filter: self.filter, .. } = encoder;
@@ -188,8 +201,11 @@ impl Stream {
                 wake => wake,
             };
             let position = watcher.position();
-            if let Wake::Events(events) = &wake {
-                self.convert(events).await;
+            if let Wake::Events(events) = &wake
+                && convert::has_webhook(&self.context.resource)
+            {
+                let objects = events.iter().flat_map(|event| event.previous.iter().chain(&event.current));
+                self.convert(objects.cloned().collect()).await;
             }
             let mut encoder = Encoder { context: self.context, filter: self.filter, rows: &mut self.rows };
             match wake {

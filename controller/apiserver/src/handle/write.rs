@@ -207,7 +207,7 @@ pub(super) fn is_finished(resource: &Arc<Resource>, object: &Value) -> bool {
     object.pointer("/metadata/deletionTimestamp").is_some()
         && grace == 0
         && empty("/metadata/finalizers")
-        && (resource.plural != "namespaces" || empty("/spec/finalizers"))
+        && (!resource.is("", "namespaces") || empty("/spec/finalizers"))
 }
 
 /// A conflict in the words clients know.

@@ -349,6 +349,30 @@ async fn the_audit_log_is_told_what_webhooks_and_policies_say() {
         r#"{"configuration":"h","mutated":false,"webhook":"h.example.com"}"#
     );
     assert!(annotations["validation.policy.admission.k8s.io/validation_failure"].as_str().unwrap().contains("never"));
+
+    // Who was authorized is so whatever admission says.
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"priorityClassName": "absent", "containers": [{"name": "c", "image": "i"}]}});
+    server.create(pods, pod).await.refused(403);
+    let nobody = User::new("nobody", &[]);
+    server.raw(nobody, Method::GET, pods, "application/json", Body::empty()).await.refused(403);
+    for (verb, decision) in [("create", "allow"), ("list", "forbid")] {
+        let is_end = |event: &Value| event["stage"] == "ResponseComplete" && event["objectRef"]["resource"] == "pods";
+        let event = server.audited(|event| is_end(event) && event["verb"] == verb).await;
+        assert_eq!(event["annotations"]["authorization.k8s.io/decision"], decision, "{verb}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_large_for_the_audit_log_reaches_its_client() {
+    let policy = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: RequestResponse\n";
+    let server = Server::with_audit_policy(Some(policy)).await;
+    for name in ["a", "b", "c", "d"] {
+        server.create(MAPS, map(name, json!({"k": "x".repeat(900 << 10)}))).await.ok();
+    }
+    assert_eq!(server.get(MAPS).await.ok()["items"].as_array().unwrap().len(), 4);
+    let event = server.audited(|event| event["stage"] == "ResponseComplete" && event["verb"] == "list").await;
+    assert_eq!((&event["responseStatus"]["code"], &event["responseObject"]), (&json!(200), &Value::Null));
 }
 
 #[tokio::test]

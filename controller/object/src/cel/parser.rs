@@ -308,7 +308,17 @@ impl Parser<'_> {
                 self.map()
             }
             // A leading dot says that the name stands at the root, where all names stand here.
-            Token::Symbol(".") => self.primary(),
+            Token::Symbol(".") => {
+                let at = self.at();
+                match self.advance() {
+                    Token::Ident(name) => self.identifier(name, at),
+                    other => {
+                        self.next -= 1;
+                        let found = other.describe();
+                        self.fail(format!("Syntax error: mismatched input '{found}' expecting IDENTIFIER"))
+                    }
+                }
+            }
             Token::Ident(name) => self.identifier(name, at),
             other => {
                 self.next -= 1;

@@ -138,6 +138,8 @@ fn hostile_sources_end_at_compilation() {
         ("true ? 1 : ", "1", ""),
         ("Object{a:", "1", "}"),
         ("", "self", ".a"),
+        (".", "self", ""),
+        (".", "", ""),
         ("", "self", "[0]"),
         ("", "self", ".trim()"),
         ("", "self", ".map(x, x)"),

@@ -416,13 +416,15 @@ impl Parser<'_> {
         };
         if let Some(source) = text("pattern") {
             self.patterns += 1;
-            match if self.checks_patterns { pattern::compile(source).map(drop) } else { Ok(()) } {
-                _ if self.patterns > MAX_PATTERNS => {
-                    self.forbidden(
-                        child(path, "pattern"),
-                        &format!("a schema may not have more than {MAX_PATTERNS} patterns"),
-                    );
-                }
+            let compiled = match self.checks_patterns && self.patterns <= MAX_PATTERNS {
+                true => pattern::compile(source).map(drop),
+                false => Ok(()),
+            };
+            match compiled {
+                _ if self.patterns > MAX_PATTERNS => self.forbidden(
+                    child(path, "pattern"),
+                    &format!("a schema may not have more than {MAX_PATTERNS} patterns"),
+                ),
                 Ok(()) => constraint.pattern = Some(Pattern::new(source)),
                 Err(error) => {
                     let detail = format!("must be a valid regular expression, but isn't: {error}");

@@ -75,9 +75,11 @@ fn apply(document: &mut Value, operation: &Value, copied: &mut usize) -> Result<
         "test" => {
             let want = value()?;
             // Kubernetes' library takes a field that is not there for null, and clients rely on it.
-            let is_absent = |object: &&mut Value| path.last().is_some_and(|last| object.get(last).is_none());
-            let parent = path.split_last().map(|(_, parents)| parents).unwrap_or_default();
-            if want.is_null() && find_mut(document, parent).is_ok_and(|parent| is_absent(&parent)) {
+            if want.is_null()
+                && let Some((last, parents)) = path.split_last()
+                && let Ok(Value::Object(parent)) = find_mut(document, parents)
+                && !parent.contains_key(last)
+            {
                 return Ok(());
             }
             match *find_mut(document, &path)? == want {
@@ -179,6 +181,8 @@ mod tests {
             (json!([{"op": "test", "path": "/a/absent", "value": null}]), Some(object.clone())),
             (json!([{"op": "test", "path": "/a/b", "value": null}]), None),
             (json!([{"op": "test", "path": "/absent/absent", "value": null}]), None),
+            (json!([{"op": "test", "path": "/a/b/1", "value": null}]), None),
+            (json!([{"op": "test", "path": "/a/b/1/absent", "value": null}]), None),
             (json!([{"op": "remove", "path": "/x"}]), None),
             (json!([{"op": "replace", "path": "/x", "value": 1}]), None),
             (json!([{"op": "add", "path": "/a/b/9", "value": 1}]), None),

@@ -4,6 +4,7 @@ use crate::status::Cause;
 use crate::tree::{entries, list, text};
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
 
@@ -108,21 +109,29 @@ pub(super) fn endpoints(object: &Value, faults: &mut Faults) {
     }
 }
 
-/// Nobody may have a Service lead to what a machine keeps to itself (`ValidateNonSpecialIP` of Kubernetes).
+/// Nobody may have a Service lead to what a machine keeps to itself.
 fn reachable(address: &str, field: &str, faults: &mut Faults) {
-    let Ok(address) = address.parse::<std::net::IpAddr>() else { return };
+    let Ok(address) = address.parse::<IpAddr>() else { return };
+    if let Some(problem) = special_address(address) {
+        faults.invalid(field, address.to_string(), problem);
+    }
+}
+
+/// Why an address is no other machine's (`ValidateNonSpecialIP` of Kubernetes); an IPv4 address that is written as IPv6
+/// is what it is.
+pub fn special_address(address: IpAddr) -> Option<&'static str> {
+    let address = address.to_canonical();
     let is_link_local = match address {
-        std::net::IpAddr::V4(address) => address.is_link_local(),
-        std::net::IpAddr::V6(address) => address.is_unicast_link_local(),
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
     };
-    let problem = match address {
-        _ if address.is_unspecified() => "may not be unspecified",
-        _ if address.is_loopback() => "may not be in the loopback range (127.0.0.0/8, ::1/128)",
-        _ if is_link_local => "may not be in the link-local range (169.254.0.0/16, fe80::/10)",
-        _ if address.is_multicast() => "may not be in the multicast range (224.0.0.0/4, ff00::/8)",
-        _ => return,
-    };
-    faults.invalid(field, address.to_string(), problem);
+    match address {
+        _ if address.is_unspecified() => Some("may not be unspecified"),
+        _ if address.is_loopback() => Some("may not be in the loopback range (127.0.0.0/8, ::1/128)"),
+        _ if is_link_local => Some("may not be in the link-local range (169.254.0.0/16, fe80::/10)"),
+        _ if address.is_multicast() => Some("may not be in the multicast range (224.0.0.0/4, ff00::/8)"),
+        _ => None,
+    }
 }
 
 pub(super) fn endpoint_slice(object: &Value, faults: &mut Faults) {
@@ -200,7 +209,7 @@ pub(super) fn ingress(object: &Value, faults: &mut Faults) {
     for (index, rule) in rules.iter().enumerate() {
         let path = format!("spec.rules[{index}]");
         if let Some(host) = text(rule, &["host"]).filter(|h| !h.is_empty()) {
-            if host.parse::<std::net::IpAddr>().is_ok() {
+            if host.parse::<IpAddr>().is_ok() {
                 faults.invalid(join(&path, "host"), host, "must be a DNS name, not an IP address");
             }
             faults.rule(

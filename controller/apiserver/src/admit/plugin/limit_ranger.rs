@@ -18,12 +18,13 @@ const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 const MAX_MILLI: i64 = i64::MAX / 1000;
 
 /// Fills in what containers leave open.
-pub(super) fn mutate(attributes: &Attributes<'_>, pod: &mut Value) {
+pub(super) fn mutate(attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), Status> {
     if attributes.creates("", "pods") {
-        for range in ranges(attributes) {
+        for range in ranges(attributes)? {
             fill(&range, pod);
         }
     }
+    Ok(())
 }
 
 /// Refuses what lies outside.
@@ -37,7 +38,7 @@ pub(super) fn validate(attributes: &Attributes<'_>, object: &Value) -> Result<()
     if attributes.old.is_some_and(|old| old.pointer("/metadata/deletionTimestamp").is_some()) {
         return Ok(());
     }
-    for range in ranges(attributes) {
+    for range in ranges(attributes)? {
         let faults = match claims {
             true => claim_faults(&range, object),
             false => pod_faults(&range, object),
@@ -52,10 +53,10 @@ pub(super) fn validate(attributes: &Attributes<'_>, object: &Value) -> Result<()
     Ok(())
 }
 
-fn ranges(attributes: &Attributes<'_>) -> Vec<Value> {
+fn ranges(attributes: &Attributes<'_>) -> Result<Vec<Value>, Status> {
     match attributes.namespace {
         Some(namespace) => attributes.state.registry.list("", "v1", "limitranges", Some(namespace)),
-        None => Vec::new(),
+        None => Ok(Vec::new()),
     }
 }
 

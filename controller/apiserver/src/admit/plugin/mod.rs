@@ -28,15 +28,15 @@ pub(super) fn mutate(attributes: &Attributes<'_>, object: Option<&mut Value>) ->
     let counted = |plugin, result: Result<(), Status>| result.inspect_err(|_| metrics.refused(plugin));
     counted("NamespaceLifecycle", namespace::admit(attributes))?;
     let Some(object) = object else { return Ok(()) };
-    limit_ranger::mutate(attributes, object);
+    limit_ranger::mutate(attributes, object)?;
     counted("ServiceAccount", service_account::admit(attributes, object))?;
     taint_nodes::mutate(attributes, object);
     counted("Priority", pod_priority::admit(attributes, object))?;
     tolerations::admit(attributes, object);
-    storage::default_storage_class(attributes, object);
+    storage::default_storage_class(attributes, object)?;
     storage::protect(attributes, object);
     counted("RuntimeClass", runtime_class::mutate(attributes, object))?;
-    ingress::mutate(attributes, object);
+    ingress::mutate(attributes, object)?;
     topology::mutate(attributes, object);
     certificate::mutate(attributes, object);
     Ok(())
@@ -56,6 +56,30 @@ pub(super) fn validate(attributes: &Attributes<'_>, object: Option<&Value>) -> R
     counted("RuntimeClass", runtime_class::validate(attributes, object))?;
     counted("CertificateSigning", certificate::validate(attributes, object))?;
     counted("RBACEscalation", rbac_escalation::admit(attributes, object))
+}
+
+/// Fills in the class of an object that names none, not even by the annotation of earlier times; `classes` are a group,
+/// a plural and the annotation of the default one. An empty name asks for no class.
+fn fill_class(
+    attributes: &Attributes<'_>,
+    object: &mut Value,
+    field: &str,
+    old_annotation: &str,
+    classes: (&str, &str, &str),
+) -> Result<(), Status> {
+    let is_named = object["spec"].get(field).is_some()
+        || object.pointer("/metadata/annotations").is_some_and(|all| all.get(old_annotation).is_some());
+    if is_named {
+        return Ok(());
+    }
+    let (group, plural, annotation) = classes;
+    let classes = attributes.state.registry.list(group, "v1", plural, None)?;
+    if let Some(name) = default_class(&classes, annotation)
+        && let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut)
+    {
+        spec.insert(field.to_owned(), name.into());
+    }
+    Ok(())
 }
 
 /// The class that an annotation marks as the default: the newest, then the first by name.

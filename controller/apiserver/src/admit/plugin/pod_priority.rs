@@ -18,13 +18,11 @@ pub(super) fn admit(attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), 
     let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else { return Ok(()) };
     let wanted = spec.get("priorityClassName").and_then(Value::as_str).filter(|name| !name.is_empty());
     let class = match wanted {
-        Some(name) => {
-            Some(registry.peek("scheduling.k8s.io", "v1", "priorityclasses", None, name).ok_or_else(|| {
-                let detail = format!("no PriorityClass with name {name} was found");
-                Status::forbidden(About::resource(attributes.resource, &pod_name), &detail)
-            })?)
-        }
-        None => default_class(registry),
+        Some(name) => Some(registry.peek(GROUP, "v1", CLASSES, None, name).ok_or_else(|| {
+            let detail = format!("no PriorityClass with name {name} was found");
+            Status::forbidden(About::resource(attributes.resource, &pod_name), &detail)
+        })?),
+        None => default_class(registry)?,
     };
     let value = class.as_ref().and_then(|class| class["value"].as_i64()).unwrap_or(0);
     if let Some(given) = spec.get("priority").and_then(Value::as_i64)
@@ -51,7 +49,7 @@ pub(super) fn validate(attributes: &Attributes<'_>, class: &Value) -> Result<(),
         return Ok(());
     }
     let own = names(class).1;
-    match default_class(&attributes.state.registry).filter(|default| names(default).1 != own) {
+    match default_class(&attributes.state.registry)?.filter(|default| names(default).1 != own) {
         None => Ok(()),
         Some(default) => {
             let detail =
@@ -62,7 +60,7 @@ pub(super) fn validate(attributes: &Attributes<'_>, class: &Value) -> Result<(),
 }
 
 /// The class for pods that name none.
-fn default_class(registry: &Registry) -> Option<Value> {
-    let classes = registry.list("scheduling.k8s.io", "v1", "priorityclasses", None);
-    classes.into_iter().find(|class| class["globalDefault"] == Value::Bool(true))
+fn default_class(registry: &Registry) -> Result<Option<Value>, Status> {
+    let classes = registry.list(GROUP, "v1", CLASSES, None)?;
+    Ok(classes.into_iter().find(|class| class["globalDefault"] == Value::Bool(true)))
 }

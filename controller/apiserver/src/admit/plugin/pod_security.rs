@@ -104,7 +104,7 @@ fn namespace(attributes: &Attributes<'_>, namespace: &Value) -> Result<(), Statu
         return Ok(());
     }
     let mut broken: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for pod in attributes.state.registry.list("", "v1", "pods", Some(names(namespace).1)) {
+    for pod in attributes.state.registry.list("", "v1", "pods", Some(names(namespace).1))? {
         let found = pod_security::violations(new.enforce, &pod);
         if !found.is_empty() {
             let reasons: Vec<&str> = found.iter().map(|one| one.reason).collect();

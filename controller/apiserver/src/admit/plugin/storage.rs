@@ -6,27 +6,19 @@ use api::well_known::{ANNOTATION_DEFAULT_STORAGE_CLASS, FINALIZER_PV_PROTECTION,
 use controller_object::status::{About, Status};
 use serde_json::{Value, json};
 
-use super::default_class;
+use super::fill_class;
 use crate::admit::Attributes;
 use crate::registry::names;
 
 const OLD_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 
 /// A claim that names no class gets the default one, if there is one; an empty name asks for none.
-pub(super) fn default_storage_class(attributes: &Attributes<'_>, claim: &mut Value) {
-    if !attributes.creates("", "persistentvolumeclaims") || claim.pointer("/spec/storageClassName").is_some() {
-        return;
+pub(super) fn default_storage_class(attributes: &Attributes<'_>, claim: &mut Value) -> Result<(), Status> {
+    if !attributes.creates("", "persistentvolumeclaims") {
+        return Ok(());
     }
-    let annotations = claim.pointer("/metadata/annotations");
-    if annotations.is_some_and(|annotations| annotations.get(OLD_ANNOTATION).is_some()) {
-        return;
-    }
-    let classes = attributes.state.registry.list("storage.k8s.io", "v1", "storageclasses", None);
-    if let Some(name) = default_class(&classes, ANNOTATION_DEFAULT_STORAGE_CLASS)
-        && let Some(spec) = claim.get_mut("spec").and_then(Value::as_object_mut)
-    {
-        spec.insert("storageClassName".into(), name.into());
-    }
+    let classes = ("storage.k8s.io", "storageclasses", ANNOTATION_DEFAULT_STORAGE_CLASS);
+    fill_class(attributes, claim, "storageClassName", OLD_ANNOTATION, classes)
 }
 
 /// Claims and volumes that somebody uses stay until nobody does; their controllers take the finalizer away then.

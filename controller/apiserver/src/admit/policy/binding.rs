@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::params::ParamRef;
 use crate::admit::matching::Criteria;
-use crate::followed::Followed;
+use crate::followed::{Followed, objects};
 use crate::registry::names;
 
 const GROUP: [&str; 4] = [
@@ -70,10 +70,6 @@ impl Policies {
     }
 }
 
-fn objects(items: &[KeyValue]) -> impl Iterator<Item = Value> {
-    items.iter().filter_map(|kv| serde_json::from_slice(&kv.value).ok())
-}
-
 fn policies<P>(items: &[KeyValue], compile: fn(&Value) -> P) -> All<P> {
     let policy = |object: Value| Policy {
         name: names(&object).1.to_owned(),
@@ -85,7 +81,7 @@ fn policies<P>(items: &[KeyValue], compile: fn(&Value) -> P) -> All<P> {
 
 fn bindings(items: &[KeyValue]) -> Bindings {
     let mut all = Bindings::new();
-    for object in objects(items) {
+    for object in objects::<Value>(items) {
         let spec = &object["spec"];
         let restricts = spec.get("matchResources").filter(|given| !given.is_null());
         let actions = spec.get("validationActions").and_then(Value::as_array).into_iter().flatten();

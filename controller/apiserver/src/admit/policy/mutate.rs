@@ -80,6 +80,7 @@ async fn apply(
 ) -> Result<(), String> {
     let compiled = &policy.compiled;
     let params = collect(attributes, compiled.params.as_ref(), binding.params.as_ref())
+        .await
         .map_err(|problem| format!("failed to configure binding: {problem}"))?;
     for params in &params {
         let before = seen(attributes, shown, Some(object)).await.map_err(told)?;

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::admit::Attributes;
 use crate::admit::matching::labels;
+use crate::custom::convert;
 
 /// `paramRef` of a binding.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ impl ParamRef {
 }
 
 /// The parameters of each evaluation; one evaluation without any where the policy or the binding has none.
-pub(super) fn collect(
+pub(super) async fn collect(
     attributes: &Attributes<'_>,
     kind: Option<&ParamKind>,
     reference: Option<&ParamRef>,
@@ -54,17 +55,18 @@ pub(super) fn collect(
         (true, given) => Some(given),
     };
     let registry = &attributes.state.registry;
-    let found: Vec<Option<Value>> = match &reference.selector {
+    let read = || match &reference.selector {
         None => match registry.current(resource, namespace, &reference.name) {
-            Ok(found) => vec![Some(found.object)],
-            Err(status) if status.reason == Reason::NotFound => Vec::new(),
-            Err(status) => return Err(status.message),
+            Ok(found) => Ok(vec![Some(found.object)]),
+            Err(status) if status.reason == Reason::NotFound => Ok(Vec::new()),
+            Err(status) => Err(status),
         },
         Some(selector) => {
-            let all = registry.list_of(resource, namespace).into_iter();
-            all.filter(|object| selector.matches(&labels(object))).map(Some).collect()
+            let all = registry.list_of(resource, namespace)?.into_iter();
+            Ok(all.filter(|object| selector.matches(&labels(object))).map(Some).collect::<Vec<_>>())
         }
     };
+    let found = convert::reading(&registry.webhooks, resource, read).await.map_err(|status| status.message)?;
     if found.is_empty() && reference.denies {
         return Err("no params found for policy binding with `Deny` parameterNotFoundAction".into());
     }

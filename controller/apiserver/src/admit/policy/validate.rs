@@ -29,7 +29,7 @@ pub(crate) async fn validate(attributes: &Attributes<'_>, object: Option<&Value>
             if !is_meant {
                 continue;
             }
-            let params = match collect(attributes, policy.compiled.params.as_ref(), binding.params.as_ref()) {
+            let params = match collect(attributes, policy.compiled.params.as_ref(), binding.params.as_ref()).await {
                 Ok(params) => params,
                 Err(problem) => {
                     let error = format!("failed to configure binding: {problem}");

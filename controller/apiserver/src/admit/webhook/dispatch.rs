@@ -138,7 +138,7 @@ async fn ask(
     let seen = seen(attributes, shown, object).await.map_err(Failure::Request)?;
     let uid = uuid::Uuid::new_v4().to_string();
     let question = review::question(hook, &uid, attributes, shown, &seen);
-    let answer = attributes.state.webhooks.call(&hook.client, &question, hook.timeout).await;
+    let answer = attributes.state.registry.webhooks.call(&hook.client, &question, hook.timeout).await;
     let answer = answer.map_err(|error| Failure::Calling(format!("failed to call webhook: {error}")))?;
     let verdict = review::verdict(hook, &uid, mutates, &answer)
         .map_err(|problem| Failure::Calling(format!("received invalid webhook response: {problem}")))?;

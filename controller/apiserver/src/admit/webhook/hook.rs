@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::admit::matching::Criteria;
-use crate::followed::Followed;
+use crate::followed::{Followed, objects};
 use crate::webhook::ClientConfig;
 
 const MUTATING: &str = "/registry/admissionregistration.k8s.io/mutatingwebhookconfigurations/";
@@ -67,8 +67,7 @@ impl Hooks {
 }
 
 fn read(items: &[KeyValue]) -> Vec<Arc<Hook>> {
-    let configurations = items.iter().filter_map(|kv| serde_json::from_slice::<Value>(&kv.value).ok());
-    let hooks = configurations.flat_map(|configuration| {
+    let hooks = objects(items).flat_map(|configuration: Value| {
         let name = configuration.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
         let hooks = configuration.get("webhooks").and_then(Value::as_array).cloned().unwrap_or_default();
         hooks.into_iter().map(move |value| Arc::new(hook(&name, &value)))
