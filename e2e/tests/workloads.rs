@@ -84,6 +84,7 @@ fn controllers_do_what_their_objects_say() {
     stuck_rollout(&client);
     deletion_policies(&client);
     budgets_tell(&client);
+    silent_extension(&client);
 
     // The node is silent: its condition is unknown, it is tainted, its pod is evicted, another runs elsewhere.
     let node = eventually("the node is given up", NODE_LOSS, || {
@@ -238,4 +239,48 @@ fn budgets_tell(client: &Client) {
     budget(json!({"maxUnavailable": "50%"}));
     told(3, 1, 2, 3);
     client.run(&["delete", "pdb/budgeted", "deployment/budgeted"]).ok();
+}
+
+/// A group whose server does not answer stops no collection; only namespaces wait, and say for whom.
+fn silent_extension(client: &Client) {
+    apply(
+        client,
+        &json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+        "metadata": {"name": "v1.silent.example.com"}, "spec": {"group": "silent.example.com", "version": "v1",
+            "groupPriorityMinimum": 1000, "versionPriority": 10, "insecureSkipTLSVerify": true,
+            "service": {"namespace": "default", "name": "nobody"}}}),
+    );
+    apply(
+        client,
+        &json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "owned.defined.example.com"}, "spec": {"group": "defined.example.com", "scope": "Namespaced",
+            "names": {"plural": "owned", "kind": "Owned"}, "versions": [{"name": "v1", "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object"}}}]}}),
+    );
+    eventually("the definition is served", SOON, || (client.run(&["get", "owned"]).code == 0).then_some(()));
+    apply(client, &json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "owner"}}));
+    let owner = client.get(&["configmap", "owner"])["metadata"]["uid"].clone();
+    apply(
+        client,
+        &json!({"apiVersion": "defined.example.com/v1", "kind": "Owned", "metadata": {"name": "o", "ownerReferences": [
+            {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner}]}}),
+    );
+    client.run(&["delete", "configmap", "owner"]).ok();
+    eventually("what was defined meanwhile is collected, too", SOON, || {
+        client.get(&["owned"])["items"].as_array().is_some_and(Vec::is_empty).then_some(())
+    });
+
+    client.run(&["create", "namespace", "waiting"]).ok();
+    client.run(&["delete", "namespace", "waiting", "--wait=false"]).ok();
+    let told = eventually("the namespace says for whom it waits", SOON, || {
+        let namespace = client.get(&["namespace", "waiting"]);
+        let told = condition(&namespace, "NamespaceDeletionDiscoveryFailure");
+        (told["status"] == "True").then_some(told)
+    });
+    assert!(told["message"].as_str().is_some_and(|message| message.contains("silent.example.com")), "{told}");
+    client.run(&["delete", "apiservice", "v1.silent.example.com"]).ok();
+    eventually("the namespace is gone", SOON, || {
+        (client.run(&["get", "namespace", "waiting"]).code != 0).then_some(())
+    });
+    client.run(&["delete", "crd", "owned.defined.example.com"]).ok();
 }

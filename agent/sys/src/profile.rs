@@ -78,6 +78,10 @@ impl Profile {
 
     /// Returns when no handler uses the records, nor will.
     fn quiet(&self) {
+        // The timer may be another profile's by now.
+        if !std::ptr::eq(RECORDS.load(Ordering::SeqCst), self.records) {
+            return;
+        }
         // A timer that is set can be unset; a late signal finds no records.
         let _ = set_timer(Duration::ZERO);
         let none = std::ptr::null_mut();

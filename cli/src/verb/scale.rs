@@ -38,16 +38,14 @@ pub(crate) async fn run(connect: &ConnectArgs, args: &Args) -> Result<ExitCode, 
     let catalog = Catalog::of(&session).await?;
     let mut failures = Vec::new();
     for object in args.which.find(&session, &catalog).await? {
-        match one(&session, &object, args).await {
-            Ok(()) => {
-                if let Some(limit) = args.timeout.nonzero()
-                    && tokio::time::timeout(limit, until_scaled(&session, &object, args.replicas)).await.is_err()
-                {
-                    failures.push(Failure::error("timed out waiting for the condition"));
-                    continue;
-                }
-                screen::line(format!("{} scaled", object.title()))?;
-            }
+        let scaled = async {
+            one(&session, &object, args).await?;
+            let Some(limit) = args.timeout.nonzero() else { return Ok(()) };
+            let waited = tokio::time::timeout(limit, until_scaled(&session, &object, args.replicas)).await;
+            waited.unwrap_or_else(|_| Err(Failure::error("timed out waiting for the condition")))
+        };
+        match scaled.await {
+            Ok(()) => screen::line(format!("{} scaled", object.title()))?,
             Err(failure) => failures.push(failure),
         }
     }
@@ -84,6 +82,9 @@ async fn until_scaled(session: &Session, object: &workload::Workload<'_>, wanted
     loop {
         let mut watch = follow.open(session, &call).await?;
         while let Some(event) = follow.next(&mut watch).await? {
+            if event.kind == "DELETED" {
+                return Err(Failure::error(format!("{} was deleted", object.title())));
+            }
             let number = |pointer: &str| event.object.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
             let has_seen = number("/status/observedGeneration") >= number("/metadata/generation");
             if has_seen && number("/status/replicas") == u64::from(wanted) {

@@ -9,7 +9,7 @@ use api::well_known::FINALIZER_KUBERNETES;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,25 +57,28 @@ async fn reconcile(client: kube::Client, name: &Key) -> Result<Next, ReconcileEr
     let kinds = discovered::kinds(&client).await?;
     let is_pods = |kind: &&Discovered| kind.resource.group.is_empty() && kind.resource.plural == "pods";
     let (pods, others): (Vec<_>, Vec<_>) =
-        kinds.iter().filter(|kind| kind.is_namespaced && kind.is_collectable).partition(is_pods);
-    let mut remaining = Remaining::default();
+        kinds.served.iter().filter(|kind| kind.is_namespaced && kind.is_collectable).partition(is_pods);
+    let mut remaining = Remaining { silent: kinds.silent, ..Remaining::default() };
     // Pods go first: what else is in the namespace may be what keeps them in bounds (KEP-5080).
     for kinds in [pods, others] {
         for kind in kinds {
             remaining.add(kind, empty(&client, name, kind).await?);
         }
-        if !remaining.is_empty() {
+        if !remaining.kinds.is_empty() {
             break;
         }
     }
-    let conditions = remaining.conditions();
-    let told = namespace.status.as_ref().and_then(|s| s.conditions.as_ref()).and_then(|conditions| {
-        let message = |kind: &str| conditions.iter().find(|c| c.type_ == kind).and_then(|c| c.message.clone());
-        Some([message("NamespaceContentRemaining")?, message("NamespaceFinalizersRemaining")?])
-    });
     if !remaining.is_empty() {
-        let news = [0, 1].map(|n: usize| conditions[n]["message"].as_str().unwrap_or_default().to_owned());
-        if told.as_ref() != Some(&news) {
+        let conditions = remaining.conditions();
+        let told = namespace.status.and_then(|status| status.conditions).unwrap_or_default();
+        let is_told = conditions.iter().all(|new| {
+            told.iter().any(|old| {
+                old.type_ == new["type"]
+                    && old.status == new["status"]
+                    && old.message.as_deref() == new["message"].as_str()
+            })
+        });
+        if !is_told {
             let patch = Patch::Strategic(json!({"status": {"conditions": conditions}}));
             match namespaces.patch_status(name, &PatchParams::default(), &patch).await {
                 Ok(_) => {}
@@ -102,6 +105,8 @@ struct Remaining {
     kinds: Vec<String>,
     /// Finalizers with the number of objects that have them.
     finalizers: BTreeMap<String, usize>,
+    /// Groups that may have objects there, and do not answer.
+    silent: BTreeSet<String>,
 }
 
 impl Remaining {
@@ -118,17 +123,45 @@ impl Remaining {
     }
 
     fn is_empty(&self) -> bool {
-        self.kinds.is_empty()
+        self.kinds.is_empty() && self.silent.is_empty()
     }
 
     /// The conditions in the words of Kubernetes' namespace controller.
-    fn conditions(&self) -> serde_json::Value {
+    fn conditions(&self) -> Vec<serde_json::Value> {
         let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let condition = |kind: &str, holds: bool, reason: &str, message: String| {
             let status = if holds { "True" } else { "False" };
             json!({"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": now})
         };
-        let content = format!("Some resources are remaining: {}", self.kinds.join(", "));
+        let content = match self.kinds.is_empty() {
+            true => condition(
+                "NamespaceContentRemaining",
+                false,
+                "ContentRemoved",
+                "All content successfully removed".to_owned(),
+            ),
+            false => condition(
+                "NamespaceContentRemaining",
+                true,
+                "SomeResourcesRemain",
+                format!("Some resources are remaining: {}", self.kinds.join(", ")),
+            ),
+        };
+        let silent = self.silent.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let discovery = match self.silent.is_empty() {
+            true => condition(
+                "NamespaceDeletionDiscoveryFailure",
+                false,
+                "ResourcesDiscovered",
+                "All resources successfully discovered".to_owned(),
+            ),
+            false => condition(
+                "NamespaceDeletionDiscoveryFailure",
+                true,
+                "DiscoveryFailed",
+                format!("Discovery failed for some groups, {} failing: {silent}", self.silent.len()),
+            ),
+        };
         let held =
             self.finalizers.iter().map(|(finalizer, count)| format!("{finalizer} in {count} resource instances"));
         let held = held.collect::<Vec<_>>().join(", ");
@@ -146,8 +179,8 @@ impl Remaining {
                 format!("Some content in the namespace has finalizers remaining: {held}"),
             ),
         };
-        json!([
-            condition("NamespaceContentRemaining", true, "SomeResourcesRemain", content),
+        vec![
+            content,
             finalizers,
             condition(
                 "NamespaceDeletionContentFailure",
@@ -155,19 +188,14 @@ impl Remaining {
                 "ContentDeleted",
                 "All content successfully deleted, may be waiting on finalization".to_owned(),
             ),
-            condition(
-                "NamespaceDeletionDiscoveryFailure",
-                false,
-                "ResourcesDiscovered",
-                "All resources successfully discovered".to_owned(),
-            ),
+            discovery,
             condition(
                 "NamespaceDeletionGroupVersionParsingFailure",
                 false,
                 "ParsedGroupVersions",
                 "All legacy kube types successfully parsed".to_owned(),
             ),
-        ])
+        ]
     }
 }
 

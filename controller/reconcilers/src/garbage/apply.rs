@@ -2,17 +2,20 @@
 use super::graph::{Graph, Object, Uid};
 use super::kinds::Kinds;
 use super::plan::{Owner, Verdict, verdict};
-use crate::discovered::{self, Discovered};
+use crate::discovered;
 use crate::error::{ReconcileError, at, code};
 use crate::queue::{Next, Queue};
 use api::well_known::{FINALIZER_FOREGROUND, FINALIZER_ORPHAN};
 use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, PropagationPolicy};
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,17 +40,7 @@ pub(super) struct Collector {
 
 /// Collects until dropped.
 pub(crate) async fn start(client: kube::Client) {
-    let mut retry = FIRST_RETRY;
-    let found = loop {
-        match discovered::kinds(&client).await {
-            Ok(kinds) => break kinds,
-            Err(error) => {
-                tracing::warn!(%error, "tried again");
-                tokio::time::sleep(retry).await;
-                retry = (retry * 2).min(MAX_RETRY);
-            }
-        }
-    };
+    let found = discover(&client).await;
     let queue = Queue::new("garbage-collector");
     let kinds = Kinds::default();
     let collector = Arc::new(Collector { client, kinds, graph: Mutex::default(), queue: Arc::clone(&queue) });
@@ -68,16 +61,41 @@ pub(crate) async fn start(client: kube::Client) {
     tokio::join!(queue.work(WORKERS, work), follow(follower, watches));
 }
 
-/// Takes kinds in and lets them go as they are defined: custom resources.
+/// Asks until the server answers.
+async fn discover(client: &kube::Client) -> discovered::Kinds {
+    let mut retry = FIRST_RETRY;
+    loop {
+        match discovered::kinds(client).await {
+            Ok(found) => return found,
+            Err(error) => {
+                tracing::warn!(%error, "tried again");
+                tokio::time::sleep(retry).await;
+                retry = (retry * 2).min(MAX_RETRY);
+            }
+        }
+    }
+}
+
+/// Says when objects of a kind have changed, without saying how.
+fn changes<K>(client: &kube::Client) -> BoxStream<'static, ()>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    let api: Api<PartialObjectMeta<K>> = Api::all(client.clone());
+    let events = watcher(api, watcher::Config::default()).default_backoff();
+    let is_news = |event| matches!(event, Ok(Event::Apply(_) | Event::Delete(_) | Event::InitDone));
+    events.filter_map(move |event| std::future::ready(is_news(event).then_some(()))).boxed()
+}
+
+/// Takes kinds in and lets them go as they are defined (custom resources), and as extension servers come and go.
 async fn follow(collector: Arc<Collector>, mut watches: JoinSet<()>) {
-    let definitions: Api<PartialObjectMeta<CustomResourceDefinition>> = Api::all(collector.client.clone());
-    let mut stream = Box::pin(watcher(definitions, watcher::Config::default()).default_backoff());
+    let definitions = changes::<CustomResourceDefinition>(&collector.client);
+    let mut stream = futures::stream::select(definitions, changes::<APIService>(&collector.client));
     // Nobody waits for the first list of a kind that comes later.
     let (listed, _) = tokio::sync::mpsc::channel::<()>(1);
     loop {
-        let Some(event) = stream.next().await else { return };
-        if !matches!(event, Ok(Event::Apply(_) | Event::Delete(_) | Event::InitDone)) {
-            continue;
+        if stream.next().await.is_none() {
+            return;
         }
         // Definitions come in groups; one look serves all that come at once.
         let quiet = tokio::time::sleep(QUIET);
@@ -88,10 +106,8 @@ async fn follow(collector: Arc<Collector>, mut watches: JoinSet<()>) {
                 event = stream.next() => if event.is_none() { return },
             }
         }
-        match discovered::kinds(&collector.client).await {
-            Ok(found) => collector.take_over(found, &mut watches, &listed),
-            Err(error) => tracing::warn!(%error, "kinds that were defined meanwhile are taken in with the next"),
-        }
+        let found = discover(&collector.client).await;
+        collector.take_over(found, &mut watches, &listed);
     }
 }
 
@@ -137,7 +153,7 @@ impl Collector {
     /// Watches the kinds that are new, and forgets those that are gone with all their objects.
     fn take_over(
         self: &Arc<Self>,
-        found: Vec<Discovered>,
+        found: discovered::Kinds,
         watches: &mut JoinSet<()>,
         listed: &tokio::sync::mpsc::Sender<()>,
     ) {

@@ -1,5 +1,5 @@
 //! The kinds that the collector watches. Each keeps its number for ever, so that objects of the graph can name it.
-use crate::discovered::Discovered;
+use crate::discovered::{self, Discovered};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::task::AbortHandle;
@@ -42,13 +42,14 @@ impl Kinds {
         inner.served.values().map(|(number, _)| *number).find(is_it)
     }
 
-    /// Takes over what is served now. A kind whose version changed is another one.
-    pub(super) fn change(&self, found: Vec<Discovered>) -> Change {
+    /// Takes over what is served now. A kind whose version changed is another one; those of a group that does not
+    /// answer stay.
+    pub(super) fn change(&self, found: discovered::Kinds) -> Change {
         let mut inner = self.inner();
         let mut change = Change::default();
         let mut before = std::mem::take(&mut inner.served);
         // Events are owned by nobody and are many.
-        for kind in found.into_iter().filter(|kind| kind.is_collectable && kind.resource.plural != "events") {
+        for kind in found.served.into_iter().filter(|kind| kind.is_collectable && kind.resource.plural != "events") {
             let key = (kind.resource.group.clone(), kind.resource.plural.clone());
             let known = before.get(&key).and_then(|(number, _)| inner.all.get(*number));
             if known.is_some_and(|known| known.resource == kind.resource && known.is_namespaced == kind.is_namespaced) {
@@ -61,6 +62,9 @@ impl Kinds {
             inner.served.insert(key, (number, None));
             change.new.push(number);
         }
+        let (kept, gone) = before.into_iter().partition(|((group, _), _)| found.silent.contains(group));
+        before = gone;
+        inner.served.extend::<HashMap<_, _>>(kept);
         for (number, watch) in before.into_values() {
             if let Some(watch) = watch {
                 watch.abort();
@@ -96,11 +100,14 @@ mod tests {
     fn kinds_come_go_and_change_their_version() {
         let kinds = Kinds::default();
         let (foo, bar) = (kind("a.b", "v1", "Foo"), kind("a.b", "v1", "Bar"));
-        assert_eq!(kinds.change(vec![foo.clone(), bar.clone()]), Change { new: vec![0, 1], gone: vec![] });
-        assert_eq!(kinds.change(vec![foo.clone(), bar]), Change::default());
-        assert_eq!(kinds.change(vec![foo]), Change { new: vec![], gone: vec![1] });
+        let served = |served| discovered::Kinds { served, ..discovered::Kinds::default() };
+        assert_eq!(kinds.change(served(vec![foo.clone(), bar.clone()])), Change { new: vec![0, 1], gone: vec![] });
+        assert_eq!(kinds.change(served(vec![foo.clone(), bar])), Change::default());
+        let silent = discovered::Kinds { served: vec![], silent: ["a.b".to_owned()].into() };
+        assert_eq!(kinds.change(silent), Change::default(), "what does not answer is not gone");
+        assert_eq!(kinds.change(served(vec![foo])), Change { new: vec![], gone: vec![1] });
         assert_eq!((kinds.position("a.b", "Foo"), kinds.position("a.b", "Bar")), (Some(0), None));
-        let newer = kinds.change(vec![kind("a.b", "v2", "Foo")]);
+        let newer = kinds.change(served(vec![kind("a.b", "v2", "Foo")]));
         assert_eq!(newer, Change { new: vec![2], gone: vec![0] });
         assert_eq!(kinds.get(2).unwrap().resource.version, "v2");
     }

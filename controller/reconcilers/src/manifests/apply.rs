@@ -56,7 +56,7 @@ async fn reconcile(client: &kube::Client, directory: &Directory) -> Result<Next,
             }
         };
         if kinds.is_none() {
-            kinds = Some(discovered::kinds(client).await?);
+            kinds = Some(discovered::kinds(client).await?.served);
         }
         match carry_out(client, kinds.as_deref().unwrap_or_default(), &work).await {
             Ok(()) => remember(client, &work).await?,

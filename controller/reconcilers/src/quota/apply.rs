@@ -11,12 +11,12 @@ use api::quota::Quota;
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::ResourceQuota;
 use kube::api::{Api, DynamicObject, ListParams, PostParams};
-use kube::core::PartialObjectMeta;
+use kube::core::{ApiResource, PartialObjectMeta};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::task::AbortHandle;
 
@@ -53,7 +53,7 @@ pub(crate) struct Reconciler {
     pub(crate) quotas: Arc<Cache<QuotaFacts>>,
     pub(crate) pods: Arc<Cache<PodFacts>>,
     /// Watches for deletions, by what they watch.
-    watches: Mutex<BTreeMap<(String, String), AbortHandle>>,
+    watches: Mutex<BTreeMap<(String, String), (ApiResource, AbortHandle)>>,
     /// The kinds that the server served when it was last asked.
     known: Mutex<Vec<Discovered>>,
 }
@@ -67,7 +67,7 @@ impl Reconciler {
 
 impl Drop for Reconciler {
     fn drop(&mut self) {
-        for watch in self.watches.get_mut().unwrap_or_else(PoisonError::into_inner).values() {
+        for (_, watch) in self.watches.get_mut().unwrap_or_else(PoisonError::into_inner).values() {
             watch.abort();
         }
     }
@@ -129,9 +129,13 @@ impl Reconciler {
             let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &kind.resource);
             let list = match api.list(&ListParams::default()).await {
                 Ok(list) => list.items,
-                // Not served any more.
-                Err(error) if matches!(code(&error), 404 | 405) => Vec::new(),
-                Err(error) => return Err(at("listing what the quota limits")(error)),
+                Err(error) => {
+                    // It may be served in another version now: the next run asks.
+                    if matches!(code(&error), 404 | 405) {
+                        self.known().retain(|known| known.resource != kind.resource);
+                    }
+                    return Err(at("listing what the quota limits")(error));
+                }
             };
             let list = list.into_iter().map(|object| json!(object)).collect();
             objects.insert((kind.resource.group, kind.resource.plural), list);
@@ -162,24 +166,31 @@ impl Reconciler {
 
     /// The kinds that are limited and served. The server is asked only about what is not known yet.
     async fn kinds(&self, limited: &BTreeSet<(String, String)>) -> Result<Vec<Discovered>, ReconcileError> {
-        let found = self.known(limited);
+        let limits = |group: &str, plural: &str| limited.iter().any(|(own, name)| own == group && name == plural);
+        let of = |kinds: &[Discovered]| -> Vec<Discovered> {
+            let all = kinds.iter();
+            all.filter(|kind| limits(&kind.resource.group, &kind.resource.plural)).cloned().collect()
+        };
+        let found = of(&self.known());
         if found.len() == limited.len() {
             return Ok(found);
         }
         let mut kinds = discovered::kinds(&self.client).await?;
-        kinds.retain(|kind| kind.is_namespaced && kind.is_collectable);
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = kinds;
-        Ok(self.known(limited))
+        kinds.served.retain(|kind| kind.is_namespaced && kind.is_collectable);
+        let found = of(&kinds.served);
+        *self.known() = kinds.served;
+        let is_found = |group: &str, plural: &str| {
+            found.iter().any(|kind| kind.resource.group == group && kind.resource.plural == plural)
+        };
+        // Nothing is counted of what may be there.
+        match limited.iter().find(|(group, plural)| kinds.silent.contains(group) && !is_found(group, plural)) {
+            Some((group, plural)) => Err(ReconcileError::Waiting(format!("the server of {plural}.{group} to answer"))),
+            None => Ok(found),
+        }
     }
 
-    fn known(&self, limited: &BTreeSet<(String, String)>) -> Vec<Discovered> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_limited = |kind: &&Discovered| {
-            let names =
-                |(group, plural): &(String, String)| *group == kind.resource.group && *plural == kind.resource.plural;
-            limited.iter().any(names)
-        };
-        known.iter().filter(is_limited).cloned().collect()
+    fn known(&self) -> MutexGuard<'_, Vec<Discovered>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Watches deletions of a kind; of pods it is told anyway. A watch lives as long as the reconciler: which kinds are
@@ -190,8 +201,11 @@ impl Reconciler {
             return;
         }
         let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
-        if watches.contains_key(&name) {
-            return;
+        match watches.get(&name) {
+            Some((resource, _)) if *resource == kind.resource => return,
+            // Served in another version now.
+            Some((_, watch)) => watch.abort(),
+            None => {}
         }
         let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(self.client.clone(), &kind.resource);
         let (queue, quotas, (group, plural)) = (Arc::clone(queue), Arc::clone(&self.quotas), name.clone());
@@ -216,6 +230,6 @@ impl Reconciler {
                 }
             }
         });
-        watches.insert(name, task.abort_handle());
+        watches.insert(name, (kind.resource.clone(), task.abort_handle()));
     }
 }
