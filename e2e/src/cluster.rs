@@ -24,6 +24,9 @@ pub struct Cluster {
     flags: Vec<String>,
 }
 
+/// What servers log unless `GANTRY_LOG` of the test's own environment says otherwise.
+const LOG: &str = "debug,hyper=info,h2=info,rustls=info,tower=info,kube=info";
+
 /// Two ports that are free now.
 fn free_ports() -> (u16, u16) {
     let listen = || TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -94,7 +97,7 @@ impl Cluster {
             .args(["--cluster-cidr", &format!("10.{}.0.0/16", self.cidr_base)])
             .args(["--service-cidr", &format!("172.30.{}.0/24", self.cidr_base)])
             .args(&self.flags)
-            .env("GANTRY_LOG", "debug,hyper=info,h2=info,rustls=info,tower=info,kube=info")
+            .env("GANTRY_LOG", std::env::var("GANTRY_LOG").unwrap_or_else(|_| LOG.to_owned()))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
