@@ -20,7 +20,7 @@ use crate::node::{self, Capacity};
 use crate::pressure::{Pressures, Sample};
 use crate::pulls::Pulls;
 use crate::service::Known;
-use crate::{dns, kubelet, preload, service, source};
+use crate::{dns, kubelet, peers, preload, service, source};
 
 /// CAP_SYS_RESOURCE, capability.h.
 const CAP_SYS_RESOURCE: u64 = 24;
@@ -122,6 +122,7 @@ impl Config {
         tasks.spawn(node::keep_alive(Arc::clone(&host), capacity, port, node, pressures));
         tasks.spawn(service::run(client.clone(), network.clone(), Arc::clone(&host.services)));
         tasks.spawn(dns::supervise::run(Arc::clone(&host)));
+        tasks.spawn(peers::run(Arc::clone(&host)));
         tasks.spawn(use_pod_range(client, self.node_name.clone(), network));
         tasks.spawn(source::run(host));
         Ok(Agent { tasks, _claim: claim })
