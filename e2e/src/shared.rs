@@ -1,51 +1,29 @@
-//! A server that all tests of one program share. It ends with the program, however that ends.
+//! The server that all tests of one program share. It ends with the program, however that ends.
 
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+use crate::api::Api;
 use crate::cluster::Cluster;
 use crate::machine;
 
-/// The server, started by the first who asks.
-pub struct Shared(OnceLock<Place>);
+static SHARED: OnceLock<PathBuf> = OnceLock::new();
 
-/// Where a shared server is.
-#[derive(Debug, Clone)]
-pub struct Place {
-    /// The administrator's kubeconfig.
-    pub kubeconfig: PathBuf,
-    /// The data directory.
-    pub data_dir: PathBuf,
-}
-
-impl Shared {
-    /// One that nobody has asked for yet; for statics.
-    pub const fn new() -> Self {
-        Self(OnceLock::new())
-    }
-
-    /// The server, with these images.
-    pub fn place(&self, recipes: &[&str]) -> &Place {
-        self.0.get_or_init(|| {
-            let images: Vec<PathBuf> =
-                recipes.iter().map(|recipe| machine::image(recipe).expect("hack/image makes the images")).collect();
-            let images: Vec<_> = images.iter().map(PathBuf::as_path).collect();
-            let cluster = Cluster::start(&images);
-            let place = Place { kubeconfig: cluster.kubeconfig(), data_dir: cluster.data_dir() };
-            outlive(&cluster);
-            // Its end is the watchman's business.
-            std::mem::forget(cluster);
-            place
-        })
-    }
-}
-
-impl Default for Shared {
-    fn default() -> Self {
-        Self::new()
-    }
+/// The kubeconfig of the shared server, started by the first who asks, with the images of these recipes.
+pub fn kubeconfig(recipes: &[&str]) -> PathBuf {
+    let shared = SHARED.get_or_init(|| {
+        let image = |recipe: &&str| machine::image(recipe).expect("hack/image makes the image");
+        let images: Vec<PathBuf> = recipes.iter().map(image).collect();
+        let cluster = Cluster::start(&images.iter().map(PathBuf::as_path).collect::<Vec<_>>());
+        let kubeconfig = cluster.kubeconfig();
+        outlive(&cluster);
+        // Its end is the watchman's business.
+        std::mem::forget(cluster);
+        kubeconfig
+    });
+    shared.clone()
 }
 
 /// Statics are never dropped: a shell waits for the end of this process, which closes its input, and cleans up.
@@ -54,8 +32,7 @@ fn outlive(cluster: &Cluster) {
     let script = "read -r _; kill -9 \"$1\"; tail --pid=\"$1\" -f /dev/null; \"$2\" reset --purge --data-dir \"$3\" && rm -rf \"$4\"";
     let (data, pid) = (cluster.data_dir(), cluster.server_pid().to_string());
     let dir = data.parent().expect("a data directory lies in another");
-    // Nobody waits for the watchman: it outlives this process.
-    #[expect(clippy::zombie_processes, reason = "it ends after this process does")]
+    #[expect(clippy::zombie_processes, reason = "it outlives this process, and waits for its end")]
     let mut watchman = Command::new("sh")
         .args(["-c", script, "watchman", &pid])
         .args([machine::gantry().as_path(), &data, dir])
@@ -67,4 +44,9 @@ fn outlive(cluster: &Cluster) {
     let mut input = watchman.stdin.take().expect("piped");
     input.flush().expect("an open pipe");
     std::mem::forget(input);
+}
+
+/// A client with a namespace of its own.
+pub async fn api(recipes: &[&str], name: &str) -> Api {
+    Api::fresh(&kubeconfig(recipes), name).await
 }

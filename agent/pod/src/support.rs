@@ -39,15 +39,10 @@ pub fn unsupported(spec: &PodSpec) -> Vec<String> {
     found
 }
 
-fn container_fields(container: &Container) -> [(bool, &'static str); 8] {
+fn container_fields(container: &Container) -> [(bool, &'static str); 3] {
     let security = container.security_context.as_ref();
     [
         (names_a_file(security.and_then(|own| own.seccomp_profile.as_ref())), "securityContext.seccompProfile"),
-        (container.liveness_probe.is_some(), "livenessProbe"),
-        (container.readiness_probe.is_some(), "readinessProbe"),
-        (container.startup_probe.is_some(), "startupProbe"),
-        (container.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.post_start.is_some()), "lifecycle.postStart"),
-        (container.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.pre_stop.is_some()), "lifecycle.preStop"),
         (container.volume_devices.as_ref().is_some_and(|list| !list.is_empty()), "volumeDevices"),
         (has_claims(container), "resources.claims"),
     ]
@@ -110,11 +105,11 @@ mod tests {
     #[test]
     fn fields_are_named_by_path() {
         let spec: PodSpec = from_value(json!({
-            "containers": [{"name": "a"}, {"name": "b", "livenessProbe": {"tcpSocket": {"port": 1}}}],
+            "containers": [{"name": "a"}, {"name": "b", "resources": {"claims": [{"name": "c"}]}}],
             "volumes": [{"name": "v", "emptyDir": {}}, {"name": "w", "csi": {"driver": "d"}}]
         }))
         .unwrap();
-        assert_eq!(unsupported(&spec), ["spec.containers[1].livenessProbe", "spec.volumes[1].csi"]);
+        assert_eq!(unsupported(&spec), ["spec.containers[1].resources.claims", "spec.volumes[1].csi"]);
     }
 
     #[test]

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use agent_image::store::Image;
+use agent_pod::facts;
 use agent_pod::protocol::{FailedStep, Failure};
 use agent_runtime::monitor::protocol::RequestBody;
 use agent_runtime::seccomp::default_profile;
@@ -15,7 +16,7 @@ use kube::api::Api;
 use nix::mount::{MsFlags, mount};
 
 use super::sandbox::{self, blocking, id};
-use super::{Executor, chain, failure, propagation, subpath, volume};
+use super::{Executor, chain, failure, propagation, subpath, termination, volume};
 use crate::environment::{self, Sources};
 use crate::monitor::Monitor;
 use crate::oci::{self, Access, Bind, Device, Parts};
@@ -37,10 +38,9 @@ pub(crate) enum Signal {
 }
 
 impl Executor {
-    /// Init containers first, as the machine counts.
-    pub(crate) fn container(&self, index: usize) -> Option<&Container> {
-        let spec = self.pod.spec.as_ref()?;
-        spec.init_containers.iter().flatten().chain(&spec.containers).nth(index)
+    /// A container by its number with the machine.
+    pub(crate) fn container(&self, index: usize) -> Option<Container> {
+        facts::containers(&self.pod).nth(index).map(|(container, _)| container)
     }
 
     fn bundle(&self, id: &str) -> PathBuf {
@@ -77,7 +77,7 @@ async fn forget(executor: &Executor, monitor: &Monitor, id: String) {
 
 /// Everything up to the program's first instruction. Answers the monitor and the container's name with it.
 async fn create(executor: &Executor, index: usize, attempt: u32) -> Result<(Monitor, String), Failure> {
-    let container = executor.container(index).ok_or_else(|| missing(index))?.clone();
+    let container = executor.container(index).ok_or_else(|| missing(index))?;
     let sources = fetch_sources(executor, &container).await?;
     let id = id(&container.name, attempt);
     let bundle = executor.bundle(&id);
@@ -277,8 +277,11 @@ fn binds(
         shared(&etc.join("resolv.conf"), "/etc/resolv.conf", false),
     ];
     let id = bundle.file_name().unwrap_or_default().to_string_lossy();
-    let termination = termination_path(&run_dir, &id);
-    fs::write(&termination, "").map_err(|error| failure(CREATE_ERROR, &error))?;
+    let termination = termination::path(&run_dir, &id);
+    // Whoever the container runs as may write it; nobody else reaches it.
+    fs::write(&termination, "")
+        .and_then(|()| fs::set_permissions(&termination, fs::Permissions::from_mode(0o666)))
+        .map_err(|error| failure(CREATE_ERROR, &error))?;
     let destination = container.termination_message_path.clone().unwrap_or_else(|| "/dev/termination-log".into());
     binds.push(Bind { source: termination, destination, access: Access::ReadWrite, propagation: "rprivate" });
     for (index, mounted) in container.volume_mounts.iter().flatten().enumerate() {
@@ -350,7 +353,7 @@ fn host_devices() -> Vec<Device> {
 pub(crate) async fn signal(executor: &Executor, index: usize, attempt: u32, how: Signal) {
     let (Some(container), Some(monitor)) = (executor.container(index), executor.monitor()) else { return };
     let signal = match how {
-        Signal::Stop => stop_signal(executor, container).unwrap_or(SIGTERM),
+        Signal::Stop => stop_signal(executor, &container).unwrap_or(SIGTERM),
         Signal::Kill => SIGKILL,
     };
     let request = RequestBody::Signal { container: id(&container.name, attempt), signal, all: how == Signal::Kill };
@@ -360,28 +363,31 @@ pub(crate) async fn signal(executor: &Executor, index: usize, attempt: u32, how:
     }
 }
 
-/// The image's STOPSIGNAL.
+/// `lifecycle.stopSignal`, else the image's STOPSIGNAL.
 fn stop_signal(executor: &Executor, container: &Container) -> Option<i32> {
+    if let Some(own) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.stop_signal.as_ref()) {
+        return signal_number(own);
+    }
     let image = executor.host.images.find(container.image.as_deref()?).ok()??;
     let config = executor.host.images.config(&image).ok()?;
-    let text = config.config().as_ref()?.stop_signal().clone()?;
-    let name = if text.starts_with("SIG") { text.clone() } else { format!("SIG{text}") };
-    text.parse().ok().or_else(|| name.parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32))
+    signal_number(config.config().as_ref()?.stop_signal().as_ref()?)
 }
 
-fn termination_path(run_dir: &Path, id: &str) -> PathBuf {
-    sandbox::etc_dir(run_dir).join(format!("{id}.termination-log"))
-}
-
-/// What a container left for its status; Kubernetes takes 4 KiB of it.
-pub(crate) fn termination_message(run_dir: &Path, id: &str) -> String {
-    use std::io::Read as _;
-    let mut bytes = Vec::new();
-    let file = fs::File::open(termination_path(run_dir, id));
-    match file.map(|file| file.take(4096).read_to_end(&mut bytes)) {
-        Ok(Ok(_)) => String::from_utf8_lossy(&bytes).into_owned(),
-        _ => String::new(),
+/// The number of a signal: `15`, `TERM`, `SIGTERM`, `SIGRTMIN+3`, `SIGRTMAX-1`.
+fn signal_number(text: &str) -> Option<i32> {
+    if let Ok(number) = text.parse() {
+        return Some(number);
     }
+    let name = text.strip_prefix("SIG").unwrap_or(text);
+    let realtime =
+        |rest: &str, base: i32| if rest.is_empty() { Some(base) } else { Some(base + rest.parse::<i32>().ok()?) };
+    // As programs count them: the C library keeps the first two for itself.
+    match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
+        (Some(rest), _) => realtime(rest, 34),
+        (_, Some(rest)) => realtime(rest, 64),
+        (None, None) => format!("SIG{name}").parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32),
+    }
+    .filter(|number| (1..=64).contains(number))
 }
 
 /// Removes the files of a start that ended. The monitor remembers it until the next one runs.
@@ -393,7 +399,7 @@ pub(crate) async fn remove(executor: &Executor, index: usize, attempt: u32) {
 
 async fn remove_files(executor: &Executor, id: String) {
     let (bundle, images, key) = (executor.bundle(&id), executor.host.images.clone(), format!("{}_{id}", executor.uid));
-    let termination = termination_path(&executor.run_dir(), &id);
+    let termination = termination::path(&executor.run_dir(), &id);
     let removed = tokio::task::spawn_blocking(move || {
         // What cannot be unmounted keeps its snapshot.
         agent_volume::removal::unmount_below(&bundle).map_err(|error| failure("", &error))?;

@@ -1,10 +1,14 @@
 //! Step 10: carries out the commands of the pod machine. No decisions here: each command ends in an event.
 
+mod action;
 pub(crate) mod container;
+mod hook;
 pub(crate) mod image;
+mod probe;
 mod propagation;
 pub(crate) mod sandbox;
 pub(crate) mod subpath;
+pub(crate) mod termination;
 pub(crate) mod volume;
 
 use std::collections::HashMap;
@@ -163,6 +167,14 @@ impl Executor {
                     Ok(()) => Event::ContainerStarted { container },
                     Err((step, failure)) => Event::ContainerFailed { container, step, failure },
                 })
+            }
+            Command::RunHook { container, attempt, hook } => {
+                let succeeded = hook::run(&self, container, attempt, hook).await;
+                Some(Event::HookEnded { container, attempt, hook, succeeded })
+            }
+            Command::Probe { container, attempt, kind } => {
+                let health = probe::ask(&self, container, attempt, kind).await;
+                Some(Event::Probed { container, attempt, kind, health })
             }
             Command::StopContainer { container, attempt } => {
                 container::signal(&self, container, attempt, container::Signal::Stop).await;

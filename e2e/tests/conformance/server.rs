@@ -1,15 +1,13 @@
-//! The server that all tests of this program share.
+//! The server of this program, with a real node.
 
 use std::path::PathBuf;
 
 use e2e::api::Api;
-use e2e::shared::Shared;
+use e2e::shared;
 
-static SHARED: Shared = Shared::new();
-
-/// The kubeconfig of the shared server.
+/// Its kubeconfig.
 pub(crate) fn kubeconfig() -> PathBuf {
-    SHARED.place(&["busybox"]).kubeconfig.clone()
+    shared::kubeconfig(&["busybox"])
 }
 
 /// A client with a namespace of its own.

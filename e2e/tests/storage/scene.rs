@@ -5,20 +5,26 @@ use std::path::PathBuf;
 use e2e::api::Api;
 use e2e::client::{Client, Said};
 use e2e::machine;
-use e2e::shared::{Place, Shared};
+use e2e::shared;
 use serde_json::{Value, json};
 
-static SHARED: Shared = Shared::new();
+/// Where the shared server is.
+pub(crate) struct Place {
+    pub(crate) kubeconfig: PathBuf,
+    pub(crate) data_dir: PathBuf,
+}
 
 /// A namespace of a test's own.
 pub(crate) struct Scene {
     pub(crate) api: Api,
-    pub(crate) place: &'static Place,
+    pub(crate) place: Place,
 }
 
 impl Scene {
     pub(crate) async fn new(name: &str) -> Self {
-        let place = SHARED.place(&["busybox"]);
+        let kubeconfig = shared::kubeconfig(&["busybox"]);
+        let data_dir = kubeconfig.with_file_name("data");
+        let place = Place { kubeconfig, data_dir };
         let api = Api::fresh(&place.kubeconfig, name).await;
         let scene = Self { api, place };
         scene.api.until(&scene.path("serviceaccounts"), "default", "the default account", |_| true).await;
