@@ -74,6 +74,8 @@ pub(crate) struct Executor {
     /// Held shared by whatever makes or uses the sandbox and the volumes, alone by what removes them.
     pub(crate) order: Arc<tokio::sync::RwLock<()>>,
     pub(crate) inputs: tokio::sync::mpsc::UnboundedSender<crate::worker::Input>,
+    /// The processes of containers that a program was run in, by the name that the start has with the monitor.
+    processes: Arc<Mutex<HashMap<String, oci_spec::runtime::Process>>>,
     /// What ends the pull that a container waits for, when dropped.
     pub(crate) awaited: Arc<Mutex<HashMap<usize, tokio::sync::oneshot::Sender<()>>>>,
 }
@@ -91,7 +93,8 @@ impl Executor {
         inputs: tokio::sync::mpsc::UnboundedSender<crate::worker::Input>,
     ) -> Self {
         let (monitor, order, awaited) = (Arc::default(), Arc::default(), Arc::default());
-        Self { host, uid, pod, pod_ips: Vec::new(), monitor, order, inputs, awaited }
+        let (processes, pod_ips) = (Arc::default(), Vec::new());
+        Self { host, uid, pod, pod_ips, monitor, order, inputs, processes, awaited }
     }
 
     pub(crate) fn namespace(&self) -> &str {
