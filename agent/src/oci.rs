@@ -22,9 +22,31 @@ const SHM_BYTES: u64 = 64 << 20;
 pub(crate) struct Bind {
     pub(crate) source: PathBuf,
     pub(crate) destination: String,
-    pub(crate) read_only: bool,
-    /// `private`, `rslave` or `rshared`.
+    pub(crate) access: Access,
+    /// `rprivate`, `rslave` or `rshared`.
     pub(crate) propagation: &'static str,
+}
+
+/// What a container may do with what is bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Read and write.
+    ReadWrite,
+    /// Read; what is mounted below keeps its own rules.
+    ReadOnly,
+    /// Read, and so whatever is mounted below (`recursiveReadOnly`).
+    RecursiveReadOnly,
+}
+
+impl Access {
+    /// The option of the mount, as the OCI runtime specification names it.
+    fn option(self) -> &'static str {
+        match self {
+            Self::ReadWrite => "rw",
+            Self::ReadOnly => "ro",
+            Self::RecursiveReadOnly => "rro",
+        }
+    }
 }
 
 /// Everything that makes a container what it is.
@@ -237,9 +259,8 @@ fn mounts(parts: &Parts<'_>, privileged: bool) -> Vec<Value> {
     let mut binds: Vec<&Bind> = parts.binds.iter().collect();
     binds.sort_by_key(|bind| bind.destination.matches('/').count());
     all.extend(binds.into_iter().map(|bind| {
-        let access = if bind.read_only { "ro" } else { "rw" };
         json!({"destination": bind.destination, "type": "bind", "source": bind.source,
-            "options": ["rbind", bind.propagation, access]})
+            "options": ["rbind", bind.propagation, bind.access.option()]})
     }));
     all
 }

@@ -20,9 +20,6 @@ use crate::event::COMPONENT;
 use crate::execute::{Executor, Host, sandbox, termination, volume};
 use crate::metrics::PodFigures;
 
-/// How often changing volumes are looked at again.
-const REFRESH_EVERY: Duration = Duration::from_secs(600);
-
 /// What a worker is told.
 #[derive(Debug)]
 pub(crate) enum Input {
@@ -105,7 +102,7 @@ impl Run {
         let mut vanished = false;
         while let Ok(input) = received.try_recv() {
             match input {
-                Input::Object(pod) => self.executor.pod = pod,
+                Input::Object(pod) => self.executor.take(pod),
                 Input::Vanished => vanished = true,
                 Input::Exited { id, exit } => happened.extend(self.exited(&id, exit)),
                 Input::Machine(event) => happened.push(event),
@@ -115,18 +112,19 @@ impl Run {
         self.remember();
         if matches!(first, Event::Adopted { .. }) {
             self.figures.is_old();
+            self.executor.live.is_adopted();
         }
         self.take(first).await;
         for event in happened {
             self.take(event).await;
         }
-        let mut refresh = tokio::time::interval_at(Instant::now() + REFRESH_EVERY, REFRESH_EVERY);
-        let changes = volume::can_change(&self.executor);
+        let mut following = tokio::task::JoinSet::new();
+        following.spawn(volume::live::follow(self.executor.clone()));
         while self.state.stage != Stage::Gone {
             tokio::select! {
                 input = received.recv() => match input {
                     Some(Input::Object(pod)) => {
-                        self.executor.pod = pod;
+                        self.executor.take(pod);
                         self.see_change().await;
                     }
                     Some(Input::Exited { id, exit }) => {
@@ -141,16 +139,6 @@ impl Run {
                 () = sleep_until(self.wake) => {
                     self.wake = None;
                     self.take(Event::Tick).await;
-                }
-                _ = refresh.tick(), if changes && self.state.stage == Stage::Up => {
-                    let executor = self.executor.clone();
-                    // Whoever makes or removes volumes now wins; whoever wants to later, waits.
-                    if let Ok(order) = Arc::clone(&executor.order).try_read_owned() {
-                        tokio::spawn(async move {
-                            volume::refresh(&executor).await;
-                            drop(order);
-                        });
-                    }
                 }
             }
         }

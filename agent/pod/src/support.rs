@@ -43,16 +43,12 @@ pub(crate) fn unsupported_ephemeral(container: &Container) -> Vec<String> {
     container_fields(container).into_iter().filter(|(set, _)| *set).map(|(_, name)| name.to_owned()).collect()
 }
 
-fn container_fields(container: &Container) -> [(bool, &'static str); 4] {
+fn container_fields(container: &Container) -> [(bool, &'static str); 3] {
     let security = container.security_context.as_ref();
     [
         (names_a_file(security.and_then(|own| own.seccomp_profile.as_ref())), "securityContext.seccompProfile"),
         (container.volume_devices.as_ref().is_some_and(|list| !list.is_empty()), "volumeDevices"),
         (has_claims(container), "resources.claims"),
-        (
-            container.volume_mounts.iter().flatten().any(|mount| mount.sub_path_expr.is_some()),
-            "volumeMounts.subPathExpr",
-        ),
     ]
 }
 
@@ -88,21 +84,18 @@ fn unsupported_volume(volume: &Volume) -> Option<&'static str> {
         || volume.host_path.is_some()
         || volume.config_map.is_some()
         || volume.secret.is_some()
-        || volume.downward_api.is_some();
+        || volume.downward_api.is_some()
+        || volume.persistent_volume_claim.is_some()
+        || volume.ephemeral.is_some()
+        || volume.nfs.is_some()
+        || volume.image.is_some();
     if supported {
         return None;
     }
     let sources = volume.projected.as_ref().map(|projected| projected.sources.as_deref().unwrap_or_default());
     match sources {
-        Some(sources) => sources
-            .iter()
-            .any(|source| source.cluster_trust_bundle.is_some() || source.pod_certificate.is_some())
-            .then_some("projected.sources"),
-        None if volume.persistent_volume_claim.is_some() => Some("persistentVolumeClaim"),
+        Some(sources) => sources.iter().any(|source| source.pod_certificate.is_some()).then_some("projected.sources"),
         None if volume.csi.is_some() => Some("csi"),
-        None if volume.nfs.is_some() => Some("nfs"),
-        None if volume.ephemeral.is_some() => Some("ephemeral"),
-        None if volume.image.is_some() => Some("image"),
         None => Some("<source>"),
     }
 }
@@ -117,10 +110,10 @@ mod tests {
     fn fields_are_named_by_path() {
         let spec: PodSpec = from_value(json!({
             "containers": [{"name": "a"}, {"name": "b", "resources": {"claims": [{"name": "c"}]}}],
-            "volumes": [{"name": "v", "emptyDir": {}}, {"name": "w", "nfs": {"server": "s", "path": "/"}}]
+            "volumes": [{"name": "v", "emptyDir": {}}, {"name": "w", "csi": {"driver": "d"}}]
         }))
         .unwrap();
-        assert_eq!(unsupported(&spec), ["spec.containers[1].resources.claims", "spec.volumes[1].nfs"]);
+        assert_eq!(unsupported(&spec), ["spec.containers[1].resources.claims", "spec.volumes[1].csi"]);
     }
 
     #[test]

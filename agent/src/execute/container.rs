@@ -17,10 +17,10 @@ use kube::api::Api;
 use nix::mount::{MsFlags, mount};
 
 use super::sandbox::{self, blocking, id};
-use super::{Executor, chain, failure, subpath, termination, volume};
+use super::{Executor, chain, failure, propagation, subpath, termination, volume};
 use crate::environment::{self, Sources};
 use crate::monitor::Monitor;
-use crate::oci::{self, Bind, Device, Parts};
+use crate::oci::{self, Access, Bind, Device, Parts};
 use crate::rotation;
 use crate::user::{self, Wish};
 
@@ -179,7 +179,7 @@ fn write_bundle(
     let known: BTreeMap<String, String> = variables.into_iter().collect();
     let args = arguments(container, &config, &known)?;
     let cwd = container.working_dir.clone().filter(|dir| !dir.is_empty()).or_else(|| config.working_dir().clone());
-    let binds = binds(executor, container, bundle)?;
+    let binds = binds(executor, container, bundle, &known)?;
     let parts = Parts {
         spec: &spec,
         container,
@@ -278,13 +278,18 @@ fn arguments(
 }
 
 /// The pod's shared files and the container's volumes.
-fn binds(executor: &Executor, container: &Container, bundle: &Path) -> Result<Vec<Bind>, Failure> {
+fn binds(
+    executor: &Executor,
+    container: &Container,
+    bundle: &Path,
+    known: &BTreeMap<String, String>,
+) -> Result<Vec<Bind>, Failure> {
     let run_dir = executor.run_dir();
     let etc = sandbox::etc_dir(&run_dir);
     let shared = |source: &Path, destination: &str, read_only| Bind {
         source: source.to_owned(),
         destination: destination.to_owned(),
-        read_only,
+        access: if read_only { Access::ReadOnly } else { Access::ReadWrite },
         propagation: "rprivate",
     };
     let mut binds = vec![
@@ -300,9 +305,9 @@ fn binds(executor: &Executor, container: &Container, bundle: &Path) -> Result<Ve
         .and_then(|()| fs::set_permissions(&termination, fs::Permissions::from_mode(0o666)))
         .map_err(|error| failure(CREATE_ERROR, &error))?;
     let destination = container.termination_message_path.clone().unwrap_or_else(|| "/dev/termination-log".into());
-    binds.push(Bind { source: termination, destination, read_only: false, propagation: "rprivate" });
+    binds.push(Bind { source: termination, destination, access: Access::ReadWrite, propagation: "rprivate" });
     for (index, mounted) in container.volume_mounts.iter().flatten().enumerate() {
-        let bind = volume_bind(executor, mounted, &bundle.join(format!("subpath-{index}")))?;
+        let bind = volume_bind(executor, mounted, &bundle.join(format!("subpath-{index}")), known)?;
         // A volume on one of the shared files wins over it.
         binds.retain(|other| other.destination != bind.destination);
         binds.push(bind);
@@ -310,28 +315,34 @@ fn binds(executor: &Executor, container: &Container, bundle: &Path) -> Result<Ve
     Ok(binds)
 }
 
-fn volume_bind(executor: &Executor, mounted: &VolumeMount, subpath_target: &Path) -> Result<Bind, Failure> {
-    let source = volume::source(executor, &mounted.name).ok_or_else(|| Failure {
-        reason: CONFIG_ERROR.into(),
-        message: format!("the pod has no volume {:?}", mounted.name),
-    })?;
-    let source = match mounted.sub_path.as_deref().filter(|path| !path.is_empty()) {
-        None => source,
-        Some(path) => subpath::bind(&source, path, subpath_target).map_err(|error| Failure {
-            reason: CONFIG_ERROR.into(),
-            message: format!("subPath {path:?} of volume {:?}: {error}", mounted.name),
-        })?,
+fn volume_bind(
+    executor: &Executor,
+    mounted: &VolumeMount,
+    subpath_target: &Path,
+    known: &BTreeMap<String, String>,
+) -> Result<Bind, Failure> {
+    let fail = |message: String| Failure { reason: CONFIG_ERROR.into(), message };
+    let place = volume::place(executor, &mounted.name)
+        .ok_or_else(|| fail(format!("the pod has no volume {:?}", mounted.name)))?;
+    let sub_path = subpath::wanted(mounted, known).map_err(fail)?;
+    let source = match sub_path.as_deref().filter(|path| !path.is_empty()) {
+        None => place.path,
+        Some(path) => subpath::bind(&place.path, path, subpath_target)
+            .map_err(|error| fail(format!("subPath {path:?} of volume {:?}: {error}", mounted.name)))?,
     };
-    Ok(Bind {
-        source,
-        destination: mounted.mount_path.clone(),
-        read_only: mounted.read_only == Some(true),
-        propagation: match mounted.mount_propagation.as_deref() {
-            Some("HostToContainer") => "rslave",
-            Some("Bidirectional") => "rshared",
-            _ => "rprivate",
-        },
-    })
+    let access = match mounted.recursive_read_only.as_deref() {
+        _ if mounted.read_only != Some(true) && !place.read_only => Access::ReadWrite,
+        Some("Enabled") => Access::RecursiveReadOnly,
+        Some("IfPossible") if subpath::can_be_recursive() => Access::RecursiveReadOnly,
+        _ => Access::ReadOnly,
+    };
+    let propagation = match mounted.mount_propagation.as_deref() {
+        Some("HostToContainer") => "rslave",
+        Some("Bidirectional") => "rshared",
+        _ => "rprivate",
+    };
+    propagation::check(&source, propagation).map_err(fail)?;
+    Ok(Bind { source, destination: mounted.mount_path.clone(), access, propagation })
 }
 
 /// The machine's own device nodes, for privileged containers.

@@ -3,6 +3,8 @@
 //! Start reading at `directory`.
 
 pub mod atomic;
+pub mod attach;
 pub mod directory;
+pub mod ownership;
 pub mod payload;
 pub mod removal;
