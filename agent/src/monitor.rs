@@ -118,21 +118,14 @@ pub(crate) async fn open(socket: &Path, hello: &Hello) -> Result<(UnixStream, Ve
     Ok((stream, decoder.into_rest()))
 }
 
-/// A further process of the container with this bundle: its own with other arguments.
-pub(crate) async fn process(
-    bundle: &Path,
-    command: &[String],
-    has_terminal: bool,
-) -> Result<oci_spec::runtime::Process, String> {
+/// The process of the container with this bundle. A further one is the same with other arguments.
+pub(crate) async fn process(bundle: &Path) -> Result<oci_spec::runtime::Process, String> {
     #[derive(serde::Deserialize)]
     struct Config {
-        process: serde_json::Value,
+        process: oci_spec::runtime::Process,
     }
     let bytes = tokio::fs::read(bundle.join("config.json")).await.map_err(|error| error.to_string())?;
-    let mut config: Config = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
-    config.process["args"] = serde_json::json!(command);
-    config.process["terminal"] = serde_json::json!(has_terminal);
-    serde_json::from_value(config.process).map_err(|error| error.to_string())
+    serde_json::from_slice(&bytes).map(|config: Config| config.process).map_err(|error| error.to_string())
 }
 
 async fn next_message(read: &mut (impl AsyncRead + Unpin), decoder: &mut Decoder) -> Result<Message, MonitorError> {

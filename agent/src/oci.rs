@@ -53,6 +53,8 @@ impl Access {
 pub(crate) struct Parts<'a> {
     pub(crate) spec: &'a PodSpec,
     pub(crate) container: &'a Container,
+    /// The first process of the container whose processes it sees: an ephemeral container's target.
+    pub(crate) target: Option<i32>,
     pub(crate) qos: QosClass,
     pub(crate) identity: &'a Identity,
     pub(crate) args: Vec<String>,
@@ -95,8 +97,10 @@ pub(crate) fn specification(parts: &Parts<'_>) -> Value {
     let effective: &BTreeSet<String> = if parts.identity.uid == 0 { &capabilities } else { &BTreeSet::new() };
     let mut namespaces = vec![json!({"type": "mount"}), json!({"type": "cgroup"})];
     let pid_is_shared = parts.spec.host_pid == Some(true) || parts.spec.share_process_namespace == Some(true);
-    if !pid_is_shared {
-        namespaces.push(json!({"type": "pid"}));
+    match parts.target {
+        Some(pid) => namespaces.push(json!({"type": "pid", "path": format!("/proc/{pid}/ns/pid")})),
+        None if pid_is_shared => {}
+        None => namespaces.push(json!({"type": "pid"})),
     }
     let unmasked = privileged || security.proc_mount.as_deref() == Some("Unmasked");
     let none: [&str; 0] = [];
@@ -276,6 +280,7 @@ mod tests {
         let spec: PodSpec = from_value(json!({"containers": [container]})).unwrap();
         let parts = Parts {
             container: &spec.containers[0],
+            target: None,
             qos: QosClass::Burstable,
             identity: &Identity { uid: 0, gid: 0, groups: vec![] },
             args: vec!["/bin/true".into()],

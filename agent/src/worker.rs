@@ -201,6 +201,9 @@ impl Run {
 
     async fn take(&mut self, event: Event) {
         let began = Instant::now();
+        // Most of what happens to a pod that is up: a probe is asked, and its answer changes nothing.
+        let is_routine = matches!(event, Event::Tick | Event::Probed { .. });
+        let readiness = is_routine.then(|| self.state.readiness());
         let placeholder = PodState::new(PodFacts::default());
         let state = std::mem::replace(&mut self.state, placeholder);
         let now = Timestamp::now();
@@ -213,6 +216,8 @@ impl Run {
         let running = self.state.containers.iter().filter(|container| container.is_running()).count();
         self.figures.show(running, all && running > 0);
         self.wake = None;
+        let is_routine = readiness.is_some_and(|before| before == self.state.readiness())
+            && commands.iter().all(|command| matches!(command, Command::Probe { .. } | Command::WakeAt(_)));
         for command in commands {
             match command {
                 Command::WakeAt(at) => self.wake = Some(at),
@@ -230,7 +235,9 @@ impl Run {
                 }
             }
         }
-        self.publish(now);
+        if !is_routine {
+            self.publish(now);
+        }
         self.executor.host.config.metrics.worked(began.elapsed());
     }
 

@@ -32,6 +32,12 @@ fn free_ports() -> (u16, u16) {
     (port(&a), port(&b))
 }
 
+/// All that happens, so that a test that fails can be understood; what costs time is measured with less.
+fn log_level() -> String {
+    let all = "debug,hyper=info,h2=info,rustls=info,tower=info,kube=info";
+    std::env::var("GANTRY_LOG").unwrap_or_else(|_| all.into())
+}
+
 impl Cluster {
     /// Imports the images and starts a server; returns once it says that it is ready.
     pub fn start(images: &[&Path]) -> Self {
@@ -94,7 +100,7 @@ impl Cluster {
             .args(["--cluster-cidr", &format!("10.{}.0.0/16", self.cidr_base)])
             .args(["--service-cidr", &format!("172.30.{}.0/24", self.cidr_base)])
             .args(&self.flags)
-            .env("GANTRY_LOG", "debug,hyper=info,h2=info,rustls=info,tower=info,kube=info")
+            .env("GANTRY_LOG", log_level())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

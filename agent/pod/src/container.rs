@@ -31,11 +31,23 @@ pub(crate) fn start_due(pod: &mut PodState, now: Timestamp, commands: &mut Vec<C
             | ContainerStage::Running { .. }
             | ContainerStage::Ended => false,
         };
-        if due {
+        if due && pod.facts.containers[index].unsupported.is_empty() {
             image::ensure(pod, index, now, commands);
+        } else if due {
+            refuse(pod, index, commands);
         }
         is_blocked |= blocks_the_rest(pod, index);
     }
+}
+
+/// An ephemeral container asks for what this node cannot honour.
+fn refuse(pod: &mut PodState, index: usize, commands: &mut Vec<Command>) {
+    let facts = &pod.facts.containers[index];
+    let message = format!("this node cannot honour {}", facts.unsupported.join(", "));
+    let why = Failure { reason: "UnsupportedField".into(), message: message.clone() };
+    let (reason, container) = ("UnsupportedField", Some(facts.name.clone()));
+    commands.push(Command::Emit(Notice { warning: true, reason, message, container }));
+    pod.containers[index].stage = ContainerStage::BackingOff { until: Timestamp::MAX, why };
 }
 
 fn blocks_the_rest(pod: &PodState, index: usize) -> bool {

@@ -104,6 +104,8 @@ pub struct ContainerFacts {
     pub has_post_start: bool,
     /// It has a `lifecycle.preStop`.
     pub has_pre_stop: bool,
+    /// Fields of an ephemeral container that this agent cannot honour.
+    pub unsupported: Vec<String>,
 }
 
 impl ContainerFacts {
@@ -111,7 +113,8 @@ impl ContainerFacts {
     pub fn new(name: &str, image: &str, pull: PullPolicy, role: Role) -> Self {
         let (restart, probes) = (None, [None, None, None]);
         let (name, image) = (name.to_owned(), image.to_owned());
-        Self { name, image, pull, role, restart, probes, has_post_start: false, has_pre_stop: false }
+        let (has_post_start, has_pre_stop, unsupported) = (false, false, vec![]);
+        Self { name, image, pull, role, restart, probes, has_post_start, has_pre_stop, unsupported }
     }
 
     /// How it is probed.
@@ -140,6 +143,11 @@ impl ContainerFacts {
                 .map(|probe| probe.as_ref().map(ProbeFacts::of)),
             has_post_start: lifecycle.is_some_and(|lifecycle| lifecycle.post_start.is_some()),
             has_pre_stop: lifecycle.is_some_and(|lifecycle| lifecycle.pre_stop.is_some()),
+            unsupported: match role {
+                Role::Ephemeral => crate::support::unsupported_ephemeral(container),
+                // These are the pod's.
+                Role::Init | Role::Sidecar | Role::App => vec![],
+            },
             ..Self::new(&container.name, container.image.as_deref().unwrap_or_default(), pull, role)
         }
     }

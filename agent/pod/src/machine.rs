@@ -294,7 +294,7 @@ fn next_wake(pod: &PodState, now: Timestamp) -> Option<Timestamp> {
         }
         _ => None,
     };
-    due.into_iter().chain(active_deadline(pod)).filter(|at| *at > now).min()
+    due.into_iter().chain(active_deadline(pod)).filter(|at| *at > now && *at < Timestamp::MAX).min()
 }
 
 #[cfg(test)]

@@ -288,6 +288,11 @@ impl PodState {
         }
     }
 
+    /// What probes have said of each container: whether it is started, and ready.
+    pub fn readiness(&self) -> Vec<(bool, bool)> {
+        (0..self.containers.len()).map(|index| (self.is_started(index), self.is_ready(index))).collect()
+    }
+
     /// Whether a container runs and its startup probe has succeeded.
     pub fn is_started(&self, index: usize) -> bool {
         self.containers[index].is_running() && self.containers[index].probes.started

@@ -195,6 +195,19 @@ fn ephemeral_containers_come_later_run_once_and_count_for_nothing() {
 }
 
 #[test]
+fn an_ephemeral_container_is_refused_alone() {
+    let mut driver = Driver::up(facts(RestartPolicy::Always, &[Role::App]));
+    driver.run(0, 0);
+    let mut all = driver.pod.facts.clone();
+    let debug = ContainerFacts::new("debug", "i", PullPolicy::IfNotPresent, Role::Ephemeral);
+    all.containers.push(ContainerFacts { unsupported: vec!["volumeDevices".into()], ..debug });
+    driver.send(1, Event::SpecChanged(all));
+    assert_eq!(driver.told(), [("UnsupportedField", "this node cannot honour volumeDevices")]);
+    assert_eq!(driver.commands, [], "and it is not tried again");
+    assert_eq!(phase(&driver.pod), Phase::Running);
+}
+
+#[test]
 fn another_image_restarts_the_container() {
     let mut driver = Driver::up(facts(RestartPolicy::Never, &[Role::App]));
     driver.run(0, 0);

@@ -31,12 +31,16 @@ pub fn unsupported(spec: &PodSpec) -> Vec<String> {
     for (index, sysctl) in context.and_then(|context| context.sysctls.as_ref()).into_iter().flatten().enumerate() {
         check(!is_own_sysctl(&sysctl.name, spec), format!("spec.securityContext.sysctls[{index}]"));
     }
-    check(spec.ephemeral_containers.as_ref().is_some_and(|list| !list.is_empty()), "spec.ephemeralContainers".into());
     check(spec.host_users == Some(false), "spec.hostUsers".into());
     check(spec.runtime_class_name.is_some(), "spec.runtimeClassName".into());
     check(spec.resource_claims.as_ref().is_some_and(|list| !list.is_empty()), "spec.resourceClaims".into());
     check(spec.os.as_ref().is_some_and(|os| os.name == "windows"), "spec.os.name".into());
     found
+}
+
+/// The fields of an ephemeral container that are set and not supported. It comes when its pod is up: it is refused alone.
+pub(crate) fn unsupported_ephemeral(container: &Container) -> Vec<String> {
+    container_fields(container).into_iter().filter(|(set, _)| *set).map(|(_, name)| name.to_owned()).collect()
 }
 
 fn container_fields(container: &Container) -> [(bool, &'static str); 3] {

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
 use agent_image::store::Image;
 use agent_pod::facts;
@@ -92,6 +93,7 @@ async fn create(executor: &Executor, index: usize, attempt: u32) -> Result<(Moni
         tty: container.tty == Some(true),
     };
     let monitor = executor.monitor().ok_or_else(|| failure(CREATE_ERROR, &crate::monitor::MonitorError::Gone))?;
+    let target = target(executor, &monitor, &container.name).await?;
     let this = executor.clone();
     let key = format!("{}_{id}", executor.uid);
     blocking(move || {
@@ -109,11 +111,29 @@ async fn create(executor: &Executor, index: usize, attempt: u32) -> Result<(Moni
             &key,
             &log,
         );
-        write_bundle(&this, &container, &sources, &bundle, &key)
+        write_bundle(&this, &container, &sources, target, &bundle, &key)
     })
     .await?;
     monitor.request(request).await.map_err(|error| failure(CREATE_ERROR, &error))?;
     Ok((monitor, id))
+}
+
+/// The first process of the container that an ephemeral container looks into. `targetContainerName`.
+async fn target(executor: &Executor, monitor: &Monitor, name: &str) -> Result<Option<i32>, Failure> {
+    let mut ephemeral = executor.pod.spec.iter().flat_map(|spec| spec.ephemeral_containers.iter().flatten());
+    let target = ephemeral.find(|own| own.name == name).and_then(|own| own.target_container_name.as_ref());
+    let Some(target) = target.filter(|target| !target.is_empty()) else { return Ok(None) };
+    let states = monitor.list().await.map_err(|error| failure(CREATE_ERROR, &error))?;
+    let runs = states.iter().find(|state| {
+        state.exit.is_none() && state.id.rsplit_once('.').is_some_and(|(container, _)| container == target)
+    });
+    match runs.and_then(|state| state.pid) {
+        Some(pid) => Ok(Some(pid)),
+        None => Err(Failure {
+            reason: CREATE_ERROR.into(),
+            message: format!("unable to find target container {target:?}: it does not run"),
+        }),
+    }
 }
 
 /// Gets the ConfigMaps and Secrets that the environment refers to.
@@ -138,6 +158,7 @@ fn write_bundle(
     executor: &Executor,
     container: &Container,
     sources: &Sources,
+    target: Option<i32>,
     bundle: &Path,
     key: &str,
 ) -> Result<(), Failure> {
@@ -162,6 +183,7 @@ fn write_bundle(
     let parts = Parts {
         spec: &spec,
         container,
+        target,
         qos: api::pod::recorded_qos_class(&executor.pod),
         identity: &identity,
         args,
@@ -398,6 +420,7 @@ pub(crate) async fn remove(executor: &Executor, index: usize, attempt: u32) {
 }
 
 async fn remove_files(executor: &Executor, id: String) {
+    executor.processes.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     let (bundle, images, key) = (executor.bundle(&id), executor.host.images.clone(), format!("{}_{id}", executor.uid));
     let termination = termination::path(&executor.run_dir(), &id);
     let removed = tokio::task::spawn_blocking(move || {

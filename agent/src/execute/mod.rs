@@ -82,6 +82,8 @@ pub(crate) struct Executor {
     /// What the pod's volumes show.
     pub(crate) live: Arc<volume::live::Live>,
     pub(crate) inputs: tokio::sync::mpsc::UnboundedSender<crate::worker::Input>,
+    /// The processes of containers that a program was run in, by the name that the start has with the monitor.
+    processes: Arc<Mutex<HashMap<String, oci_spec::runtime::Process>>>,
     /// What ends the pull that a container waits for, when dropped.
     pub(crate) awaited: Arc<Mutex<HashMap<usize, tokio::sync::oneshot::Sender<()>>>>,
 }
@@ -99,8 +101,8 @@ impl Executor {
         inputs: tokio::sync::mpsc::UnboundedSender<crate::worker::Input>,
     ) -> Self {
         let (monitor, order, awaited) = (Arc::default(), Arc::default(), Arc::default());
-        let live = Arc::default();
-        Self { host, uid, pod, pod_ips: Vec::new(), monitor, order, live, inputs, awaited }
+        let (live, processes, pod_ips) = (Arc::default(), Arc::default(), Vec::new());
+        Self { host, uid, pod, pod_ips, monitor, order, live, inputs, processes, awaited }
     }
 
     /// The pod's object is new or changed.

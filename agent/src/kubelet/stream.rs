@@ -171,12 +171,11 @@ async fn converse(socket: WebSocket, place: Place, wish: Wish, is_exec: bool, is
 /// Opens the monitor's side. Answers the connection and the bytes that came with its welcome.
 async fn open(place: &Place, wish: &Wish, is_exec: bool) -> Result<(UnixStream, Vec<u8>), String> {
     let hello = match is_exec {
-        true => Hello::Exec(ExecRequest {
-            container: place.id.clone(),
-            process: monitor::process(&place.bundle, &wish.command, wish.tty).await?,
-            stdin: wish.stdin,
-            tty: wish.tty,
-        }),
+        true => {
+            let mut process = monitor::process(&place.bundle).await?;
+            process.set_args(Some(wish.command.clone()));
+            Hello::Exec(ExecRequest { container: place.id.clone(), process, stdin: wish.stdin, tty: wish.tty })
+        }
         false => Hello::Attach(AttachRequest {
             container: place.id.clone(),
             stdin: wish.stdin,

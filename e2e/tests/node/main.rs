@@ -2,6 +2,7 @@
 //! hooks, order, deadlines, last words. One shared server, a namespace per test; they mostly wait, so they run beside
 //! each other. A test's name begins with the numbers of the lines that it covers; `hack/conformance` counts.
 
+mod ephemeral;
 mod generation;
 mod hooks;
 mod init;
@@ -14,9 +15,11 @@ use std::time::Duration;
 use e2e::api::{Api, SOON};
 use serde_json::{Value, json};
 
+const IMAGES: [&str; 2] = ["busybox", "etcd"];
+
 /// A client with a namespace of its own on the server of this program.
 async fn api(name: &str) -> Api {
-    e2e::shared::api(&["busybox", "etcd"], name).await
+    e2e::shared::api(&IMAGES, name).await
 }
 
 /// A container that runs a shell script.

@@ -1,9 +1,11 @@
 //! A program run in a container, with its output and for a limited time.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use agent_runtime::monitor::protocol::{ErrorKind, ExecRequest, Hello};
 use agent_runtime::monitor::stream::{self, Channel, End};
+use oci_spec::runtime::Process;
 use tokio::io::AsyncReadExt as _;
 
 use super::OUTPUT_MAX;
@@ -55,7 +57,8 @@ pub(crate) async fn run(
 
 async fn converse(executor: &Executor, id: &str, command: &[String]) -> Result<Ran, ExecError> {
     let run_dir = executor.run_dir();
-    let process = monitor::process(&run_dir.join("c").join(id), command, false).await.map_err(ExecError::NotRun)?;
+    let mut process = process(executor, id).await.map_err(ExecError::NotRun)?;
+    process.set_args(Some(command.to_vec())).set_terminal(Some(false));
     let request = ExecRequest { container: id.to_owned(), process, stdin: false, tty: false };
     let opened = monitor::open(&sandbox::socket_path(&run_dir), &Hello::Exec(request)).await;
     let (mut socket, rest) = opened.map_err(|error| ExecError::NotRun(not_run(id, command, &error)))?;
@@ -83,6 +86,17 @@ async fn converse(executor: &Executor, id: &str, command: &[String]) -> Result<R
             Ok(count) => decoder.push(&buffer[..count]),
         }
     }
+}
+
+/// The container's own process. It is kept: a probe needs it each second, and a specification is long.
+async fn process(executor: &Executor, id: &str) -> Result<Process, String> {
+    let kept = || executor.processes.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(process) = kept().get(id) {
+        return Ok(process.clone());
+    }
+    let process = monitor::process(&executor.run_dir().join("c").join(id)).await?;
+    kept().insert(id.to_owned(), process.clone());
+    Ok(process)
 }
 
 fn not_run(id: &str, command: &[String], error: &MonitorError) -> String {
