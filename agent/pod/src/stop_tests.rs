@@ -1,7 +1,7 @@
 use super::*;
 use crate::driver::{Driver, at, facts};
 use crate::facts::{ContainerFacts, ExitCodes, OwnRestart, PodFacts, PullPolicy, RestartPolicy};
-use crate::protocol::Event;
+use crate::protocol::{Event, Failure};
 use crate::state::Stage;
 use crate::status::{HostFacts, Phase, phase, status};
 
