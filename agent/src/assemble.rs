@@ -17,10 +17,11 @@ use crate::event::Recorder;
 use crate::execute::{Host, chain};
 use crate::instance::Claim;
 use crate::node::{self, Capacity};
+use crate::objects::Objects;
 use crate::pressure::{Pressures, Sample};
 use crate::pulls::Pulls;
 use crate::service::Known;
-use crate::{dns, kubelet, peers, preload, service, source};
+use crate::{dns, kubelet, peers, preload, service, source, storage};
 
 /// CAP_SYS_RESOURCE, capability.h.
 const CAP_SYS_RESOURCE: u64 = 24;
@@ -105,7 +106,9 @@ impl Config {
             network: network.clone(),
             services: Known::new(&self.node_name),
             memory_capacity: capacity.memory_bytes,
+            allocatable: capacity.allocatable(),
             program: Program::own()?,
+            objects: Objects::new(client.clone()),
             usage: Default::default(),
             access: Default::default(),
             can_lower_oom_score: has_capability(CAP_SYS_RESOURCE),
@@ -124,6 +127,7 @@ impl Config {
         tasks.spawn(dns::supervise::run(Arc::clone(&host)));
         tasks.spawn(peers::run(Arc::clone(&host)));
         tasks.spawn(use_pod_range(client, self.node_name.clone(), network));
+        tasks.spawn(storage::run(Arc::clone(&host)));
         tasks.spawn(source::run(host));
         Ok(Agent { tasks, _claim: claim })
     }

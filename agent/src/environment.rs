@@ -33,8 +33,20 @@ pub(crate) struct Place {
     pub(crate) node_name: String,
     pub(crate) host_ip: String,
     pub(crate) pod_ips: Vec<String>,
+    /// What the node has for pods: what a container that has no limit is told.
+    pub(crate) allocatable: Allocatable,
     /// Variables that tell where Services are; all others win over them.
     pub(crate) service_links: BTreeMap<String, String>,
+}
+
+/// What a node has for pods.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Allocatable {
+    pub(crate) milli_cpu: i64,
+    /// Bytes.
+    pub(crate) memory: i64,
+    /// Bytes.
+    pub(crate) ephemeral_storage: i64,
 }
 
 fn config_error(message: String) -> Failure {
@@ -134,7 +146,7 @@ fn value_from(
     if let Some(reference) = &source.resource_field_ref {
         let target = reference.container_name.as_deref().unwrap_or(&container.name);
         let divisor = reference.divisor.as_ref().map(|quantity| quantity.0.as_str());
-        let value = resource(pod, target, &reference.resource, divisor);
+        let value = resource(pod, target, &reference.resource, divisor, place.allocatable);
         return found(value, None, || format!("resourceFieldRef {:?} is not supported", reference.resource));
     }
     Err(config_error("valueFrom: expected one of configMapKeyRef, secretKeyRef, fieldRef, resourceFieldRef".into()))
@@ -183,8 +195,14 @@ fn lines(map: Option<&BTreeMap<String, String>>) -> String {
     pairs.collect::<Vec<_>>().join("\n")
 }
 
-/// A container's request or limit in units of a divisor, rounded up.
-pub(crate) fn resource(pod: &Pod, container: &str, name: &str, divisor: Option<&str>) -> Option<String> {
+/// A container's request or limit in units of a divisor, rounded up. A limit that is not set is what the node has.
+pub(crate) fn resource(
+    pod: &Pod,
+    container: &str,
+    name: &str,
+    divisor: Option<&str>,
+    allocatable: Allocatable,
+) -> Option<String> {
     let containers = pod.spec.as_ref()?.containers.iter();
     let resources =
         containers.chain(pod.spec.as_ref()?.init_containers.iter().flatten()).find(|own| own.name == container)?;
@@ -197,7 +215,12 @@ pub(crate) fn resource(pod: &Pod, container: &str, name: &str, divisor: Option<&
     };
     let amount = match list.unwrap_or_default().get(name) {
         Some(quantity) => api::quantity::Quantity::parse(&quantity.0).ok()?.milli(),
-        None => 0,
+        None => match (of, name) {
+            ("limits", "cpu") => allocatable.milli_cpu,
+            ("limits", "memory") => allocatable.memory.saturating_mul(1000),
+            ("limits", "ephemeral-storage") => allocatable.ephemeral_storage.saturating_mul(1000),
+            _ => 0,
+        },
     };
     let divisor = match divisor.filter(|text| !text.is_empty() && *text != "0") {
         Some(text) => api::quantity::Quantity::parse(text).ok()?.milli(),
@@ -208,6 +231,22 @@ pub(crate) fn resource(pod: &Pod, container: &str, name: &str, divisor: Option<&
 
 /// Replaces `$(NAME)` where NAME is known; `$$` is a dollar sign.
 pub(crate) fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
+    expand_with(text, |name| known.get(name).cloned().unwrap_or_else(|| format!("$({name})")))
+}
+
+/// The same where every name must be known; the failure is the first that is not.
+pub(crate) fn expand_known(text: &str, known: &BTreeMap<String, String>) -> Result<String, String> {
+    let mut missing = None;
+    let expanded = expand_with(text, |name| {
+        known.get(name).cloned().unwrap_or_else(|| {
+            missing.get_or_insert_with(|| name.to_owned());
+            String::new()
+        })
+    });
+    missing.map_or(Ok(expanded), Err)
+}
+
+fn expand_with(text: &str, mut value: impl FnMut(&str) -> String) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -217,14 +256,7 @@ pub(crate) fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
             out.push('$');
             rest = after;
         } else if let Some((name, after)) = rest.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
-            match known.get(name) {
-                Some(value) => out.push_str(value),
-                None => {
-                    out.push_str("$(");
-                    out.push_str(name);
-                    out.push(')');
-                }
-            }
+            out.push_str(&value(name));
             rest = after;
         } else {
             out.push('$');
@@ -263,6 +295,12 @@ mod tests {
         assert_eq!(get("B"), Some("1-v-$(NONE)-$(A)"));
         assert_eq!((get("A"), get("N"), get("L"), get("O")), (Some("2"), Some("p"), Some("b"), None));
         assert_eq!((get("M"), get("C")), (Some("64"), Some("1")));
+        let node = Allocatable { milli_cpu: 1500, memory: 64 << 20, ephemeral_storage: 0 };
+        let of = |name: &str| resource(&pod, "c", name, None, node);
+        assert_eq!((of("limits.cpu").as_deref(), of("requests.cpu").as_deref()), (Some("1"), Some("0")));
+        let bare: Pod = from_value(json!({"spec": {"containers": [{"name": "c"}]}})).unwrap();
+        let of = |name: &str| resource(&bare, "c", name, None, node);
+        assert_eq!((of("limits.cpu").as_deref(), of("limits.memory").as_deref()), (Some("2"), Some("67108864")));
         sources.config_maps.clear();
         let error = variables(&pod, container, &sources, &Place::default()).unwrap_err();
         assert_eq!(error.message, "configmap \"m\" not found");

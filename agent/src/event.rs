@@ -3,6 +3,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use agent_pod::facts::{self, Role};
 use agent_pod::protocol::Notice;
 use api::event::{Correlator, Reporter, Severity, Write};
 use k8s_openapi::api::core::v1::{Event, ObjectReference, Pod};
@@ -28,9 +29,13 @@ impl Recorder {
     /// Writes an event about a pod.
     pub(crate) async fn pod(&self, client: &kube::Client, pod: &Pod, notice: &Notice) {
         let field_path = notice.container.as_ref().map(|container| {
-            let init = pod.spec.as_ref().and_then(|spec| spec.init_containers.as_ref());
-            let is_init = init.is_some_and(|list| list.iter().any(|own| own.name == *container));
-            format!("spec.{}{{{container}}}", if is_init { "initContainers" } else { "containers" })
+            let role = facts::containers(pod).find(|(own, _)| own.name == *container).map(|(_, role)| role);
+            let list = match role {
+                Some(Role::Init | Role::Sidecar) => "initContainers",
+                Some(Role::Ephemeral) => "ephemeralContainers",
+                Some(Role::App) | None => "containers",
+            };
+            format!("spec.{list}{{{container}}}")
         });
         let about = ObjectReference {
             api_version: Some("v1".into()),

@@ -54,6 +54,11 @@ impl Instance {
         self.data_dir.join("agent/image-store")
     }
 
+    /// Directories that are volumes of the cluster.
+    pub fn storage_dir(&self) -> PathBuf {
+        self.data_dir.join("storage")
+    }
+
     /// Files that are imported at start.
     pub fn import_dir(&self) -> PathBuf {
         self.data_dir.join("agent/images")
@@ -119,6 +124,7 @@ impl Instance {
             (run.join("pods"), 0o700),
             (self.pods_dir(), pods_mode),
             (self.import_dir(), 0o700),
+            (self.storage_dir(), 0o700),
         ];
         for (path, mode) in closed {
             make_dir(&path, mode).map_err(|error| (path, error))?;

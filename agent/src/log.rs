@@ -72,6 +72,15 @@ impl Formatter {
     }
 }
 
+/// The text of raw CRI lines, which come without their newlines.
+pub(crate) fn plain(lines: &[&[u8]]) -> Vec<u8> {
+    let (mut formatter, mut out) = (Formatter::new(Options::default()), Vec::new());
+    for line in lines {
+        formatter.format(line, &mut out);
+    }
+    out
+}
+
 fn split(line: &[u8]) -> Option<(&str, &str, &str, &[u8])> {
     let mut parts = line.splitn(4, |byte| *byte == b' ');
     let text = |part: &'_ [u8]| std::str::from_utf8(part).ok().map(str::to_owned);

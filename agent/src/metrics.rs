@@ -140,9 +140,14 @@ pub(crate) fn operation(command: &Command) -> Option<&'static str> {
         Command::StartContainer { .. } => "start_container",
         Command::StopContainer { .. } | Command::KillContainer { .. } => "stop_container",
         Command::RemoveContainer { .. } => "remove_container",
+        Command::RunHook { .. } => "run_hook",
         Command::StopSandbox => "stop_podsandbox",
         Command::TearDownVolumes => "tear_down_volumes",
-        Command::CancelPull { .. } | Command::Emit(_) | Command::Release | Command::WakeAt(_) => return None,
+        Command::CancelPull { .. }
+        | Command::Probe { .. }
+        | Command::Emit(_)
+        | Command::Release
+        | Command::WakeAt(_) => return None,
     })
 }
 

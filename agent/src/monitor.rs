@@ -10,7 +10,7 @@ use agent_runtime::monitor::protocol::{
     self, ContainerState, Decoder, ErrorBody, Event, FrameError, Hello, Message, Request, RequestBody, ResponseBody,
     VERSION,
 };
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
@@ -106,7 +106,29 @@ impl Monitor {
     }
 }
 
-async fn next_message(read: &mut OwnedReadHalf, decoder: &mut Decoder) -> Result<Message, MonitorError> {
+/// Opens a connection of another kind. Answers it with the bytes that came after the welcome.
+pub(crate) async fn open(socket: &Path, hello: &Hello) -> Result<(UnixStream, Vec<u8>), MonitorError> {
+    let mut stream = UnixStream::connect(socket).await?;
+    stream.write_all(&protocol::encode(hello)).await?;
+    let mut decoder = Decoder::default();
+    match next_message(&mut stream, &mut decoder).await? {
+        Message::Response { result, .. } => drop(result?),
+        Message::Event(_) => return Err(MonitorError::Confused),
+    }
+    Ok((stream, decoder.into_rest()))
+}
+
+/// The process of the container with this bundle. A further one is the same with other arguments.
+pub(crate) async fn process(bundle: &Path) -> Result<oci_spec::runtime::Process, String> {
+    #[derive(serde::Deserialize)]
+    struct Config {
+        process: oci_spec::runtime::Process,
+    }
+    let bytes = tokio::fs::read(bundle.join("config.json")).await.map_err(|error| error.to_string())?;
+    serde_json::from_slice(&bytes).map(|config: Config| config.process).map_err(|error| error.to_string())
+}
+
+async fn next_message(read: &mut (impl AsyncRead + Unpin), decoder: &mut Decoder) -> Result<Message, MonitorError> {
     let mut buffer = [0u8; 8192];
     loop {
         if let Some(message) = decoder.next()? {

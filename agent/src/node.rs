@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::event::Severity;
+use api::well_known::ANNOTATION_STORAGE_DIRECTORY;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
     DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus, NodeSystemInfo,
@@ -18,6 +19,7 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
+use crate::environment::Allocatable;
 use crate::event::COMPONENT;
 use crate::execute::{Host, chain};
 use crate::pressure::{Kind, Pressures, Sample};
@@ -51,6 +53,16 @@ impl Capacity {
         let memory_bytes = total.and_then(|kb| kb.trim().parse::<i64>().ok()).map_or(0, |kb| kb * 1024);
         let disk_bytes = rustix::fs::statvfs(data_dir).map_or(0, |stat| stat.f_blocks * stat.f_frsize);
         Self { cpus, memory_bytes, disk_bytes }
+    }
+
+    /// What is there for pods.
+    pub(crate) fn allocatable(&self) -> Allocatable {
+        Allocatable {
+            milli_cpu: i64::try_from(self.cpus).unwrap_or(i64::MAX).saturating_mul(1000),
+            // As the Node tells it, in whole KiB.
+            memory: (self.memory_bytes - RESERVED_MEMORY_BYTES).max(0) / 1024 * 1024,
+            ephemeral_storage: i64::try_from(self.disk_bytes / 1024 * 1024).unwrap_or(i64::MAX),
+        }
     }
 
     fn quantities(&self, reserved: i64) -> BTreeMap<String, Quantity> {
@@ -94,6 +106,12 @@ impl Machine<'_> {
         labels.insert("kubernetes.io/os".into(), "linux".into());
         labels.insert("kubernetes.io/arch".into(), go_arch().into());
         labels
+    }
+
+    /// Where the control plane's provisioner is to put volumes of this node.
+    fn annotations(&self) -> BTreeMap<String, String> {
+        let directory = self.config.instance.storage_dir().display().to_string();
+        BTreeMap::from([(ANNOTATION_STORAGE_DIRECTORY.to_owned(), directory)])
     }
 
     fn status(&self, previous: &NodeStatus, pressures: &Pressures) -> NodeStatus {
@@ -165,13 +183,17 @@ pub(crate) async fn register(
     let this = Machine { config, capacity, port };
     let node = match api.get_opt(&config.node_name).await? {
         Some(node) => {
-            let patch = serde_json::json!({"metadata": {"labels": this.labels()}});
+            let patch = serde_json::json!({"metadata": {"labels": this.labels(), "annotations": this.annotations()}});
             drop(api.patch(&config.node_name, &params(), &Patch::Strategic(patch)).await?);
             node
         }
         None => {
-            let metadata =
-                ObjectMeta { name: Some(config.node_name.clone()), labels: Some(this.labels()), ..Default::default() };
+            let metadata = ObjectMeta {
+                name: Some(config.node_name.clone()),
+                labels: Some(this.labels()),
+                annotations: Some(this.annotations()),
+                ..Default::default()
+            };
             let taints = Some(config.taints.clone()).filter(|taints| !taints.is_empty());
             let spec = Some(NodeSpec { taints, ..Default::default() });
             api.create(&PostParams::default(), &Node { metadata, spec, ..Default::default() }).await?

@@ -22,15 +22,39 @@ const SHM_BYTES: u64 = 64 << 20;
 pub(crate) struct Bind {
     pub(crate) source: PathBuf,
     pub(crate) destination: String,
-    pub(crate) read_only: bool,
-    /// `private`, `rslave` or `rshared`.
+    pub(crate) access: Access,
+    /// `rprivate`, `rslave` or `rshared`.
     pub(crate) propagation: &'static str,
+}
+
+/// What a container may do with what is bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Read and write.
+    ReadWrite,
+    /// Read; what is mounted below keeps its own rules.
+    ReadOnly,
+    /// Read, and so whatever is mounted below (`recursiveReadOnly`).
+    RecursiveReadOnly,
+}
+
+impl Access {
+    /// The option of the mount, as the OCI runtime specification names it.
+    fn option(self) -> &'static str {
+        match self {
+            Self::ReadWrite => "rw",
+            Self::ReadOnly => "ro",
+            Self::RecursiveReadOnly => "rro",
+        }
+    }
 }
 
 /// Everything that makes a container what it is.
 pub(crate) struct Parts<'a> {
     pub(crate) spec: &'a PodSpec,
     pub(crate) container: &'a Container,
+    /// The first process of the container whose processes it sees: an ephemeral container's target.
+    pub(crate) target: Option<i32>,
     pub(crate) qos: QosClass,
     pub(crate) identity: &'a Identity,
     pub(crate) args: Vec<String>,
@@ -73,8 +97,10 @@ pub(crate) fn specification(parts: &Parts<'_>) -> Value {
     let effective: &BTreeSet<String> = if parts.identity.uid == 0 { &capabilities } else { &BTreeSet::new() };
     let mut namespaces = vec![json!({"type": "mount"}), json!({"type": "cgroup"})];
     let pid_is_shared = parts.spec.host_pid == Some(true) || parts.spec.share_process_namespace == Some(true);
-    if !pid_is_shared {
-        namespaces.push(json!({"type": "pid"}));
+    match parts.target {
+        Some(pid) => namespaces.push(json!({"type": "pid", "path": format!("/proc/{pid}/ns/pid")})),
+        None if pid_is_shared => {}
+        None => namespaces.push(json!({"type": "pid"})),
     }
     let unmasked = privileged || security.proc_mount.as_deref() == Some("Unmasked");
     let none: [&str; 0] = [];
@@ -233,9 +259,8 @@ fn mounts(parts: &Parts<'_>, privileged: bool) -> Vec<Value> {
     let mut binds: Vec<&Bind> = parts.binds.iter().collect();
     binds.sort_by_key(|bind| bind.destination.matches('/').count());
     all.extend(binds.into_iter().map(|bind| {
-        let access = if bind.read_only { "ro" } else { "rw" };
         json!({"destination": bind.destination, "type": "bind", "source": bind.source,
-            "options": ["rbind", bind.propagation, access]})
+            "options": ["rbind", bind.propagation, bind.access.option()]})
     }));
     all
 }
@@ -255,6 +280,7 @@ mod tests {
         let spec: PodSpec = from_value(json!({"containers": [container]})).unwrap();
         let parts = Parts {
             container: &spec.containers[0],
+            target: None,
             qos: QosClass::Burstable,
             identity: &Identity { uid: 0, gid: 0, groups: vec![] },
             args: vec!["/bin/true".into()],

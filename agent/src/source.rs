@@ -169,9 +169,7 @@ fn merge(mut found: Vec<Found>, remembered: Vec<Found>) -> Vec<Found> {
 
 /// Containers that the pod's status says were started; with no monitor left, none of them is alive.
 fn remembered(pod: &Pod) -> Vec<Found> {
-    let Some(status) = &pod.status else { return vec![] };
-    let statuses = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
-    statuses.filter_map(remember).collect()
+    sandbox::statuses(pod).filter_map(remember).collect()
 }
 
 fn remember(status: &ContainerStatus) -> Option<Found> {
@@ -203,7 +201,16 @@ fn remember(status: &ContainerStatus) -> Option<Found> {
         (None, None, None) => return None,
     };
     let started_at = started_at.map(|time| time.0).or_else(|| was_started.then_some(exit.finished_at));
-    Some(Found { name: status.name.clone(), attempt, image: sandbox::image_of(status), started_at, exit: Some(exit) })
+    Some(Found {
+        name: status.name.clone(),
+        attempt,
+        image: sandbox::image_of(status),
+        started_at,
+        exit: Some(exit),
+        // It is not alive.
+        is_started: false,
+        is_ready: false,
+    })
 }
 
 #[cfg(test)]
@@ -242,6 +249,8 @@ mod tests {
             image: agent_pod::protocol::ImageNames::default(),
             started_at: Some(Timestamp::now()),
             exit: None,
+            is_started: true,
+            is_ready: true,
         };
         let merged = merge(vec![running("a", 2), running("c", 0)], remembered(&pod()));
         let of = |name: &str| merged.iter().find(|one| one.name == name).unwrap();

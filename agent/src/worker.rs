@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use agent_pod::facts::{PodFacts, Role};
 use agent_pod::machine::step;
-use agent_pod::protocol::{Command, Event};
+use agent_pod::protocol::{Command, Event, Exit, Failure};
 use agent_pod::state::{Deletion, PodState, Stage};
-use agent_pod::status::{HostFacts, status};
+use agent_pod::status::{HostFacts, Phase, status};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{Api, Patch, PatchParams};
@@ -17,11 +17,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::event::COMPONENT;
-use crate::execute::{Executor, Host, volume};
+use crate::execute::{Executor, Host, sandbox, termination, volume};
 use crate::metrics::PodFigures;
-
-/// How often changing volumes are looked at again.
-const REFRESH_EVERY: Duration = Duration::from_secs(600);
 
 /// What a worker is told.
 #[derive(Debug)]
@@ -30,6 +27,13 @@ pub(crate) enum Input {
     Object(Arc<Pod>),
     /// The pod's object is gone: it was deleted by force, or while the agent was away.
     Vanished,
+    /// A container ended that has this name with its monitor.
+    Exited {
+        /// The name.
+        id: String,
+        /// How, without its last words.
+        exit: Exit,
+    },
     /// Something happened here.
     Machine(Event),
 }
@@ -98,27 +102,36 @@ impl Run {
         let mut vanished = false;
         while let Ok(input) = received.try_recv() {
             match input {
-                Input::Object(pod) => self.executor.pod = pod,
+                Input::Object(pod) => self.executor.take(pod),
                 Input::Vanished => vanished = true,
+                Input::Exited { id, exit } => happened.extend(self.exited(&id, exit)),
                 Input::Machine(event) => happened.push(event),
             }
         }
         self.find_deletion(vanished);
+        self.remember();
         if matches!(first, Event::Adopted { .. }) {
             self.figures.is_old();
+            self.executor.live.is_adopted();
         }
         self.take(first).await;
         for event in happened {
             self.take(event).await;
         }
-        let mut refresh = tokio::time::interval_at(Instant::now() + REFRESH_EVERY, REFRESH_EVERY);
-        let changes = volume::can_change(&self.executor);
+        let mut following = tokio::task::JoinSet::new();
+        following.spawn(volume::live::follow(self.executor.clone()));
+        following.spawn(volume::limit::watch(self.executor.clone()));
         while self.state.stage != Stage::Gone {
             tokio::select! {
                 input = received.recv() => match input {
                     Some(Input::Object(pod)) => {
-                        self.executor.pod = pod;
-                        self.see_deletion().await;
+                        self.executor.take(pod);
+                        self.see_change().await;
+                    }
+                    Some(Input::Exited { id, exit }) => {
+                        if let Some(event) = self.exited(&id, exit) {
+                            self.take(event).await;
+                        }
                     }
                     Some(Input::Vanished) => self.take(Event::DeletionRequested { grace_seconds: 0 }).await,
                     Some(Input::Machine(event)) => self.take(event).await,
@@ -127,16 +140,6 @@ impl Run {
                 () = sleep_until(self.wake) => {
                     self.wake = None;
                     self.take(Event::Tick).await;
-                }
-                _ = refresh.tick(), if changes && self.state.stage == Stage::Up => {
-                    let executor = self.executor.clone();
-                    // Whoever makes or removes volumes now wins; whoever wants to later, waits.
-                    if let Ok(order) = Arc::clone(&executor.order).try_read_owned() {
-                        tokio::spawn(async move {
-                            volume::refresh(&executor).await;
-                            drop(order);
-                        });
-                    }
                 }
             }
         }
@@ -156,6 +159,34 @@ impl Run {
         self.state.deletion = deadline.map(|deadline| Deletion { deadline });
     }
 
+    /// What the status says of the pod as a whole, and no container does: since when it is here, and that it has failed.
+    fn remember(&mut self) {
+        let Some(status) = &self.executor.pod.status else { return };
+        self.state.started_at = status.start_time.as_ref().map(|time| time.0);
+        if status.phase.as_deref() == Some(Phase::Failed.as_str()) {
+            let text = |field: &Option<String>| field.clone().unwrap_or_default();
+            self.state.failed = Some(Failure { reason: text(&status.reason), message: text(&status.message) });
+        }
+    }
+
+    /// The end of a container, with what it left for people.
+    fn exited(&self, id: &str, mut exit: Exit) -> Option<Event> {
+        let (container, attempt) = sandbox::parse_id(&self.executor.pod, id)?;
+        exit.message = termination::message(&self.executor, container, attempt, exit.code);
+        Some(Event::ContainerExited { container, attempt, exit })
+    }
+
+    async fn see_change(&mut self) {
+        self.see_deletion().await;
+        let facts = PodFacts::of(&self.executor.pod);
+        if facts != self.state.facts {
+            self.take(Event::SpecChanged(facts)).await;
+        } else {
+            // The generation that was seen, and conditions that others wrote, are part of the status.
+            self.publish(Timestamp::now());
+        }
+    }
+
     async fn see_deletion(&mut self) {
         let metadata = &self.executor.pod.metadata;
         if metadata.deletion_timestamp.is_none() {
@@ -170,12 +201,10 @@ impl Run {
 
     async fn take(&mut self, event: Event) {
         let began = Instant::now();
-        let placeholder = PodState::new(PodFacts {
-            restart_policy: self.state.facts.restart_policy,
-            grace_seconds: 0,
-            containers: vec![],
-            unsupported: vec![],
-        });
+        // Most of what happens to a pod that is up: a probe is asked, and its answer changes nothing.
+        let is_routine = matches!(event, Event::Tick | Event::Probed { .. });
+        let readiness = is_routine.then(|| self.state.readiness());
+        let placeholder = PodState::new(PodFacts::default());
         let state = std::mem::replace(&mut self.state, placeholder);
         let now = Timestamp::now();
         let (state, commands) = step(state, now, event);
@@ -187,6 +216,8 @@ impl Run {
         let running = self.state.containers.iter().filter(|container| container.is_running()).count();
         self.figures.show(running, all && running > 0);
         self.wake = None;
+        let is_routine = readiness.is_some_and(|before| before == self.state.readiness())
+            && commands.iter().all(|command| matches!(command, Command::Probe { .. } | Command::WakeAt(_)));
         for command in commands {
             match command {
                 Command::WakeAt(at) => self.wake = Some(at),
@@ -204,16 +235,24 @@ impl Run {
                 }
             }
         }
-        if self.state.stage != Stage::Gone {
-            let host = HostFacts { ips: vec![self.executor.host.config.node_ip.to_string()] };
-            let status = status(&self.state, &self.executor.pod, &host, now);
-            self.statuses.send_if_modified(|current| {
-                let changed = current.as_ref() != Some(&status);
-                *current = Some(status);
-                changed
-            });
+        if !is_routine {
+            self.publish(now);
         }
         self.executor.host.config.metrics.worked(began.elapsed());
+    }
+
+    /// Says how the pod does, if that is news.
+    fn publish(&self, now: Timestamp) {
+        if self.state.stage == Stage::Gone {
+            return;
+        }
+        let host = HostFacts { ips: vec![self.executor.host.config.node_ip.to_string()] };
+        let status = status(&self.state, &self.executor.pod, &host, now);
+        self.statuses.send_if_modified(|current| {
+            let changed = current.as_ref() != Some(&status);
+            *current = Some(status);
+            changed
+        });
     }
 }
 

@@ -14,5 +14,6 @@ pub mod quantity;
 pub mod quota;
 pub mod selector;
 pub mod toleration;
+pub mod volume;
 pub mod well_known;
 pub mod yaml;

@@ -63,6 +63,28 @@ pub const ANNOTATION_SERVICE_ACCOUNT_NAME: &str = "kubernetes.io/service-account
 pub const ANNOTATION_SERVICE_ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
 /// Annotation that marks the default StorageClass.
 pub const ANNOTATION_DEFAULT_STORAGE_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
+/// Annotation on a claim, or a volume, whose binding was completed once.
+pub const ANNOTATION_BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
+/// Annotation on the side of a binding that the controller chose.
+pub const ANNOTATION_BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
+/// Annotation with the provisioner that made a volume.
+pub const ANNOTATION_PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
+/// Annotation on a claim with the provisioner that is to make its volume.
+pub const ANNOTATION_STORAGE_PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
+/// The same as older provisioners read it.
+pub const ANNOTATION_BETA_STORAGE_PROVISIONER: &str = "volume.beta.kubernetes.io/storage-provisioner";
+/// Annotation on a claim with the node that the scheduler chose for its first pod.
+pub const ANNOTATION_SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+/// The name of our provisioner of directories on nodes.
+pub const PROVISIONER_LOCAL_PATH: &str = "gantry.io/local-path";
+/// The class that the cluster begins with, named as k3s names it.
+pub const CLASS_LOCAL_PATH: &str = "local-path";
+/// Annotation on a Node with the directory of its volumes.
+pub const ANNOTATION_STORAGE_DIRECTORY: &str = "gantry.io/storage-directory";
+/// Label on a volume with the node whose agent makes and removes its directory.
+pub const LABEL_VOLUME_NODE: &str = "gantry.io/node";
+/// Finalizer on a volume whose directory is still on its node.
+pub const FINALIZER_LOCAL_PATH: &str = "gantry.io/local-path";
 /// Annotation that marks the default IngressClass.
 pub const ANNOTATION_DEFAULT_INGRESS_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
 /// Annotation by which a role is reconciled at start.

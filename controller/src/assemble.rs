@@ -93,6 +93,7 @@ impl Config {
             services: Ranges { cidr: self.service_cidr, dns: self.cluster_dns },
             metrics,
             audit: self.audit.take(),
+            local_storage: self.local_storage,
         };
         let api = Arc::new(api.build(store).await?);
 

@@ -36,6 +36,8 @@ pub struct Config {
     pub encryption: Option<Encryption>,
     /// What is written down of requests, and where.
     pub audit: Option<audit::Config>,
+    /// Whether the cluster begins with a StorageClass of directories on nodes (off with `--disable local-storage`).
+    pub local_storage: bool,
     /// The name of the Node that this server runs on; what happens to its disk is told there.
     pub node_name: String,
     /// What others of this process measure; served at `/metrics` with all that is measured here.

@@ -25,15 +25,18 @@ pub struct Cluster {
     address: IpAddr,
 }
 
-/// What servers log unless `GANTRY_LOG` of the test's own environment says otherwise.
-const LOG: &str = "debug,hyper=info,h2=info,rustls=info,tower=info,kube=info";
-
 /// Two ports that are free now.
 fn free_ports() -> (u16, u16) {
     let listen = || TcpListener::bind("127.0.0.1:0").expect("a free port");
     let (a, b) = (listen(), listen());
     let port = |listener: &TcpListener| listener.local_addr().expect("bound").port();
     (port(&a), port(&b))
+}
+
+/// All that happens, so that a test that fails can be understood; what costs time is measured with less.
+fn log_level() -> String {
+    let all = "debug,hyper=info,h2=info,rustls=info,tower=info,kube=info";
+    std::env::var("GANTRY_LOG").unwrap_or_else(|_| all.into())
 }
 
 impl Cluster {
@@ -108,7 +111,7 @@ impl Cluster {
             .args(["--cluster-cidr", &format!("10.{}.0.0/16", self.cidr_base)])
             .args(["--service-cidr", &format!("172.30.{}.0/24", self.cidr_base)])
             .args(&self.flags)
-            .env("GANTRY_LOG", std::env::var("GANTRY_LOG").unwrap_or_else(|_| LOG.to_owned()))
+            .env("GANTRY_LOG", log_level())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

@@ -7,6 +7,7 @@ pub mod client;
 pub mod cluster;
 pub mod machine;
 pub mod neighbour;
+pub mod shared;
 
 /// Ends a test early when the machine lacks something; the reason is printed and counted by `hack/test`.
 #[macro_export]

@@ -209,12 +209,12 @@ fn tokens(client: &Client) {
 }
 
 fn refusals(client: &Client) {
-    let mut pod = script("probed", "true");
-    pod["spec"]["containers"][0]["livenessProbe"] = json!({"tcpSocket": {"port": 1}});
+    let mut pod = script("own-users", "true");
+    pod["spec"]["hostUsers"] = json!(false);
     apply(client, &pod);
-    eventually("the probe is refused by name", SOON, || {
-        let conditions = client.get(&["pod", "probed"])["status"]["conditions"].to_string();
-        conditions.contains("spec.containers[0].livenessProbe").then_some(())
+    eventually("the field is refused by name", SOON, || {
+        let conditions = client.get(&["pod", "own-users"])["status"]["conditions"].to_string();
+        conditions.contains("spec.hostUsers").then_some(())
     });
     let mut pod = script("large", "true");
     pod["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "4000"}});
@@ -231,7 +231,7 @@ fn refusals(client: &Client) {
         let pod = client.get(&["pod", "imageless"]);
         (pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == "ErrImageNeverPull").then_some(())
     });
-    client.run(&["delete", "pod", "probed", "large", "imageless", "--now"]).ok();
+    client.run(&["delete", "pod", "own-users", "large", "imageless", "--now"]).ok();
 }
 
 fn logs(client: &Client) {

@@ -55,6 +55,20 @@ fn nothing_runs_twice_and_nothing_hangs() {
     let mut held = pod("held", dir.path(), "Never", &[("c", "sleep 1000000")]);
     held["metadata"]["finalizers"] = json!(["example.org/hold"]);
     apply(&client, &held);
+    // Its probes count into the log: it must stay ready while nobody can ask it.
+    let mut probed = pod("probed", dir.path(), "Always", &[("c", "sleep 1000000")]);
+    let ask = json!({"exec": {"command": ["sh", "-c", "echo asked >> /runs/log"]}, "periodSeconds": 1});
+    for kind in ["startupProbe", "readinessProbe", "livenessProbe"] {
+        probed["spec"]["containers"][0][kind] = ask.clone();
+    }
+    apply(&client, &probed);
+    let ready_since = |client: &Client| {
+        let pod = client.get(&["pod", "probed"]);
+        let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let ready = conditions.into_iter().find(|one| one["type"] == "Ready" && one["status"] == "True");
+        ready.map(|ready| ready["lastTransitionTime"].clone())
+    };
+    let before = eventually("it is ready", SOON, || ready_since(&client));
     eventually("one ended, the others run", SOON, || {
         let two = client.get(&["pod", "two"]);
         let running = |name: &str| client.get(&["pod", name])["status"]["phase"] == "Running";
@@ -64,6 +78,11 @@ fn nothing_runs_twice_and_nothing_hangs() {
     });
     cluster.kill_server();
     cluster.start_server();
+
+    let asked = runs(dir.path(), "asked");
+    eventually("it is probed again", SOON, || (runs(dir.path(), "asked") >= asked + 4).then_some(()));
+    assert_eq!(ready_since(&client), Some(before), "it was ready all the time");
+    assert_eq!(runs(dir.path(), "probed-c"), 1);
 
     // A monitor that dies after it was adopted: its pod gets a new sandbox, visibly.
     let uid = client.get(&["pod", "always"])["metadata"]["uid"].as_str().expect("a uid").to_owned();

@@ -3,11 +3,16 @@
 //! Start reading at `machine`.
 
 pub mod backoff;
+mod condition;
 mod container;
+#[cfg(test)]
+mod driver;
 pub mod facts;
 mod image;
 pub mod machine;
+pub mod probe;
 pub mod protocol;
 pub mod state;
 pub mod status;
+mod stop;
 pub mod support;

@@ -6,10 +6,12 @@
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use crate::container;
-use crate::image;
+use crate::probe::{self, later};
 use crate::protocol::{Command, Event, Failure, Notice};
 use crate::state::{Container, ContainerStage, Deletion, Part, PodState, Stage};
+use crate::{container, image, stop};
+
+const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
 
 /// Takes one event in.
 pub fn step(mut pod: PodState, now: Timestamp, event: Event) -> (PodState, Vec<Command>) {
@@ -33,6 +35,7 @@ fn take_in(pod: &mut PodState, now: Timestamp, event: Event, commands: &mut Vec<
             }
             container::adopt(pod, containers, now);
         }
+        Event::SpecChanged(facts) => container::changed(pod, facts, now, commands),
         Event::Resumed { containers } => container::adopt(pod, containers, now),
         Event::DeletionRequested { grace_seconds } => {
             let grace = grace_seconds.clamp(0, i64::from(i32::MAX));
@@ -40,6 +43,14 @@ fn take_in(pod: &mut PodState, now: Timestamp, event: Event, commands: &mut Vec<
             let sooner = pod.deletion.is_none_or(|deletion| deadline < deletion.deadline);
             if sooner {
                 pod.deletion = Some(Deletion { deadline });
+                stop::hurry(pod, deadline, now);
+            }
+        }
+        Event::Evicted(failure) => {
+            if !pod.goes_down() {
+                let message = failure.message.clone();
+                commands.push(Command::Emit(Notice { warning: true, reason: "Evicted", message, container: None }));
+                pod.failed = Some(failure);
             }
         }
         Event::VolumesReady => {
@@ -104,11 +115,17 @@ fn take_in(pod: &mut PodState, now: Timestamp, event: Event, commands: &mut Vec<
         Event::ContainerExited { container, attempt, exit } => {
             container::exited(pod, container, attempt, exit, now, commands);
         }
+        Event::HookEnded { container, attempt, hook, succeeded } => {
+            container::hook_ended(pod, (container, attempt), hook, succeeded, now, commands);
+        }
+        Event::Probed { container, attempt, kind, health } => {
+            probe::answered(pod, (container, attempt), kind, health, now, commands);
+        }
         Event::SandboxStopped => {
             if pod.stage == Stage::StoppingSandbox {
                 pod.ips.clear();
                 // A sandbox that died under a living pod is built anew; otherwise this is the way down.
-                if pod.deletion.is_none() && !pod.is_terminal() {
+                if !pod.goes_down() {
                     pod.stage = Stage::SettingUp { volumes: Part::Ready, sandbox: start_sandbox(pod, commands) };
                 } else {
                     pod.stage = Stage::TearingDownVolumes;
@@ -126,10 +143,16 @@ fn take_in(pod: &mut PodState, now: Timestamp, event: Event, commands: &mut Vec<
 
 /// What follows from the state alone.
 fn drive(pod: &mut PodState, now: Timestamp, commands: &mut Vec<Command>) {
+    if active_deadline(pod).is_some_and(|deadline| deadline <= now) {
+        let message = "Pod was active on the node longer than the specified deadline".to_owned();
+        let notice = Notice { warning: false, reason: DEADLINE_EXCEEDED, message: message.clone(), container: None };
+        commands.push(Command::Emit(notice));
+        pod.failed = Some(Failure { reason: DEADLINE_EXCEEDED.into(), message });
+    }
     match &pod.stage {
         Stage::Assigned => {
             pod.started_at.get_or_insert(now);
-            if pod.deletion.is_some() || pod.is_terminal() {
+            if pod.goes_down() {
                 pod.stage = Stage::StoppingSandbox;
                 commands.push(Command::StopSandbox);
             } else if pod.facts.unsupported.is_empty() {
@@ -171,7 +194,7 @@ fn drive_set_up(pod: &mut PodState, volumes: Part, sandbox: Part, now: Timestamp
         pod.stage = Stage::Up;
         return drive_containers(pod, now, commands);
     }
-    if pod.deletion.is_some() {
+    if pod.goes_down() {
         // What is being made is taken down once it is there.
         if volumes != Part::Working && sandbox != Part::Working {
             pod.stage = Stage::StoppingSandbox;
@@ -194,21 +217,29 @@ fn drive_set_up(pod: &mut PodState, volumes: Part, sandbox: Part, now: Timestamp
 }
 
 fn drive_containers(pod: &mut PodState, now: Timestamp, commands: &mut Vec<Command>) {
-    let over = pod.deletion.is_some() || pod.is_terminal();
-    if !over {
+    if pod.goes_down() {
+        let grace = SignedDuration::from_secs(pod.facts.grace_seconds.max(0));
+        let deadline = match pod.deletion {
+            Some(deletion) => deletion.deadline,
+            None => *pod.winding_down.get_or_insert(later(now, grace)),
+        };
+        stop::begin_all(pod, deadline, now, commands);
+    } else {
         container::start_due(pod, now, commands);
-        return;
     }
-    let grace = SignedDuration::from_secs(pod.facts.grace_seconds);
-    let deadline = match pod.deletion {
-        Some(deletion) => deletion.deadline,
-        None => *pod.winding_down.get_or_insert(now.saturating_add(grace).unwrap_or(Timestamp::MAX)),
-    };
-    container::stop_all(pod, now, deadline, commands);
-    if !pod.containers.iter().any(Container::is_alive) {
+    stop::advance(pod, now, commands);
+    probe::ask_due(pod, now, commands);
+    if pod.goes_down() && !pod.containers.iter().any(Container::is_alive) {
         pod.stage = Stage::StoppingSandbox;
         commands.push(Command::StopSandbox);
     }
+}
+
+/// When the pod has been active for too long. `spec.activeDeadlineSeconds`.
+fn active_deadline(pod: &PodState) -> Option<Timestamp> {
+    let is_active = matches!(pod.stage, Stage::SettingUp { .. } | Stage::Up | Stage::Assigned) && !pod.goes_down();
+    let limit = pod.facts.active_deadline.filter(|_| is_active)?;
+    pod.started_at.map(|since| later(since, limit))
 }
 
 fn start_sandbox(pod: &mut PodState, commands: &mut Vec<Command>) -> Part {
@@ -242,8 +273,9 @@ fn warn(reason: &'static str, failure: &Failure) -> Command {
 
 /// The soonest time at which something is due.
 fn next_wake(pod: &PodState, now: Timestamp) -> Option<Timestamp> {
-    let stage = match &pod.stage {
-        Stage::SettingUp { volumes, sandbox } if pod.deletion.is_none() => {
+    let goes_down = pod.goes_down();
+    let due = match &pod.stage {
+        Stage::SettingUp { volumes, sandbox } if !goes_down => {
             let retry = |part: &Part| match part {
                 Part::BackingOff(until, _) => Some(*until),
                 Part::Working | Part::Ready => None,
@@ -252,17 +284,17 @@ fn next_wake(pod: &PodState, now: Timestamp) -> Option<Timestamp> {
         }
         Stage::Up => {
             let retries = pod.containers.iter().filter_map(|container| match &container.stage {
-                ContainerStage::BackingOff { until, .. } if pod.deletion.is_none() => Some(*until),
-                ContainerStage::PullFailed { told_until, .. } if pod.deletion.is_none() => Some(*told_until),
+                ContainerStage::BackingOff { until, .. } if !goes_down => Some(*until),
+                ContainerStage::PullFailed { told_until, .. } if !goes_down => Some(*told_until),
                 _ => None,
             });
-            let deadline = pod.deletion.map(|deletion| deletion.deadline).or(pod.winding_down);
-            let deadline = deadline.filter(|deadline| *deadline > now);
-            retries.chain(deadline).min()
+            // A probe that is overdue was held up; it is asked at the next event.
+            let others = [stop::next_due(pod), probe::next_due(pod)].into_iter().flatten();
+            retries.chain(others).filter(|at| *at > now).min()
         }
         _ => None,
     };
-    stage.filter(|at| *at > now)
+    due.into_iter().chain(active_deadline(pod)).filter(|at| *at > now && *at < Timestamp::MAX).min()
 }
 
 #[cfg(test)]

@@ -1,69 +1,11 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::facts::{ContainerFacts, PodFacts, PullPolicy, RestartPolicy, Role};
-use crate::protocol::{Exit, FailedStep, Found, ImageFault, ImageNames};
+use crate::driver::{Driver, at, exit, facts, found};
+use crate::facts::{PodFacts, RestartPolicy, Role};
+use crate::probe::{Health, ProbeFacts, ProbeKind};
+use crate::protocol::{FailedStep, Found, Hook, ImageFault, ImageNames};
 use crate::status::{Phase, phase};
-
-fn at(seconds: i64) -> Timestamp {
-    Timestamp::from_second(1_000_000 + seconds).unwrap()
-}
-
-fn facts(policy: RestartPolicy, roles: &[Role]) -> PodFacts {
-    let containers = roles
-        .iter()
-        .enumerate()
-        .map(|(index, role)| ContainerFacts {
-            name: format!("c{index}"),
-            image: "i".into(),
-            pull: PullPolicy::IfNotPresent,
-            role: *role,
-        })
-        .collect();
-    PodFacts { restart_policy: policy, grace_seconds: 30, containers, unsupported: vec![] }
-}
-
-fn exit(code: i32, seconds: i64) -> Exit {
-    Exit { code, signal: None, oom_killed: false, finished_at: at(seconds), message: String::new() }
-}
-
-/// Drives a pod and keeps its last commands, leaving notices aside.
-struct Driver {
-    pod: PodState,
-    commands: Vec<Command>,
-}
-
-impl Driver {
-    fn new(facts: PodFacts) -> Self {
-        let mut driver = Self { pod: PodState::new(facts), commands: vec![] };
-        driver.send(0, Event::Assigned);
-        driver
-    }
-
-    fn send(&mut self, seconds: i64, event: Event) -> &mut Self {
-        let (pod, commands) = step(self.pod.clone(), at(seconds), event);
-        pod.validate().unwrap();
-        self.pod = pod;
-        self.commands = commands.into_iter().filter(|command| !matches!(command, Command::Emit(_))).collect();
-        self
-    }
-
-    fn up(facts: PodFacts) -> Self {
-        let mut driver = Self::new(facts);
-        driver.send(0, Event::VolumesReady).send(0, Event::SandboxReady { ips: vec!["10.0.0.2".into()] });
-        driver
-    }
-
-    fn run(&mut self, seconds: i64, container: usize) -> &mut Self {
-        self.send(seconds, Event::ImageReady { container, image: ImageNames::default(), pulled: None });
-        self.send(seconds, Event::ContainerStarted { container })
-    }
-
-    fn exit(&mut self, seconds: i64, container: usize, code: i32) -> &mut Self {
-        let attempt = self.pod.containers[container].attempt;
-        self.send(seconds, Event::ContainerExited { container, attempt, exit: exit(code, seconds) })
-    }
-}
 
 #[test]
 fn a_pod_goes_up_in_order_and_down_in_reverse() {
@@ -148,10 +90,8 @@ fn a_dead_sandbox_is_built_anew() {
 
 #[test]
 fn adopted_containers_keep_running() {
-    let mut driver =
-        Driver { pod: PodState::new(facts(RestartPolicy::Always, &[Role::Init, Role::App])), commands: vec![] };
-    let found =
-        Found { name: "c1".into(), attempt: 3, image: ImageNames::default(), started_at: Some(at(-9)), exit: None };
+    let mut driver = Driver::of(facts(RestartPolicy::Always, &[Role::Init, Role::App]));
+    let found = Found { attempt: 3, ..found("c1", Some(-9)) };
     driver.send(0, Event::Adopted { ips: vec!["10.0.0.9".into()], containers: vec![found] });
     assert_eq!(driver.commands, [], "nothing is started, nothing is stopped");
     assert_eq!(phase(&driver.pod), Phase::Running);
@@ -161,8 +101,7 @@ fn adopted_containers_keep_running() {
 
 #[test]
 fn an_adopted_sandbox_without_containers_gets_its_volumes_once_more() {
-    let pod = PodState::new(facts(RestartPolicy::Always, &[Role::App]));
-    let mut driver = Driver { pod, commands: vec![] };
+    let mut driver = Driver::of(facts(RestartPolicy::Always, &[Role::App]));
     driver.send(0, Event::Adopted { ips: vec!["10.0.0.9".into()], containers: vec![] });
     assert_eq!(driver.commands, [Command::SetUpVolumes]);
     driver.send(0, Event::VolumesReady);
@@ -173,20 +112,12 @@ fn an_adopted_sandbox_without_containers_gets_its_volumes_once_more() {
 /// was made and never started.
 #[test]
 fn adopted_containers_that_ended_are_not_run_twice() {
-    let ended = |name: &str, attempt, code| Found {
-        name: name.into(),
-        attempt,
-        image: ImageNames::default(),
-        started_at: Some(at(-9)),
-        exit: Some(exit(code, -5)),
-    };
-    let running =
-        Found { name: "c2".into(), attempt: 0, image: ImageNames::default(), started_at: Some(at(-4)), exit: None };
-    let made = Found { name: "c3".into(), attempt: 1, image: ImageNames::default(), started_at: None, exit: None };
-    let found = vec![ended("c0", 0, 0), ended("c1", 2, 0), running, made];
+    let ended = |name: &str, attempt, code| Found { attempt, exit: Some(exit(code, -5)), ..found(name, Some(-9)) };
+    let made = Found { attempt: 1, ..found("c3", None) };
+    let found = vec![ended("c0", 0, 0), ended("c1", 2, 0), found("c2", Some(-4)), made];
     let adopt = |policy| {
         let roles = [Role::Init, Role::App, Role::App, Role::App];
-        let mut driver = Driver { pod: PodState::new(facts(policy, &roles)), commands: vec![] };
+        let mut driver = Driver::of(facts(policy, &roles));
         driver.send(0, Event::Adopted { ips: vec![], containers: found.clone() });
         driver
     };
@@ -202,19 +133,16 @@ fn adopted_containers_that_ended_are_not_run_twice() {
 #[test]
 fn a_deleted_pod_that_is_found_is_not_built_up() {
     for first in [Event::Assigned, Event::Resumed { containers: vec![] }] {
-        let pod = PodState::new(facts(RestartPolicy::Always, &[Role::App]));
-        let mut driver = Driver { pod, commands: vec![] };
+        let mut driver = Driver::of(facts(RestartPolicy::Always, &[Role::App]));
         driver.pod.deletion = Some(Deletion { deadline: at(0) });
         driver.send(0, first);
         assert_eq!(driver.commands, [Command::StopSandbox]);
         driver.send(0, Event::SandboxStopped).send(0, Event::VolumesTornDown);
         assert_eq!(driver.commands, [Command::Release]);
     }
-    let mut driver = Driver { pod: PodState::new(facts(RestartPolicy::Always, &[Role::App])), commands: vec![] };
+    let mut driver = Driver::of(facts(RestartPolicy::Always, &[Role::App]));
     driver.pod.deletion = Some(Deletion { deadline: at(5) });
-    let running =
-        Found { name: "c0".into(), attempt: 0, image: ImageNames::default(), started_at: Some(at(-4)), exit: None };
-    driver.send(0, Event::Adopted { ips: vec![], containers: vec![running] });
+    driver.send(0, Event::Adopted { ips: vec![], containers: vec![found("c0", Some(-4))] });
     assert_eq!(driver.commands, [Command::StopContainer { container: 0, attempt: 0 }, Command::WakeAt(at(5))]);
 }
 
@@ -262,7 +190,7 @@ fn a_pod_that_is_deleted_while_it_is_set_up_waits_for_what_is_being_made() {
 #[test]
 fn what_cannot_be_honoured_is_refused_and_still_deletable() {
     let mut refused = facts(RestartPolicy::Always, &[Role::App]);
-    refused.unsupported.push("spec.containers[0].livenessProbe".into());
+    refused.unsupported.push("spec.containers[0].volumeDevices".into());
     let mut driver = Driver::new(refused);
     assert_eq!((driver.pod.stage.clone(), phase(&driver.pod)), (Stage::Refused, Phase::Pending));
     driver.send(1, Event::DeletionRequested { grace_seconds: 0 });
@@ -291,6 +219,40 @@ fn an_exit_told_twice_counts_once() {
     assert_eq!(driver.pod.containers[0].attempt, 1);
 }
 
+/// A pod of every kind of container, with every probe and hook, that may be given up.
+fn full_facts(policy: RestartPolicy) -> PodFacts {
+    let probe = |threshold| {
+        let second = SignedDuration::from_secs(1);
+        Some(ProbeFacts {
+            initial_delay: second,
+            period: second,
+            success_threshold: 1,
+            failure_threshold: threshold,
+            grace_seconds: Some(1),
+        })
+    };
+    let mut all = facts(policy, &[Role::Init, Role::Sidecar, Role::App, Role::App, Role::Ephemeral]);
+    for index in [1, 2] {
+        let container = &mut all.containers[index];
+        container.probes = [probe(2), probe(1), probe(1)];
+        (container.has_post_start, container.has_pre_stop) = (true, true);
+    }
+    all
+}
+
+fn any_health() -> impl Strategy<Value = Health> {
+    prop_oneof![
+        3 => Just(Health::Good),
+        1 => Just(Health::Warned("w".into())),
+        2 => Just(Health::Bad("b".into())),
+        1 => Just(Health::Unknown("u".into())),
+    ]
+}
+
+fn any_policy() -> impl Strategy<Value = RestartPolicy> {
+    prop_oneof![Just(RestartPolicy::Always), Just(RestartPolicy::OnFailure), Just(RestartPolicy::Never)]
+}
+
 fn any_event(containers: usize) -> impl Strategy<Value = Event> {
     let failure = || Failure { reason: "R".into(), message: "m".into() };
     let one = 0..containers;
@@ -312,6 +274,13 @@ fn any_event(containers: usize) -> impl Strategy<Value = Event> {
         }),
         one.clone().prop_map(|container| Event::ImageMissing { container }),
         one.clone().prop_map(|container| Event::ContainerStarted { container }),
+        (one.clone(), 0u32..3, any::<bool>(), any::<bool>()).prop_map(|(container, attempt, succeeded, before)| {
+            let hook = if before { Hook::PostStart } else { Hook::PreStop };
+            Event::HookEnded { container, attempt, hook, succeeded }
+        }),
+        (one.clone(), 0u32..3, 0usize..3, any_health()).prop_map(|(container, attempt, kind, health)| {
+            Event::Probed { container, attempt, kind: ProbeKind::ALL[kind], health }
+        }),
         (one.clone(), any::<bool>()).prop_map(move |(container, made)| Event::ContainerFailed {
             container,
             step: if made { FailedStep::Start } else { FailedStep::Create },
@@ -326,7 +295,8 @@ fn any_event(containers: usize) -> impl Strategy<Value = Event> {
 }
 
 /// What an executor would answer to a command, if it answers at all.
-fn answer(command: &Command) -> Option<Event> {
+fn answer(command: &Command, health: &Health) -> Option<Event> {
+    let is_well = matches!(health, Health::Good | Health::Warned(_));
     match command {
         Command::SetUpVolumes => Some(Event::VolumesReady),
         Command::StartSandbox => Some(Event::SandboxReady { ips: vec![] }),
@@ -335,6 +305,14 @@ fn answer(command: &Command) -> Option<Event> {
             Some(Event::ImageReady { container: *container, image: ImageNames::default(), pulled: None })
         }
         Command::StartContainer { container, .. } => Some(Event::ContainerStarted { container: *container }),
+        Command::RunHook { container, attempt, hook } => {
+            Some(Event::HookEnded { container: *container, attempt: *attempt, hook: *hook, succeeded: is_well })
+        }
+        Command::Probe { container, attempt, kind } => {
+            Some(Event::Probed { container: *container, attempt: *attempt, kind: *kind, health: health.clone() })
+        }
+        // One that ignores its stop signal.
+        Command::StopContainer { .. } if !is_well => None,
         Command::StopContainer { container, attempt } | Command::KillContainer { container, attempt } => {
             Some(Event::ContainerExited { container: *container, attempt: *attempt, exit: exit(137, 0) })
         }
@@ -352,26 +330,31 @@ proptest! {
     /// Answers in any order, late, doubled or never asked for: the machine never panics.
     #[test]
     fn no_event_order_breaks_it(
-        policy in prop_oneof![Just(RestartPolicy::Always), Just(RestartPolicy::OnFailure), Just(RestartPolicy::Never)],
-        events in proptest::collection::vec(any_event(3), 0..60),
+        policy in any_policy(),
+        events in proptest::collection::vec(any_event(5), 0..80),
     ) {
-        let mut pod = PodState::new(facts(policy, &[Role::Init, Role::Sidecar, Role::App]));
+        let mut pod = PodState::new(full_facts(policy));
         for (second, event) in (0i64..).zip(events) {
             pod = step(pod, at(second), event).0;
         }
     }
 
-    /// With an executor that answers each command, in any interleaving with crashes, a deleted pod goes.
+    /// With an executor that answers each command, in any interleaving with crashes, hooks that fail and probes that do,
+    /// a deleted pod goes, and so does what a pod leaves that was active for too long.
     #[test]
     fn a_deleted_pod_always_goes(
-        policy in prop_oneof![Just(RestartPolicy::Always), Just(RestartPolicy::OnFailure), Just(RestartPolicy::Never)],
+        policy in any_policy(),
         picks in proptest::collection::vec(any::<proptest::sample::Index>(), 1..60),
-        delete_at in 0usize..40,
+        answers in proptest::collection::vec(any_health(), 1..60),
+        delete_at in 0usize..60,
+        active_for in proptest::option::of(1i64..90),
     ) {
-        let mut pod = PodState::new(facts(policy, &[Role::Init, Role::Sidecar, Role::App, Role::App]));
+        let all = PodFacts { active_deadline: active_for.map(SignedDuration::from_secs), ..full_facts(policy) };
+        let mut pod = PodState::new(all);
         let mut pending = vec![Event::Assigned];
-        let mut picks = picks.into_iter().cycle();
-        for second in 0..400i64 {
+        let (mut picks, mut answers) = (picks.into_iter().cycle(), answers.into_iter().cycle());
+        let mut asked = std::collections::BTreeSet::new();
+        for second in 0..600i64 {
             if second == delete_at as i64 {
                 pending.push(Event::DeletionRequested { grace_seconds: 3 });
             }
@@ -379,10 +362,22 @@ proptest! {
                 true => Event::Tick,
                 false => pending.remove(picks.next().unwrap().index(pending.len())),
             };
+            if let Event::Probed { container, attempt, kind, .. } = &event {
+                asked.remove(&(*container, *attempt, *kind as usize));
+            }
             let (next, commands) = step(pod, at(second), event);
             pod = next;
             prop_assert_eq!(pod.validate(), Ok(()));
-            pending.extend(commands.iter().filter_map(answer));
+            for command in &commands {
+                if let Command::Probe { container, attempt, kind } = command {
+                    prop_assert!(pod.containers[*container].is_running());
+                    prop_assert!(asked.insert((*container, *attempt, *kind as usize)), "asked twice at once");
+                }
+            }
+            if active_for.is_some_and(|limit| second > limit) && pod.stage == Stage::Up {
+                prop_assert!(pod.goes_down(), "it was active for too long");
+            }
+            pending.extend(commands.iter().filter_map(|command| answer(command, &answers.next().unwrap())));
             if pod.stage == Stage::Gone {
                 break;
             }

@@ -2,6 +2,9 @@
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
+use crate::facts::PodFacts;
+use crate::probe::{Health, ProbeKind};
+
 /// How a container ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exit {
@@ -33,6 +36,15 @@ pub struct Failure {
     pub reason: String,
     /// The sentence.
     pub message: String,
+}
+
+/// What a container does at a turn of its life. `lifecycle`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// Beside its program, right after that was started.
+    PostStart,
+    /// Before it is asked to end.
+    PreStop,
 }
 
 /// Why an image cannot be had.
@@ -93,6 +105,10 @@ pub struct Found {
     pub started_at: Option<Timestamp>,
     /// How it ended; `None` while it runs.
     pub exit: Option<Exit>,
+    /// `started` of its last status, if that was of this start.
+    pub is_started: bool,
+    /// `ready` of its last status, if that was of this start.
+    pub is_ready: bool,
 }
 
 /// Something that happened.
@@ -112,11 +128,15 @@ pub enum Event {
         /// Its containers; none of them is alive.
         containers: Vec<Found>,
     },
+    /// The pod's spec says something else now: an image, a deadline, a further ephemeral container.
+    SpecChanged(PodFacts),
     /// The API server wants the pod gone within so many seconds.
     DeletionRequested {
         /// The grace period; a later, shorter one overrides.
         grace_seconds: i64,
     },
+    /// The pod took more of the node than it may have: it fails with this reason.
+    Evicted(Failure),
     /// All volumes are in place.
     VolumesReady,
     /// A volume could not be set up.
@@ -176,6 +196,28 @@ pub enum Event {
         /// How.
         exit: Exit,
     },
+    /// A hook ended.
+    HookEnded {
+        /// Index into the pod's containers.
+        container: usize,
+        /// Which start of it.
+        attempt: u32,
+        /// Which hook.
+        hook: Hook,
+        /// Whether it did what it should.
+        succeeded: bool,
+    },
+    /// A probe was answered.
+    Probed {
+        /// Index into the pod's containers.
+        container: usize,
+        /// Which start of it.
+        attempt: u32,
+        /// What was asked.
+        kind: ProbeKind,
+        /// What was found.
+        health: Health,
+    },
     /// The sandbox is gone.
     SandboxStopped,
     /// The volumes are gone.
@@ -212,6 +254,24 @@ pub enum Command {
         container: usize,
         /// Which start of it this is, from 0.
         attempt: u32,
+    },
+    /// Run a hook of a container: answered by `HookEnded`, unless the container ends before.
+    RunHook {
+        /// Index into the pod's containers.
+        container: usize,
+        /// Which start of it.
+        attempt: u32,
+        /// Which hook.
+        hook: Hook,
+    },
+    /// Ask how a container does, within the probe's timeout: answered by `Probed`.
+    Probe {
+        /// Index into the pod's containers.
+        container: usize,
+        /// Which start of it.
+        attempt: u32,
+        /// What is asked.
+        kind: ProbeKind,
     },
     /// Ask a container to end (its stop signal).
     StopContainer {

@@ -4,6 +4,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::backoff::Backoff;
 use crate::facts::{PodFacts, Role};
+use crate::probe::{ProbeKind, Probes};
 use crate::protocol::{Exit, Failure, ImageNames};
 
 /// How far the pod as a whole is.
@@ -61,6 +62,11 @@ pub enum ContainerStage {
     },
     /// It is being created and started.
     Starting,
+    /// It runs, and so does its postStart hook; people see that it waits.
+    Settling {
+        /// Since when.
+        started_at: Timestamp,
+    },
     /// It runs.
     Running {
         /// Since when.
@@ -80,8 +86,15 @@ pub enum ContainerStage {
 /// What was done to end a running container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
+    /// Nothing.
     No,
-    Asked,
+    /// Its preStop hook runs, so long at most.
+    Hook { until: Timestamp },
+    /// It waits for others to end before it, so long at most.
+    Turn { until: Timestamp },
+    /// It was asked to end, and is killed then.
+    Asked { kill_at: Timestamp },
+    /// It was killed.
     Killed,
 }
 
@@ -98,7 +111,12 @@ pub struct Container {
     pub image: ImageNames,
     /// How the newest start that ended, ended, and when that one had started.
     pub last: Option<(Exit, Option<Timestamp>)>,
+    /// Some start of it was complete: postStart hook and startup probe have succeeded.
+    pub came_up: bool,
     pub(crate) stop: Stop,
+    /// It is ended to be started again, whatever its exit code.
+    pub(crate) restarts_anyway: bool,
+    pub(crate) probes: Probes,
     pub(crate) backoff: Backoff,
 }
 
@@ -110,7 +128,10 @@ impl Container {
             was_started: false,
             image: ImageNames::default(),
             last: None,
+            came_up: false,
             stop: Stop::No,
+            restarts_anyway: false,
+            probes: Probes::default(),
             backoff: Backoff::default(),
         }
     }
@@ -118,7 +139,7 @@ impl Container {
     /// Whether a process of it may exist.
     pub fn is_alive(&self) -> bool {
         match self.stage {
-            ContainerStage::Starting | ContainerStage::Running { .. } => true,
+            ContainerStage::Starting | ContainerStage::Settling { .. } | ContainerStage::Running { .. } => true,
             ContainerStage::Waiting
             | ContainerStage::EnsuringImage
             | ContainerStage::PullFailed { .. }
@@ -127,9 +148,27 @@ impl Container {
         }
     }
 
-    /// Whether it runs.
+    /// Whether it runs and its postStart hook is done.
     pub fn is_running(&self) -> bool {
         matches!(self.stage, ContainerStage::Running { .. })
+    }
+
+    /// Since when there is a process of it.
+    pub(crate) fn runs_since(&self) -> Option<Timestamp> {
+        match self.stage {
+            ContainerStage::Settling { started_at } | ContainerStage::Running { started_at } => Some(started_at),
+            ContainerStage::Waiting
+            | ContainerStage::EnsuringImage
+            | ContainerStage::PullFailed { .. }
+            | ContainerStage::Starting
+            | ContainerStage::BackingOff { .. }
+            | ContainerStage::Ended => None,
+        }
+    }
+
+    /// Whether it ended for good, and well.
+    pub(crate) fn has_succeeded(&self) -> bool {
+        self.stage == ContainerStage::Ended && self.last.as_ref().is_some_and(|(exit, _)| exit.code == 0)
     }
 }
 
@@ -165,7 +204,9 @@ pub struct PodState {
     pub started_at: Option<Timestamp>,
     /// Whether it is being deleted.
     pub deletion: Option<Deletion>,
-    /// When sidecars that outlive a pod which is over are killed.
+    /// Why the pod as a whole has failed, whatever its containers do: `status.reason` and `status.message`.
+    pub failed: Option<Failure>,
+    /// When what outlives a pod that is over is killed.
     pub(crate) winding_down: Option<Timestamp>,
     /// The monitor of a sandbox that is being made has died already: the answer, when it comes, is out of date.
     pub(crate) sandbox_died: bool,
@@ -185,6 +226,7 @@ impl PodState {
             ips: Vec::new(),
             started_at: None,
             deletion: None,
+            failed: None,
             winding_down: None,
             sandbox_died: false,
             volume_backoff: Backoff::default(),
@@ -206,27 +248,54 @@ impl PodState {
         })
     }
 
-    /// Whether every init container ended well and every sidecar was started.
+    /// Whether every init container ended well and every sidecar has come up.
     pub fn is_initialized(&self) -> bool {
         self.with_roles().all(|(container, role)| match role {
-            Role::Init => {
-                container.stage == ContainerStage::Ended
-                    && container.last.as_ref().is_some_and(|(exit, _)| exit.code == 0)
-            }
-            Role::Sidecar => container.was_started,
-            Role::App => true,
+            Role::Init => container.has_succeeded(),
+            Role::Sidecar => container.came_up,
+            Role::App | Role::Ephemeral => true,
         })
     }
 
     /// Whether no container will ever run again of its own.
     pub fn is_terminal(&self) -> bool {
         let has_apps = self.facts.containers.iter().any(|facts| facts.role == Role::App);
-        self.init_failed()
+        self.failed.is_some()
+            || self.init_failed()
             || has_apps
                 && self.with_roles().all(|(container, role)| match role {
                     Role::App => container.stage == ContainerStage::Ended,
-                    Role::Init | Role::Sidecar => true,
+                    Role::Init | Role::Sidecar | Role::Ephemeral => true,
                 })
+    }
+
+    /// Whether all that still runs is being ended.
+    pub(crate) fn goes_down(&self) -> bool {
+        self.deletion.is_some() || self.is_terminal()
+    }
+
+    /// Whether a container takes requests.
+    pub fn is_ready(&self, index: usize) -> bool {
+        let (facts, container) = (&self.facts.containers[index], &self.containers[index]);
+        match facts.role {
+            Role::Init => container.has_succeeded(),
+            // Nobody waits for it.
+            Role::Ephemeral => false,
+            Role::Sidecar | Role::App => {
+                let says_so = facts.probe(ProbeKind::Readiness).is_none() || container.probes.ready;
+                self.is_started(index) && says_so
+            }
+        }
+    }
+
+    /// What probes have said of each container: whether it is started, and ready.
+    pub fn readiness(&self) -> Vec<(bool, bool)> {
+        (0..self.containers.len()).map(|index| (self.is_started(index), self.is_ready(index))).collect()
+    }
+
+    /// Whether a container runs and its startup probe has succeeded.
+    pub fn is_started(&self, index: usize) -> bool {
+        self.containers[index].is_running() && self.containers[index].probes.started
     }
 
     pub(crate) fn with_roles(&self) -> impl Iterator<Item = (&Container, Role)> {
@@ -237,6 +306,14 @@ impl PodState {
     pub fn validate(&self) -> Result<(), String> {
         if self.containers.len() != self.facts.containers.len() {
             return Err("every container of the spec has a state".into());
+        }
+        for (index, container) in self.containers.iter().enumerate() {
+            if container.stop != Stop::No && container.runs_since().is_none() {
+                return Err(format!("container {index} does not run and is being ended"));
+            }
+            if container.probes != Probes::default() && !container.is_running() {
+                return Err(format!("container {index} does not run and has been probed"));
+            }
         }
         let up = matches!(self.stage, Stage::Up);
         if !up && self.containers.iter().any(|container| container.is_alive()) {

@@ -2,11 +2,12 @@
 
 use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP,
-    Pod, PodCondition, PodIP, PodStatus,
+    Pod, PodIP, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
+use crate::condition::conditions;
 use crate::facts::Role;
 use crate::protocol::{Exit, Failure, ImageFault};
 use crate::state::{Container, ContainerStage, PodState, Stage};
@@ -40,7 +41,8 @@ impl Phase {
 pub fn phase(pod: &PodState) -> Phase {
     let apps = || pod.with_roles().filter(|(_, role)| *role == Role::App).map(|(container, _)| container);
     let failed = |container: &Container| container.last.as_ref().is_none_or(|(exit, _)| exit.code != 0);
-    if pod.init_failed() {
+    // A pod that was given up has failed once nothing of it runs any more, as with the kubelet.
+    if pod.init_failed() || pod.failed.is_some() && !pod.containers.iter().any(Container::is_alive) {
         return Phase::Failed;
     }
     let all_ended = apps().all(|container| container.stage == ContainerStage::Ended);
@@ -65,17 +67,22 @@ pub fn status(pod: &PodState, object: &Pod, host: &HostFacts, now: Timestamp) ->
     let previous = object.status.clone().unwrap_or_default();
     let uid = object.metadata.uid.clone().unwrap_or_default();
     let of = |index: usize| container_status(pod, &uid, index);
-    let (init, apps): (Vec<usize>, Vec<usize>) =
-        (0..pod.containers.len()).partition(|index| pod.role(*index) != Role::App);
-    let init: Vec<ContainerStatus> = init.into_iter().map(of).collect();
-    let apps: Vec<ContainerStatus> = apps.into_iter().map(of).collect();
+    let with = |roles: &[Role]| -> Vec<ContainerStatus> {
+        (0..pod.containers.len()).filter(|index| roles.contains(&pod.role(*index))).map(of).collect()
+    };
+    let (init, ephemeral) = (with(&[Role::Init, Role::Sidecar]), with(&[Role::Ephemeral]));
     let phase = phase(pod);
     let conditions = conditions(pod, object, &previous, phase, now);
+    let failed = pod.failed.as_ref().filter(|_| phase == Phase::Failed);
+    let words = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
     PodStatus {
         phase: Some(phase.as_str().into()),
+        reason: failed.and_then(|why| words(&why.reason)).or_else(|| previous.reason.clone()),
+        message: failed.and_then(|why| words(&why.message)).or_else(|| previous.message.clone()),
         conditions: Some(conditions),
-        container_statuses: Some(apps),
+        container_statuses: Some(with(&[Role::App])),
         init_container_statuses: (!init.is_empty()).then_some(init),
+        ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
         pod_ip: pod.ips.first().cloned(),
         pod_ips: (!pod.ips.is_empty()).then(|| pod.ips.iter().map(|ip| PodIP { ip: ip.clone() }).collect()),
         host_ip: host.ips.first().cloned(),
@@ -87,7 +94,7 @@ pub fn status(pod: &PodState, object: &Pod, host: &HostFacts, now: Timestamp) ->
 }
 
 /// metav1.Time has whole seconds.
-fn whole_seconds(at: Timestamp) -> Timestamp {
+pub(crate) fn whole_seconds(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
@@ -122,13 +129,6 @@ fn container_status(pod: &PodState, uid: &str, index: usize) -> ContainerStatus 
             (ContainerState { waiting: Some(waiting), ..Default::default() }, last)
         }
     };
-    let ready = match facts.role {
-        Role::Init => {
-            container.stage == ContainerStage::Ended && container.last.as_ref().is_some_and(|(e, _)| e.code == 0)
-        }
-        Role::Sidecar | Role::App => container.is_running(),
-    };
-    let started = container.is_running();
     ContainerStatus {
         name: facts.name.clone(),
         // Its whole name once it is known, as with containerd.
@@ -138,11 +138,15 @@ fn container_status(pod: &PodState, uid: &str, index: usize) -> ContainerStatus 
             container_id(
                 uid,
                 &facts.name,
-                if started || last.is_none() { container.attempt } else { container.attempt.saturating_sub(1) },
+                if container.is_running() || last.is_none() {
+                    container.attempt
+                } else {
+                    container.attempt.saturating_sub(1)
+                },
             )
         }),
-        ready,
-        started: Some(started),
+        ready: pod.is_ready(index),
+        started: Some(pod.is_started(index)),
         restart_count: i32::try_from(container.attempt).unwrap_or(i32::MAX),
         state: Some(state),
         last_state: last.map(|ended| ContainerState { terminated: Some(ended), ..Default::default() }),
@@ -189,90 +193,4 @@ fn waiting(pod: &PodState, index: usize, stage: &ContainerStage) -> Failure {
     let initializing = pod.role(index) == Role::App && !pod.is_initialized();
     let reason = if initializing { "PodInitializing" } else { "ContainerCreating" };
     Failure { reason: reason.into(), message: String::new() }
-}
-
-struct Verdict {
-    kind: &'static str,
-    holds: bool,
-    reason: Option<String>,
-    message: Option<String>,
-}
-
-fn conditions(pod: &PodState, object: &Pod, previous: &PodStatus, phase: Phase, now: Timestamp) -> Vec<PodCondition> {
-    let old = previous.conditions.clone().unwrap_or_default();
-    let names = |pick: &dyn Fn(&Container, Role) -> bool| {
-        let named = pod.with_roles().zip(&pod.facts.containers);
-        named.filter(|((c, role), _)| pick(c, *role)).map(|(_, f)| f.name.as_str()).collect::<Vec<_>>().join(" ")
-    };
-    let unready = names(&|container, role| role != Role::Init && !container.is_running());
-    let uninitialized = names(&|container, role| match role {
-        Role::Init => {
-            container.last.as_ref().is_none_or(|(exit, _)| exit.code != 0) || container.stage != ContainerStage::Ended
-        }
-        Role::Sidecar => !container.was_started,
-        Role::App => false,
-    });
-    let done = matches!(phase, Phase::Succeeded | Phase::Failed);
-    let sandbox_up = pod.stage == Stage::Up;
-    let refused = pod.stage == Stage::Refused;
-    let initialized = pod.is_initialized() || phase == Phase::Succeeded;
-    let ready = sandbox_up && unready.is_empty() && pod.is_initialized() && !done;
-    let not_ready = |holds: bool| match (holds, phase) {
-        (true, _) => (None, None),
-        (false, Phase::Succeeded) => (Some("PodCompleted".to_owned()), None),
-        (false, Phase::Failed) => (Some("PodFailed".to_owned()), None),
-        (false, _) => {
-            (Some("ContainersNotReady".to_owned()), Some(format!("containers with unready status: [{unready}]")))
-        }
-    };
-    let gates = object.spec.as_ref().and_then(|spec| spec.readiness_gates.as_ref());
-    let gates_hold = gates
-        .into_iter()
-        .flatten()
-        .all(|gate| old.iter().any(|condition| condition.type_ == gate.condition_type && condition.status == "True"));
-    let (reason, message) = not_ready(ready);
-    let pod_ready = match ready && !gates_hold {
-        true => (Some("ReadinessGatesNotReady".to_owned()), Some("a readiness gate is not true".to_owned())),
-        false => (reason.clone(), message.clone()),
-    };
-    let sandbox_reason = refused.then(|| "UnsupportedField".to_owned());
-    let sandbox_message = refused.then(|| format!("this node cannot honour {}", pod.facts.unsupported.join(", ")));
-    let verdicts = [
-        Verdict {
-            kind: "PodReadyToStartContainers",
-            holds: sandbox_up,
-            reason: sandbox_reason,
-            message: sandbox_message,
-        },
-        Verdict {
-            kind: "Initialized",
-            holds: initialized,
-            reason: (!initialized).then(|| "ContainersNotInitialized".to_owned()),
-            message: (!initialized).then(|| format!("containers with incomplete status: [{uninitialized}]")),
-        },
-        Verdict { kind: "Ready", holds: ready && gates_hold, reason: pod_ready.0, message: pod_ready.1 },
-        Verdict { kind: "ContainersReady", holds: ready, reason, message },
-    ];
-    let mut conditions: Vec<PodCondition> = verdicts
-        .into_iter()
-        .map(|verdict| {
-            let status = if verdict.holds { "True" } else { "False" };
-            let before = old.iter().find(|condition| condition.type_ == verdict.kind && condition.status == status);
-            let since = before.and_then(|condition| condition.last_transition_time.clone());
-            PodCondition {
-                type_: verdict.kind.into(),
-                status: status.into(),
-                reason: verdict.reason,
-                message: verdict.message,
-                last_transition_time: Some(since.unwrap_or(Time(whole_seconds(now)))),
-                last_probe_time: None,
-                observed_generation: object.metadata.generation,
-            }
-        })
-        .collect();
-    // What others say of the pod stays: PodScheduled, readiness gates, disruptions.
-    conditions.extend(old.into_iter().filter(|condition| {
-        !matches!(condition.type_.as_str(), "PodReadyToStartContainers" | "Initialized" | "Ready" | "ContainersReady")
-    }));
-    conditions
 }

@@ -31,7 +31,6 @@ pub fn unsupported(spec: &PodSpec) -> Vec<String> {
     for (index, sysctl) in context.and_then(|context| context.sysctls.as_ref()).into_iter().flatten().enumerate() {
         check(!is_own_sysctl(&sysctl.name, spec), format!("spec.securityContext.sysctls[{index}]"));
     }
-    check(spec.ephemeral_containers.as_ref().is_some_and(|list| !list.is_empty()), "spec.ephemeralContainers".into());
     check(spec.host_users == Some(false), "spec.hostUsers".into());
     check(spec.runtime_class_name.is_some(), "spec.runtimeClassName".into());
     check(spec.resource_claims.as_ref().is_some_and(|list| !list.is_empty()), "spec.resourceClaims".into());
@@ -39,21 +38,17 @@ pub fn unsupported(spec: &PodSpec) -> Vec<String> {
     found
 }
 
-fn container_fields(container: &Container) -> [(bool, &'static str); 9] {
+/// The fields of an ephemeral container that are set and not supported. It comes when its pod is up: it is refused alone.
+pub(crate) fn unsupported_ephemeral(container: &Container) -> Vec<String> {
+    container_fields(container).into_iter().filter(|(set, _)| *set).map(|(_, name)| name.to_owned()).collect()
+}
+
+fn container_fields(container: &Container) -> [(bool, &'static str); 3] {
     let security = container.security_context.as_ref();
     [
         (names_a_file(security.and_then(|own| own.seccomp_profile.as_ref())), "securityContext.seccompProfile"),
-        (container.liveness_probe.is_some(), "livenessProbe"),
-        (container.readiness_probe.is_some(), "readinessProbe"),
-        (container.startup_probe.is_some(), "startupProbe"),
-        (container.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.post_start.is_some()), "lifecycle.postStart"),
-        (container.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.pre_stop.is_some()), "lifecycle.preStop"),
         (container.volume_devices.as_ref().is_some_and(|list| !list.is_empty()), "volumeDevices"),
         (has_claims(container), "resources.claims"),
-        (
-            container.volume_mounts.iter().flatten().any(|mount| mount.sub_path_expr.is_some()),
-            "volumeMounts.subPathExpr",
-        ),
     ]
 }
 
@@ -89,21 +84,18 @@ fn unsupported_volume(volume: &Volume) -> Option<&'static str> {
         || volume.host_path.is_some()
         || volume.config_map.is_some()
         || volume.secret.is_some()
-        || volume.downward_api.is_some();
+        || volume.downward_api.is_some()
+        || volume.persistent_volume_claim.is_some()
+        || volume.ephemeral.is_some()
+        || volume.nfs.is_some()
+        || volume.image.is_some();
     if supported {
         return None;
     }
     let sources = volume.projected.as_ref().map(|projected| projected.sources.as_deref().unwrap_or_default());
     match sources {
-        Some(sources) => sources
-            .iter()
-            .any(|source| source.cluster_trust_bundle.is_some() || source.pod_certificate.is_some())
-            .then_some("projected.sources"),
-        None if volume.persistent_volume_claim.is_some() => Some("persistentVolumeClaim"),
+        Some(sources) => sources.iter().any(|source| source.pod_certificate.is_some()).then_some("projected.sources"),
         None if volume.csi.is_some() => Some("csi"),
-        None if volume.nfs.is_some() => Some("nfs"),
-        None if volume.ephemeral.is_some() => Some("ephemeral"),
-        None if volume.image.is_some() => Some("image"),
         None => Some("<source>"),
     }
 }
@@ -117,11 +109,11 @@ mod tests {
     #[test]
     fn fields_are_named_by_path() {
         let spec: PodSpec = from_value(json!({
-            "containers": [{"name": "a"}, {"name": "b", "livenessProbe": {"tcpSocket": {"port": 1}}}],
-            "volumes": [{"name": "v", "emptyDir": {}}, {"name": "w", "nfs": {"server": "s", "path": "/"}}]
+            "containers": [{"name": "a"}, {"name": "b", "resources": {"claims": [{"name": "c"}]}}],
+            "volumes": [{"name": "v", "emptyDir": {}}, {"name": "w", "csi": {"driver": "d"}}]
         }))
         .unwrap();
-        assert_eq!(unsupported(&spec), ["spec.containers[1].livenessProbe", "spec.volumes[1].nfs"]);
+        assert_eq!(unsupported(&spec), ["spec.containers[1].resources.claims", "spec.volumes[1].csi"]);
     }
 
     #[test]

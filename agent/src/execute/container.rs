@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
 use agent_image::store::Image;
+use agent_pod::facts;
 use agent_pod::protocol::{FailedStep, Failure};
 use agent_runtime::monitor::protocol::RequestBody;
 use agent_runtime::seccomp::default_profile;
@@ -15,10 +17,10 @@ use kube::api::Api;
 use nix::mount::{MsFlags, mount};
 
 use super::sandbox::{self, blocking, id};
-use super::{Executor, chain, failure, subpath, volume};
+use super::{Executor, chain, failure, propagation, subpath, termination, volume};
 use crate::environment::{self, Sources};
 use crate::monitor::Monitor;
-use crate::oci::{self, Bind, Device, Parts};
+use crate::oci::{self, Access, Bind, Device, Parts};
 use crate::rotation;
 use crate::user::{self, Wish};
 
@@ -37,10 +39,9 @@ pub(crate) enum Signal {
 }
 
 impl Executor {
-    /// Init containers first, as the machine counts.
-    pub(crate) fn container(&self, index: usize) -> Option<&Container> {
-        let spec = self.pod.spec.as_ref()?;
-        spec.init_containers.iter().flatten().chain(&spec.containers).nth(index)
+    /// A container by its number with the machine.
+    pub(crate) fn container(&self, index: usize) -> Option<Container> {
+        facts::containers(&self.pod).nth(index).map(|(container, _)| container)
     }
 
     fn bundle(&self, id: &str) -> PathBuf {
@@ -77,7 +78,7 @@ async fn forget(executor: &Executor, monitor: &Monitor, id: String) {
 
 /// Everything up to the program's first instruction. Answers the monitor and the container's name with it.
 async fn create(executor: &Executor, index: usize, attempt: u32) -> Result<(Monitor, String), Failure> {
-    let container = executor.container(index).ok_or_else(|| missing(index))?.clone();
+    let container = executor.container(index).ok_or_else(|| missing(index))?;
     let sources = fetch_sources(executor, &container).await?;
     let id = id(&container.name, attempt);
     let bundle = executor.bundle(&id);
@@ -92,6 +93,7 @@ async fn create(executor: &Executor, index: usize, attempt: u32) -> Result<(Moni
         tty: container.tty == Some(true),
     };
     let monitor = executor.monitor().ok_or_else(|| failure(CREATE_ERROR, &crate::monitor::MonitorError::Gone))?;
+    let target = target(executor, &monitor, &container.name).await?;
     let this = executor.clone();
     let key = format!("{}_{id}", executor.uid);
     blocking(move || {
@@ -109,11 +111,29 @@ async fn create(executor: &Executor, index: usize, attempt: u32) -> Result<(Moni
             &key,
             &log,
         );
-        write_bundle(&this, &container, &sources, &bundle, &key)
+        write_bundle(&this, &container, &sources, target, &bundle, &key)
     })
     .await?;
     monitor.request(request).await.map_err(|error| failure(CREATE_ERROR, &error))?;
     Ok((monitor, id))
+}
+
+/// The first process of the container that an ephemeral container looks into. `targetContainerName`.
+async fn target(executor: &Executor, monitor: &Monitor, name: &str) -> Result<Option<i32>, Failure> {
+    let mut ephemeral = executor.pod.spec.iter().flat_map(|spec| spec.ephemeral_containers.iter().flatten());
+    let target = ephemeral.find(|own| own.name == name).and_then(|own| own.target_container_name.as_ref());
+    let Some(target) = target.filter(|target| !target.is_empty()) else { return Ok(None) };
+    let states = monitor.list().await.map_err(|error| failure(CREATE_ERROR, &error))?;
+    let runs = states.iter().find(|state| {
+        state.exit.is_none() && state.id.rsplit_once('.').is_some_and(|(container, _)| container == target)
+    });
+    match runs.and_then(|state| state.pid) {
+        Some(pid) => Ok(Some(pid)),
+        None => Err(Failure {
+            reason: CREATE_ERROR.into(),
+            message: format!("unable to find target container {target:?}: it does not run"),
+        }),
+    }
 }
 
 /// Gets the ConfigMaps and Secrets that the environment refers to.
@@ -138,6 +158,7 @@ fn write_bundle(
     executor: &Executor,
     container: &Container,
     sources: &Sources,
+    target: Option<i32>,
     bundle: &Path,
     key: &str,
 ) -> Result<(), Failure> {
@@ -158,10 +179,11 @@ fn write_bundle(
     let known: BTreeMap<String, String> = variables.into_iter().collect();
     let args = arguments(container, &config, &known)?;
     let cwd = container.working_dir.clone().filter(|dir| !dir.is_empty()).or_else(|| config.working_dir().clone());
-    let binds = binds(executor, container, bundle)?;
+    let binds = binds(executor, container, bundle, &known)?;
     let parts = Parts {
         spec: &spec,
         container,
+        target,
         qos: api::pod::recorded_qos_class(&executor.pod),
         identity: &identity,
         args,
@@ -256,13 +278,18 @@ fn arguments(
 }
 
 /// The pod's shared files and the container's volumes.
-fn binds(executor: &Executor, container: &Container, bundle: &Path) -> Result<Vec<Bind>, Failure> {
+fn binds(
+    executor: &Executor,
+    container: &Container,
+    bundle: &Path,
+    known: &BTreeMap<String, String>,
+) -> Result<Vec<Bind>, Failure> {
     let run_dir = executor.run_dir();
     let etc = sandbox::etc_dir(&run_dir);
     let shared = |source: &Path, destination: &str, read_only| Bind {
         source: source.to_owned(),
         destination: destination.to_owned(),
-        read_only,
+        access: if read_only { Access::ReadOnly } else { Access::ReadWrite },
         propagation: "rprivate",
     };
     let mut binds = vec![
@@ -272,12 +299,15 @@ fn binds(executor: &Executor, container: &Container, bundle: &Path) -> Result<Ve
         shared(&etc.join("resolv.conf"), "/etc/resolv.conf", false),
     ];
     let id = bundle.file_name().unwrap_or_default().to_string_lossy();
-    let termination = termination_path(&run_dir, &id);
-    fs::write(&termination, "").map_err(|error| failure(CREATE_ERROR, &error))?;
+    let termination = termination::path(&run_dir, &id);
+    // Whoever the container runs as may write it; nobody else reaches it.
+    fs::write(&termination, "")
+        .and_then(|()| fs::set_permissions(&termination, fs::Permissions::from_mode(0o666)))
+        .map_err(|error| failure(CREATE_ERROR, &error))?;
     let destination = container.termination_message_path.clone().unwrap_or_else(|| "/dev/termination-log".into());
-    binds.push(Bind { source: termination, destination, read_only: false, propagation: "rprivate" });
+    binds.push(Bind { source: termination, destination, access: Access::ReadWrite, propagation: "rprivate" });
     for (index, mounted) in container.volume_mounts.iter().flatten().enumerate() {
-        let bind = volume_bind(executor, mounted, &bundle.join(format!("subpath-{index}")))?;
+        let bind = volume_bind(executor, mounted, &bundle.join(format!("subpath-{index}")), known)?;
         // A volume on one of the shared files wins over it.
         binds.retain(|other| other.destination != bind.destination);
         binds.push(bind);
@@ -285,28 +315,34 @@ fn binds(executor: &Executor, container: &Container, bundle: &Path) -> Result<Ve
     Ok(binds)
 }
 
-fn volume_bind(executor: &Executor, mounted: &VolumeMount, subpath_target: &Path) -> Result<Bind, Failure> {
-    let source = volume::source(executor, &mounted.name).ok_or_else(|| Failure {
-        reason: CONFIG_ERROR.into(),
-        message: format!("the pod has no volume {:?}", mounted.name),
-    })?;
-    let source = match mounted.sub_path.as_deref().filter(|path| !path.is_empty()) {
-        None => source,
-        Some(path) => subpath::bind(&source, path, subpath_target).map_err(|error| Failure {
-            reason: CONFIG_ERROR.into(),
-            message: format!("subPath {path:?} of volume {:?}: {error}", mounted.name),
-        })?,
+fn volume_bind(
+    executor: &Executor,
+    mounted: &VolumeMount,
+    subpath_target: &Path,
+    known: &BTreeMap<String, String>,
+) -> Result<Bind, Failure> {
+    let fail = |message: String| Failure { reason: CONFIG_ERROR.into(), message };
+    let place = volume::place(executor, &mounted.name)
+        .ok_or_else(|| fail(format!("the pod has no volume {:?}", mounted.name)))?;
+    let sub_path = subpath::wanted(mounted, known).map_err(fail)?;
+    let source = match sub_path.as_deref().filter(|path| !path.is_empty()) {
+        None => place.path,
+        Some(path) => subpath::bind(&place.path, path, subpath_target)
+            .map_err(|error| fail(format!("subPath {path:?} of volume {:?}: {error}", mounted.name)))?,
     };
-    Ok(Bind {
-        source,
-        destination: mounted.mount_path.clone(),
-        read_only: mounted.read_only == Some(true),
-        propagation: match mounted.mount_propagation.as_deref() {
-            Some("HostToContainer") => "rslave",
-            Some("Bidirectional") => "rshared",
-            _ => "rprivate",
-        },
-    })
+    let access = match mounted.recursive_read_only.as_deref() {
+        _ if mounted.read_only != Some(true) && !place.read_only => Access::ReadWrite,
+        Some("Enabled") => Access::RecursiveReadOnly,
+        Some("IfPossible") if subpath::can_be_recursive() => Access::RecursiveReadOnly,
+        _ => Access::ReadOnly,
+    };
+    let propagation = match mounted.mount_propagation.as_deref() {
+        Some("HostToContainer") => "rslave",
+        Some("Bidirectional") => "rshared",
+        _ => "rprivate",
+    };
+    propagation::check(&source, propagation).map_err(fail)?;
+    Ok(Bind { source, destination: mounted.mount_path.clone(), access, propagation })
 }
 
 /// The machine's own device nodes, for privileged containers.
@@ -339,7 +375,7 @@ fn host_devices() -> Vec<Device> {
 pub(crate) async fn signal(executor: &Executor, index: usize, attempt: u32, how: Signal) {
     let (Some(container), Some(monitor)) = (executor.container(index), executor.monitor()) else { return };
     let signal = match how {
-        Signal::Stop => stop_signal(executor, container).unwrap_or(SIGTERM),
+        Signal::Stop => stop_signal(executor, &container).unwrap_or(SIGTERM),
         Signal::Kill => SIGKILL,
     };
     let request = RequestBody::Signal { container: id(&container.name, attempt), signal, all: how == Signal::Kill };
@@ -349,28 +385,31 @@ pub(crate) async fn signal(executor: &Executor, index: usize, attempt: u32, how:
     }
 }
 
-/// The image's STOPSIGNAL.
+/// `lifecycle.stopSignal`, else the image's STOPSIGNAL.
 fn stop_signal(executor: &Executor, container: &Container) -> Option<i32> {
+    if let Some(own) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.stop_signal.as_ref()) {
+        return signal_number(own);
+    }
     let image = executor.host.images.find(container.image.as_deref()?).ok()??;
     let config = executor.host.images.config(&image).ok()?;
-    let text = config.config().as_ref()?.stop_signal().clone()?;
-    let name = if text.starts_with("SIG") { text.clone() } else { format!("SIG{text}") };
-    text.parse().ok().or_else(|| name.parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32))
+    signal_number(config.config().as_ref()?.stop_signal().as_ref()?)
 }
 
-fn termination_path(run_dir: &Path, id: &str) -> PathBuf {
-    sandbox::etc_dir(run_dir).join(format!("{id}.termination-log"))
-}
-
-/// What a container left for its status; Kubernetes takes 4 KiB of it.
-pub(crate) fn termination_message(run_dir: &Path, id: &str) -> String {
-    use std::io::Read as _;
-    let mut bytes = Vec::new();
-    let file = fs::File::open(termination_path(run_dir, id));
-    match file.map(|file| file.take(4096).read_to_end(&mut bytes)) {
-        Ok(Ok(_)) => String::from_utf8_lossy(&bytes).into_owned(),
-        _ => String::new(),
+/// The number of a signal: `15`, `TERM`, `SIGTERM`, `SIGRTMIN+3`, `SIGRTMAX-1`.
+fn signal_number(text: &str) -> Option<i32> {
+    if let Ok(number) = text.parse() {
+        return Some(number);
     }
+    let name = text.strip_prefix("SIG").unwrap_or(text);
+    let realtime =
+        |rest: &str, base: i32| if rest.is_empty() { Some(base) } else { Some(base + rest.parse::<i32>().ok()?) };
+    // As programs count them: the C library keeps the first two for itself.
+    match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
+        (Some(rest), _) => realtime(rest, 34),
+        (_, Some(rest)) => realtime(rest, 64),
+        (None, None) => format!("SIG{name}").parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32),
+    }
+    .filter(|number| (1..=64).contains(number))
 }
 
 /// Removes the files of a start that ended. The monitor remembers it until the next one runs.
@@ -381,8 +420,9 @@ pub(crate) async fn remove(executor: &Executor, index: usize, attempt: u32) {
 }
 
 async fn remove_files(executor: &Executor, id: String) {
+    executor.processes.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     let (bundle, images, key) = (executor.bundle(&id), executor.host.images.clone(), format!("{}_{id}", executor.uid));
-    let termination = termination_path(&executor.run_dir(), &id);
+    let termination = termination::path(&executor.run_dir(), &id);
     let removed = tokio::task::spawn_blocking(move || {
         // What cannot be unmounted keeps its snapshot.
         agent_volume::removal::unmount_below(&bundle).map_err(|error| failure("", &error))?;

@@ -76,7 +76,7 @@ fn signed(duration: Duration) -> SignedDuration {
 }
 
 /// What the pod's `imagePullSecrets` hold. One that cannot be had or read is told and left out: the image may need none.
-async fn keyring(executor: &Executor) -> Keyring {
+pub(crate) async fn keyring(executor: &Executor) -> Keyring {
     let mut keyring = Keyring::default();
     let spec = executor.pod.spec.as_ref();
     let names = spec.and_then(|spec| spec.image_pull_secrets.as_ref()).into_iter().flatten();

@@ -1,9 +1,14 @@
 //! Step 10: carries out the commands of the pod machine. No decisions here: each command ends in an event.
 
+mod action;
 pub(crate) mod container;
+mod hook;
 pub(crate) mod image;
+mod probe;
+mod propagation;
 pub(crate) mod sandbox;
 pub(crate) mod subpath;
+pub(crate) mod termination;
 pub(crate) mod volume;
 
 use std::collections::HashMap;
@@ -19,11 +24,12 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, Preconditions};
 
 use crate::config::Config;
-use crate::environment::Place;
+use crate::environment::{Allocatable, Place};
 use crate::event;
 use crate::kubelet::{access::Access, usage::Usage};
 use crate::metrics;
 use crate::monitor::Monitor;
+use crate::objects::Objects;
 use crate::pulls::Pulls;
 use crate::rotation;
 use crate::service::Known;
@@ -37,10 +43,13 @@ pub(crate) struct Host {
     pub(crate) network: Network,
     pub(crate) services: Arc<Known>,
     pub(crate) memory_capacity: i64,
+    pub(crate) allocatable: Allocatable,
     pub(crate) can_lower_oom_score: bool,
     /// This program, to be run as pod monitors.
     pub(crate) program: Program,
     pub(crate) recorder: event::Recorder,
+    /// The objects that volumes show.
+    pub(crate) objects: Objects,
     /// What was measured last.
     pub(crate) usage: Usage,
     /// Who may use the kubelet API.
@@ -53,6 +62,7 @@ impl Host {
             node_name: self.config.node_name.clone(),
             host_ip: self.config.node_ip.to_string(),
             pod_ips: pod_ips.to_vec(),
+            allocatable: self.allocatable,
             service_links: Default::default(),
         }
     }
@@ -69,7 +79,11 @@ pub(crate) struct Executor {
     pub(crate) monitor: Arc<Mutex<Option<Monitor>>>,
     /// Held shared by whatever makes or uses the sandbox and the volumes, alone by what removes them.
     pub(crate) order: Arc<tokio::sync::RwLock<()>>,
+    /// What the pod's volumes show.
+    pub(crate) live: Arc<volume::live::Live>,
     pub(crate) inputs: tokio::sync::mpsc::UnboundedSender<crate::worker::Input>,
+    /// The processes of containers that a program was run in, by the name that the start has with the monitor.
+    processes: Arc<Mutex<HashMap<String, oci_spec::runtime::Process>>>,
     /// What ends the pull that a container waits for, when dropped.
     pub(crate) awaited: Arc<Mutex<HashMap<usize, tokio::sync::oneshot::Sender<()>>>>,
 }
@@ -87,7 +101,14 @@ impl Executor {
         inputs: tokio::sync::mpsc::UnboundedSender<crate::worker::Input>,
     ) -> Self {
         let (monitor, order, awaited) = (Arc::default(), Arc::default(), Arc::default());
-        Self { host, uid, pod, pod_ips: Vec::new(), monitor, order, inputs, awaited }
+        let (live, processes, pod_ips) = (Arc::default(), Arc::default(), Vec::new());
+        Self { host, uid, pod, pod_ips, monitor, order, live, inputs, processes, awaited }
+    }
+
+    /// The pod's object is new or changed.
+    pub(crate) fn take(&mut self, pod: Arc<Pod>) {
+        self.live.pod_is(&pod);
+        self.pod = pod;
     }
 
     pub(crate) fn namespace(&self) -> &str {
@@ -148,6 +169,14 @@ impl Executor {
                     Ok(()) => Event::ContainerStarted { container },
                     Err((step, failure)) => Event::ContainerFailed { container, step, failure },
                 })
+            }
+            Command::RunHook { container, attempt, hook } => {
+                let succeeded = hook::run(&self, container, attempt, hook).await;
+                Some(Event::HookEnded { container, attempt, hook, succeeded })
+            }
+            Command::Probe { container, attempt, kind } => {
+                let health = probe::ask(&self, container, attempt, kind).await;
+                Some(Event::Probed { container, attempt, kind, health })
             }
             Command::StopContainer { container, attempt } => {
                 container::signal(&self, container, attempt, container::Signal::Stop).await;

@@ -4,12 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use agent_pod::facts;
 use agent_pod::protocol::{self, Event, Exit, Failure};
 use agent_runtime::cgroup;
 use agent_runtime::monitor::protocol::{MonitorConfig, RequestBody, VERSION};
 use api::pod::{QosClass, recorded_qos_class};
 use api::quantity::Quantity;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use serde::{Deserialize, Serialize};
 
 use super::{Executor, failure};
@@ -115,8 +116,8 @@ pub(crate) async fn connect(executor: &Executor) -> Result<Monitor, crate::monit
     let (monitor, mut exits) = Monitor::connect(&socket_path(&executor.run_dir())).await?;
     let serial = monitor.serial();
     executor.set_monitor(Some(monitor.clone()));
-    let (inputs, pod) = (executor.inputs.clone(), std::sync::Arc::clone(&executor.pod));
-    let (own, run_dir) = (std::sync::Arc::clone(&executor.monitor), executor.run_dir());
+    let inputs = executor.inputs.clone();
+    let own = std::sync::Arc::clone(&executor.monitor);
     let logs = executor.log_dir();
     // What was rotated while no agent listened.
     rotation::compress(logs.clone());
@@ -130,12 +131,7 @@ pub(crate) async fn connect(executor: &Executor) -> Result<Monitor, crate::monit
                     continue;
                 }
             };
-            if let Some((container, attempt)) = parse_id(&pod, &id) {
-                let mut exit = from_monitor(&exit);
-                exit.message = super::container::termination_message(&run_dir, &id);
-                let event = Event::ContainerExited { container, attempt, exit };
-                drop(inputs.send(Input::Machine(event)));
-            }
+            drop(inputs.send(Input::Exited { exit: from_monitor(&exit), id }));
         }
         let mut own = own.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         // A conversation that was given up, or has a successor, is no news.
@@ -166,9 +162,8 @@ pub(crate) fn id(name: &str, attempt: u32) -> String {
 /// Index and attempt of a monitor's container name.
 pub(crate) fn parse_id(pod: &Pod, id: &str) -> Option<(usize, u32)> {
     let (name, attempt) = id.rsplit_once('.')?;
-    let spec = pod.spec.as_ref()?;
-    let mut names = spec.init_containers.iter().flatten().chain(&spec.containers);
-    Some((names.position(|container| container.name == name)?, attempt.parse().ok()?))
+    let index = facts::containers(pod).position(|(container, _)| container.name == name)?;
+    Some((index, attempt.parse().ok()?))
 }
 
 /// Containers of a living monitor, newest start of each, in the machine's words. One that was made and never started
@@ -176,17 +171,21 @@ pub(crate) fn parse_id(pod: &Pod, id: &str) -> Option<(usize, u32)> {
 pub(crate) fn found(states: &[agent_runtime::monitor::protocol::ContainerState], pod: &Pod) -> Vec<protocol::Found> {
     let mut found: Vec<protocol::Found> = Vec::new();
     for state in states.iter().filter(|state| state.started_at.is_some() || state.exit.is_some()) {
-        let Some((index, attempt)) = parse_id(pod, &state.id) else { continue };
-        let Some(spec) = &pod.spec else { continue };
-        let Some(container) = spec.init_containers.iter().flatten().chain(&spec.containers).nth(index) else {
-            continue;
+        let Some((_, attempt)) = parse_id(pod, &state.id) else { continue };
+        let Some((name, _)) = state.id.rsplit_once('.') else { continue };
+        let status = statuses(pod).find(|own| own.name == name);
+        // A status that lags behind says nothing of this start.
+        let is_told = |of: fn(&ContainerStatus) -> bool| {
+            status.is_some_and(|status| u32::try_from(status.restart_count) == Ok(attempt) && of(status))
         };
         let one = protocol::Found {
-            name: container.name.clone(),
+            name: name.to_owned(),
             attempt,
-            image: reported_image(pod, &container.name),
+            image: status.map(image_of).unwrap_or_default(),
             started_at: state.started_at.as_deref().and_then(|at| at.parse().ok()),
             exit: state.exit.as_ref().map(from_monitor),
+            is_started: is_told(|status| status.started == Some(true)),
+            is_ready: is_told(|status| status.ready),
         };
         match found.iter_mut().find(|other| other.name == one.name) {
             Some(other) if other.attempt < one.attempt => *other = one,
@@ -197,16 +196,17 @@ pub(crate) fn found(states: &[agent_runtime::monitor::protocol::ContainerState],
     found
 }
 
-/// The image that the pod's status names for a container.
-pub(crate) fn reported_image(pod: &Pod, name: &str) -> protocol::ImageNames {
-    let status = pod.status.as_ref();
-    let statuses = status.and_then(|status| status.container_statuses.as_ref()).into_iter().flatten();
-    let init = status.and_then(|status| status.init_container_statuses.as_ref()).into_iter().flatten();
-    statuses.chain(init).find(|own| own.name == name).map(image_of).unwrap_or_default()
+/// What the pod's status says of each container.
+pub(crate) fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+    let status = pod.status.iter();
+    status.flat_map(|status| {
+        let lists = [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
+        lists.into_iter().flatten().flatten()
+    })
 }
 
 /// The image that a container's status names.
-pub(crate) fn image_of(status: &k8s_openapi::api::core::v1::ContainerStatus) -> protocol::ImageNames {
+pub(crate) fn image_of(status: &ContainerStatus) -> protocol::ImageNames {
     protocol::ImageNames { image: status.image.clone(), id: status.image_id.clone() }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_runtime::monitor::protocol::{self, AttachRequest, Decoder, ExecRequest, Hello, Message};
+use agent_runtime::monitor::protocol::{AttachRequest, ExecRequest, Hello};
 use agent_runtime::monitor::stream::{self, Channel, End, Size};
 use axum::extract::ws::{
     CloseFrame, Message as Frame, WebSocket, WebSocketUpgrade, rejection::WebSocketUpgradeRejection,
@@ -25,7 +25,8 @@ use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
 
 use super::Shared;
-use crate::execute::{Host, sandbox};
+use crate::execute::{Host, chain, sandbox};
+use crate::monitor;
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -142,19 +143,6 @@ async fn locate(host: &Arc<Host>, (namespace, name, container): &(String, String
     Ok(Place { bundle: run_dir.join("c").join(&id), socket, id })
 }
 
-/// The process to run: the container's own with other arguments.
-async fn process(place: &Place, wish: &Wish) -> Result<oci_spec::runtime::Process, String> {
-    #[derive(Deserialize)]
-    struct Config {
-        process: serde_json::Value,
-    }
-    let bytes = tokio::fs::read(place.bundle.join("config.json")).await.map_err(|error| error.to_string())?;
-    let mut config: Config = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
-    config.process["args"] = json!(wish.command);
-    config.process["terminal"] = json!(wish.tty);
-    serde_json::from_value(config.process).map_err(|error| error.to_string())
-}
-
 async fn converse(socket: WebSocket, place: Place, wish: Wish, is_exec: bool, is_v5: bool) {
     let (mut client, mut messages) = socket.split();
     let outcome = match open(&place, &wish, is_exec).await {
@@ -183,12 +171,11 @@ async fn converse(socket: WebSocket, place: Place, wish: Wish, is_exec: bool, is
 /// Opens the monitor's side. Answers the connection and the bytes that came with its welcome.
 async fn open(place: &Place, wish: &Wish, is_exec: bool) -> Result<(UnixStream, Vec<u8>), String> {
     let hello = match is_exec {
-        true => Hello::Exec(ExecRequest {
-            container: place.id.clone(),
-            process: process(place, wish).await?,
-            stdin: wish.stdin,
-            tty: wish.tty,
-        }),
+        true => {
+            let mut process = monitor::process(&place.bundle).await?;
+            process.set_args(Some(wish.command.clone()));
+            Hello::Exec(ExecRequest { container: place.id.clone(), process, stdin: wish.stdin, tty: wish.tty })
+        }
         false => Hello::Attach(AttachRequest {
             container: place.id.clone(),
             stdin: wish.stdin,
@@ -196,23 +183,7 @@ async fn open(place: &Place, wish: &Wish, is_exec: bool) -> Result<(UnixStream, 
             stderr: wish.stderr,
         }),
     };
-    let mut monitor = UnixStream::connect(&place.socket).await.map_err(|error| error.to_string())?;
-    monitor.write_all(&protocol::encode(&hello)).await.map_err(|error| error.to_string())?;
-    let mut decoder = Decoder::default();
-    let mut buffer = [0u8; 4096];
-    loop {
-        if let Some(message) = decoder.next::<Message>().map_err(|error| error.to_string())? {
-            return match message {
-                Message::Response { result: Ok(_), .. } => Ok((monitor, decoder.into_rest())),
-                Message::Response { result: Err(error), .. } => Err(error.message),
-                Message::Event(_) => Err("the pod's monitor answered something else".into()),
-            };
-        }
-        match monitor.read(&mut buffer).await {
-            Ok(0) | Err(_) => return Err("the pod's monitor is gone".into()),
-            Ok(count) => decoder.push(&buffer[..count]),
-        }
-    }
+    monitor::open(&place.socket, &hello).await.map_err(|error| chain(&error))
 }
 
 type ToClient = SplitSink<WebSocket, Frame>;

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, chown, symlink};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use crate::payload::{FileContent, Payload};
@@ -34,15 +34,18 @@ impl VolumeError {
 }
 
 /// Makes `dir` show exactly `payload`. `version` must differ from the one shown before. `gid` owns the
-/// files if given, and then may read them.
+/// files if given, and then may read them. What is shown already is left as it is: programs that watch see no change.
 pub fn write(dir: &Path, payload: &Payload, version: &str, gid: Option<u32>) -> Result<(), VolumeError> {
+    if is_shown(dir, payload, gid) {
+        return show_names(dir, payload);
+    }
     let fresh_name = format!("..{version}");
     let fresh = dir.join(&fresh_name);
     if fresh.exists() {
         fs::remove_dir_all(&fresh).map_err(VolumeError::at("remove", &fresh))?;
     }
     fs::create_dir(&fresh).map_err(VolumeError::at("create", &fresh))?;
-    set_owner(&fresh, 0o755, gid)?;
+    set_owner(&fresh, 0o755, None, gid)?;
     for (path, content) in payload {
         write_file(&fresh, path, content, gid)?;
     }
@@ -61,6 +64,40 @@ pub fn write(dir: &Path, payload: &Payload, version: &str, gid: Option<u32>) -> 
     Ok(())
 }
 
+/// Whether just these files are there, with these bytes, owners and modes.
+fn is_shown(dir: &Path, payload: &Payload, gid: Option<u32>) -> bool {
+    let Ok(data) = fs::canonicalize(dir.join(DATA)) else { return false };
+    let same = |path: &str, content: &FileContent| {
+        let file = data.join(path);
+        let metadata = fs::symlink_metadata(&file).ok()?;
+        let is_same = metadata.is_file()
+            && metadata.len() == content.bytes.len() as u64
+            && metadata.mode() & 0o7777 == mode_of(content, gid)
+            && gid.is_none_or(|gid| metadata.gid() == gid)
+            && content.uid.is_none_or(|uid| metadata.uid() == uid)
+            && fs::read(&file).ok()? == content.bytes;
+        Some(is_same)
+    };
+    payload.iter().all(|(path, content)| same(path, content) == Some(true)) && count_files(&data) == Some(payload.len())
+}
+
+fn count_files(dir: &Path) -> Option<usize> {
+    let mut count = 0;
+    for entry in fs::read_dir(dir).ok()? {
+        let entry = entry.ok()?;
+        count += match entry.file_type().ok()?.is_dir() {
+            true => count_files(&entry.path())?,
+            false => 1,
+        };
+    }
+    Some(count)
+}
+
+/// A group that owns the files is there to read them.
+fn mode_of(content: &FileContent, gid: Option<u32>) -> u32 {
+    if gid.is_some() { content.mode | 0o440 } else { content.mode }
+}
+
 fn write_file(fresh: &Path, path: &str, content: &FileContent, gid: Option<u32>) -> Result<(), VolumeError> {
     let target = fresh.join(path);
     if let Some(parent) = Path::new(path).parent() {
@@ -69,7 +106,7 @@ fn write_file(fresh: &Path, path: &str, content: &FileContent, gid: Option<u32>)
             so_far.push(part);
             if !so_far.exists() {
                 fs::create_dir(&so_far).map_err(VolumeError::at("create", &so_far))?;
-                set_owner(&so_far, 0o755, gid)?;
+                set_owner(&so_far, 0o755, None, gid)?;
             }
         }
     }
@@ -80,13 +117,11 @@ fn write_file(fresh: &Path, path: &str, content: &FileContent, gid: Option<u32>)
         .open(&target)
         .map_err(VolumeError::at("create", &target))?;
     file.write_all(&content.bytes).map_err(VolumeError::at("write", &target))?;
-    // A group that owns the files is there to read them.
-    let mode = if gid.is_some() { content.mode | 0o440 } else { content.mode };
-    set_owner(&target, mode, gid)
+    set_owner(&target, mode_of(content, gid), content.uid, gid)
 }
 
-fn set_owner(path: &Path, mode: u32, gid: Option<u32>) -> Result<(), VolumeError> {
-    chown(path, None, gid).map_err(VolumeError::at("set owner of", path))?;
+fn set_owner(path: &Path, mode: u32, uid: Option<u32>, gid: Option<u32>) -> Result<(), VolumeError> {
+    chown(path, uid, gid).map_err(VolumeError::at("set owner of", path))?;
     fs::set_permissions(path, Permissions::from_mode(mode & 0o7777)).map_err(VolumeError::at("set mode of", path))
 }
 
@@ -115,7 +150,7 @@ mod tests {
     use super::*;
 
     fn payload(files: &[(&str, &str)]) -> Payload {
-        let content = |text: &str| FileContent { bytes: text.as_bytes().to_vec(), mode: 0o640 };
+        let content = |text: &str| FileContent { bytes: text.as_bytes().to_vec(), mode: 0o640, uid: None };
         files.iter().map(|(path, text)| ((*path).to_owned(), content(text))).collect()
     }
 
@@ -137,5 +172,10 @@ mod tests {
             .filter(|name| name.starts_with(".."))
             .collect();
         assert_eq!(hidden.len(), 2, "{hidden:?}: ..data and one directory");
+        let shown = || fs::read_link(dir.path().join("..data")).unwrap();
+        write(dir.path(), &payload(&[("a", "one"), ("new", "4")]), "v3", None).unwrap();
+        assert_eq!(shown(), Path::new("..v2"), "nothing changed, nothing moves");
+        write(dir.path(), &payload(&[("a", "one")]), "v4", None).unwrap();
+        assert_eq!(shown(), Path::new("..v4"));
     }
 }

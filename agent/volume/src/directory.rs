@@ -31,6 +31,21 @@ pub fn tmpfs(dir: &Path, size: Option<u64>, mode: u32) -> Result<(), VolumeError
         .map_err(|error| VolumeError::at("mount tmpfs on", dir)(error.into()))
 }
 
+/// Mounts a file system of huge pages of `page` bytes (the machine's usual ones if not told), at most `size` bytes of them,
+/// unless one is mounted there already.
+pub fn huge_pages(dir: &Path, page: Option<u64>, size: Option<u64>) -> Result<(), VolumeError> {
+    fs::create_dir_all(dir).map_err(VolumeError::at("create", dir))?;
+    if removal::is_mount_point(dir)? {
+        return Ok(());
+    }
+    let options = [("pagesize", page), ("size", size)].into_iter();
+    let options: Vec<String> =
+        options.filter_map(|(name, value)| value.map(|value| format!("{name}={value}"))).collect();
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some("hugetlbfs"), dir, Some("hugetlbfs"), flags, Some(options.join(",").as_str()))
+        .map_err(|error| VolumeError::at("mount hugetlbfs on", dir)(error.into()))
+}
+
 /// Checks a hostPath against its type and makes what `DirectoryOrCreate` and `FileOrCreate` allow.
 pub fn host_path(path: &Path, kind: &str) -> Result<(), VolumeError> {
     let refuse = |what: &str| {

@@ -3,6 +3,9 @@
 //! Start reading at `directory`.
 
 pub mod atomic;
+pub mod attach;
 pub mod directory;
+pub mod measure;
+pub mod ownership;
 pub mod payload;
 pub mod removal;

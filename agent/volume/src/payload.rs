@@ -12,6 +12,8 @@ pub struct FileContent {
     pub bytes: Vec<u8>,
     /// Its permission bits.
     pub mode: u32,
+    /// Who owns it, where that is not root.
+    pub uid: Option<u32>,
 }
 
 /// Files by path below the volume.
@@ -60,8 +62,10 @@ pub fn files(
     optional: bool,
 ) -> Result<Payload, PayloadError> {
     let Some(items) = items.filter(|items| !items.is_empty()) else {
-        let all =
-            data.0.iter().map(|(key, bytes)| (key.clone(), FileContent { bytes: bytes.clone(), mode: default_mode }));
+        let all = data
+            .0
+            .iter()
+            .map(|(key, bytes)| (key.clone(), FileContent { bytes: bytes.clone(), mode: default_mode, uid: None }));
         return Ok(all.collect());
     };
     let mut payload = Payload::new();
@@ -70,7 +74,7 @@ pub fn files(
         match data.0.get(&item.key) {
             Some(bytes) => {
                 let mode = item.mode.and_then(|mode| u32::try_from(mode).ok()).unwrap_or(default_mode);
-                payload.insert(path, FileContent { bytes: bytes.clone(), mode });
+                payload.insert(path, FileContent { bytes: bytes.clone(), mode, uid: None });
             }
             None if optional => {}
             None => return Err(PayloadError::MissingKey { key: item.key.clone() }),
@@ -112,7 +116,7 @@ mod tests {
     fn items_pick_keys_and_paths_stay_inside() {
         assert_eq!(files(&data(), None, 0o644, false).unwrap().len(), 2);
         let picked = files(&data(), Some(&[item("a", "x/./y", Some(0o400))]), 0o644, false).unwrap();
-        assert_eq!(picked["x/y"], FileContent { bytes: b"1".to_vec(), mode: 0o400 });
+        assert_eq!(picked["x/y"], FileContent { bytes: b"1".to_vec(), mode: 0o400, uid: None });
         let missing = files(&data(), Some(&[item("z", "z", None)]), 0o644, false);
         assert_eq!(missing, Err(PayloadError::MissingKey { key: "z".into() }));
         assert!(files(&data(), Some(&[item("z", "z", None)]), 0o644, true).unwrap().is_empty());

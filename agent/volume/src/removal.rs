@@ -81,7 +81,7 @@ fn resolve(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// Whether something is mounted at just this place.
-pub(crate) fn is_mount_point(path: &Path) -> Result<bool, VolumeError> {
+pub fn is_mount_point(path: &Path) -> Result<bool, VolumeError> {
     let path = resolve(path).map_err(VolumeError::at("look at", path))?;
     Ok(mount_points(&path)?.contains(&path))
 }

@@ -84,8 +84,18 @@ pub(crate) struct Args {
     /// EncryptionConfiguration; aesgcm and identity).
     #[arg(long, value_name = "FILE")]
     encryption_provider_config: Option<PathBuf>,
+    /// What the cluster goes without, though it begins with it; may be repeated.
+    #[arg(long, value_enum, value_name = "COMPONENT", value_delimiter = ',')]
+    disable: Vec<Component>,
     #[command(flatten)]
     log: LogArgs,
+}
+
+/// What a cluster begins with; names as k3s has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Component {
+    /// The StorageClass `local-path`, the default one.
+    LocalStorage,
 }
 
 impl Args {
@@ -123,6 +133,7 @@ async fn serve(args: Args) -> Result<(), Failure> {
         cluster_dns: cluster_dns(&args)?,
         cluster_domain: args.cluster_domain.clone(),
         event_ttl: Duration::from_secs(args.event_ttl),
+        local_storage: !args.disable.contains(&Component::LocalStorage),
         encryption: args.encryption_provider_config.as_deref().map(Encryption::read).transpose()?,
         audit: args.audit_policy_file.clone().zip(args.audit_log_path.clone()).map(|(policy, log)| {
             let rotation = Rotation { bytes: args.audit_log_maxsize << 20, kept: args.audit_log_maxbackup };

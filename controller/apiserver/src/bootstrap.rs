@@ -105,6 +105,8 @@ fn default_objects() -> Vec<Value> {
     objects.push(binding("system:node", "system:node", &[group(NODES)]));
     objects.push(binding("system:node-proxier", "system:node-proxier", &[user("system:kube-proxy"), group(NODES)]));
     objects.push(binding("system:kube-scheduler", "system:kube-scheduler", &[user("system:kube-scheduler")]));
+    let scheduler = "system:volume-scheduler";
+    objects.push(binding(scheduler, scheduler, &[user("system:kube-scheduler")]));
     // The name server of a node that joined has its node's identity.
     let dns = [user("system:gantry-dns"), group(NODES)];
     objects.push(binding("system:gantry-dns", "system:gantry-dns", &dns));

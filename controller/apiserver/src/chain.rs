@@ -200,16 +200,18 @@ fn action<'a>(request: &'a ResourceRequest, query: &'a Query, http: &Request<Bod
         Verb::Get if streams && http.headers().contains_key(UPGRADE) => Verb::Create,
         verb => verb,
     };
-    let selected = |field: &str| {
-        let selector = query.get("fieldSelector")?;
+    let part_of = |selector: &str, field: &str| {
+        let selector = query.get(selector)?;
         selector.split(',').find_map(|part| part.strip_prefix(field)?.trim_start_matches('=').into())
     };
+    let selected = |field: &str| part_of("fieldSelector", field);
     // A list restricted to one name is judged as a read of that name.
     let listed = matches!(request.verb, Verb::List | Verb::Watch | Verb::DeleteCollection);
     let name = request.name.as_deref().or_else(|| selected("metadata.name=").filter(|_| listed));
     let selected_node = match request.resource.as_str() {
         "pods" => selected("spec.nodeName="),
         "nodes" => selected("metadata.name="),
+        "persistentvolumes" => part_of("labelSelector", "gantry.io/node="),
         _ => None,
     };
     let is_namespace = request.group.is_empty() && request.resource == "namespaces";

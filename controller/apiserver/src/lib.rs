@@ -13,6 +13,7 @@ mod chain;
 pub mod config_file;
 mod custom;
 mod deadline;
+mod default_class;
 mod documents;
 pub mod encryption;
 mod flow;

@@ -27,6 +27,7 @@ use crate::authz::{Authorizer, node::NodeAuthorizer, rbac::Rbac};
 use crate::bootstrap;
 use crate::chain;
 use crate::custom::{self, Definitions};
+use crate::default_class;
 use crate::flow::FlowControl;
 use crate::handle::shared::Shared;
 use crate::metrics::Metrics;
@@ -70,6 +71,8 @@ pub struct Config {
     pub metrics: MetricsRegistry,
     /// What is written down of requests, and where.
     pub audit: Option<audit::Config>,
+    /// Whether the cluster begins with a StorageClass of directories on nodes.
+    pub local_storage: bool,
 }
 
 /// Why a server could not be assembled.
@@ -147,6 +150,7 @@ impl Config {
         let registry = Registry::new(Arc::clone(&store), self.event_ttl, self.services);
         let trusted = bootstrap::Trusted { clients: authority.certificate(), front_proxy: front_proxy.certificate() };
         bootstrap::ensure(&registry, &trusted).await?;
+        default_class::ensure(&registry, self.local_storage).await?;
         service::repair(&registry).await?;
         let definitions = Definitions::open(&registry);
         let (hooks, policies) = (Hooks::new(&store), Policies::new(&store));

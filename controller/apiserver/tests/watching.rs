@@ -28,8 +28,15 @@ async fn server_over(driver: impl Driver, event_ttl: Duration) -> (ApiServer, Ar
     of_store.metrics.register(&mut metrics);
     let store = Arc::new(Store::open(driver, of_store).unwrap());
     let services = Ranges { cidr: "10.43.0.0/16".parse().unwrap(), dns: "10.43.0.10".parse().unwrap() };
-    let config =
-        Config { dir: dir.path().into(), names: vec!["localhost".into()], event_ttl, services, metrics, audit: None };
+    let config = Config {
+        dir: dir.path().into(),
+        names: vec!["localhost".into()],
+        event_ttl,
+        services,
+        metrics,
+        audit: None,
+        local_storage: false,
+    };
     (config.build(Arc::clone(&store)).await.unwrap(), store)
 }
 

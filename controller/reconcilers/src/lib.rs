@@ -9,6 +9,7 @@ mod deployment;
 mod discovered;
 mod disruption;
 mod endpoints;
+mod ephemeral_volume;
 mod error;
 mod garbage;
 mod manifests;
@@ -23,5 +24,6 @@ mod quota;
 mod record;
 mod replicaset;
 mod run;
+mod volume_binding;
 
 pub use run::{Config, run};

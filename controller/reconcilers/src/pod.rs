@@ -35,6 +35,8 @@ pub(crate) struct PodFacts {
     pub(crate) restarts: i32,
     pub(crate) deletion_cost: i32,
     pub(crate) tolerations: Vec<Toleration>,
+    /// It has volumes of kind `ephemeral`, whose claims are made for it.
+    pub(crate) brings_claims: bool,
 }
 
 /// The owner that is the controller.
@@ -72,6 +74,7 @@ impl PodFacts {
             created,
             restarts,
             deletion_cost: cost.and_then(|text| text.parse().ok()).unwrap_or_default(),
+            brings_claims: spec.volumes.iter().flatten().any(|volume| volume.ephemeral.is_some()),
             tolerations: spec.tolerations.unwrap_or_default(),
         }
     }

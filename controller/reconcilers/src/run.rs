@@ -7,8 +7,10 @@ use crate::node::{self, NodeFacts};
 use crate::pod::PodFacts;
 use crate::record::Recorder;
 use crate::{
-    abandoned, aggregation, deployment, disruption, garbage, manifests, namespace, protection, quota, replicaset,
+    abandoned, aggregation, deployment, disruption, ephemeral_volume, garbage, manifests, namespace, protection, quota,
+    replicaset, volume_binding,
 };
+use api::volume::{Claim, Class, Volume};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
@@ -18,6 +20,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Api;
 use kube::runtime::watcher;
 use std::path::Path;
@@ -151,6 +154,23 @@ pub async fn run(config: Config) {
         watcher::Config::default(),
         NodeFacts::new,
     ));
+    let ephemeral = (config.client_for)("ephemeral-volume-controller");
+    let recorder = Recorder::start(ephemeral.clone(), "ephemeral-volume-controller");
+    tasks.spawn(ephemeral_volume::start(ephemeral, Arc::clone(&pods), recorder));
+    let binder = (config.client_for)("persistent-volume-binder");
+    let (claims, volumes, classes) = (Cache::new(), Cache::new(), Cache::new());
+    tasks.spawn(volume_binding::start(volume_binding::Reconciler {
+        recorder: Recorder::start(binder.clone(), "persistentvolume-controller"),
+        claims: Arc::clone(&claims),
+        volumes: Arc::clone(&volumes),
+        classes: Arc::clone(&classes),
+        nodes: Arc::clone(&nodes),
+        client: binder.clone(),
+    }));
+    tasks.spawn(claims.reflect(Api::<PersistentVolumeClaim>::all(binder.clone()), all(), Claim::new));
+    tasks.spawn(volumes.reflect(Api::<PersistentVolume>::all(binder.clone()), all(), Volume::new));
+    tasks.spawn(classes.reflect(Api::<StorageClass>::all(binder), all(), Class::new));
+
     let slices_client = (config.client_for)("endpointslice-controller");
     let endpoints_client = (config.client_for)("endpoint-controller");
     let services: Arc<Cache<ServiceFacts>> = Cache::new();

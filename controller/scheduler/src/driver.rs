@@ -7,6 +7,7 @@ use crate::metrics::{Ended, Metrics};
 use crate::queue::Queue;
 use crate::record::{Notice, Notices};
 use crate::snapshot::{NodeFacts, PodFacts, PodKey, Snapshot};
+use crate::volumes::Preparation;
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Binding, Node, ObjectReference, Pod};
 use kube::api::{Api, ObjectMeta, PostParams};
@@ -16,6 +17,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
+
+mod volume;
 
 /// Bindings on their way at once.
 const MAX_BINDING: usize = 64;
@@ -37,6 +40,8 @@ struct Bound {
     /// When the pod was taken in hand.
     since: Instant,
     result: Result<(), kube::Error>,
+    /// What was written for its volumes, where that was all that was done.
+    prepared: Vec<Preparation>,
 }
 
 struct Driver {
@@ -49,6 +54,9 @@ struct Driver {
     nodes_seen: Option<BTreeSet<Box<str>>>,
     pods_listed: bool,
     nodes_listed: bool,
+    volumes: volume::Watched,
+    /// Pods that have their place and wait for their volumes.
+    preparing: HashMap<PodKey, volume::Waiting>,
     metrics: Metrics,
     /// When each pod that waits was first seen.
     first_seen: HashMap<PodKey, Instant>,
@@ -63,6 +71,7 @@ pub async fn run(config: Config) {
     let nodes = Api::<Node>::all(config.client.clone());
     let mut pods = Box::pin(watcher(pods, live).default_backoff());
     let mut nodes = Box::pin(watcher(nodes, all).default_backoff());
+    let mut volumes = volume::watch(&config.client);
     let mut driver = Driver {
         notices: Notices::start(config.client.clone()),
         client: config.client,
@@ -73,14 +82,17 @@ pub async fn run(config: Config) {
         nodes_seen: None,
         pods_listed: false,
         nodes_listed: false,
+        volumes: volume::Watched::default(),
+        preparing: HashMap::new(),
         metrics: config.metrics,
         first_seen: HashMap::new(),
     };
     loop {
         let more = driver.schedule();
-        let (active, backoff, unschedulable) = driver.queue.counts(driver.binding.len());
+        let (active, backoff, unschedulable) = driver.queue.counts(driver.binding.len() + driver.preparing.len());
         driver.metrics.waiting(active, backoff, unschedulable);
-        let wake = match (more, driver.queue.next_wake()) {
+        let deadline = driver.preparing.values().map(|waiting| waiting.until).min();
+        let wake = match (more, driver.queue.next_wake().into_iter().chain(deadline).min()) {
             (true, _) => Some(Duration::ZERO),
             (false, Some(at)) => Some(at.saturating_duration_since(Instant::now())),
             (false, None) => None,
@@ -100,6 +112,7 @@ pub async fn run(config: Config) {
                 Ok(event) => driver.pod_event(event),
                 Err(error) => tracing::warn!(%error, "the watch of pods is started again"),
             },
+            Some(event) = volumes.next() => driver.volume_event(event),
             () = tokio::time::sleep(wake.unwrap_or_default()), if wake.is_some() => {}
         }
     }
@@ -108,9 +121,10 @@ pub async fn run(config: Config) {
 impl Driver {
     /// Decides about active pods; tells whether there are more.
     fn schedule(&mut self) -> bool {
-        if !self.pods_listed || !self.nodes_listed {
+        if !self.pods_listed || !self.nodes_listed || !self.volumes.are_listed() {
             return false;
         }
+        self.give_up_late(Instant::now());
         self.queue.advance(Instant::now());
         for _ in 0..MAX_DECISIONS {
             if self.binding.len() >= MAX_BINDING {
@@ -122,11 +136,13 @@ impl Driver {
                 Decision::Bind(node) => {
                     tracing::debug!(hop = "schedule", kind = "Pod", object = &*pod.key, uid = &*pod.uid, %node, "bind");
                     self.snapshot.place(&pod.key, &pod.uid, &node, &pod.load);
-                    let client = self.client.clone();
-                    self.binding.spawn(async move {
-                        let result = bind(client, &pod, &node).await;
-                        Bound { pod, node, since, result }
-                    });
+                    self.spawn_binding(pod, node, since);
+                }
+                Decision::Prepare(node, work) => {
+                    tracing::debug!(hop = "schedule", kind = "Pod", object = &*pod.key, uid = &*pod.uid, %node, ?work, "prepare");
+                    self.snapshot.place(&pod.key, &pod.uid, &node, &pod.load);
+                    self.snapshot.volumes.assume(&node, &work);
+                    self.spawn_preparation(pod, node, since, work);
                 }
                 Decision::Unfit(error) => {
                     tracing::debug!(hop = "schedule", kind = "Pod", object = &*pod.key, uid = &*pod.uid, %error, "no node fits");
@@ -139,9 +155,18 @@ impl Driver {
         true
     }
 
+    fn spawn_binding(&mut self, pod: Arc<PodFacts>, node: Box<str>, since: Instant) {
+        let client = self.client.clone();
+        self.binding.spawn(async move {
+            let result = bind(client, &pod, &node).await;
+            Bound { pod, node, since, result, prepared: Vec::new() }
+        });
+    }
+
     fn bound(&mut self, bound: Bound) {
-        let Bound { pod, node, since, result } = bound;
+        let Bound { pod, node, since, result, prepared } = bound;
         match result {
+            Ok(()) if !prepared.is_empty() => self.prepared(pod, node, since),
             Ok(()) => {
                 self.metrics.attempted(Ended::SCHEDULED, since.elapsed().as_secs_f64());
                 if let Some(seen) = self.first_seen.remove(&pod.key) {
@@ -153,6 +178,7 @@ impl Driver {
                 self.notices.send(Notice::Bound(pod, node));
             }
             Err(error) => {
+                self.snapshot.volumes.forget(&prepared);
                 if self.snapshot.placed_uid(&pod.key) == Some(&pod.uid) {
                     let waits = self.queue.get(&pod.key).is_some_and(|waiting| waiting.uid == pod.uid);
                     // If the watch has told meanwhile that another one bound it, its place is real.
@@ -207,6 +233,7 @@ impl Driver {
                 self.first_seen.remove(&pod.key);
             }
             self.queue.remove(&pod.key);
+            self.preparing.remove(&pod.key);
             self.snapshot.place(&pod.key, &pod.uid, node, &pod.load);
         } else {
             match self.snapshot.placed_uid(&pod.key) {
@@ -228,6 +255,7 @@ impl Driver {
     fn pod_gone(&mut self, key: &str) {
         self.first_seen.remove(key);
         self.queue.remove(key);
+        self.preparing.remove(key);
         if self.snapshot.unplace(key) {
             self.queue.move_all(Instant::now());
         }

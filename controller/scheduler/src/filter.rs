@@ -27,6 +27,14 @@ pub enum Reason {
     TooManyPods,
     /// Not enough of a resource is left.
     Insufficient(Box<str>),
+    /// Another pod uses a claim that only one pod may use.
+    OnePodClaim,
+    /// A claim's volume is reached from other nodes only.
+    VolumeElsewhere,
+    /// A claim's volume is not there.
+    VolumeGone,
+    /// No volume is there for a claim, and none can be made.
+    NoVolume,
 }
 
 impl fmt::Display for Reason {
@@ -37,6 +45,14 @@ impl fmt::Display for Reason {
             Self::Affinity => f.write_str("node(s) didn't match Pod's node affinity/selector"),
             Self::Ports => f.write_str("node(s) didn't have free ports for the requested pod ports"),
             Self::TooManyPods => f.write_str("Too many pods"),
+            Self::OnePodClaim => f.write_str(
+                "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode",
+            ),
+            Self::VolumeElsewhere => f.write_str("node(s) had volume node affinity conflict"),
+            Self::VolumeGone => {
+                f.write_str("node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)")
+            }
+            Self::NoVolume => f.write_str("node(s) didn't find available persistent volumes to bind"),
             Self::Insufficient(resource) => write!(f, "Insufficient {resource}"),
         }
     }

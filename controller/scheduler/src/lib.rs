@@ -9,5 +9,6 @@ pub mod queue;
 mod record;
 mod score;
 pub mod snapshot;
+pub mod volumes;
 
 pub use driver::{Config, run};

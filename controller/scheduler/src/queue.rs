@@ -94,12 +94,18 @@ impl Queue {
 
     /// Something moved that may let pods fit: a node came or offers more, a pod left.
     pub fn move_all(&mut self, now: Instant) {
+        self.move_those(now, |_| true);
+    }
+
+    /// Something moved that may let these pods fit.
+    pub fn move_those(&mut self, now: Instant, concerns: impl Fn(&PodFacts) -> bool) {
+        let is_waiting = |entry: &Entry| entry.place == Place::Unschedulable && concerns(&entry.pod);
         let waiting: Vec<PodKey> =
-            self.entries.iter().filter(|(_, e)| e.place == Place::Unschedulable).map(|(k, _)| Arc::clone(k)).collect();
+            self.entries.iter().filter(|(_, e)| is_waiting(e)).map(|(k, _)| Arc::clone(k)).collect();
         for key in waiting {
             self.wake(&key, now);
         }
-        for entry in self.entries.values_mut().filter(|e| e.place == Place::InHand) {
+        for entry in self.entries.values_mut().filter(|e| e.place == Place::InHand && concerns(&e.pod)) {
             entry.moved = true;
         }
     }

@@ -1,5 +1,7 @@
 //! The few facts about nodes and pods that a decision needs; the typed objects are dropped once these are taken.
+use crate::volumes::Volumes;
 use api::quantity::Quantity;
+use api::volume::UsedClaim;
 use k8s_openapi::api::core::v1::{Affinity, Node, NodeAffinity, Pod, PodSpec, Taint, Toleration};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -77,6 +79,8 @@ pub struct Load {
     pub ranked_memory: i64,
     /// The ports it takes.
     pub host_ports: Vec<HostPort>,
+    /// The claims it uses.
+    pub claims: Vec<UsedClaim>,
 }
 
 /// A pod.
@@ -107,6 +111,7 @@ pub struct PodFacts {
 impl PodFacts {
     /// Takes the facts out of a pod.
     pub fn new(pod: Pod) -> Self {
+        let claims = api::volume::claims_of(&pod);
         let metadata = pod.metadata;
         let spec = pod.spec.unwrap_or_default();
         let status = pod.status.unwrap_or_default();
@@ -127,7 +132,7 @@ impl PodFacts {
             priority: spec.priority.unwrap_or_default(),
             created: metadata.creation_timestamp.map_or(0, |t| t.0.as_second()),
             is_ours: node.is_none() && named && !gated && metadata.deletion_timestamp.is_none() && !is_ended,
-            load: Load::new(&spec),
+            load: Load::new(&spec, claims),
             constraints: Box::new(if node.is_none() { constraints(spec) } else { PodSpec::default() }),
             node,
             is_ended,
@@ -166,7 +171,7 @@ fn constraints(spec: PodSpec) -> PodSpec {
 }
 
 impl Load {
-    fn new(spec: &PodSpec) -> Self {
+    fn new(spec: &PodSpec, claims: Vec<UsedClaim>) -> Self {
         let requests = api::pod::requests(spec);
         let requests = Amounts::read(requests.iter().map(|(name, quantity)| (name.as_str(), *quantity)));
         let containers = i64::try_from(spec.containers.len()).unwrap_or(i64::MAX);
@@ -189,6 +194,7 @@ impl Load {
             ranked_memory: ranked(requests.memory, UNASKED_MEMORY),
             requests,
             host_ports,
+            claims,
         }
     }
 }
@@ -279,12 +285,19 @@ struct Placed {
 pub struct Snapshot {
     nodes: BTreeMap<Box<str>, NodeFacts>,
     placed: HashMap<PodKey, Placed>,
+    /// What the claims of pods need.
+    pub volumes: Volumes,
 }
 
 impl Snapshot {
     /// The nodes by name.
     pub fn nodes(&self) -> impl ExactSizeIterator<Item = &NodeFacts> {
         self.nodes.values()
+    }
+
+    /// One node.
+    pub fn node(&self, name: &str) -> Option<&NodeFacts> {
+        self.nodes.get(name)
     }
 
     /// Takes a node in; tells whether waiting pods may fit now that did not before.
@@ -342,6 +355,16 @@ impl Snapshot {
             node.give_back(&placed.load);
         }
         true
+    }
+
+    /// Whether a pod that has its place uses a claim that `pod` would have to have for itself.
+    pub fn is_claim_taken(&self, pod: &PodFacts) -> bool {
+        self.volumes.one_pod_claims(pod).any(|claim| {
+            let (namespace, name) = claim.split_once('/').unwrap_or(("", &claim));
+            let uses = |placed: &Placed| placed.load.claims.iter().any(|used| used.name == name);
+            let is_near = |key: &PodKey| key.split_once('/').is_some_and(|(own, _)| own == namespace);
+            self.placed.iter().any(|(key, placed)| *key != pod.key && is_near(key) && uses(placed))
+        })
     }
 
     /// The uid of the pod that was placed under this key.

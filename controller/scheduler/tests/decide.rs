@@ -39,6 +39,7 @@ fn snapshot(nodes: Vec<NodeFacts>) -> Snapshot {
 fn refusal(snapshot: &Snapshot, pod: &PodFacts) -> String {
     match decide(snapshot, pod) {
         Decision::Bind(node) => format!("bound to {node}"),
+        Decision::Prepare(node, work) => format!("{work:?} on {node}"),
         Decision::Unfit(error) => error.to_string(),
     }
 }

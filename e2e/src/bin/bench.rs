@@ -1,4 +1,4 @@
-//! Measures a cluster from outside: `bench pod|pods|start|rest`. Prints tables; never judges.
+//! Measures a cluster from outside: `bench pod|pods|start|rest|probes`. Prints tables; never judges.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -23,7 +23,8 @@ fn main() -> Outcome<()> {
         Some("pods") => runtime.block_on(pods(number(100))),
         Some("start") => start(number(10)),
         Some("rest") => runtime.block_on(rest(number(10))),
-        _ => Err("usage: bench pod|pods|start|rest [N]".into()),
+        Some("probes") => runtime.block_on(probes(number(100))),
+        _ => Err("usage: bench pod|pods|start|rest|probes [N]".into()),
     }
 }
 
@@ -164,10 +165,52 @@ fn pss(pid: i32) -> Option<u64> {
 
 /// Processor time of a process in seconds; proc(5), stat.
 fn cpu_seconds(pid: i32) -> Option<f64> {
+    cpu_fields(pid, 11)
+}
+
+/// That of its children that ended.
+fn children_seconds(pid: i32) -> Option<f64> {
+    cpu_fields(pid, 13)
+}
+
+/// A user time and the system time after it.
+fn cpu_fields(pid: i32, first: usize) -> Option<f64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let fields: Vec<&str> = text.rsplit(") ").next()?.split(' ').collect();
-    let ticks = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
+    let ticks = fields.get(first)?.parse::<f64>().ok()? + fields.get(first + 1)?.parse::<f64>().ok()?;
     Some(ticks / 100.0)
+}
+
+/// Pods with an exec probe each second: what asking costs us, apart from the programs that are run.
+async fn probes(count: usize) -> Outcome<()> {
+    let cluster = cluster()?;
+    let api: Api<Pod> = Api::default_namespaced(client(&cluster).await?);
+    for round in 0..count {
+        let mut pod = serde_json::to_value(sample_pod(&format!("probed-{round}"))?)?;
+        pod["spec"]["containers"][0]["readinessProbe"] =
+            json!({"exec": {"command": ["true"]}, "periodSeconds": 1, "timeoutSeconds": 10});
+        api.create(&PostParams::default(), &serde_json::from_value(pod)?).await?;
+    }
+    e2e::client::eventually("the pods are ready", Duration::from_secs(120), || {
+        let all = cluster.gantry().run(&["get", "pods", "--no-headers"]).out;
+        (all.matches("1/1").count() == count).then_some(())
+    });
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let (server, monitors) = (cluster.server_pid().as_raw(), monitors("/run/gantry/"));
+    let of_monitors = |read: fn(i32) -> Option<f64>| -> f64 { monitors.iter().filter_map(|pid| read(*pid)).sum() };
+    let sample = || Some([cpu_seconds(server)?, of_monitors(cpu_seconds), of_monitors(children_seconds)]);
+    let window = Duration::from_secs(30);
+    let before = sample().ok_or("no stat")?;
+    tokio::time::sleep(window).await;
+    let after = sample().ok_or("no stat")?;
+    let share = |index: usize| (after[index] - before[index]) / window.as_secs_f64() * 100.0;
+    println!("{count} pods with an exec probe each second, {} s", window.as_secs());
+    println!("{:<44}{:>12}{:>12}", "", "of a core", "promised");
+    println!("{:<44}{:>10.1} %", "server and agent", share(0));
+    println!("{:<44}{:>10.1} %", format!("{} monitors", monitors.len()), share(1));
+    println!("{:<44}{:>10.1} %{:>12}", "both", share(0) + share(1), "5 %");
+    println!("{:<44}{:>10.1} %", "the programs, from clone to exit", share(2));
+    Ok(())
 }
 
 fn monitors(data_marker: &str) -> Vec<i32> {

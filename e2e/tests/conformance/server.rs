@@ -1,47 +1,13 @@
-//! The server that all tests of this program share. It ends with the program, however that ends.
+//! The server of this program, with a real node.
 
-use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 
 use e2e::api::Api;
-use e2e::cluster::Cluster;
-use e2e::machine;
+use e2e::shared;
 
-static SHARED: OnceLock<PathBuf> = OnceLock::new();
-
-/// The kubeconfig of the shared server, started by the first who asks.
+/// Its kubeconfig.
 pub(crate) fn kubeconfig() -> PathBuf {
-    let shared = SHARED.get_or_init(|| {
-        let image = machine::image("busybox").expect("hack/image makes the sample image");
-        let cluster = Cluster::start(&[&image]);
-        let kubeconfig = cluster.kubeconfig();
-        outlive(&cluster);
-        // Its end is the watchman's business.
-        std::mem::forget(cluster);
-        kubeconfig
-    });
-    shared.clone()
-}
-
-/// Statics are never dropped: a shell waits for the end of this process, which closes its input, and cleans up.
-fn outlive(cluster: &Cluster) {
-    // A reset refuses while the server still holds its lock.
-    let script = "read -r _; kill -9 \"$1\"; tail --pid=\"$1\" -f /dev/null; \"$2\" reset --purge --data-dir \"$3\" && rm -rf \"$4\"";
-    let (data, pid) = (cluster.data_dir(), cluster.server_pid().to_string());
-    let dir = data.parent().expect("a data directory lies in another");
-    let mut watchman = Command::new("sh")
-        .args(["-c", script, "watchman", &pid])
-        .args([machine::gantry().as_path(), &data, dir])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("a shell runs");
-    let mut input = watchman.stdin.take().expect("piped");
-    input.flush().expect("an open pipe");
-    std::mem::forget(input);
+    shared::kubeconfig(&["busybox"])
 }
 
 /// A client with a namespace of its own.

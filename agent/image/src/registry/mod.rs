@@ -17,6 +17,7 @@ mod keyring;
 mod retry;
 mod session;
 mod transport;
+pub mod trust;
 
 pub use error::{PullError, RegistryError, RequestError};
 pub use keyring::{Keyring, KeyringError};

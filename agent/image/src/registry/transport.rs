@@ -21,14 +21,13 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
 use tower::Service;
 
 use super::config::{ConfigError, TlsFiles};
+use super::trust::Anybody;
 
 /// A certificate or key file is larger than this by mistake only.
 const PEM_MAX: u64 = 4 << 20;
@@ -106,7 +105,7 @@ fn client_config(host: &str, tls: &TlsFiles) -> Result<ClientConfig, ConfigError
         .with_safe_default_protocol_versions()
         .map_err(|error| fail("tls", Path::new(""), error.to_string()))?;
     let builder = match tls.insecure_skip_verify {
-        true => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider))),
+        true => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody::with(provider))),
         false => {
             let mut roots = RootCertStore::empty();
             // A system without authorities trusts nobody; the handshake says so.
@@ -143,45 +142,6 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
         return Err(format!("is larger than {PEM_MAX} bytes"));
     }
     fs::read(path).map_err(|error| error.to_string())
-}
-
-/// Trusts every certificate whose key the server holds: `insecure_skip_verify`.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 /// A name without an address.

@@ -15,7 +15,7 @@ use super::{
     console, failed,
 };
 use crate::{
-    container::{self, Container, CreateOptions, Created, ExecOptions, GateKind, create::reap},
+    container::{self, Container, CreateOptions, Created, Doorway, ExecOptions, GateKind, create::reap},
     plan::Streams,
 };
 
@@ -119,7 +119,8 @@ pub(super) fn exec(root: &Path, args: &ExecArgs) -> Result<i32, CliError> {
         die_with_parent: false,
         preserve_fds: args.preserve_fds,
     };
-    let joined = container::exec(&container, options).map_err(failed("exec", &args.id))?;
+    let doorway = Doorway::of(&container).map_err(failed("exec", &args.id))?;
+    let joined = container::exec(&doorway, options).map_err(failed("exec", &args.id))?;
     let rest = || {
         hand_over(args.console_socket.as_deref(), &joined.terminal)?;
         write_pid(args.pid_file.as_deref(), joined.child.pid)

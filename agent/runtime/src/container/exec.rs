@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     init::{self, Entrance, ExecPlan, channel, channel::FromChild},
-    plan::{self, Streams},
+    plan::{self, Streams, process::Confinement},
 };
 
 /// Joined always: those the container inherited (a pod's) are not ours either. Joining one we are in changes nothing,
@@ -41,47 +41,67 @@ pub struct Joined {
     pub terminal: Option<OwnedFd>,
 }
 
+/// The way into one container: what all processes that join it have in common, found once.
+#[derive(Debug)]
+pub struct Doorway {
+    target: OwnedFd,
+    namespaces: u64,
+    pid_namespace: OwnedFd,
+    entrance: Entrance,
+    confinement: Confinement,
+}
+
+impl Doorway {
+    /// Of a container that runs, for as long as its first process does.
+    pub fn of(container: &Container) -> Result<Doorway, ContainerError> {
+        let status = container.status();
+        if status != Status::Running && status != Status::Created {
+            return Err(ContainerError::Status { verb: "exec in", id: container.state.id.clone(), status });
+        }
+        let spec = crate::spec::load(&container.state.bundle)?;
+        let empty;
+        let linux = match spec.linux() {
+            Some(linux) => linux,
+            None => {
+                empty = oci::LinuxBuilder::default().build().unwrap_or_default();
+                &empty
+            }
+        };
+        let path = format!("/proc/{}/ns/pid", container.state.pid.unwrap_or(0));
+        Ok(Doorway {
+            target: container.pidfd()?,
+            namespaces: JOINED | container.state.namespaces & libc::CLONE_NEWUSER as u64,
+            pid_namespace: std::fs::File::open(&path).map_err(ContainerError::file("open", path))?.into(),
+            entrance: container.cgroup()?.create()?,
+            confinement: Confinement::of(linux)?,
+        })
+    }
+}
+
 /// Runs a process in a container; returns once the program runs.
 ///
 /// # Assumptions
 ///
 /// The calling process has one thread.
-pub fn exec(container: &Container, options: ExecOptions<'_>) -> Result<Joined, ContainerError> {
-    let status = container.status();
-    if status != Status::Running && status != Status::Created {
-        return Err(ContainerError::Status { verb: "exec in", id: container.state.id.clone(), status });
-    }
-    let spec = crate::spec::load(&container.state.bundle)?;
-    let empty;
-    let linux = match spec.linux() {
-        Some(linux) => linux,
-        None => {
-            empty = oci::LinuxBuilder::default().build().unwrap_or_default();
-            &empty
-        }
-    };
-    let mut process = plan::process::plan(options.process, linux, options.die_with_parent)?;
+pub fn exec(doorway: &Doorway, options: ExecOptions<'_>) -> Result<Joined, ContainerError> {
+    let mut process = plan::process::plan(options.process, doorway.confinement.clone(), options.die_with_parent)?;
     process.preserve_fds = options.preserve_fds;
-    let entrance = container.cgroup()?.create()?;
-    let target = container.pidfd()?;
     let (ours, theirs) = channel::pair().map_err(ContainerError::kernel("make the handshake channel"))?;
-    let pid = container.state.pid.unwrap_or(0);
-    let pid_namespace = format!("/proc/{pid}/ns/pid");
     let pid_namespace =
-        std::fs::File::open(&pid_namespace).map_err(ContainerError::file("open", pid_namespace))?.into();
+        doorway.pid_namespace.try_clone().map_err(ContainerError::file("duplicate", "the PID namespace"))?;
     let plan = ExecPlan {
         process,
-        target,
-        namespaces: JOINED | container.state.namespaces & libc::CLONE_NEWUSER as u64,
-        entrance,
+        target: doorway.target.as_fd(),
+        namespaces: doorway.namespaces,
+        entrance: &doorway.entrance,
         streams: options.streams,
     };
     let child = in_pid_namespace(Some(pid_namespace), || {
-        let cgroup = match &plan.entrance {
-            Entrance::Born(fd) => Some(fd.try_clone().map_err(ContainerError::file("duplicate", "the cgroup"))?),
+        let cgroup = match &doorway.entrance {
+            Entrance::Born(fd) => Some(fd.as_fd()),
             Entrance::Tasks(_) | Entrance::None => None,
         };
-        let args = CloneArgs { namespaces: 0, cgroup: cgroup.as_ref().map(|fd| fd.as_fd()), sibling: false };
+        let args = CloneArgs { namespaces: 0, cgroup, sibling: false };
         clone3(&args, || init::run_exec(plan, theirs.as_fd())).map_err(ContainerError::kernel("clone the process"))
     })?;
     drop(theirs);

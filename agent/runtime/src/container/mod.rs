@@ -10,6 +10,6 @@ pub mod state;
 
 pub use create::{CreateOptions, Created, GateKind, create};
 pub use error::ContainerError;
-pub use exec::{ExecOptions, Joined, exec};
+pub use exec::{Doorway, ExecOptions, Joined, exec};
 pub use lifecycle::{Container, clock};
 pub use state::{State, Status};

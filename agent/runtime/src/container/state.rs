@@ -127,14 +127,43 @@ impl State {
     }
 }
 
+/// Those of the processes that descend from `leader` or are of its session.
+pub(crate) fn family(leader: i32, pids: &[i32]) -> Vec<i32> {
+    let parents: HashMap<i32, (i32, i32)> =
+        pids.iter().filter_map(|pid| Some((*pid, stat(*pid, parent_and_session)??))).collect();
+    let belongs = |pid: i32| {
+        let mut pid = pid;
+        // No chain is longer than all of them.
+        for _ in 0..=parents.len() {
+            match parents.get(&pid) {
+                Some((parent, session)) if *parent == leader || *session == leader => return true,
+                Some((parent, _)) => pid = *parent,
+                None => return false,
+            }
+        }
+        false
+    };
+    parents.keys().copied().filter(|pid| *pid != leader && belongs(*pid)).collect()
+}
+
+fn parent_and_session(mut fields: std::str::SplitAsciiWhitespace<'_>) -> Option<(i32, i32)> {
+    let parent = fields.nth(1)?.parse().ok()?;
+    Some((parent, fields.nth(1)?.parse().ok()?))
+}
+
 /// State letter and start time of a process.
 pub(crate) fn process_stat(pid: i32) -> Option<(char, u64)> {
+    stat(pid, |mut fields| {
+        let state = fields.next()?.chars().next()?;
+        Some((state, fields.nth(18)?.parse().ok()?))
+    })?
+}
+
+/// What `read` makes of the fields of proc_pid_stat(5) that follow the name.
+fn stat<T>(pid: i32, read: impl FnOnce(std::str::SplitAsciiWhitespace<'_>) -> T) -> Option<T> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name stands in parentheses and may hold anything, so fields are counted after the last one.
-    let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
-    let state = fields.next()?.chars().next()?;
-    let start = fields.nth(18)?.parse().ok()?;
-    Some((state, start))
+    Some(read(text.rsplit_once(')')?.1.split_ascii_whitespace()))
 }
 
 #[cfg(test)]
@@ -149,6 +178,28 @@ mod tests {
         for bad in ["", ".", "..", "a/b", "a b", "ä", "a\n"] {
             check_id(bad).unwrap_err();
         }
+    }
+
+    #[test]
+    fn a_family_is_told_by_parent_and_session() {
+        let mut child = std::process::Command::new("sh").args(["-c", "sleep 60 & wait"]).spawn().unwrap();
+        let own = std::process::id() as i32;
+        let all = || -> Vec<i32> {
+            let entries = fs::read_dir("/proc").unwrap().flatten();
+            entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+        };
+        let leader = child.id() as i32;
+        let grandchild = loop {
+            let found = family(leader, &all());
+            if !found.is_empty() {
+                break found;
+            }
+        };
+        assert_eq!(grandchild.len(), 1);
+        assert!(family(own, &all()).contains(&grandchild[0]), "a grandchild belongs to the family, too");
+        assert!(!family(grandchild[0], &all()).contains(&leader));
+        let _ = agent_sys::signal::kill(grandchild[0], libc::SIGKILL);
+        child.wait().unwrap();
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::{CStr, CString},
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use agent_sys::{
@@ -64,7 +64,24 @@ pub(super) fn perform<'a>(
     Ok(())
 }
 
-fn point<'a>(root: BorrowedFd<'_>, plan: &'a MountPlan, missing: Missing) -> Result<std::os::fd::OwnedFd, Failure<'a>> {
+/// Takes what has to stay the host's peer, while it still is.
+pub(super) fn take_peer(plan: &MountPlan) -> Result<(), Failure<'_>> {
+    if let (true, MountKind::Bind { recursive }) = (plan.is_peer(), plan.kind) {
+        // It is taken once.
+        drop(plan.peer.set(clone_source(plan, recursive)?));
+    }
+    Ok(())
+}
+
+fn clone_source(plan: &MountPlan, recursive: bool) -> Result<OwnedFd, Failure<'_>> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    open_tree(CWD, plan.source.as_c_str(), flags).at(Step::BindSource, plan.label.as_bytes())
+}
+
+fn point<'a>(root: BorrowedFd<'_>, plan: &'a MountPlan, missing: Missing) -> Result<OwnedFd, Failure<'a>> {
     inside::resolve_or_make(root, &plan.destination, missing).at(Step::MountPoint, plan.label.as_bytes())
 }
 
@@ -79,18 +96,21 @@ fn filesystem(target: BorrowedFd<'_>, plan: &MountPlan, data: &CStr) -> Result<(
 
 fn bind<'a>(root: BorrowedFd<'_>, plan: &'a MountPlan, recursive: bool) -> Result<(), Failure<'a>> {
     let label = plan.label.as_bytes();
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    if recursive {
-        flags |= OpenTreeFlags::AT_RECURSIVE;
-    }
-    let source = open_tree(CWD, plan.source.as_c_str(), flags).at(Step::BindSource, label)?;
-    let stat = rustix::fs::fstat(&source).at(Step::BindSource, label)?;
+    let own: OwnedFd;
+    let source = match plan.peer.get() {
+        Some(peer) => peer.as_fd(),
+        None => {
+            own = clone_source(plan, recursive)?;
+            own.as_fd()
+        }
+    };
+    let stat = rustix::fs::fstat(source).at(Step::BindSource, label)?;
     let directory = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir();
     let target = point(root, plan, if directory { Missing::Directory } else { Missing::File })?;
     // Slave or private first, so that what the container mounts below does not come back to the host.
-    attach(source.as_fd(), target.as_fd()).at(Step::Mount, label)?;
+    attach(source, target.as_fd()).at(Step::Mount, label)?;
     if plan.attributes != MountAttributes::default() {
-        set_attributes(source.as_fd(), false, plan.attributes, plan.flags).at(Step::MountAttributes, label)?;
+        set_attributes(source, false, plan.attributes, plan.flags).at(Step::MountAttributes, label)?;
     }
     Ok(())
 }

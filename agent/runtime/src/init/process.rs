@@ -3,7 +3,7 @@
 
 use std::{
     ffi::CString,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd},
 };
 
 use agent_sys::{
@@ -59,7 +59,7 @@ pub(super) fn after_pivot<'a>(
     }
     own_streams(plan);
     fd::cloexec_from(3 + plan.preserve_fds).at(Step::CloseDescriptors, b"")?;
-    if let Some(persona) = plan.personality {
+    if let Some(persona) = plan.confinement.personality {
         agent_sys::process::set_personality(persona).at(Step::Personality, b"")?;
     }
     if let Some((class, priority)) = plan.io_priority {
@@ -113,8 +113,10 @@ fn identity(plan: &ProcessPlan) -> Result<(), Failure<'_>> {
 }
 
 fn seccomp(plan: &ProcessPlan) -> Result<(), Failure<'_>> {
-    if !plan.seccomp.is_empty() {
-        agent_sys::seccomp::load_filter(&plan.seccomp, plan.seccomp_flags).map(drop).at(Step::Seccomp, b"")?;
+    if !plan.confinement.seccomp.is_empty() {
+        agent_sys::seccomp::load_filter(&plan.confinement.seccomp, plan.confinement.seccomp_flags)
+            .map(drop)
+            .at(Step::Seccomp, b"")?;
     }
     Ok(())
 }
@@ -202,17 +204,17 @@ fn home_of(uid: u32) -> Option<CString> {
 
 /// A process that joins a running container.
 #[derive(Debug)]
-pub(crate) struct ExecPlan {
+pub(crate) struct ExecPlan<'a> {
     pub(crate) process: ProcessPlan,
     /// The container's first process, and which of its namespaces to join (PID apart).
-    pub(crate) target: OwnedFd,
+    pub(crate) target: BorrowedFd<'a>,
     pub(crate) namespaces: u64,
-    pub(crate) entrance: Entrance,
+    pub(crate) entrance: &'a Entrance,
     pub(crate) streams: Streams,
 }
 
 /// The body of an exec's child.
-pub(crate) fn run_exec(mut plan: ExecPlan, channel: BorrowedFd<'_>) -> i32 {
+pub(crate) fn run_exec(mut plan: ExecPlan<'_>, channel: BorrowedFd<'_>) -> i32 {
     let end = ChildEnd(channel);
     if let Err(failure) = join(&plan, &end) {
         end.fail(&failure);
@@ -223,7 +225,7 @@ pub(crate) fn run_exec(mut plan: ExecPlan, channel: BorrowedFd<'_>) -> i32 {
     1
 }
 
-fn join<'a>(plan: &'a ExecPlan, end: &ChildEnd<'_>) -> Result<(), Failure<'a>> {
+fn join<'a>(plan: &'a ExecPlan<'_>, end: &ChildEnd<'_>) -> Result<(), Failure<'a>> {
     let ExecPlan { process, target, namespaces, entrance, streams } = plan;
     agent_sys::signal::reset_all();
     let _ = agent_sys::process::set_dumpable(false);

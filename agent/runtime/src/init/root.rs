@@ -42,6 +42,9 @@ pub(super) fn enter<'a>(plan: &'a InitPlan, end: &ChildEnd<'_>) -> Result<Entere
     let path = plan.root.path.as_c_str();
     // At first nothing of ours may reach the host; what the spec asks for is set once we are inside.
     let before = if plan.root.propagation & libc::MS_PRIVATE != 0 { libc::MS_PRIVATE } else { libc::MS_SLAVE };
+    for entry in &plan.mounts {
+        mount::take_peer(entry)?;
+    }
     change_propagation(c"/", libc::MS_REC | before).at(Step::RootPropagation, b"")?;
     mount_bind_recursive(path, path).at(Step::RootBind, path.to_bytes())?;
     let root = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())

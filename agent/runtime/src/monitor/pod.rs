@@ -14,10 +14,15 @@ use super::{
         VERSION,
     },
 };
-use crate::container::{self, Container, ContainerError, CreateOptions, Created, ExecOptions, GateKind, Status, clock};
+use crate::container::{
+    self, Container, ContainerError, CreateOptions, Created, Doorway, ExecOptions, GateKind, Status, clock,
+};
 
 /// More containers than any pod has.
 const CONTAINERS_MAX: usize = 512;
+
+/// So often it is looked for what a killed process left; one that forks faster meets its cgroup's limit.
+const KILL_ROUNDS: usize = 8;
 
 /// One container.
 #[derive(Debug)]
@@ -25,6 +30,8 @@ pub(super) struct Slot {
     pub(super) state: ContainerState,
     pub(super) io: Io,
     created: Option<Created>,
+    /// The way in, once a process went it: probes go it each second.
+    doorway: Option<Doorway>,
     log: Option<LogWriter>,
     pub(super) stdin_once: bool,
 }
@@ -32,6 +39,8 @@ pub(super) struct Slot {
 /// A process of an exec connection.
 #[derive(Debug)]
 pub(super) struct Session {
+    /// Where.
+    container: String,
     pub(super) child: Child,
     pub(super) io: Io,
     /// Set once it ended: what is left is to pass on its last output.
@@ -184,7 +193,7 @@ impl Pod {
             started_at: None,
             exit: None,
         };
-        let slot = Slot { state: state.clone(), io, created: Some(created), log, stdin_once };
+        let slot = Slot { state: state.clone(), io, created: Some(created), doorway: None, log, stdin_once };
         self.slots.insert(id.to_owned(), slot);
         self.persist(id);
         Ok(ResponseBody::Container { state })
@@ -261,19 +270,46 @@ impl Pod {
 
     /// Runs a process for an exec connection.
     pub(super) fn exec(&mut self, request: ExecRequest) -> Result<Session, ErrorBody> {
-        self.slot(&request.container)?;
-        let container = Container::load(&self.root(), &request.container).map_err(|error| describe(&error))?;
+        let root = self.root();
+        let slot = self.slot(&request.container)?;
+        if slot.doorway.is_none() {
+            let container = Container::load(&root, &request.container).map_err(|error| describe(&error))?;
+            slot.doorway = Some(Doorway::of(&container).map_err(|error| describe(&error))?);
+        }
+        let Some(doorway) = &slot.doorway else {
+            return Err(refuse(ErrorKind::Failed, "there is no way into the container"));
+        };
         let mut process = request.process;
         process.set_terminal(Some(request.tty));
         let failed = |error: agent_sys::Errno| refuse(ErrorKind::Failed, format!("make streams: {error}"));
         let (mut io, streams) =
             if request.tty { Default::default() } else { Io::pipes(request.stdin).map_err(failed)? };
         let options = ExecOptions { process: &process, streams, die_with_parent: true, preserve_fds: 0 };
-        let joined = container::exec(&container, options).map_err(|error| describe(&error))?;
+        let joined = container::exec(doorway, options).map_err(|error| describe(&error))?;
         if let Some(master) = joined.terminal {
             io = Io::terminal(master, request.stdin).map_err(failed)?;
         }
-        Ok(Session { child: joined.child, io, code: None })
+        Ok(Session { container: request.container, child: joined.child, io, code: None })
+    }
+
+    /// Ends a process that joined a container, with all that it started: its descendants, and those of its session that
+    /// nobody waits for any more. What made itself a daemon on purpose is the container's.
+    pub(super) fn kill(&self, session: &Session) {
+        let cgroup = self.slots.get(&session.container).and_then(|slot| slot.created.as_ref()).map(|own| &own.cgroup);
+        for round in 0..KILL_ROUNDS {
+            // Looked at before the first one dies: its children are told by their parent.
+            let pids = cgroup.and_then(|cgroup| cgroup.pids().ok()).unwrap_or_default();
+            let family = container::state::family(session.child.pid, &pids);
+            if round == 0 {
+                let _ = agent_sys::signal::pidfd_kill(session.child.pidfd.as_fd(), libc::SIGKILL);
+            } else if family.is_empty() {
+                break;
+            }
+            for pid in family {
+                // Gone already is what was wished for.
+                let _ = agent_sys::signal::kill(pid, libc::SIGKILL);
+            }
+        }
     }
 
     /// Takes output of a container: into its log; gives it for those attached.
@@ -315,6 +351,7 @@ impl Pod {
             eprintln!("{} finish the log of {id}: {error}", clock());
         }
         slot.io = Io::default();
+        slot.doorway = None;
         slot.state.status = Status::Stopped;
         slot.state.pid = None;
         slot.state.exit = Some(exit.clone());

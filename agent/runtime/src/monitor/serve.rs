@@ -203,9 +203,7 @@ impl Server {
     fn close(&mut self, key: u64) {
         let Some(connection) = self.connections.remove(&key) else { return };
         match connection.role {
-            Role::Exec(_, session) if session.code.is_none() => {
-                let _ = signal::pidfd_kill(session.child.pidfd.as_fd(), libc::SIGKILL);
-            }
+            Role::Exec(_, session) if session.code.is_none() => self.pod.kill(&session),
             Role::Attach(_, request) if request.stdin => {
                 if let Some(slot) = self.pod.slots.get_mut(&request.container).filter(|slot| slot.stdin_once) {
                     slot.io.end_input();

@@ -225,7 +225,7 @@ pub fn init_plan(spec: &oci::Spec, options: InitOptions<'_>) -> Result<InitPlan,
         create_hooks: hooks.and_then(|h| h.create_container().clone()).unwrap_or_default(),
         start_hooks: hooks.and_then(|h| h.start_container().clone()).unwrap_or_default(),
         hook_state: options.hook_state,
-        process: process::plan(process, linux, options.die_with_parent)?,
+        process: process::plan(process, process::Confinement::of(linux)?, options.die_with_parent)?,
         cgroups: options.cgroups,
         namespaces,
     })

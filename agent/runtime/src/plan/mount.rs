@@ -1,6 +1,6 @@
 //! Mount entries: option names to flags, attributes, propagation and filesystem data.
 
-use std::{ffi::CString, path::Path};
+use std::{ffi::CString, os::fd::OwnedFd, path::Path, sync::OnceLock};
 
 use agent_sys::mount::MountAttributes;
 use oci_spec::runtime::Mount;
@@ -46,12 +46,19 @@ pub struct MountPlan {
     pub recursive: MountAttributes,
     /// `MS_*` propagation changes, in order.
     pub propagation: Vec<u64>,
+    /// The tree to bind where it must stay the peer of the host's: taken before `/` becomes the host's slave.
+    pub peer: OnceLock<OwnedFd>,
 }
 
 impl MountPlan {
     /// Whether it shows something of the host.
     pub fn is_bind(&self) -> bool {
         matches!(self.kind, MountKind::Bind { .. })
+    }
+
+    /// Whether mounts made below it are to reach the host.
+    pub fn is_peer(&self) -> bool {
+        self.is_bind() && self.propagation.iter().any(|flags| flags & libc::MS_SHARED != 0)
     }
 }
 
@@ -187,6 +194,7 @@ pub(super) fn plan(mount: &Mount, bundle: &Path) -> Result<MountPlan, PlanError>
         attributes,
         recursive,
         propagation: propagations,
+        peer: OnceLock::new(),
     })
 }
 

@@ -1,6 +1,6 @@
 //! The program of a container or of an exec, with everything about its identity and limits.
 
-use std::ffi::CString;
+use std::{ffi::CString, sync::Arc};
 
 use agent_sys::{exec::CStrings, seccomp::Instruction};
 use oci_spec::runtime::{self as oci, PosixRlimitType};
@@ -17,6 +17,32 @@ pub struct LabelPlan {
     pub path: &'static std::ffi::CStr,
     /// The label.
     pub value: Vec<u8>,
+}
+
+/// What a container's `linux` section says of each of its processes. Compiled once, shared by those that join later.
+#[derive(Debug, Clone)]
+pub struct Confinement {
+    /// Compiled filter; empty for none.
+    pub seccomp: Arc<[Instruction]>,
+    /// Its flags.
+    pub seccomp_flags: u64,
+    /// Execution domain.
+    pub personality: Option<u64>,
+}
+
+impl Confinement {
+    /// Compiles it.
+    pub fn of(linux: &oci::Linux) -> Result<Self, PlanError> {
+        let (seccomp, seccomp_flags) = match linux.seccomp() {
+            Some(profile) => crate::seccomp::compile(profile).map_err(PlanError::Seccomp)?,
+            None => (Vec::new(), 0),
+        };
+        let personality = linux.personality().as_ref().map(|p| match p.domain() {
+            oci::LinuxPersonalityDomain::PerLinux => 0,
+            oci::LinuxPersonalityDomain::PerLinux32 => 8,
+        });
+        Ok(Self { seccomp: seccomp.into(), seccomp_flags, personality })
+    }
 }
 
 /// A program about to run.
@@ -50,12 +76,8 @@ pub struct ProcessPlan {
     pub limits: Vec<(u32, u64, u64, &'static str)>,
     /// Value for /proc/self/oom_score_adj.
     pub oom_score_adj: Option<Vec<u8>>,
-    /// Compiled filter.
-    pub seccomp: Vec<Instruction>,
-    /// Its flags.
-    pub seccomp_flags: u64,
-    /// Execution domain.
-    pub personality: Option<u64>,
+    /// What holds for every process of the container.
+    pub confinement: Confinement,
     /// Class and priority.
     pub io_priority: Option<(u32, u32)>,
     /// AppArmor or SELinux.
@@ -92,8 +114,8 @@ fn limit(kind: PosixRlimitType) -> (u32, &'static str) {
     }
 }
 
-/// Lays out a program; the container's `linux` section brings seccomp and personality.
-pub fn plan(process: &oci::Process, linux: &oci::Linux, die_with_parent: bool) -> Result<ProcessPlan, PlanError> {
+/// Lays out a program.
+pub fn plan(process: &oci::Process, confinement: Confinement, die_with_parent: bool) -> Result<ProcessPlan, PlanError> {
     let args = process.args().clone().unwrap_or_default();
     let Some(name) = args.first().filter(|name| !name.is_empty()).cloned() else {
         return Err(PlanError::Missing { field: "process.args" });
@@ -134,10 +156,6 @@ pub fn plan(process: &oci::Process, linux: &oci::Linux, die_with_parent: bool) -
         }
         limits.push((number, entry.soft(), entry.hard(), name));
     }
-    let (seccomp, seccomp_flags) = match linux.seccomp() {
-        Some(profile) => crate::seccomp::compile(profile).map_err(PlanError::Seccomp)?,
-        None => (Vec::new(), 0),
-    };
     let own = agent_sys::credential::capabilities().map_or(u64::MAX, |sets| sets.permitted);
     Ok(ProcessPlan {
         name: name.into_bytes(),
@@ -154,12 +172,7 @@ pub fn plan(process: &oci::Process, linux: &oci::Linux, die_with_parent: bool) -
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         limits,
         oom_score_adj: process.oom_score_adj().map(|score| score.to_string().into_bytes()),
-        seccomp,
-        seccomp_flags,
-        personality: linux.personality().as_ref().map(|p| match p.domain() {
-            oci::LinuxPersonalityDomain::PerLinux => 0,
-            oci::LinuxPersonalityDomain::PerLinux32 => 8,
-        }),
+        confinement,
         io_priority: process.io_priority().as_ref().map(|priority| {
             let class = match priority.class() {
                 oci::IOPriorityClass::IoprioClassRt => 1,

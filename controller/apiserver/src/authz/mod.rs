@@ -22,7 +22,8 @@ pub(crate) struct ResourceAction<'a> {
     pub(crate) subresource: Option<&'a str>,
     pub(crate) namespace: Option<&'a str>,
     pub(crate) name: Option<&'a str>,
-    /// The node that a field selector `spec.nodeName=` (or `metadata.name=` for nodes) restricts a list to.
+    /// The node that a field selector `spec.nodeName=` (or `metadata.name=` for nodes), or for volumes the label selector
+    /// `gantry.io/node=`, restricts a list to.
     pub(crate) selected_node: Option<&'a str>,
 }
 

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use api::well_known::LABEL_VOLUME_NODE;
 use bytes::Bytes;
 use controller_store::model::RangeRequest;
 use controller_store::store::Store;
@@ -14,6 +15,7 @@ use super::{Action, ResourceAction};
 use crate::authn::User;
 
 const PODS: &str = "/registry/core/pods/";
+const VOLUMES: &str = "/registry/core/persistentvolumes/";
 
 /// What one pod lets its node read.
 #[derive(Debug, Default)]
@@ -46,6 +48,10 @@ impl NodeAuthorizer {
                 // Lists and watches must name the one object (`metadata.name=`), which is then `name`.
                 let reads = matches!(action.verb, "get" | "list" | "watch");
                 reads && action.subresource.is_none() && self.refers(node, action.resource, action)
+            }
+            ("", "persistentvolumes") => self.may_use_volumes(node, action),
+            ("storage.k8s.io", "csidrivers" | "volumeattachments") | ("certificates.k8s.io", "clustertrustbundles") => {
+                matches!(action.verb, "get" | "list" | "watch")
             }
             ("", "serviceaccounts") => match (action.verb, action.subresource) {
                 ("create", Some("token")) => self.runs_as(node, action),
@@ -88,6 +94,28 @@ impl NodeAuthorizer {
                 gone || self.any_pod(|pod| pod.node == node && pod.namespace == namespace && pod.name == name)
             }
             // Agents make no pods: one that names other people's Secrets would let its node read them.
+            _ => false,
+        }
+    }
+
+    /// A node reads the volumes of its pods, and has a hand in those whose directories it makes and removes.
+    fn may_use_volumes(&self, node: &str, action: &ResourceAction<'_>) -> bool {
+        let volume = || {
+            let held = self.store.get(format!("{VOLUMES}{}", action.name?).as_bytes())?;
+            serde_json::from_slice::<Value>(&held.value).ok()
+        };
+        let is_made_here = |volume: &Value| volume["metadata"]["labels"][LABEL_VOLUME_NODE] == node;
+        match (action.verb, action.subresource) {
+            ("list" | "watch", None) => action.selected_node == Some(node),
+            ("get", None) => volume().is_some_and(|volume| {
+                let claim = |field: &str| volume["spec"]["claimRef"][field].as_str();
+                let (namespace, name) = (claim("namespace"), claim("name"));
+                let claim =
+                    ResourceAction { resource: "persistentvolumeclaims", namespace, name, ..Default::default() };
+                is_made_here(&volume) || self.refers(node, "persistentvolumeclaims", &claim)
+            }),
+            // What it may change of it is NodeRestriction's to say.
+            ("patch", None) => volume().as_ref().is_some_and(is_made_here),
             _ => false,
         }
     }
@@ -166,6 +194,10 @@ fn pod_refs(pod: &[u8]) -> Option<PodRefs> {
         add("secrets", volume.pointer("/secret/secretName"));
         add("configmaps", volume.pointer("/configMap/name"));
         add("persistentvolumeclaims", volume.pointer("/persistentVolumeClaim/claimName"));
+        if let (Some(_), Some(name)) = (volume.get("ephemeral"), volume.get("name").and_then(Value::as_str)) {
+            let claim = format!("{}-{name}", text("/metadata/name"));
+            add("persistentvolumeclaims", Some(&Value::from(claim)));
+        }
         for source in volume.pointer("/projected/sources").and_then(Value::as_array).into_iter().flatten() {
             add("secrets", source.pointer("/secret/name"));
             add("configmaps", source.pointer("/configMap/name"));
@@ -193,7 +225,7 @@ mod tests {
     async fn a_node_reads_what_its_pods_use_and_no_more() {
         let store = Arc::new(Store::open(Memory, Config::default()).unwrap());
         let pod = json!({"metadata": {"name": "p", "namespace": "a"}, "spec": {"nodeName": "n1", "serviceAccountName": "sa",
-            "volumes": [{"name": "v", "secret": {"secretName": "s1"}}],
+            "volumes": [{"name": "v", "secret": {"secretName": "s1"}}, {"name": "w", "ephemeral": {}}],
             "containers": [{"name": "c", "envFrom": [{"configMapRef": {"name": "c1"}}]}]}});
         let op = Op::Put { key: Bytes::from(format!("{PODS}a/p")), value: pod.to_string().into(), ttl: None };
         let authorizer = NodeAuthorizer::new(Arc::clone(&store));
@@ -208,6 +240,15 @@ mod tests {
         assert!(may("n1", "get", "secrets", "s1") && may("n1", "get", "configmaps", "c1"));
         assert!(!may("n1", "get", "secrets", "s2") && !may("n2", "get", "secrets", "s1"));
         assert!(!may("n1", "update", "secrets", "s1"));
+        assert!(!may("n1", "get", "persistentvolumeclaims", "p-e"));
+        let own = json!({"metadata": {"name": "v", "labels": {LABEL_VOLUME_NODE: "n2"}},
+            "spec": {"claimRef": {"namespace": "a", "name": "p-w"}}});
+        let volume = Op::Put { key: Bytes::from(format!("{VOLUMES}v")), value: own.to_string().into(), ttl: None };
+        store.commit(&[], vec![volume]).await.unwrap();
+        assert!(may("n1", "get", "persistentvolumeclaims", "p-w"), "a claim made for the pod");
+        assert!(may("n1", "get", "persistentvolumes", "v") && may("n2", "get", "persistentvolumes", "v"));
+        assert!(!may("n3", "get", "persistentvolumes", "v") && !may("n1", "list", "persistentvolumes", "v"));
+        assert!(may("n2", "patch", "persistentvolumes", "v") && !may("n1", "patch", "persistentvolumes", "v"));
         let masquerade = User::new("system:node:n1", &[]);
         let action = ResourceAction {
             verb: "get",

@@ -76,6 +76,7 @@ async fn opened(policy: Option<&str>) -> Server {
         services: Ranges { cidr: "10.43.0.0/16".parse().unwrap(), dns: "10.43.0.10".parse().unwrap() },
         metrics: Default::default(),
         audit,
+        local_storage: false,
     };
     Server { api: config.build(Arc::clone(&store)).await.unwrap(), store, dir }
 }

@@ -42,13 +42,40 @@ pub(super) fn container(container: &Value, path: &str, volumes: &BTreeSet<String
             self::handler(handler, &format!("{path}.lifecycle.{hook}"), container, faults);
         }
     }
-    if !is_init {
-        ports(container, path, faults);
-    } else {
-        ports(container, path, faults);
-        faults.one_of(container, "restartPolicy", path, &["Always", "OnFailure", "Never"]);
-    }
+    ports(container, path, faults);
+    restarts(container, path, faults);
     mounts(container, path, volumes, faults);
+}
+
+/// A restart policy of its own, with rules by exit code.
+fn restarts(container: &Value, path: &str, faults: &mut Faults) {
+    const RULES_MAX: usize = 20;
+    const VALUES_MAX: usize = 255;
+    faults.one_of(container, "restartPolicy", path, &["Always", "OnFailure", "Never"]);
+    let rules = list(container, &["restartPolicyRules"]);
+    if !rules.is_empty() && is_blank(container.get("restartPolicy")) {
+        faults.required(join(path, "restartPolicy"), "must specify restartPolicy when restart rules are used");
+    }
+    if rules.len() > RULES_MAX {
+        faults.add(Cause::too_many(join(path, "restartPolicyRules"), rules.len(), RULES_MAX));
+    }
+    for (index, rule) in rules.iter().enumerate() {
+        let place = format!("{path}.restartPolicyRules[{index}]");
+        faults.needs_one_of(rule, "action", &place, &["Restart"]);
+        let Some(codes) = rule.get("exitCodes") else {
+            faults.required(join(&place, "exitCodes"), "");
+            continue;
+        };
+        let place = join(&place, "exitCodes");
+        faults.needs_one_of(codes, "operator", &place, &["In", "NotIn"]);
+        match list(codes, &["values"]).len() {
+            0 => faults.required(join(&place, "values"), ""),
+            count if count > VALUES_MAX => {
+                faults.add(Cause::too_many(join(&place, "values"), count, VALUES_MAX));
+            }
+            _ => {}
+        }
+    }
 }
 
 /// A container added to a running pod.
@@ -259,6 +286,10 @@ fn handler(handler: &Value, path: &str, container: &Value, faults: &mut Faults) 
             faults.required(join(path, "httpGet.path"), "");
         }
         faults.one_of(get, "scheme", &join(path, "httpGet"), &["HTTP", "HTTPS"]);
+        faults.one_of(get, "protocol", &join(path, "httpGet"), &["HTTP1", "HTTP2"]);
+    }
+    if let Some(grpc) = handler.get("grpc") {
+        faults.one_of(grpc, "mode", &join(path, "grpc"), &["Plaintext", "TLS"]);
     }
 }
 

@@ -8,9 +8,21 @@ use std::collections::BTreeSet;
 
 pub(super) fn pod(object: &Value, faults: &mut Faults) {
     spec(&object["spec"], "spec", faults);
+    let name = |container: &Value| text(container, &["name"]).unwrap_or_default().to_owned();
+    let others = ["containers", "initContainers"].into_iter().flat_map(|part| list(object, &["spec", part]));
+    let targets: BTreeSet<String> = others.map(name).collect();
+    let mut names = targets.clone();
     for (index, container) in list(object, &["spec", "ephemeralContainers"]).iter().enumerate() {
         let path = format!("spec.ephemeralContainers[{index}]");
         container::ephemeral(container, &path, faults);
+        if !names.insert(name(container)) {
+            faults.add(Cause::duplicate(join(&path, "name"), &container["name"]));
+        }
+        if let Some(target) = text(container, &["targetContainerName"]).filter(|target| !target.is_empty())
+            && !targets.contains(target)
+        {
+            faults.add(Cause::not_found(join(&path, "targetContainerName"), &target.into()));
+        }
     }
 }
 

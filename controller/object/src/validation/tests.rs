@@ -212,3 +212,37 @@ fn changes_that_are_refused() {
         "data: Forbidden: field is immutable when `immutable` is set"
     );
 }
+
+#[test]
+fn containers_with_restart_policies_of_their_own() {
+    let with = |fields: Value| {
+        let mut container = json!({"name": "c", "image": "i"});
+        container.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        pod(json!({"containers": [container]}))
+    };
+    let rule = json!({"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}});
+    assert_eq!(with(json!({"restartPolicy": "Never", "restartPolicyRules": [rule]})), Vec::<String>::new());
+    let faults = with(json!({"restartPolicyRules": [rule, {"action": "Explode"}, {"action": "Restart",
+        "exitCodes": {"operator": "Near", "values": []}}]}));
+    for field in [
+        "spec.containers[0].restartPolicy: Required",
+        "restartPolicyRules[1].action: Unsupported",
+        "restartPolicyRules[1].exitCodes: Required",
+        "restartPolicyRules[2].exitCodes.operator: Unsupported",
+        "restartPolicyRules[2].exitCodes.values: Required",
+    ] {
+        assert!(faults.iter().any(|fault| fault.contains(field)), "no {field} in {faults:#?}");
+    }
+    assert!(with(json!({"restartPolicy": "Perhaps"}))[0].contains("restartPolicy: Unsupported"));
+    let many: Vec<Value> = (0..21).map(|_| rule.clone()).collect();
+    assert!(with(json!({"restartPolicy": "Never", "restartPolicyRules": many}))[0].contains("Too many"));
+}
+
+#[test]
+fn ephemeral_containers_have_names_and_targets() {
+    let faults = pod(json!({"containers": [{"name": "c", "image": "i"}], "ephemeralContainers": [
+        {"name": "c", "image": "i", "targetContainerName": "other"}, {"name": "d", "image": "i", "targetContainerName": "c"}]}));
+    assert_eq!(faults.len(), 2, "{faults:#?}");
+    assert!(faults.iter().any(|fault| fault.starts_with("spec.ephemeralContainers[0].name: Duplicate value")));
+    assert!(faults.iter().any(|fault| fault.starts_with("spec.ephemeralContainers[0].targetContainerName: Not found")));
+}

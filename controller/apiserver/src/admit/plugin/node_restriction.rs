@@ -1,6 +1,7 @@
 //! NodeRestriction: an agent writes its own node and the status of its own pods, and cannot lift its own taints.
 //! Kubernetes documentation, "Admission Controllers", NodeRestriction.
 
+use api::well_known::FINALIZER_LOCAL_PATH;
 use controller_object::resource::Subresource;
 use controller_object::status::{About, Status};
 use serde_json::Value;
@@ -32,12 +33,36 @@ pub(super) fn admit(attributes: &Attributes<'_>, object: &Value) -> Result<(), S
                 )),
             }
         }
+        ("", "persistentvolumes", _) => match only_lets_go(attributes.old, object) {
+            true => Ok(()),
+            false => refuse(format!(
+                "node {node:?} may only take the finalizer {FINALIZER_LOCAL_PATH} away from persistent volumes"
+            )),
+        },
         ("", "serviceaccounts", Some(Subresource::Token)) => token_is_of_own_pod(node, attributes, object),
         ("coordination.k8s.io", "leases", _) if name != node => {
             refuse(format!("can only access node lease with the same name as the requesting node {node:?}"))
         }
         _ => Ok(()),
     }
+}
+
+/// Whether a change of a volume is nothing but the end of the finalizer for its directory.
+fn only_lets_go(old: Option<&Value>, new: &Value) -> bool {
+    let bare = |object: &Value| {
+        let mut object = object.clone();
+        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            for moving in ["finalizers", "managedFields", "resourceVersion", "generation"] {
+                metadata.remove(moving);
+            }
+        }
+        object
+    };
+    let finalizers = |object: &Value| -> Vec<Value> {
+        let all = object.pointer("/metadata/finalizers").and_then(Value::as_array).into_iter().flatten();
+        all.filter(|own| *own != FINALIZER_LOCAL_PATH).cloned().collect()
+    };
+    old.is_some_and(|old| bare(old) == bare(new) && finalizers(old) == finalizers(new))
 }
 
 /// A label under `node-restriction.kubernetes.io/` that the node wants to set or change.

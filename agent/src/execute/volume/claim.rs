@@ -1,0 +1,112 @@
+//! Volumes by claim: the claim names a PersistentVolume, and that says where the data is. A link in the pod's directory
+//! remembers the place for containers that start later, also after a restart of the agent.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use agent_pod::protocol::Failure;
+use agent_volume::{attach, directory, ownership};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Volume};
+use kube::api::Api;
+
+use super::{Executor, Place, fail, said};
+use crate::execute::sandbox::blocking;
+use crate::storage;
+
+fn link(pod_dir: &Path, volume: &str) -> PathBuf {
+    pod_dir.join("claims").join(volume)
+}
+
+/// Where the volume of a claim was set up.
+pub(super) fn place(executor: &Executor, volume: &Volume) -> Option<Place> {
+    let path = fs::read_link(link(&executor.pod_dir(), &volume.name)).ok()?;
+    let source = volume.persistent_volume_claim.as_ref();
+    Some(Place { path, read_only: source.is_some_and(|source| source.read_only == Some(true)) })
+}
+
+/// What the pod is to wait for, or where the data is.
+fn check(claim: &PersistentVolumeClaim, executor: &Executor, is_ephemeral: bool) -> Result<String, String> {
+    let facts = api::volume::Claim::new(claim.clone());
+    if is_ephemeral && facts.owner.as_deref() != Some(&*executor.uid) {
+        let pod = format!("{}/{}", executor.namespace(), executor.name());
+        return Err(format!("PVC {} was not created for pod {pod} (pod is not owner)", facts.key()));
+    }
+    if facts.is_deleting {
+        return Err(format!("can't start pod because PVC {:?} is being deleted", facts.key()));
+    }
+    match facts.is_bound() && facts.phase == "Bound" {
+        true => Ok(facts.volume),
+        false => Err(format!("PVC {:?} is not bound", facts.key())),
+    }
+}
+
+/// Sets up the volume of a claim.
+pub(super) async fn set_up(executor: &Executor, volume: &Volume) -> Result<(), Failure> {
+    let Some(used) = api::volume::claim_of(executor.name(), volume) else {
+        return Err(said("its kind is not supported".into()));
+    };
+    let client = executor.host.client.clone();
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), executor.namespace());
+    let claim = claims.get_opt(&used.name).await.map_err(fail)?;
+    let claim = claim.ok_or_else(|| said(format!("persistentvolumeclaim {:?} not found", used.name)))?;
+    let name = check(&claim, executor, used.is_ephemeral).map_err(said)?;
+    let volumes: Api<PersistentVolume> = Api::all(client);
+    let held = volumes.get_opt(&name).await.map_err(fail)?;
+    let held = held.ok_or_else(|| said(format!("persistentvolume {name:?} not found")))?;
+    let owner = held.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref()).and_then(|own| own.uid.clone());
+    if owner.is_none() || owner != claim.metadata.uid {
+        return Err(said(format!("persistentvolume {name:?} is not bound to this claim")));
+    }
+    let (this, volume) = (executor.clone(), volume.name.clone());
+    blocking(move || {
+        let path = bring(&this, &name, &held)?;
+        remember(&link(&this.pod_dir(), &volume), &path).map_err(fail)
+    })
+    .await
+}
+
+/// Brings the data of a PersistentVolume to the pod's directory and tells where that is.
+fn bring(executor: &Executor, name: &str, held: &PersistentVolume) -> Result<PathBuf, Failure> {
+    let spec = held.spec.clone().unwrap_or_default();
+    if spec.volume_mode.as_deref() == Some("Block") {
+        return Err(said(format!("persistentvolume {name:?}: spec.volumeMode Block is not supported")));
+    }
+    if let Some(host) = &spec.host_path {
+        let path = PathBuf::from(&host.path);
+        directory::host_path(&path, host.type_.as_deref().unwrap_or_default()).map_err(fail)?;
+        return Ok(path);
+    }
+    if let Some(local) = &spec.local {
+        if let Some(own) = storage::directory(held, &executor.host.config.instance.storage_dir()) {
+            storage::make(&own).map_err(|error| said(format!("{}: {error}", own.display())))?;
+        }
+        let dir = executor.volume_dir("local-volume", name);
+        attach::bind(Path::new(&local.path), &dir).map_err(fail)?;
+        if let Some(gid) = executor.fs_group() {
+            ownership::give(&dir, gid, executor.gives_on_mismatch()).map_err(fail)?;
+        }
+        return Ok(dir);
+    }
+    if let Some(source) = &spec.nfs {
+        let dir = executor.volume_dir("nfs", name);
+        attach::nfs(&super::export(source, spec.mount_options.unwrap_or_default()), &dir).map_err(fail)?;
+        return Ok(dir);
+    }
+    Err(said(format!(
+        "persistentvolume {name:?}: only spec.local, spec.hostPath and spec.nfs are supported by this node"
+    )))
+}
+
+fn remember(link: &Path, path: &Path) -> std::io::Result<()> {
+    if let Some(parent) = link.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match fs::read_link(link) {
+        Ok(held) if held == path => return Ok(()),
+        Ok(_) => fs::remove_file(link)?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    symlink(path, link)
+}

@@ -1,0 +1,179 @@
+//! What claims of pods say about nodes, by table.
+use api::volume::{Claim, Class, Volume};
+use controller_scheduler::decide::{Decision, decide};
+use controller_scheduler::snapshot::{NodeFacts, PodFacts, Snapshot};
+use controller_scheduler::volumes::{Preparation, Progress};
+use serde_json::{Value, json};
+
+fn merge(into: &mut Value, from: &Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from.clone(),
+    }
+}
+
+/// Two nodes, the default class, one that people make volumes for, and one that does not wait.
+fn cluster() -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    for name in ["a", "b"] {
+        let node = json!({"metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
+            "status": {"allocatable": {"cpu": "4", "memory": "4Gi", "pods": "110"}}});
+        snapshot.set_node(NodeFacts::new(serde_json::from_value(node).unwrap()));
+    }
+    for (name, provisioner, waits) in [
+        ("local-path", "gantry.io/local-path", true),
+        ("static", "kubernetes.io/no-provisioner", true),
+        ("now", "x", false),
+    ] {
+        let (provisioner, reclaim) = (provisioner.to_owned(), "Delete".to_owned());
+        let class = Class { name: name.into(), provisioner, waits, reclaim, can_grow: false, mount_options: vec![] };
+        snapshot.volumes.classes.insert(name.into(), class);
+    }
+    snapshot
+}
+
+fn claim(name: &str, class: &str, more: Value) -> Claim {
+    let mut whole = json!({"metadata": {"namespace": "d", "name": name, "uid": name}, "status": {"phase": "Pending"},
+        "spec": {"storageClassName": class, "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+    merge(&mut whole, &more);
+    Claim::new(serde_json::from_value(whole).unwrap())
+}
+
+fn bound(name: &str, volume: &str) -> Claim {
+    let metadata = json!({"annotations": {"pv.kubernetes.io/bind-completed": "yes"}});
+    claim(name, "static", json!({"metadata": metadata, "spec": {"volumeName": volume}, "status": {"phase": "Bound"}}))
+}
+
+fn volume(name: &str, node: &str, size: &str) -> Volume {
+    let affinity = json!({"required": {"nodeSelectorTerms": [
+        {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}]}]}});
+    let whole = json!({"metadata": {"name": name}, "status": {"phase": "Available"}, "spec": {"storageClassName": "static",
+        "accessModes": ["ReadWriteOnce"], "capacity": {"storage": size}, "nodeAffinity": affinity}});
+    Volume::new(serde_json::from_value(whole).unwrap())
+}
+
+fn pod(name: &str, claims: &[&str]) -> PodFacts {
+    let volumes: Vec<Value> =
+        claims.iter().map(|claim| json!({"name": claim, "persistentVolumeClaim": {"claimName": claim}})).collect();
+    let whole = json!({"metadata": {"namespace": "d", "name": name, "uid": name}, "spec": {"containers": [], "volumes": volumes}});
+    PodFacts::new(serde_json::from_value(whole).unwrap())
+}
+
+fn said(snapshot: &Snapshot, pod: &PodFacts) -> String {
+    match decide(snapshot, pod) {
+        Decision::Bind(node) => format!("bind to {node}"),
+        Decision::Prepare(node, work) => format!("{work:?} on {node}"),
+        Decision::Unfit(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn refusals_of_claims_speak_as_kubernetes_does() {
+    let mut snapshot = cluster();
+    let wants = |name: &str| pod("p", &[name]);
+    let of_all = |why: &str| format!("0/2 nodes are available: {why}.");
+    assert_eq!(said(&snapshot, &wants("c")), of_all("persistentvolumeclaim \"c\" not found"));
+    snapshot.volumes.set_claim(claim("c", "now", json!({})));
+    assert_eq!(said(&snapshot, &wants("c")), of_all("pod has unbound immediate PersistentVolumeClaims"));
+    snapshot.volumes.set_claim(claim(
+        "c",
+        "local-path",
+        json!({"status": {"phase": "Lost"}, "spec": {"volumeName": "v"}}),
+    ));
+    let lost = "persistentvolumeclaim \"c\" bound to non-existent persistentvolume \"v\"";
+    assert_eq!(said(&snapshot, &wants("c")), of_all(lost));
+    snapshot.volumes.set_claim(claim(
+        "c",
+        "local-path",
+        json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}),
+    ));
+    assert_eq!(said(&snapshot, &wants("c")), of_all("persistentvolumeclaim \"c\" is being deleted"));
+    snapshot.volumes.set_claim(bound("c", "v"));
+    assert_eq!(
+        said(&snapshot, &wants("c")),
+        of_all("2 node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)")
+    );
+    snapshot.volumes.set_volume(volume("v", "elsewhere", "1Gi"));
+    assert_eq!(said(&snapshot, &wants("c")), of_all("2 node(s) had volume node affinity conflict"));
+    snapshot.volumes.set_volume(volume("v", "b", "1Gi"));
+    assert_eq!(said(&snapshot, &wants("c")), "bind to b");
+    snapshot.volumes.set_claim(claim("s", "static", json!({"spec": {"resources": {"requests": {"storage": "9Gi"}}}})));
+    assert_eq!(said(&snapshot, &wants("s")), of_all("2 node(s) didn't find available persistent volumes to bind"));
+}
+
+#[test]
+fn volumes_are_reserved_or_asked_for_where_the_pod_goes() {
+    let mut snapshot = cluster();
+    for name in ["one", "two"] {
+        snapshot.volumes.set_claim(claim(name, "static", json!({})));
+    }
+    snapshot.volumes.set_volume(volume("v", "b", "2Gi"));
+    let reserve =
+        |claim: &str, volume: &str| Preparation::Reserve { claim: format!("d/{claim}"), volume: volume.into() };
+    let Decision::Prepare(node, work) = decide(&snapshot, &pod("p", &["one"])) else { panic!("nothing to prepare") };
+    assert_eq!((&*node, &work), ("b", &vec![reserve("one", "v")]));
+    assert!(said(&snapshot, &pod("q", &["one", "two"])).contains("didn't find available"), "one volume is not two");
+    snapshot.volumes.assume(&node, &work);
+    assert!(said(&snapshot, &pod("q", &["two"])).contains("didn't find available"), "it is reserved");
+    assert_eq!(snapshot.volumes.progress(&pod("p", &["one"]), "b"), Progress::UnderWay);
+    snapshot.volumes.forget(&work);
+    assert_eq!(snapshot.volumes.progress(&pod("p", &["one"]), "b"), Progress::GivenUp);
+
+    snapshot.volumes.set_claim(claim("fresh", "local-path", json!({})));
+    let both = pod("p", &["fresh"]);
+    let Decision::Prepare(node, work) = decide(&snapshot, &both) else { panic!("nothing to prepare") };
+    assert_eq!(work, [Preparation::Provision { claim: "d/fresh".into() }]);
+    snapshot.volumes.assume(&node, &work);
+    // The first pod takes room there, the second must follow its claim all the same.
+    snapshot.place(&both.key, &both.uid, &node, &both.load);
+    let Decision::Prepare(second, _) = decide(&snapshot, &pod("q", &["fresh"])) else { panic!("nothing to prepare") };
+    assert_eq!(second, node, "a claim has one node");
+    assert_eq!(snapshot.volumes.progress(&both, &node), Progress::UnderWay);
+    let chosen = json!({"metadata": {"annotations": {"volume.kubernetes.io/selected-node": *node}}});
+    snapshot.volumes.set_claim(claim("fresh", "local-path", chosen));
+    assert_eq!(snapshot.volumes.progress(&both, &node), Progress::UnderWay);
+    snapshot.volumes.set_claim(claim("fresh", "local-path", json!({})));
+    assert_eq!(snapshot.volumes.progress(&both, &node), Progress::GivenUp, "the provisioner took it back");
+    snapshot.volumes.set_claim(bound("fresh", "v"));
+    assert_eq!(snapshot.volumes.progress(&both, &node), Progress::Ready);
+}
+
+#[test]
+fn a_claim_of_one_pod_is_of_one_pod() {
+    let mut snapshot = cluster();
+    let mut only = bound("only", "v");
+    only.access_modes = vec!["ReadWriteOncePod".into()];
+    snapshot.volumes.set_claim(only);
+    snapshot.volumes.set_volume(volume("v", "b", "1Gi"));
+    let first = pod("p", &["only"]);
+    assert_eq!(said(&snapshot, &first), "bind to b");
+    snapshot.place(&first.key, &first.uid, "b", &first.load);
+    assert!(
+        said(&snapshot, &pod("q", &["only"])).ends_with(
+            "2 node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode."
+        )
+    );
+    snapshot.unplace(&first.key);
+    assert_eq!(said(&snapshot, &pod("q", &["only"])), "bind to b");
+}
+
+#[test]
+fn a_claim_that_is_made_for_a_pod_must_be_its_own() {
+    let mut snapshot = cluster();
+    let whole = json!({"metadata": {"namespace": "d", "name": "p", "uid": "u"},
+        "spec": {"containers": [], "volumes": [{"name": "e", "ephemeral": {}}]}});
+    let pod = PodFacts::new(serde_json::from_value(whole).unwrap());
+    assert!(
+        said(&snapshot, &pod)
+            .contains("waiting for ephemeral volume controller to create the persistentvolumeclaim \"p-e\"")
+    );
+    snapshot.volumes.set_claim(claim("p-e", "local-path", json!({})));
+    assert!(said(&snapshot, &pod).contains("PVC d/p-e was not created for pod d/p (pod is not owner)"));
+    let owner = json!({"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u", "controller": true});
+    snapshot.volumes.set_claim(claim("p-e", "local-path", json!({"metadata": {"ownerReferences": [owner]}})));
+    assert!(matches!(decide(&snapshot, &pod), Decision::Prepare(..)));
+}
