@@ -12,7 +12,8 @@ use tracing_subscriber::EnvFilter;
 use crate::failure::Failure;
 
 /// What is logged unless `GANTRY_LOG` says otherwise (tracing's EnvFilter syntax).
-const DEFAULT_LOG: &str = "info";
+/// A machine that joins asks a server that it cannot trust yet for its authority, and compares hashes; kube warns of it.
+const DEFAULT_LOG: &str = "info,kube_client::client::tls=error";
 
 /// Flags about the log.
 #[derive(Debug, clap::Args)]

@@ -178,3 +178,32 @@ fn is_decided() -> impl Condition<CertificateSigningRequest> {
         status.certificate.is_some() || status.conditions.iter().flatten().any(|condition| is_refused(&condition.type_))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_tells_whose_it_is_how_old_it_is_and_what_it_answers_to() {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "system:node:shop-2");
+        params.subject_alt_names.push(SanType::IpAddress("10.0.0.2".parse().unwrap()));
+        (params.not_before, params.not_after) = (rcgen::date_time_ymd(2026, 1, 1), rcgen::date_time_ymd(2026, 1, 31));
+        let certificate = params.self_signed(&key).unwrap().pem();
+        let identity = Identity { certificate, key: key.serialize_pem() };
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        assert_eq!(identity.node().as_deref(), Some("shop-2"));
+        assert!(!identity.is_old(at("2026-01-20T23:00:00Z")) && identity.is_old(at("2026-01-21T00:00:00Z")));
+        assert!(identity.is_old(at("2027-01-01T00:00:00Z")));
+        assert!(identity.names("10.0.0.2".parse().unwrap()) && !identity.names("10.0.0.3".parse().unwrap()));
+
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Identity::read(dir.path(), "client").unwrap().is_none());
+        identity.write(dir.path(), "client").unwrap();
+        assert_eq!(Identity::read(dir.path(), "client").unwrap().unwrap().node().as_deref(), Some("shop-2"));
+        // A crash between the two files leaves no certificate that fits another key.
+        super::super::write_private(&dir.path().join("client.crt"), "").unwrap();
+        assert!(Identity::read(dir.path(), "client").unwrap().is_none());
+    }
+}

@@ -1,6 +1,6 @@
 //! `gantry agent`: this machine as a node of a cluster whose server runs elsewhere.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -41,6 +41,11 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    /// Where everything is kept.
+    pub(crate) fn data_dir(&self) -> &Path {
+        &self.data.data_dir
+    }
+
     fn token(&self) -> Result<Option<JoinToken>, Failure> {
         let (flag, text) = match (&self.token, &self.token_file) {
             (Some(text), _) => ("--token".to_owned(), text.clone()),
