@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use agent_pod::facts::{PodFacts, Role};
+use agent_pod::facts::{NodeFacts, PodFacts, Role};
 use agent_pod::machine::step;
 use agent_pod::protocol::{Command, Event, Exit, Failure};
 use agent_pod::state::{Deletion, PodState, Stage};
@@ -52,7 +52,7 @@ impl Worker {
     /// Starts a worker. It first finds out how far the pod is.
     pub(crate) fn spawn(host: Arc<Host>, pod: Arc<Pod>, uid: String) -> Self {
         let (inputs, received) = mpsc::unbounded_channel();
-        let state = PodState::new(PodFacts::of(&pod));
+        let state = PodState::new(facts(&host, &pod));
         let executor = Executor::new(host, uid, pod, inputs.clone());
         let (statuses, published) = watch::channel(None);
         tokio::spawn(publish(executor.clone(), published));
@@ -177,7 +177,7 @@ impl Run {
 
     async fn see_change(&mut self) {
         self.see_deletion().await;
-        let facts = PodFacts::of(&self.executor.pod);
+        let facts = facts(&self.executor.host, &self.executor.pod);
         if facts != self.state.facts {
             self.take(Event::SpecChanged(facts)).await;
         } else {
@@ -253,6 +253,13 @@ impl Run {
             changed
         });
     }
+}
+
+/// What the machine is to know of a pod here.
+fn facts(host: &Host, pod: &Pod) -> PodFacts {
+    let cpu = i64::try_from(host.cpus).unwrap_or(i64::MAX).saturating_mul(1000);
+    let node = Some(NodeFacts { cpu, memory: host.memory_capacity });
+    PodFacts { node, ..PodFacts::of(pod) }
 }
 
 async fn sleep_until(at: Option<Timestamp>) {

@@ -12,6 +12,7 @@ mod image;
 pub mod machine;
 pub mod probe;
 pub mod protocol;
+mod resize;
 pub mod state;
 pub mod status;
 mod stop;

@@ -6,6 +6,7 @@ mod hook;
 pub(crate) mod image;
 mod probe;
 mod propagation;
+mod resize;
 pub(crate) mod sandbox;
 pub(crate) mod subpath;
 pub(crate) mod termination;
@@ -43,6 +44,8 @@ pub(crate) struct Host {
     pub(crate) network: Network,
     pub(crate) services: Arc<Known>,
     pub(crate) memory_capacity: i64,
+    /// Processors.
+    pub(crate) cpus: usize,
     pub(crate) allocatable: Allocatable,
     pub(crate) can_lower_oom_score: bool,
     /// This program, to be run as pod monitors.
@@ -173,6 +176,10 @@ impl Executor {
             Command::RunHook { container, attempt, hook } => {
                 let succeeded = hook::run(&self, container, attempt, hook).await;
                 Some(Event::HookEnded { container, attempt, hook, succeeded })
+            }
+            Command::ResizeContainer { container, attempt, to } => {
+                let failure = resize::apply(&self, container, attempt, to).await.err();
+                Some(Event::Resized { container, attempt, to, failure })
             }
             Command::Probe { container, attempt, kind } => {
                 let health = probe::ask(&self, container, attempt, kind).await;
