@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::event::COMPONENT;
 use crate::execute::{Executor, Host, sandbox, termination, volume};
 use crate::metrics::PodFigures;
+use crate::status_patch;
 
 /// What a worker is told.
 #[derive(Debug)]
@@ -280,19 +281,8 @@ async fn publish(executor: Executor, mut statuses: watch::Receiver<Option<PodSta
         let Some(status) = statuses.borrow_and_update().clone() else { continue };
         let mut wait = Duration::from_millis(100);
         loop {
-            // The uid makes sure that a pod of the same name that came later is not written to.
-            let mut patch = serde_json::json!({"metadata": {"uid": executor.uid}, "status": status});
-            for (field, cleared) in [
-                ("podIP", status.pod_ip.is_none()),
-                ("podIPs", status.pod_ips.is_none()),
-                ("hostIP", status.host_ip.is_none()),
-            ] {
-                // Left out of a merge patch, it would stay.
-                if cleared {
-                    patch["status"][field] = serde_json::Value::Null;
-                }
-            }
-            match api.patch_status(executor.name(), &params, &Patch::Merge(patch)).await {
+            let patch = status_patch::of(&executor.uid, &status);
+            match api.patch_status(executor.name(), &params, &Patch::Strategic(patch)).await {
                 Ok(_) => break,
                 // Gone, or not this node's any more.
                 Err(kube::Error::Api(answer)) if matches!(answer.code, 403 | 404 | 422) => break,

@@ -10,9 +10,10 @@ use crate::resize;
 use crate::state::{PodState, Stage};
 use crate::status::{Phase, whole_seconds};
 
-const OWN: [&str; 4] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady"];
-/// These are there only while they hold.
-const RESIZES: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
+/// The types of those that every pod has.
+pub const OWN: [&str; 4] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady"];
+/// The types of those that are there only while they hold.
+pub const RESIZES: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
 
 struct Verdict {
     kind: &'static str,

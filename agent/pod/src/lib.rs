@@ -3,7 +3,7 @@
 //! Start reading at `machine`.
 
 pub mod backoff;
-mod condition;
+pub mod condition;
 mod container;
 #[cfg(test)]
 mod driver;

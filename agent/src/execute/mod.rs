@@ -87,6 +87,8 @@ pub(crate) struct Executor {
     pub(crate) inputs: tokio::sync::mpsc::UnboundedSender<crate::worker::Input>,
     /// The processes of containers that a program was run in, by the name that the start has with the monitor.
     processes: Arc<Mutex<HashMap<String, oci_spec::runtime::Process>>>,
+    /// What ends the hooks of containers, when dropped; by the name that the start has with the monitor.
+    running: Arc<Mutex<HashMap<String, tokio::sync::watch::Sender<()>>>>,
     /// What ends the pull that a container waits for, when dropped.
     pub(crate) awaited: Arc<Mutex<HashMap<usize, tokio::sync::oneshot::Sender<()>>>>,
 }
@@ -104,8 +106,8 @@ impl Executor {
         inputs: tokio::sync::mpsc::UnboundedSender<crate::worker::Input>,
     ) -> Self {
         let (monitor, order, awaited) = (Arc::default(), Arc::default(), Arc::default());
-        let (live, processes, pod_ips) = (Arc::default(), Arc::default(), Vec::new());
-        Self { host, uid, pod, pod_ips, monitor, order, live, inputs, processes, awaited }
+        let (live, processes, running, pod_ips) = (Arc::default(), Arc::default(), Arc::default(), Vec::new());
+        Self { host, uid, pod, pod_ips, monitor, order, live, inputs, processes, running, awaited }
     }
 
     /// The pod's object is new or changed.
