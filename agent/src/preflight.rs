@@ -3,6 +3,7 @@
 mod kernel;
 mod machine;
 mod neighbour;
+mod volume;
 
 use std::path::Path;
 
@@ -34,6 +35,7 @@ pub struct Wishes<'a> {
 pub fn look(wishes: &Wishes<'_>) -> Vec<Finding> {
     let mut findings = kernel::findings(&kernel::release());
     findings.extend(machine::findings(wishes));
+    findings.extend(volume::findings());
     findings.extend(neighbour::findings(&neighbour::Neighbours::look(), wishes.cluster_cidr));
     findings
 }

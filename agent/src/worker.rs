@@ -121,6 +121,7 @@ impl Run {
         }
         let mut following = tokio::task::JoinSet::new();
         following.spawn(volume::live::follow(self.executor.clone()));
+        following.spawn(volume::limit::watch(self.executor.clone()));
         while self.state.stage != Stage::Gone {
             tokio::select! {
                 input = received.recv() => match input {

@@ -46,6 +46,13 @@ fn take_in(pod: &mut PodState, now: Timestamp, event: Event, commands: &mut Vec<
                 stop::hurry(pod, deadline, now);
             }
         }
+        Event::Evicted(failure) => {
+            if !pod.goes_down() {
+                let message = failure.message.clone();
+                commands.push(Command::Emit(Notice { warning: true, reason: "Evicted", message, container: None }));
+                pod.failed = Some(failure);
+            }
+        }
         Event::VolumesReady => {
             if let Stage::SettingUp { volumes: volumes @ Part::Working, .. } = &mut pod.stage {
                 *volumes = Part::Ready;

@@ -137,6 +137,8 @@ pub enum Event {
         /// The grace period; a later, shorter one overrides.
         grace_seconds: i64,
     },
+    /// The pod took more of the node than it may have: it fails with this reason.
+    Evicted(Failure),
     /// All volumes are in place.
     VolumesReady,
     /// A volume could not be set up.

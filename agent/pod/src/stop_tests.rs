@@ -1,7 +1,7 @@
 use super::*;
 use crate::driver::{Driver, at, facts};
 use crate::facts::{ContainerFacts, ExitCodes, OwnRestart, PodFacts, PullPolicy, RestartPolicy};
-use crate::protocol::Event;
+use crate::protocol::{Event, Failure};
 use crate::state::Stage;
 use crate::status::{HostFacts, Phase, phase, status};
 
@@ -221,4 +221,21 @@ fn another_image_restarts_the_container() {
     let same: PodFacts = driver.pod.facts.clone();
     driver.run(2, 0).send(3, Event::SpecChanged(same));
     assert_eq!(driver.commands, []);
+}
+
+#[test]
+fn who_takes_too_much_is_evicted_once() {
+    let mut all = facts(RestartPolicy::Always, &[Role::App]);
+    all.grace_seconds = 4;
+    let mut driver = Driver::up(all);
+    driver.run(0, 0);
+    let failure = |message: &str| Failure { reason: "Evicted".into(), message: message.into() };
+    driver.send(5, Event::Evicted(failure("too much")));
+    assert_eq!(driver.told(), [("Evicted", "too much"), ("Killing", "Stopping container c0")]);
+    driver.exit(6, 0, 143);
+    assert_eq!(phase(&driver.pod), Phase::Failed);
+    driver.send(7, Event::Evicted(failure("again")));
+    assert_eq!(driver.told(), [], "what is over is not evicted");
+    let status = status(&driver.pod, &Default::default(), &HostFacts::default(), at(9));
+    assert_eq!((status.reason.as_deref(), status.message.as_deref()), (Some("Evicted"), Some("too much")));
 }

@@ -55,10 +55,14 @@ fn cgroups() -> Finding {
     }
 }
 
-fn file_system(name: &str, todo: &str) -> Finding {
+/// Whether the kernel has a file system of this name, or a module that brings it.
+pub(super) fn has_file_system(name: &str) -> bool {
     let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    let is_known = known.lines().any(|line| line.split_whitespace().last() == Some(name));
-    match is_known || is_module(name) {
+    known.lines().any(|line| line.split_whitespace().last() == Some(name)) || is_module(name)
+}
+
+fn file_system(name: &str, todo: &str) -> Finding {
+    match has_file_system(name) {
         true => Finding::Fine(format!("file system {name}")),
         false => broken(format!("the kernel has no file system {name}"), todo),
     }

@@ -5,6 +5,7 @@
 pub mod atomic;
 pub mod attach;
 pub mod directory;
+pub mod measure;
 pub mod ownership;
 pub mod payload;
 pub mod removal;

@@ -55,6 +55,23 @@ async fn c398_containers_of_a_pod_share_a_directory_and_memory_has_its_limit() {
 }
 
 #[tokio::test]
+async fn who_takes_more_of_the_disk_than_it_may_is_evicted() {
+    need!(machine::root());
+    let scene = Scene::new("evicted").await;
+    let volumes = json!([{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}]);
+    let mounts = json!([{"name": "v", "mountPath": "/v"}]);
+    let greedy = "dd if=/dev/zero of=/v/f bs=1M count=4 2>/dev/null; sync; sleep 600";
+    scene.make("pods", pod("greedy", greedy, volumes.clone(), mounts.clone())).await;
+    scene.make("pods", pod("modest", "echo x > /v/f; sleep 600", volumes, mounts)).await;
+    let greedy = scene.phase("greedy", &["Failed"]).await;
+    assert_eq!(greedy["status"]["reason"], "Evicted");
+    assert_eq!(greedy["status"]["message"], "Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". ");
+    scene.event("greedy", "Evicted").await;
+    let modest = scene.api.get(&format!("{}/modest", scene.path("pods"))).await.ok();
+    assert_eq!(modest["status"]["phase"], "Running");
+}
+
+#[tokio::test]
 async fn c351_c352_c353_c354_c355_parts_by_expression_stay_inside_and_can_be_mended() {
     need!(machine::root());
     let scene = Scene::new("expression").await;

@@ -77,6 +77,11 @@ impl Live {
         self.shown.send_replace(None);
     }
 
+    /// Whether they are set up.
+    pub(super) fn is_up(&self) -> bool {
+        self.shown.borrow().is_some()
+    }
+
     /// The pod goes on with volumes that an earlier agent made.
     pub(crate) fn is_adopted(&self) {
         self.shown.send_replace(Some(Seen { is_unknown: true, ..Seen::default() }));

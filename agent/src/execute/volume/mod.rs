@@ -3,6 +3,7 @@
 mod claim;
 mod content;
 mod image;
+pub(crate) mod limit;
 pub(crate) mod live;
 
 use std::path::{Path, PathBuf};
