@@ -252,7 +252,7 @@ mod tests {
         tokio::spawn(async move {
             use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
             let mut stream = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
-            stream.read(&mut [0; 1024]).await.unwrap();
+            assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
             stream.write_all(b"HTTP/1.1 503 No\r\ncontent-length: 3\r\n\r\nbad").await.unwrap();
             stream.flush().await.unwrap();
         });
