@@ -106,6 +106,7 @@ impl Config {
             network: network.clone(),
             services: Known::new(&self.node_name),
             memory_capacity: capacity.memory_bytes,
+            cpus: capacity.cpus,
             allocatable: capacity.allocatable(),
             program: Program::own()?,
             objects: Objects::new(client.clone()),

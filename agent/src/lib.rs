@@ -28,6 +28,7 @@ pub mod resolver;
 mod rotation;
 mod service;
 mod source;
+mod status_patch;
 mod storage;
 mod user;
 mod worker;
