@@ -2,6 +2,8 @@
 //! hooks, order, deadlines, last words. One shared server, a namespace per test; they mostly wait, so they run beside
 //! each other. A test's name begins with the numbers of the lines that it covers; `hack/conformance` counts.
 
+mod basics;
+mod environment;
 mod ephemeral;
 mod generation;
 mod hooks;
@@ -10,13 +12,14 @@ mod messages;
 mod probes;
 mod resize;
 mod restarts;
+mod security;
 
 use std::time::Duration;
 
 use e2e::api::{Api, SOON};
 use serde_json::{Value, json};
 
-const IMAGES: [&str; 2] = ["busybox", "etcd"];
+const IMAGES: [&str; 3] = ["busybox", "echo", "etcd"];
 
 /// A client with a namespace of its own on the server of this program.
 async fn api(name: &str) -> Api {
