@@ -141,6 +141,7 @@ pub(crate) fn operation(command: &Command) -> Option<&'static str> {
         Command::StopContainer { .. } | Command::KillContainer { .. } => "stop_container",
         Command::RemoveContainer { .. } => "remove_container",
         Command::RunHook { .. } => "run_hook",
+        Command::ResizeContainer { .. } => "update_container",
         Command::StopSandbox => "stop_podsandbox",
         Command::TearDownVolumes => "tear_down_volumes",
         Command::CancelPull { .. }

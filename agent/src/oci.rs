@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use agent_pod::facts::Resources;
 use agent_runtime::plan::capability::NAMES;
 use agent_runtime::spec::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, OCI_VERSION, default_capabilities};
 use api::pod::QosClass;
@@ -211,6 +212,15 @@ fn resources(parts: &Parts<'_>, privileged: bool) -> Value {
         json!({"allow": true, "type": device.kind, "major": device.major, "minor": device.minor, "access": access})
     }));
     json!({"cpu": cpu, "memory": memory, "devices": devices})
+}
+
+/// The settings of a running container's cgroup that these resources mean. Where there is no limit, an earlier one goes.
+pub(crate) fn resized(resources: &Resources) -> Value {
+    let shares = cpu_shares(resources.cpu_request.or(resources.cpu_limit).unwrap_or(0));
+    let quota = resources.cpu_limit.map_or(-1, cpu_quota);
+    let memory = resources.memory_limit.unwrap_or(-1);
+    json!({"cpu": {"shares": shares, "quota": quota, "period": CFS_PERIOD_MICROSECONDS},
+        "memory": {"limit": memory, "swap": memory}})
 }
 
 /// How soon the kernel picks the container when memory runs out. Kubernetes documentation, "Node-pressure

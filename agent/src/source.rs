@@ -210,6 +210,7 @@ fn remember(status: &ContainerStatus) -> Option<Found> {
         // It is not alive.
         is_started: false,
         is_ready: false,
+        resources: None,
     })
 }
 
@@ -251,6 +252,7 @@ mod tests {
             exit: None,
             is_started: true,
             is_ready: true,
+            resources: None,
         };
         let merged = merge(vec![running("a", 2), running("c", 0)], remembered(&pod()));
         let of = |name: &str| merged.iter().find(|one| one.name == name).unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use agent_pod::facts::{PodFacts, Role};
+use agent_pod::facts::{NodeFacts, PodFacts, Role};
 use agent_pod::machine::step;
 use agent_pod::protocol::{Command, Event, Exit, Failure};
 use agent_pod::state::{Deletion, PodState, Stage};
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::event::COMPONENT;
 use crate::execute::{Executor, Host, sandbox, termination, volume};
 use crate::metrics::PodFigures;
+use crate::status_patch;
 
 /// What a worker is told.
 #[derive(Debug)]
@@ -52,7 +53,7 @@ impl Worker {
     /// Starts a worker. It first finds out how far the pod is.
     pub(crate) fn spawn(host: Arc<Host>, pod: Arc<Pod>, uid: String) -> Self {
         let (inputs, received) = mpsc::unbounded_channel();
-        let state = PodState::new(PodFacts::of(&pod));
+        let state = PodState::new(facts(&host, &pod));
         let executor = Executor::new(host, uid, pod, inputs.clone());
         let (statuses, published) = watch::channel(None);
         tokio::spawn(publish(executor.clone(), published));
@@ -178,7 +179,7 @@ impl Run {
 
     async fn see_change(&mut self) {
         self.see_deletion().await;
-        let facts = PodFacts::of(&self.executor.pod);
+        let facts = facts(&self.executor.host, &self.executor.pod);
         if facts != self.state.facts {
             self.take(Event::SpecChanged(facts)).await;
         } else {
@@ -256,6 +257,13 @@ impl Run {
     }
 }
 
+/// What the machine is to know of a pod here.
+fn facts(host: &Host, pod: &Pod) -> PodFacts {
+    let cpu = i64::try_from(host.cpus).unwrap_or(i64::MAX).saturating_mul(1000);
+    let node = Some(NodeFacts { cpu, memory: host.memory_capacity });
+    PodFacts { node, ..PodFacts::of(pod) }
+}
+
 async fn sleep_until(at: Option<Timestamp>) {
     match at {
         None => std::future::pending().await,
@@ -274,19 +282,8 @@ async fn publish(executor: Executor, mut statuses: watch::Receiver<Option<PodSta
         let Some(status) = statuses.borrow_and_update().clone() else { continue };
         let mut wait = Duration::from_millis(100);
         loop {
-            // The uid makes sure that a pod of the same name that came later is not written to.
-            let mut patch = serde_json::json!({"metadata": {"uid": executor.uid}, "status": status});
-            for (field, cleared) in [
-                ("podIP", status.pod_ip.is_none()),
-                ("podIPs", status.pod_ips.is_none()),
-                ("hostIP", status.host_ip.is_none()),
-            ] {
-                // Left out of a merge patch, it would stay.
-                if cleared {
-                    patch["status"][field] = serde_json::Value::Null;
-                }
-            }
-            match api.patch_status(executor.name(), &params, &Patch::Merge(patch)).await {
+            let patch = status_patch::of(&executor.uid, &status);
+            match api.patch_status(executor.name(), &params, &Patch::Strategic(patch)).await {
                 Ok(_) => break,
                 // Gone, or not this node's any more.
                 Err(kube::Error::Api(answer)) if matches!(answer.code, 403 | 404 | 422) => break,

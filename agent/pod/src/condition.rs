@@ -6,15 +6,19 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::facts::Role;
+use crate::resize;
 use crate::state::{PodState, Stage};
 use crate::status::{Phase, whole_seconds};
 
-const OWN: [&str; 4] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady"];
+/// The types of those that every pod has.
+pub const OWN: [&str; 4] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady"];
+/// The types of those that are there only while they hold.
+pub const RESIZES: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
 
 struct Verdict {
     kind: &'static str,
     holds: bool,
-    /// Why not: reason and message.
+    /// Why, mostly why not: reason and message.
     why: Option<(String, Option<String>)>,
 }
 
@@ -46,7 +50,7 @@ pub(crate) fn conditions(
         Verdict::new(OWN[2], not_ready.clone().or_else(gated)),
         Verdict::new(OWN[3], not_ready),
     ];
-    let own = verdicts.into_iter().map(|verdict| {
+    let own = verdicts.into_iter().chain(resizes(pod)).map(|verdict| {
         let status = if verdict.holds { "True" } else { "False" };
         let before = old.iter().find(|condition| condition.type_ == verdict.kind && condition.status == status);
         let since = before.and_then(|condition| condition.last_transition_time.clone());
@@ -61,7 +65,26 @@ pub(crate) fn conditions(
             observed_generation: object.metadata.generation,
         }
     });
-    own.chain(old.iter().filter(|condition| !OWN.contains(&condition.type_.as_str())).cloned()).collect()
+    let is_own = |condition: &&PodCondition| OWN.iter().chain(&RESIZES).any(|own| *own == condition.type_);
+    own.chain(old.iter().filter(|condition| !is_own(condition)).cloned()).collect()
+}
+
+/// What keeps containers from having the resources that the spec gives them.
+fn resizes(pod: &PodState) -> Vec<Verdict> {
+    if pod.goes_down() {
+        return vec![];
+    }
+    let waits = (0..pod.containers.len()).any(|index| !resize::is_done(pod, index));
+    if let Some(message) = resize::infeasible(pod).filter(|_| waits) {
+        let why = Some(("Infeasible".to_owned(), Some(message)));
+        return vec![Verdict { kind: RESIZES[0], holds: true, why }];
+    }
+    let told = resize::in_progress(pod).into_iter();
+    told.map(|failure| {
+        let why = failure.map(|message| ("Error".to_owned(), Some(message)));
+        Verdict { kind: RESIZES[1], holds: true, why }
+    })
+    .collect()
 }
 
 fn names(pod: &PodState, pick: impl Fn(usize, Role) -> bool) -> Vec<&str> {

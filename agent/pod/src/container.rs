@@ -5,6 +5,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use crate::facts::{PodFacts, Role};
 use crate::probe::{self, Probes, later};
 use crate::protocol::{Command, Exit, FailedStep, Failure, Found, Hook, Notice};
+use crate::resize::Resize;
 use crate::state::{Container, ContainerStage, PodState, Stop};
 use crate::{image, stop};
 
@@ -77,6 +78,7 @@ fn blocks_the_rest(pod: &PodState, index: usize) -> bool {
 pub(crate) fn changed(pod: &mut PodState, facts: PodFacts, now: Timestamp, commands: &mut Vec<Command>) {
     pod.facts.grace_seconds = facts.grace_seconds;
     pod.facts.active_deadline = facts.active_deadline;
+    pod.facts.requests = facts.requests;
     for (index, new) in facts.containers.into_iter().enumerate() {
         let Some(old) = pod.facts.containers.get_mut(index) else {
             pod.facts.containers.push(new);
@@ -104,6 +106,7 @@ pub(crate) fn started(pod: &mut PodState, index: usize, now: Timestamp, commands
     }
     container.was_started = true;
     container.restarts_anyway = false;
+    (container.applied, container.resize) = (facts.resources, Resize::Done);
     commands.push(notice("Started", &facts.name, format!("Started container {}", facts.name)));
     if facts.has_post_start {
         container.stage = ContainerStage::Settling { started_at: now };
@@ -279,6 +282,8 @@ pub(crate) fn adopt(pod: &mut PodState, found: Vec<Found>, now: Timestamp) {
             }
             (None, Some(started_at)) => {
                 container.stage = ContainerStage::Running { started_at };
+                // What was under way while the agent was away is not known: it is done again.
+                container.applied = found.resources.unwrap_or(pod.facts.containers[index].resources);
                 probe::take_over(pod, index, found.is_started, found.is_ready, now);
             }
             // Created and never started: the start is done again.

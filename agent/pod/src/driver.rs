@@ -34,6 +34,7 @@ pub(crate) fn found(name: &str, since: Option<i64>) -> Found {
         exit: None,
         is_started: since.is_some(),
         is_ready: since.is_some(),
+        resources: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the machine needs to know of a pod's spec.
 
-use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, EphemeralContainer, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, EphemeralContainer, Pod, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::jiff::SignedDuration;
 
 use crate::probe::{ProbeFacts, ProbeKind};
@@ -85,6 +86,53 @@ pub enum Role {
     Ephemeral,
 }
 
+/// What of a container's `resources` may change while it runs: processor time in thousandths, memory in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// `requests.cpu`.
+    pub cpu_request: Option<i64>,
+    /// `limits.cpu`.
+    pub cpu_limit: Option<i64>,
+    /// `requests.memory`.
+    pub memory_request: Option<i64>,
+    /// `limits.memory`.
+    pub memory_limit: Option<i64>,
+}
+
+impl Resources {
+    /// What a container's `resources` say, in its spec or in its status.
+    pub fn of(resources: Option<&ResourceRequirements>) -> Self {
+        let amounts =
+            |pick: fn(&ResourceRequirements) -> Option<&RawAmounts>| api::pod::amounts(resources.and_then(pick));
+        let (requests, limits) = (amounts(|own| own.requests.as_ref()), amounts(|own| own.limits.as_ref()));
+        Self {
+            cpu_request: requests.get("cpu").map(|amount| amount.milli()),
+            cpu_limit: limits.get("cpu").map(|amount| amount.milli()),
+            memory_request: requests.get("memory").map(|amount| amount.value()),
+            memory_limit: limits.get("memory").map(|amount| amount.value()),
+        }
+    }
+
+    fn cpu(&self) -> [Option<i64>; 2] {
+        [self.cpu_request, self.cpu_limit]
+    }
+
+    fn memory(&self) -> [Option<i64>; 2] {
+        [self.memory_request, self.memory_limit]
+    }
+}
+
+type RawAmounts = std::collections::BTreeMap<String, Quantity>;
+
+/// What the node has in all, for pods that grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// Thousandths of processors.
+    pub cpu: i64,
+    /// Bytes of memory.
+    pub memory: i64,
+}
+
 /// One container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerFacts {
@@ -104,6 +152,12 @@ pub struct ContainerFacts {
     pub has_post_start: bool,
     /// It has a `lifecycle.preStop`.
     pub has_pre_stop: bool,
+    /// `resources`.
+    pub resources: Resources,
+    /// Its `resizePolicy` wants a restart for another amount of processor time.
+    pub restarts_for_cpu: bool,
+    /// The same for memory.
+    pub restarts_for_memory: bool,
     /// Fields of an ephemeral container that this agent cannot honour.
     pub unsupported: Vec<String>,
 }
@@ -113,8 +167,26 @@ impl ContainerFacts {
     pub fn new(name: &str, image: &str, pull: PullPolicy, role: Role) -> Self {
         let (restart, probes) = (None, [None, None, None]);
         let (name, image) = (name.to_owned(), image.to_owned());
-        let (has_post_start, has_pre_stop, unsupported) = (false, false, vec![]);
-        Self { name, image, pull, role, restart, probes, has_post_start, has_pre_stop, unsupported }
+        Self {
+            name,
+            image,
+            pull,
+            role,
+            restart,
+            probes,
+            has_post_start: false,
+            has_pre_stop: false,
+            resources: Resources::default(),
+            restarts_for_cpu: false,
+            restarts_for_memory: false,
+            unsupported: vec![],
+        }
+    }
+
+    /// Whether going from these resources to its own takes a restart.
+    pub(crate) fn restarts_from(&self, before: &Resources) -> bool {
+        self.restarts_for_cpu && before.cpu() != self.resources.cpu()
+            || self.restarts_for_memory && before.memory() != self.resources.memory()
     }
 
     /// How it is probed.
@@ -129,6 +201,10 @@ impl ContainerFacts {
             _ => PullPolicy::IfNotPresent,
         };
         let lifecycle = container.lifecycle.as_ref();
+        let restarts_for = |resource: &str| {
+            let mut policies = container.resize_policy.iter().flatten();
+            policies.any(|own| own.resource_name == resource && own.restart_policy == "RestartContainer")
+        };
         let rule = |rule: &ContainerRestartRule| {
             let codes = rule.exit_codes.as_ref().filter(|_| rule.action == "Restart")?;
             let values = codes.values.clone().unwrap_or_default();
@@ -143,6 +219,9 @@ impl ContainerFacts {
                 .map(|probe| probe.as_ref().map(ProbeFacts::of)),
             has_post_start: lifecycle.is_some_and(|lifecycle| lifecycle.post_start.is_some()),
             has_pre_stop: lifecycle.is_some_and(|lifecycle| lifecycle.pre_stop.is_some()),
+            resources: Resources::of(container.resources.as_ref()),
+            restarts_for_cpu: restarts_for("cpu"),
+            restarts_for_memory: restarts_for("memory"),
             unsupported: match role {
                 Role::Ephemeral => crate::support::unsupported_ephemeral(container),
                 // These are the pod's.
@@ -166,6 +245,10 @@ pub struct PodFacts {
     pub containers: Vec<ContainerFacts>,
     /// Fields that this agent cannot honour, by path; empty for a pod that can run.
     pub unsupported: Vec<String>,
+    /// What the pod asks of its node in all: thousandths of processors, bytes of memory.
+    pub requests: (i64, i64),
+    /// What the node has; `None` where that is not known.
+    pub node: Option<NodeFacts>,
     /// Made of the uid: which part of a period, in 65536ths, this pod's probes wait after an agent came back, so that
     /// the pods of a node are not all probed at once.
     pub spread: u16,
@@ -217,7 +300,12 @@ impl PodFacts {
         // FNV-1a: any hash would do that is the same in every process.
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         let hash = uid.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        let requests = api::pod::requests(spec);
+        let cpu = requests.get("cpu").map_or(0, |amount| amount.milli());
+        let memory = requests.get("memory").map_or(0, |amount| amount.value());
         Self {
+            requests: (cpu, memory),
+            node: None,
             restart_policy: RestartPolicy::parse(spec.restart_policy.as_deref().unwrap_or_default()),
             grace_seconds: spec.termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE_SECONDS),
             active_deadline: spec.active_deadline_seconds.map(SignedDuration::from_secs),

@@ -3,7 +3,7 @@
 //! Start reading at `machine`.
 
 pub mod backoff;
-mod condition;
+pub mod condition;
 mod container;
 #[cfg(test)]
 mod driver;
@@ -12,6 +12,7 @@ mod image;
 pub mod machine;
 pub mod probe;
 pub mod protocol;
+mod resize;
 pub mod state;
 pub mod status;
 mod stop;

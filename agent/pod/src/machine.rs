@@ -9,7 +9,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use crate::probe::{self, later};
 use crate::protocol::{Command, Event, Failure, Notice};
 use crate::state::{Container, ContainerStage, Deletion, Part, PodState, Stage};
-use crate::{container, image, stop};
+use crate::{container, image, resize, stop};
 
 const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
 
@@ -117,6 +117,9 @@ fn take_in(pod: &mut PodState, now: Timestamp, event: Event, commands: &mut Vec<
         }
         Event::HookEnded { container, attempt, hook, succeeded } => {
             container::hook_ended(pod, (container, attempt), hook, succeeded, now, commands);
+        }
+        Event::Resized { container, attempt, to, failure } => {
+            resize::answered(pod, container, attempt, to, failure);
         }
         Event::Probed { container, attempt, kind, health } => {
             probe::answered(pod, (container, attempt), kind, health, now, commands);
@@ -227,6 +230,7 @@ fn drive_containers(pod: &mut PodState, now: Timestamp, commands: &mut Vec<Comma
     } else {
         container::start_due(pod, now, commands);
     }
+    resize::begin_due(pod, now, commands);
     stop::advance(pod, now, commands);
     probe::ask_due(pod, now, commands);
     if pod.goes_down() && !pod.containers.iter().any(Container::is_alive) {

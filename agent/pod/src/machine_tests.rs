@@ -240,6 +240,16 @@ fn full_facts(policy: RestartPolicy) -> PodFacts {
     all
 }
 
+/// The same with other resources, for which the first of them is restarted.
+fn resized(cpu: i64) -> PodFacts {
+    let mut all = full_facts(RestartPolicy::Always);
+    for container in &mut all.containers {
+        container.resources.cpu_limit = Some(cpu);
+        container.restarts_for_cpu = container.name == "c2";
+    }
+    all
+}
+
 fn any_health() -> impl Strategy<Value = Health> {
     prop_oneof![
         3 => Just(Health::Good),
@@ -265,6 +275,7 @@ fn any_event(containers: usize) -> impl Strategy<Value = Event> {
         Just(Event::SandboxStopped),
         Just(Event::VolumesTornDown),
         Just(Event::Tick),
+        (0i64..4).prop_map(|cpu| Event::SpecChanged(resized(cpu))),
         (0i64..40).prop_map(|grace_seconds| Event::DeletionRequested { grace_seconds }),
         one.clone().prop_map(|container| Event::ImageReady { container, image: ImageNames::default(), pulled: None }),
         one.clone().prop_map(move |container| Event::ImageFailed {
@@ -311,6 +322,10 @@ fn answer(command: &Command, health: &Health) -> Option<Event> {
         Command::Probe { container, attempt, kind } => {
             Some(Event::Probed { container: *container, attempt: *attempt, kind: *kind, health: health.clone() })
         }
+        Command::ResizeContainer { container, attempt, to } => {
+            let failure = (!is_well).then(|| "no".to_owned());
+            Some(Event::Resized { container: *container, attempt: *attempt, to: *to, failure })
+        }
         // One that ignores its stop signal.
         Command::StopContainer { .. } if !is_well => None,
         Command::StopContainer { container, attempt } | Command::KillContainer { container, attempt } => {
@@ -349,12 +364,16 @@ proptest! {
         delete_at in 0usize..60,
         active_for in proptest::option::of(1i64..90),
     ) {
-        let all = PodFacts { active_deadline: active_for.map(SignedDuration::from_secs), ..full_facts(policy) };
+        let deadline = active_for.map(SignedDuration::from_secs);
+        let all = PodFacts { active_deadline: deadline, ..full_facts(policy) };
         let mut pod = PodState::new(all);
         let mut pending = vec![Event::Assigned];
         let (mut picks, mut answers) = (picks.into_iter().cycle(), answers.into_iter().cycle());
         let mut asked = std::collections::BTreeSet::new();
         for second in 0..600i64 {
+            if second % 7 == 3 {
+                pending.push(Event::SpecChanged(PodFacts { active_deadline: deadline, ..resized(second % 3) }));
+            }
             if second == delete_at as i64 {
                 pending.push(Event::DeletionRequested { grace_seconds: 3 });
             }

@@ -2,7 +2,7 @@
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use crate::facts::PodFacts;
+use crate::facts::{PodFacts, Resources};
 use crate::probe::{Health, ProbeKind};
 
 /// How a container ended.
@@ -109,6 +109,8 @@ pub struct Found {
     pub is_started: bool,
     /// `ready` of its last status, if that was of this start.
     pub is_ready: bool,
+    /// `resources` of its last status; `None` if that says nothing of them.
+    pub resources: Option<Resources>,
 }
 
 /// Something that happened.
@@ -207,6 +209,17 @@ pub enum Event {
         /// Whether it did what it should.
         succeeded: bool,
     },
+    /// A container has other resources now, or still those that it had.
+    Resized {
+        /// Index into the pod's containers.
+        container: usize,
+        /// Which start of it.
+        attempt: u32,
+        /// What it was to have.
+        to: Resources,
+        /// Why it has not.
+        failure: Option<String>,
+    },
     /// A probe was answered.
     Probed {
         /// Index into the pod's containers.
@@ -263,6 +276,15 @@ pub enum Command {
         attempt: u32,
         /// Which hook.
         hook: Hook,
+    },
+    /// Give a running container other resources: answered by `Resized`.
+    ResizeContainer {
+        /// Index into the pod's containers.
+        container: usize,
+        /// Which start of it.
+        attempt: u32,
+        /// What it is to have.
+        to: Resources,
     },
     /// Ask how a container does, within the probe's timeout: answered by `Probed`.
     Probe {

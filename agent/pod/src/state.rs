@@ -3,9 +3,10 @@
 use k8s_openapi::jiff::Timestamp;
 
 use crate::backoff::Backoff;
-use crate::facts::{PodFacts, Role};
+use crate::facts::{PodFacts, Resources, Role};
 use crate::probe::{ProbeKind, Probes};
 use crate::protocol::{Exit, Failure, ImageNames};
+use crate::resize::Resize;
 
 /// How far the pod as a whole is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,6 +114,9 @@ pub struct Container {
     pub last: Option<(Exit, Option<Timestamp>)>,
     /// Some start of it was complete: postStart hook and startup probe have succeeded.
     pub came_up: bool,
+    /// The resources that it has while it runs.
+    pub applied: Resources,
+    pub(crate) resize: Resize,
     pub(crate) stop: Stop,
     /// It is ended to be started again, whatever its exit code.
     pub(crate) restarts_anyway: bool,
@@ -129,6 +133,8 @@ impl Container {
             image: ImageNames::default(),
             last: None,
             came_up: false,
+            applied: Resources::default(),
+            resize: Resize::Done,
             stop: Stop::No,
             restarts_anyway: false,
             probes: Probes::default(),

@@ -2,14 +2,15 @@
 
 use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP,
-    Pod, PodIP, PodStatus,
+    Pod, PodIP, PodStatus, ResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::condition::conditions;
-use crate::facts::Role;
+use crate::facts::{self, Role};
 use crate::protocol::{Exit, Failure, ImageFault};
+use crate::resize;
 use crate::state::{Container, ContainerStage, PodState, Stage};
 
 /// The pod's phase.
@@ -66,7 +67,14 @@ pub struct HostFacts {
 pub fn status(pod: &PodState, object: &Pod, host: &HostFacts, now: Timestamp) -> PodStatus {
     let previous = object.status.clone().unwrap_or_default();
     let uid = object.metadata.uid.clone().unwrap_or_default();
-    let of = |index: usize| container_status(pod, &uid, index);
+    let spec: Vec<_> = facts::containers(object).map(|(container, _)| container.resources).collect();
+    let of = |index: usize| {
+        let status = container_status(pod, &uid, index);
+        let resources = spec.get(index).cloned().flatten();
+        let resources = reported(pod, index, resources, &previous, &status.name);
+        let allocated_resources = resources.as_ref().and_then(|own| own.requests.clone());
+        ContainerStatus { resources, allocated_resources, ..status }
+    };
     let with = |roles: &[Role]| -> Vec<ContainerStatus> {
         (0..pod.containers.len()).filter(|index| roles.contains(&pod.role(*index))).map(of).collect()
     };
@@ -91,6 +99,22 @@ pub fn status(pod: &PodState, object: &Pod, host: &HostFacts, now: Timestamp) ->
         observed_generation: object.metadata.generation,
         ..previous
     }
+}
+
+/// The resources that a running container has: those of its spec, or, until it was given them, those it had before.
+fn reported(
+    pod: &PodState,
+    index: usize,
+    spec: Option<ResourceRequirements>,
+    previous: &PodStatus,
+    name: &str,
+) -> Option<ResourceRequirements> {
+    if resize::is_done(pod, index) {
+        return spec;
+    }
+    let lists = [&previous.container_statuses, &previous.init_container_statuses];
+    let mut statuses = lists.into_iter().flatten().flatten();
+    statuses.find(|own| own.name == name).and_then(|own| own.resources.clone())
 }
 
 /// metav1.Time has whole seconds.

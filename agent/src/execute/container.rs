@@ -446,6 +446,7 @@ pub(crate) async fn remove(executor: &Executor, index: usize, attempt: u32) {
 
 async fn remove_files(executor: &Executor, id: String) {
     executor.processes.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    drop(executor.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id));
     let (bundle, images, key) = (executor.bundle(&id), executor.host.images.clone(), format!("{}_{id}", executor.uid));
     let termination = termination::path(&executor.run_dir(), &id);
     let removed = tokio::task::spawn_blocking(move || {

@@ -6,6 +6,7 @@ mod hook;
 pub(crate) mod image;
 mod probe;
 mod propagation;
+mod resize;
 pub(crate) mod sandbox;
 pub(crate) mod subpath;
 pub(crate) mod termination;
@@ -43,6 +44,8 @@ pub(crate) struct Host {
     pub(crate) network: Network,
     pub(crate) services: Arc<Known>,
     pub(crate) memory_capacity: i64,
+    /// Processors.
+    pub(crate) cpus: usize,
     pub(crate) allocatable: Allocatable,
     pub(crate) can_lower_oom_score: bool,
     /// This program, to be run as pod monitors.
@@ -84,6 +87,8 @@ pub(crate) struct Executor {
     pub(crate) inputs: tokio::sync::mpsc::UnboundedSender<crate::worker::Input>,
     /// The processes of containers that a program was run in, by the name that the start has with the monitor.
     processes: Arc<Mutex<HashMap<String, oci_spec::runtime::Process>>>,
+    /// What ends the hooks of containers, when dropped; by the name that the start has with the monitor.
+    running: Arc<Mutex<HashMap<String, tokio::sync::watch::Sender<()>>>>,
     /// What ends the pull that a container waits for, when dropped.
     pub(crate) awaited: Arc<Mutex<HashMap<usize, tokio::sync::oneshot::Sender<()>>>>,
 }
@@ -101,8 +106,8 @@ impl Executor {
         inputs: tokio::sync::mpsc::UnboundedSender<crate::worker::Input>,
     ) -> Self {
         let (monitor, order, awaited) = (Arc::default(), Arc::default(), Arc::default());
-        let (live, processes, pod_ips) = (Arc::default(), Arc::default(), Vec::new());
-        Self { host, uid, pod, pod_ips, monitor, order, live, inputs, processes, awaited }
+        let (live, processes, running, pod_ips) = (Arc::default(), Arc::default(), Arc::default(), Vec::new());
+        Self { host, uid, pod, pod_ips, monitor, order, live, inputs, processes, running, awaited }
     }
 
     /// The pod's object is new or changed.
@@ -173,6 +178,10 @@ impl Executor {
             Command::RunHook { container, attempt, hook } => {
                 let succeeded = hook::run(&self, container, attempt, hook).await;
                 Some(Event::HookEnded { container, attempt, hook, succeeded })
+            }
+            Command::ResizeContainer { container, attempt, to } => {
+                let failure = resize::apply(&self, container, attempt, to).await.err();
+                Some(Event::Resized { container, attempt, to, failure })
             }
             Command::Probe { container, attempt, kind } => {
                 let health = probe::ask(&self, container, attempt, kind).await;

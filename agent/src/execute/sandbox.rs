@@ -186,6 +186,9 @@ pub(crate) fn found(states: &[agent_runtime::monitor::protocol::ContainerState],
             exit: state.exit.as_ref().map(from_monitor),
             is_started: is_told(|status| status.started == Some(true)),
             is_ready: is_told(|status| status.ready),
+            resources: status
+                .and_then(|status| status.resources.as_ref())
+                .map(|resources| facts::Resources::of(Some(resources))),
         };
         match found.iter_mut().find(|other| other.name == one.name) {
             Some(other) if other.attempt < one.attempt => *other = one,
@@ -256,7 +259,7 @@ fn hostname(pod: &Pod) -> String {
 }
 
 /// Limits of the pod as a whole: shares of all requests; quota and memory only when every container has a limit.
-fn pod_resources(pod: &Pod) -> oci_spec::runtime::LinuxResources {
+pub(super) fn pod_resources(pod: &Pod) -> oci_spec::runtime::LinuxResources {
     let spec = pod.spec.clone().unwrap_or_default();
     let (requests, limits) = (api::pod::requests(&spec), api::pod::limits(&spec));
     let every = |name: &str| {

@@ -8,6 +8,7 @@ mod hooks;
 mod init;
 mod messages;
 mod probes;
+mod resize;
 mod restarts;
 
 use std::time::Duration;

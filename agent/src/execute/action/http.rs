@@ -239,6 +239,28 @@ mod tests {
         assert!(get(&bad).await.unwrap_err().starts_with("header \"a b\""));
     }
 
+    #[tokio::test]
+    async fn nobody_has_to_prove_who_they_are() {
+        let made = rcgen::generate_simple_self_signed(["elsewhere.example".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = builder.unwrap().with_no_client_auth().with_single_cert(vec![made.cert.into()], key).unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+            let mut stream = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
+            assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
+            stream.write_all(b"HTTP/1.1 503 No\r\ncontent-length: 3\r\n\r\nbad").await.unwrap();
+            stream.flush().await.unwrap();
+        });
+        let url = url(true, "127.0.0.1", port, "/").unwrap();
+        let answer = get(&Get { url, headers: vec![], is_http2: false }).await.unwrap();
+        assert_eq!((answer.status.as_u16(), answer.body.as_slice()), (503, b"bad".as_slice()));
+    }
+
     #[test]
     fn a_path_stays_a_path() {
         let of = |host: &str, path: &str| url(true, host, 443, path).unwrap().to_string();

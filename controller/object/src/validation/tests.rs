@@ -280,3 +280,23 @@ fn a_volumes_data_stays_where_it_is() {
     assert!(validate_update(claims, &claim(""), &claim("v"), None).is_empty());
     assert_eq!(validate_update(claims, &claim("v"), &claim("w"), None).len(), 1);
 }
+
+#[test]
+fn a_resize_keeps_the_class_of_service() {
+    let resource = resource("", "pods");
+    let with = |resources: Value| {
+        let mut pod = json!({"metadata": {"name": "a", "namespace": "default", "resourceVersion": "1"},
+            "spec": {"containers": [{"name": "c", "image": "i", "resources": resources}]}});
+        defaulting::default(resource, &mut pod);
+        pod
+    };
+    let update = |old: Value, new: Value| -> Vec<String> {
+        let faults = validate_update(resource, &with(old), &with(new), Some(crate::resource::Subresource::Resize));
+        faults.iter().map(crate::status::Cause::describe).collect()
+    };
+    let small = json!({"requests": {"cpu": "1m"}, "limits": {"cpu": "2m"}});
+    let large = json!({"requests": {"cpu": "2m"}, "limits": {"cpu": "4m"}});
+    assert_eq!(update(small.clone(), large), Vec::<String>::new());
+    let faults = update(small, json!({}));
+    assert!(faults[0].contains("Pod QOS Class may not change as a result of resizing"), "{faults:?}");
+}

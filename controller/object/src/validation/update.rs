@@ -149,6 +149,10 @@ fn pod(old: &Value, new: &Value, sub: Option<Subresource>, faults: &mut Faults) 
         }
         return;
     }
+    if sub == Some(Subresource::Resize) && qos_class(old) != qos_class(new) {
+        let class = qos_class(new).map(|class| class.as_str()).unwrap_or_default();
+        faults.invalid("spec", class, "Pod QOS Class may not change as a result of resizing");
+    }
     let (before, after) = (at(old, &["spec", "activeDeadlineSeconds"]), at(new, &["spec", "activeDeadlineSeconds"]));
     if let Some(limit) = before.and_then(Value::as_i64) {
         match after.and_then(Value::as_i64) {
@@ -174,6 +178,12 @@ fn pod(old: &Value, new: &Value, sub: Option<Subresource>, faults: &mut Faults) 
     if opened(old, old, sub) != opened(new, old, sub) {
         faults.forbidden("spec", "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)");
     }
+}
+
+/// The class that a pod's spec gives; `None` for one that is refused anyway.
+fn qos_class(pod: &Value) -> Option<api::pod::QosClass> {
+    let spec = serde_json::from_value(pod["spec"].clone()).ok()?;
+    Some(api::pod::qos_class(&spec))
 }
 
 fn same_toleration(a: &Value, b: &Value) -> bool {
