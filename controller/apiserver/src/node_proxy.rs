@@ -4,8 +4,13 @@
 use std::net::IpAddr;
 
 use axum::body::Body;
+use axum::extract::FromRequestParts as _;
+use axum::extract::ws::{Message, WebSocketUpgrade};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use controller_object::resource::Subresource;
 use controller_object::status::Status;
+use futures::StreamExt as _;
 use http::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
 use http::{HeaderName, Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
@@ -20,6 +25,10 @@ use crate::server::State;
 
 /// The largest summary that is read: some kilobytes for each of a node's pods.
 const SUMMARY_BYTES: usize = 8 << 20;
+
+/// How a one-way stream is sent over a WebSocket.
+const BINARY: &str = "binary.k8s.io";
+const BASE64: &str = "base64.binary.k8s.io";
 
 /// Where the agent of a pod answers, and the pod's container that is meant.
 struct Target {
@@ -112,8 +121,8 @@ fn container(wanted: Option<&str>, name: &str, pod: &Value) -> Result<String, St
     }
 }
 
-/// GET pods/x/log.
-pub(crate) async fn log(context: &Context) -> Result<Response<Body>, Status> {
+/// GET pods/x/log. For a client that asks for a WebSocket each piece of the log is a message.
+pub(crate) async fn log(context: &Context, upgrade: Option<OnUpgrade>) -> Result<Response<Body>, Status> {
     let target = target(context, true)?;
     let path =
         format!("/containerLogs/{}/{}/{}", context.namespace().unwrap_or_default(), context.name(), target.container);
@@ -124,7 +133,47 @@ pub(crate) async fn log(context: &Context) -> Result<Response<Body>, Status> {
         let text = text.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
         return Err(Status::bad_request(text.trim()));
     }
-    Ok(crate::reply::with_type(StatusCode::OK, "text/plain", Body::new(body)))
+    match upgrade {
+        Some(upgrade) => messages(context, upgrade, Body::new(body)).await,
+        None => Ok(crate::reply::with_type(StatusCode::OK, "text/plain", Body::new(body))),
+    }
+}
+
+/// A body as messages of a WebSocket: binary ones, or text in base64 for clients that want that
+/// (the subprotocols of Kubernetes' one-way streams).
+async fn messages(context: &Context, upgrade: OnUpgrade, body: Body) -> Result<Response<Body>, Status> {
+    let mut parts = Request::new(()).into_parts().0;
+    parts.headers = context.headers.clone();
+    parts.extensions.insert(upgrade);
+    let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await;
+    let upgrade = upgrade.map_err(|error| Status::bad_request(error.to_string()))?;
+    let upgrade = upgrade.protocols([BINARY, BASE64]);
+    let is_text = upgrade.selected_protocol().is_some_and(|name| name.as_bytes() == BASE64.as_bytes());
+    let answer = upgrade.on_upgrade(async move |mut socket| {
+        let mut pieces = body.into_data_stream();
+        loop {
+            tokio::select! {
+                piece = pieces.next() => {
+                    let Some(Ok(piece)) = piece else { break };
+                    let message = match is_text {
+                        true => Message::Text(STANDARD.encode(piece).into()),
+                        false => Message::Binary(piece),
+                    };
+                    if socket.send(message).await.is_err() {
+                        return;
+                    }
+                }
+                // Whoever stops reading goes away: nothing else is expected of the client.
+                from_client = socket.recv() => match from_client {
+                    Some(Ok(message)) if !matches!(message, Message::Close(_)) => {}
+                    _ => return,
+                },
+            }
+        }
+        // The client may have gone already.
+        drop(socket.send(Message::Close(None)).await);
+    });
+    Ok(answer)
 }
 
 /// GET or POST pods/x/exec, pods/x/attach and pods/x/portforward: an upgrade that is passed on.

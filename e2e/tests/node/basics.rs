@@ -180,3 +180,49 @@ async fn c317_commands_run_over_websockets() {
     let code = status.details.and_then(|details| details.causes).and_then(|causes| causes.into_iter().next());
     assert_eq!(code.and_then(|cause| cause.message).as_deref(), Some("3"));
 }
+
+/// What a server sends over a WebSocket until it closes: the payloads of its messages (RFC 6455, 5.2).
+async fn messages(pods: &Pods, path: &str, protocol: &str) -> Vec<Vec<u8>> {
+    let request = http::Request::get(path)
+        .header("connection", "Upgrade")
+        .header("upgrade", "websocket")
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+        .header("sec-websocket-protocol", protocol);
+    let request = request.body(kube::client::Body::empty()).expect("a request");
+    let answer = pods.api.client().send(request).await.expect("an answer");
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()["sec-websocket-protocol"]),
+        (101, &protocol.parse().unwrap())
+    );
+    let mut stream = hyper_util::rt::TokioIo::new(hyper::upgrade::on(answer).await.expect("an upgrade"));
+    let (mut bytes, mut payloads) = (Vec::new(), Vec::new());
+    // How the connection ends does not matter: the closing message tells that all came.
+    drop(stream.read_to_end(&mut bytes).await);
+    let mut rest = bytes.as_slice();
+    // None of these messages is longer than 125 bytes; 8 is the opcode of the last one.
+    while let [head, length, tail @ ..] = rest
+        && head & 0xf != 8
+    {
+        let (payload, next) = tail.split_at(usize::from(*length));
+        payloads.push(payload.to_vec());
+        rest = next;
+    }
+    assert_eq!(rest.first(), Some(&0x88), "a whole message that closes: {rest:?}");
+    payloads
+}
+
+#[tokio::test]
+async fn c318_logs_come_over_websockets() {
+    need!(machine::root());
+    let pods = Pods::new("log-messages").await;
+    pods.create(pod("p", &[container("c", "echo container is alive; sleep 600")])).await;
+    pods.log_with("p", "c", "alive", 1).await;
+    for (protocol, want) in
+        [("binary.k8s.io", "container is alive\n"), ("base64.binary.k8s.io", "Y29udGFpbmVyIGlzIGFsaXZlCg==")]
+    {
+        let said = messages(&pods, &format!("{}/log", pods.path("p")), protocol).await.concat();
+        let text = String::from_utf8(said).expect("text");
+        assert_eq!(text, want, "{protocol}");
+    }
+}

@@ -180,7 +180,7 @@ async fn carry_out(
         (Some(Subresource::EphemeralContainers | Subresource::Resize), Verb::Patch) => {
             patch::patch(&context, &body).await
         }
-        (Some(Subresource::Log), Verb::Get) => node_proxy::log(&context).await,
+        (Some(Subresource::Log), Verb::Get) => node_proxy::log(&context, upgrade).await,
         (
             Some(sub @ (Subresource::Exec | Subresource::Attach | Subresource::PortForward)),
             Verb::Get | Verb::Create,
