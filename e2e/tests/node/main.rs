@@ -2,11 +2,14 @@
 //! hooks, order, deadlines, last words. One shared server, a namespace per test; they mostly wait, so they run beside
 //! each other. A test's name begins with the numbers of the lines that it covers; `hack/conformance` counts.
 
+mod containers;
+mod downward;
 mod ephemeral;
 mod generation;
 mod hooks;
 mod init;
 mod messages;
+mod pods;
 mod probes;
 mod resize;
 mod restarts;
@@ -16,7 +19,7 @@ use std::time::Duration;
 use e2e::api::{Api, SOON};
 use serde_json::{Value, json};
 
-const IMAGES: [&str; 2] = ["busybox", "etcd"];
+const IMAGES: [&str; 3] = ["busybox", "echo", "etcd"];
 
 /// A client with a namespace of its own on the server of this program.
 async fn api(name: &str) -> Api {
