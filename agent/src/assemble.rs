@@ -21,7 +21,7 @@ use crate::objects::Objects;
 use crate::pressure::{Pressures, Sample};
 use crate::pulls::Pulls;
 use crate::service::Known;
-use crate::{dns, kubelet, preload, service, source, storage};
+use crate::{dns, kubelet, peers, preload, service, source, storage};
 
 /// CAP_SYS_RESOURCE, capability.h.
 const CAP_SYS_RESOURCE: u64 = 24;
@@ -126,6 +126,7 @@ impl Config {
         tasks.spawn(node::keep_alive(Arc::clone(&host), capacity, port, node, pressures));
         tasks.spawn(service::run(client.clone(), network.clone(), Arc::clone(&host.services)));
         tasks.spawn(dns::supervise::run(Arc::clone(&host)));
+        tasks.spawn(peers::run(Arc::clone(&host)));
         tasks.spawn(use_pod_range(client, self.node_name.clone(), network));
         tasks.spawn(storage::run(Arc::clone(&host)));
         tasks.spawn(source::run(host));

@@ -92,5 +92,12 @@ async fn store(client: &kube::Client, write: &Write) -> Result<(), kube::Error> 
             other => return other.map(drop),
         }
     }
-    events.create(&PostParams::default(), &write.event).await.map(drop)
+    match events.create(&PostParams::default(), &write.event).await {
+        // Two tellings of one event crossed on their way: the later one is there, or has yet to change the earlier.
+        Err(kube::Error::Api(status)) if status.code == 409 => match &write.patch {
+            Some(patch) => events.patch(write.name(), &PatchParams::default(), &Patch::Merge(patch)).await.map(drop),
+            None => Ok(()),
+        },
+        other => other.map(drop),
+    }
 }

@@ -7,6 +7,7 @@ pub mod disruption;
 pub mod event;
 pub mod exposition;
 pub mod field;
+pub mod join_token;
 pub mod name;
 pub mod pod;
 pub mod quantity;

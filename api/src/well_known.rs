@@ -130,5 +130,10 @@ pub const NAMESPACE_SYSTEM: &str = "kube-system";
 pub const NAMESPACE_PUBLIC: &str = "kube-public";
 /// Namespace of the nodes' leases.
 pub const NAMESPACE_NODE_LEASE: &str = "kube-node-lease";
+/// Group of the bootstrap tokens by which machines join the cluster.
+pub const GROUP_JOINING: &str = "system:bootstrappers:gantry:agent";
+/// ConfigMap of kube-system that says what the cluster's network looks like: `cluster-cidr`, `service-cidr`,
+/// `cluster-dns`, `cluster-domain`.
+pub const CONFIG_MAP_CLUSTER: &str = "gantry-cluster";
 /// Namespace used when none is named.
 pub const NAMESPACE_DEFAULT: &str = "default";

@@ -12,7 +12,7 @@ use crate::failure::Failure;
 pub(crate) const DEFAULT: &str = "/etc/gantry/config.yaml";
 
 /// Verbs that take one.
-const VERBS: [&str; 1] = ["server"];
+const VERBS: [&str; 2] = ["server", "agent"];
 
 /// The arguments with those of the file behind them; `program` says which flags a verb has.
 pub(crate) fn expand(args: Vec<OsString>, program: &Command) -> Result<Vec<OsString>, Failure> {

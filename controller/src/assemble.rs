@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
-use crate::disk;
+use crate::{disk, network};
 
 /// The user that binds pods; the role of that name is one of the defaults.
 const SCHEDULER: &str = "system:kube-scheduler";
@@ -117,6 +117,9 @@ impl Config {
         let scheduler = kube::Client::new(api.client(User::new(SCHEDULER, &[])), "default");
         let scheduler = controller_scheduler::driver::Config { client: scheduler, metrics: of_scheduler };
         tasks.spawn(controller_scheduler::driver::run(scheduler));
+        let administrator = kube::Client::new(api.client(User::new(ADMINISTRATOR, &[MASTERS])), "default");
+        let network = network::object(&self);
+        tasks.spawn(async move { network::publish(administrator, network).await });
         let teller = kube::Client::new(api.client(User::new(ADMINISTRATOR, &[MASTERS])), "default");
         tasks.spawn(disk::tell(teller, self.node_name, trouble));
         let serving = Arc::clone(&api);
@@ -125,6 +128,7 @@ impl Config {
                 kube::Client::new(serving.client(User::service_account("kube-system", name)), "default")
             }),
             cluster_cidr: self.cluster_cidr,
+            service_cidr: self.service_cidr,
             node_prefix: NODE_PREFIX,
             manifests: server_dir.join("manifests").into(),
             administrator: kube::Client::new(api.client(User::new(ADMINISTRATOR, &[MASTERS])), "default"),

@@ -5,3 +5,4 @@
 pub mod assemble;
 pub mod config;
 mod disk;
+mod network;

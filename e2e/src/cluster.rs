@@ -1,7 +1,7 @@
 //! A cluster of one node in a directory of its own, removed with the value.
 
 use std::fs::File;
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -22,6 +22,7 @@ pub struct Cluster {
     cidr_base: u8,
     starts: u32,
     flags: Vec<String>,
+    address: IpAddr,
 }
 
 /// Two ports that are free now.
@@ -46,10 +47,15 @@ impl Cluster {
 
     /// The same with further flags for the server.
     pub fn start_with(images: &[&Path], flags: &[&str]) -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST.into(), images, flags)
+    }
+
+    /// The same at another address of this machine than loopback, for other machines.
+    pub fn start_at(address: IpAddr, images: &[&Path], flags: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("gantry-e2e-").tempdir().expect("a temporary directory");
         // Instances in one network namespace need address ranges of their own.
         let cidr_base = 64 + (std::process::id() % 128) as u8;
-        let mut cluster = Self { dir, server: None, ports: free_ports(), cidr_base, starts: 0, flags: vec![] };
+        let mut cluster = Self { dir, server: None, ports: free_ports(), cidr_base, starts: 0, flags: vec![], address };
         cluster.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         for image in images {
             let data = cluster.data_dir();
@@ -64,6 +70,11 @@ impl Cluster {
         }
         cluster.start_server();
         cluster
+    }
+
+    /// Where the server answers.
+    pub fn url(&self) -> String {
+        format!("https://{}:{}", self.address, self.ports.0)
     }
 
     /// The data directory.
@@ -95,7 +106,7 @@ impl Cluster {
             .arg(self.data_dir())
             .arg("--write-kubeconfig")
             .arg(self.kubeconfig())
-            .args(["--bind-address", "127.0.0.1", "--node-name", "node-1"])
+            .args(["--bind-address", &self.address.to_string(), "--node-name", "node-1"])
             .args(["--https-listen-port", &self.ports.0.to_string(), "--kubelet-port", &self.ports.1.to_string()])
             .args(["--cluster-cidr", &format!("10.{}.0.0/16", self.cidr_base)])
             .args(["--service-cidr", &format!("172.30.{}.0/24", self.cidr_base)])

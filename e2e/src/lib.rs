@@ -6,6 +6,7 @@ pub mod api;
 pub mod client;
 pub mod cluster;
 pub mod machine;
+pub mod neighbour;
 pub mod shared;
 
 /// Ends a test early when the machine lacks something; the reason is printed and counted by `hack/test`.

@@ -84,6 +84,13 @@ pub enum NetworkError {
         /// The other pod's uid.
         holder: String,
     },
+    /// The routes to other nodes could not be read or changed.
+    #[error("cannot change the routes to other nodes")]
+    PeerRoutes {
+        /// The kernel's reason.
+        #[source]
+        source: io::Error,
+    },
     /// A kernel setting could not be read or written.
     #[error("cannot set {path}")]
     Setting {

@@ -36,6 +36,11 @@ impl Instance {
         self.group
     }
 
+    /// The metric of the routes to other nodes, by which they are known; 0 would mean none.
+    pub(crate) fn route_metric(&self) -> u32 {
+        self.group.max(1)
+    }
+
     /// The nftables table of the rules of Services.
     pub(crate) fn service_table(&self) -> String {
         format!("gantry-{}-services", self.digits)

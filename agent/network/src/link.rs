@@ -212,7 +212,7 @@ fn neighbour(index: u32, address: Ipv4Addr, mac: [u8; 6]) -> Request<RouteNetlin
 
 /// The host's way to the pod.
 pub(crate) fn pod_route(index: u32, pod: Ipv4Addr) -> Request<RouteNetlinkMessage> {
-    let mut message = route(index, RouteScope::Link);
+    let mut message = route_by(index, RouteScope::Link);
     message.header.destination_prefix_length = 32;
     message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(pod)));
     Request::new(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
@@ -220,20 +220,26 @@ pub(crate) fn pod_route(index: u32, pod: Ipv4Addr) -> Request<RouteNetlinkMessag
 
 /// The pod's way to everything.
 pub(crate) fn default_route(index: u32) -> Request<RouteNetlinkMessage> {
-    let mut message = route(index, RouteScope::Universe);
+    let mut message = route_by(index, RouteScope::Universe);
     message.header.flags = RouteFlags::Onlink;
     message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(GATEWAY)));
     Request::new(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
 }
 
-fn route(index: u32, scope: RouteScope) -> RouteMessage {
+fn route_by(index: u32, scope: RouteScope) -> RouteMessage {
+    let mut message = route(scope);
+    message.attributes = vec![RouteAttribute::Oif(index)];
+    message
+}
+
+/// A route of the main table without its particulars.
+pub(crate) fn route(scope: RouteScope) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet;
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::Static;
     message.header.scope = scope;
     message.header.kind = RouteType::Unicast;
-    message.attributes = vec![RouteAttribute::Oif(index)];
     message
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::{OwnedMutexGuard, watch};
 
 use crate::instance::Instance;
 use crate::lease::{self, Leases};
+use crate::peers::{self, Peer};
 use crate::pool::{self, Leased, Pool};
 use crate::rules::Rules;
 use crate::sandbox::{self, Sandbox, on_thread};
@@ -113,6 +114,14 @@ impl Network {
         .await?;
         shared.node.send_replace(Some(Node { range, address, mtu: mtu.unwrap_or(ETHERNET_MTU) }));
         Ok(())
+    }
+
+    /// Makes the pods of these nodes, and of no others, reachable from here. Answers the nodes that cannot be reached
+    /// directly, with the kernel's reason: ENETUNREACH where none of this machine's links leads to the node.
+    pub async fn set_peers(&self, peers: Vec<Peer>) -> Result<Vec<(Peer, std::io::Error)>, NetworkError> {
+        let instance = self.shared.instance.clone();
+        let _changing = self.shared.changing.lock().await;
+        on_thread(instance.table(), (), move || peers::set(&instance, &peers)).await
     }
 
     /// The host's address in the node's range, once there is one.

@@ -2,15 +2,17 @@
 
 use crate::instance::Instance;
 use crate::sandbox::{disconnect_all, drop_own_address, on_thread};
-use crate::{NetworkError, rules};
+use crate::{NetworkError, peers, rules};
 
-/// Removes every link, the address on loopback and the nftables tables of the instance; goes on after a failure and tells them all.
+/// Removes every link, the address on loopback, the routes to other nodes and the nftables tables of the instance; goes
+/// on after a failure and tells them all.
 ///
 /// Leases are files of the state directory and go with it. `ip_forward` is left as it is.
 pub async fn reset(instance: &str) -> Result<(), NetworkError> {
     let instance = Instance::parse(instance)?;
     on_thread(instance.table(), (), move || {
-        let results = [disconnect_all(&instance), drop_own_address(&instance), rules::remove(&instance)];
+        let routes = peers::set(&instance, &[]).map(drop);
+        let results = [disconnect_all(&instance), drop_own_address(&instance), routes, rules::remove(&instance)];
         NetworkError::collect(results.into_iter().filter_map(Result::err).collect())
     })
     .await

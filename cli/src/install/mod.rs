@@ -26,7 +26,9 @@ pub(crate) struct Wishes {
     pub(crate) bin_dir: PathBuf,
     /// The program that runs now.
     pub(crate) program: PathBuf,
-    /// Flags of `gantry server` for the unit.
+    /// What the service is: `server` or `agent`.
+    pub(crate) verb: &'static str,
+    /// Its flags for the unit.
     pub(crate) flags: Vec<String>,
     /// Where the server keeps everything.
     pub(crate) data_dir: PathBuf,
@@ -87,7 +89,7 @@ pub(crate) fn install(wishes: &Wishes, completion: impl Fn(Shell) -> String) -> 
         files.push(path.clone());
         steps.push(Step::Write { path, content });
     };
-    write(Path::new("/etc/systemd/system").join(SERVICE), unit(&program, &wishes.flags));
+    write(Path::new("/etc/systemd/system").join(SERVICE), unit(&program, wishes.verb, &wishes.flags));
     for (shell, path) in [
         (Shell::Bash, "/etc/bash_completion.d/gantry"),
         (Shell::Zsh, "/usr/local/share/zsh/site-functions/_gantry"),
@@ -95,7 +97,7 @@ pub(crate) fn install(wishes: &Wishes, completion: impl Fn(Shell) -> String) -> 
     ] {
         write(path.into(), completion(shell));
     }
-    if !wishes.has_config {
+    if !wishes.has_config && wishes.verb == "server" {
         // It stays after `uninstall`, as the user's settings do.
         steps.push(Step::Write { path: crate::config_file::DEFAULT.into(), content: CONFIG.into() });
     }
@@ -129,9 +131,9 @@ pub(crate) fn uninstall(record: &Record, purge: bool) -> Vec<Step> {
 }
 
 /// The unit for a program with flags.
-fn unit(program: &Path, flags: &[String]) -> String {
+fn unit(program: &Path, verb: &str, flags: &[String]) -> String {
     let words = flags.iter().map(|flag| format!(" {}", quoted(flag))).collect::<String>();
-    UNIT.replace("@PROGRAM@ server", &format!("{} server{words}", quoted(&program.to_string_lossy())))
+    UNIT.replace("@PROGRAM@ server", &format!("{} {verb}{words}", quoted(&program.to_string_lossy())))
 }
 
 /// A word of a command line as systemd.service(5), "COMMAND LINES", reads it.
@@ -144,9 +146,9 @@ fn quoted(word: &str) -> String {
     format!("\"{}\"", escaped.replace('\n', "\\n"))
 }
 
-/// What `gantry server` would be called with.
-pub(crate) fn command_line(flags: &[String]) -> Vec<OsString> {
-    ["gantry", "server"].into_iter().map(OsString::from).chain(flags.iter().map(OsString::from)).collect()
+/// What the service would be called with.
+pub(crate) fn command_line(verb: &str, flags: &[String]) -> Vec<OsString> {
+    ["gantry", verb].into_iter().map(OsString::from).chain(flags.iter().map(OsString::from)).collect()
 }
 
 impl std::fmt::Display for Step {
@@ -173,6 +175,7 @@ mod tests {
         Wishes {
             bin_dir: "/usr/local/bin".into(),
             program: "/root/gantry".into(),
+            verb: "server",
             flags: vec!["--node-label=a=b c".into(), "--tls-san".into(), "x.example".into()],
             data_dir: "/var/lib/gantry".into(),
             user: Some("ada".into()),
@@ -212,7 +215,7 @@ mod tests {
 
     #[test]
     fn the_unit_keeps_pods_and_quotes_flags() {
-        let unit = unit(Path::new("/usr/local/bin/gantry"), &wishes().flags);
+        let unit = unit(Path::new("/usr/local/bin/gantry"), "server", &wishes().flags);
         let line = "ExecStart=/usr/local/bin/gantry server \"--node-label=a=b c\" --tls-san x.example";
         assert!(unit.lines().any(|l| l == line), "{unit}");
         assert!(unit.contains("KillMode=process\nDelegate=yes\n"));

@@ -16,6 +16,10 @@ pub(crate) struct Args {
     /// Where the program goes.
     #[arg(long, default_value = "/usr/local/bin", value_name = "DIR")]
     bin_dir: PathBuf,
+    /// Make this machine a node of a cluster that another machine serves; --server and --token belong into
+    /// /etc/gantry/config.yaml or behind --.
+    #[arg(long)]
+    agent: bool,
     /// Who gets the kubeconfig; by default who called sudo, or root.
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
@@ -25,7 +29,7 @@ pub(crate) struct Args {
     /// Only say what would be done.
     #[arg(long)]
     dry_run: bool,
-    /// Flags of `gantry server` for the service; /etc/gantry/config.yaml takes them as well.
+    /// Flags of `gantry server`, or `gantry agent`, for the service; /etc/gantry/config.yaml takes them as well.
     #[arg(last = true, value_name = "FLAG")]
     flags: Vec<String>,
 }
@@ -42,12 +46,16 @@ pub(crate) struct UninstallArgs {
 }
 
 pub(crate) fn install(args: Args) -> Result<ExitCode, Failure> {
+    let verb = if args.agent { "agent" } else { "server" };
+    // A node has no administrator's kubeconfig to give.
+    let user = args.user.or_else(|| std::env::var("SUDO_USER").ok()).or_else(|| Some("root".into()));
     let wishes = Wishes {
-        data_dir: data_dir(&args.flags)?,
+        data_dir: data_dir(verb, &args.flags)?,
         bin_dir: args.bin_dir,
         program: std::env::current_exe()?,
+        verb,
         flags: args.flags,
-        user: args.user.or_else(|| std::env::var("SUDO_USER").ok()).or_else(|| Some("root".into())),
+        user: user.filter(|_| !args.agent),
         has_config: Path::new(config_file::DEFAULT).exists(),
         start: !args.no_start,
     };
@@ -112,13 +120,14 @@ fn may_change_services() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Where a server with these flags, and those of the configuration file, keeps everything.
-fn data_dir(flags: &[String]) -> Result<PathBuf, Failure> {
-    let line = config_file::expand(install::command_line(flags), &Gantry::command())?;
+/// Where a service with these flags, and those of the configuration file, keeps everything.
+fn data_dir(verb: &str, flags: &[String]) -> Result<PathBuf, Failure> {
+    let line = config_file::expand(install::command_line(verb, flags), &Gantry::command())?;
     let gantry = Gantry::try_parse_from(line).map_err(|error| Failure::new(error.to_string()))?;
     match gantry.verb {
         super::Verb::Server(server) => Ok(server.data_dir().to_owned()),
-        _ => Err(Failure::error("expected flags of `gantry server`")),
+        super::Verb::Agent(agent) => Ok(agent.data_dir().to_owned()),
+        _ => Err(Failure::error("expected flags of `gantry server` or `gantry agent`")),
     }
 }
 
@@ -129,8 +138,11 @@ mod tests {
     #[test]
     fn flags_of_the_server_are_checked() {
         let flags = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-        assert_eq!(data_dir(&flags(&["--data-dir=/srv/g"])).unwrap(), Path::new("/srv/g"));
-        let said = data_dir(&flags(&["--bogus"])).unwrap_err().to_string();
+        assert_eq!(data_dir("server", &flags(&["--data-dir=/srv/g"])).unwrap(), Path::new("/srv/g"));
+        let agent = flags(&["--server=https://a:1", "--data-dir=/srv/a"]);
+        assert_eq!(data_dir("agent", &agent).unwrap(), Path::new("/srv/a"));
+        assert!(data_dir("agent", &[]).unwrap_err().to_string().contains("--server"));
+        let said = data_dir("server", &flags(&["--bogus"])).unwrap_err().to_string();
         assert!(said.contains("--bogus"), "{said}");
     }
 }

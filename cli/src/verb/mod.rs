@@ -1,5 +1,6 @@
 //! One file per verb.
 
+mod agent;
 mod api_resources;
 mod apply;
 mod attach;
@@ -22,7 +23,7 @@ mod exec;
 mod explain;
 mod expose;
 mod get;
-mod image;
+pub(crate) mod image;
 mod install;
 mod label;
 mod logs;
@@ -37,6 +38,7 @@ mod scale;
 mod server;
 mod set;
 mod taint;
+mod token;
 mod top;
 mod version;
 mod wait;
@@ -57,6 +59,11 @@ use crate::screen;
 pub(crate) enum Verb {
     /// Run the control plane and, unless told otherwise, the agent of this machine.
     Server(Box<server::Args>),
+    /// Make this machine a node of a cluster that another machine serves.
+    Agent(Box<agent::Args>),
+    /// Let machines join the cluster, and see which may.
+    #[command(subcommand)]
+    Token(token::Verb),
     /// Work with the images of this machine.
     #[command(subcommand)]
     Image(image::Verb),
@@ -168,6 +175,8 @@ pub(crate) struct DataDir {
 pub(crate) fn run(verb: Verb, connect: &ConnectArgs) -> Result<ExitCode, Failure> {
     match verb {
         Verb::Server(args) => server::run(*args),
+        Verb::Agent(args) => agent::run(*args),
+        Verb::Token(verb) => converse(token::run(connect, &verb)),
         Verb::Image(verb) => image::run(verb),
         Verb::Check(args) => check::run(&args),
         Verb::Reset(args) => reset::run(&args),

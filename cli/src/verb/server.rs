@@ -1,6 +1,5 @@
 //! `gantry server`: the control plane and the agent in one process.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,20 +16,15 @@ use controller_apiserver::authn::{NODES, User};
 use controller_apiserver::encryption::Encryption;
 use controller_apiserver::tls;
 use ipnet::Ipv4Net;
-use k8s_openapi::api::core::v1::Taint;
 use prometheus_client::registry::Registry;
-use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 use super::DataDir;
 use crate::config_file::ConfigFile;
 use crate::failure::Failure;
+use crate::node_flags::NodeArgs;
 use crate::process;
+use crate::service::{self, LogArgs};
 use crate::state_version;
-
-/// What is logged unless `GANTRY_LOG` says otherwise (tracing's EnvFilter syntax).
-const DEFAULT_LOG: &str = "info";
 
 /// Flags of `gantry server`; names as k3s has them where the thing is the same.
 #[derive(Debug, clap::Args)]
@@ -93,9 +87,8 @@ pub(crate) struct Args {
     /// What the cluster goes without, though it begins with it; may be repeated.
     #[arg(long, value_enum, value_name = "COMPONENT", value_delimiter = ',')]
     disable: Vec<Component>,
-    /// How the log is written: one line of text, or one JSON object, for each entry. GANTRY_LOG says what is logged.
-    #[arg(long, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT", env = "GANTRY_LOG_FORMAT")]
-    log_format: LogFormat,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 /// What a cluster begins with; names as k3s has them.
@@ -103,57 +96,6 @@ pub(crate) struct Args {
 enum Component {
     /// The StorageClass `local-path`, the default one.
     LocalStorage,
-}
-
-/// How log entries are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum LogFormat {
-    /// For people.
-    Text,
-    /// For collectors: an object a line, with the entry's fields beside `timestamp`, `level`, `target` and `message`.
-    Json,
-}
-
-/// Flags about this machine as a node.
-#[derive(Debug, clap::Args)]
-struct NodeArgs {
-    /// Name of the node; by default the host name.
-    #[arg(long, value_name = "NAME")]
-    node_name: Option<String>,
-    /// Address of the node; by default that of the default route's link.
-    #[arg(long, value_name = "ADDRESS")]
-    node_ip: Option<IpAddr>,
-    /// Label to register the node with; may be repeated.
-    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]
-    node_label: Vec<(String, String)>,
-    /// Taint to register the node with; may be repeated.
-    #[arg(long, value_name = "KEY=VALUE:EFFECT", value_parser = parse_taint)]
-    node_taint: Vec<Taint>,
-    /// Port of the kubelet API.
-    #[arg(long, default_value_t = 10250, value_name = "PORT")]
-    kubelet_port: u16,
-    #[command(flatten)]
-    registries: super::image::RegistriesFile,
-}
-
-fn parse_label(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
-    match api::name::qualified_name(key).into_iter().chain(api::name::label_value(value)).next() {
-        Some(problem) => Err(problem),
-        None => Ok((key.to_owned(), value.to_owned())),
-    }
-}
-
-fn parse_taint(text: &str) -> Result<Taint, String> {
-    let (pair, effect) = text.rsplit_once(':').ok_or("expected KEY=VALUE:EFFECT or KEY:EFFECT")?;
-    if !matches!(effect, "NoSchedule" | "PreferNoSchedule" | "NoExecute") {
-        return Err(format!("effect {effect:?}: expected NoSchedule, PreferNoSchedule or NoExecute"));
-    }
-    let (key, value) = pair.split_once('=').map_or((pair, None), |(key, value)| (key, Some(value.to_owned())));
-    match api::name::qualified_name(key).into_iter().next() {
-        Some(problem) => Err(problem),
-        None => Ok(Taint { key: key.to_owned(), value, effect: effect.to_owned(), time_added: None }),
-    }
 }
 
 impl Args {
@@ -164,31 +106,18 @@ impl Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
-    let filter = EnvFilter::try_from_env("GANTRY_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
-    match args.log_format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
-    }
-    // kube asks rustls for the process's provider; a second installation would be ours as well.
-    drop(rustls::crypto::ring::default_provider().install_default());
-    let threads = std::thread::available_parallelism().map_or(2, usize::from).min(8);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
-    runtime.block_on(serve(args))?;
-    // Blocking work that hangs (a stalled disk) must not keep the process: what counts is durable already.
-    runtime.shutdown_timeout(Duration::from_secs(2));
-    Ok(ExitCode::SUCCESS)
+    args.log.start();
+    service::run(serve(args))
 }
 
 async fn serve(args: Args) -> Result<(), Failure> {
     std::fs::create_dir_all(&args.data.data_dir)?;
     state_version::claim(&args.data.data_dir)?;
     // A file that cannot be used is told before anything runs.
-    let registries = args.node.registries.load()?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let node_ip = args.node.node_ip.unwrap_or_else(default_address);
-    let node_name = node_name(&args)?;
+    let registries = args.node.registries()?;
+    let mut stop = service::Stop::listen()?;
+    let node_ip = args.node.address();
+    let node_name = args.node.name()?;
     let mut metrics = Registry::default();
     process::register(&mut metrics);
     let config = controller::config::Config {
@@ -224,22 +153,13 @@ async fn serve(args: Args) -> Result<(), Failure> {
         false => Some(start_agent(&args, registries, &plane, node_name, node_ip, &url).await?),
     };
     eprintln!("ready {url} {}", args.write_kubeconfig.display());
-    tell_systemd(NotifyState::Ready);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    tell_systemd(NotifyState::Stopping);
+    service::tell_ready();
+    stop.asked_for().await;
     if let Some(agent) = agent {
         agent.drain().await;
     }
     plane.drain().await;
     Ok(())
-}
-
-/// Tells the service manager, where one started us (sd_notify(3)); one that does not listen is no failure.
-fn tell_systemd(state: NotifyState<'_>) {
-    drop(sd_notify::notify(&[state]));
 }
 
 /// The smallest range of services: room for the API server, the DNS and a few more.
@@ -268,17 +188,6 @@ fn cluster_dns(args: &Args) -> Result<Ipv4Addr, Failure> {
     Ok(address)
 }
 
-fn node_name(args: &Args) -> Result<String, Failure> {
-    let name = match &args.node.node_name {
-        Some(name) => name.clone(),
-        None => host_name()?,
-    };
-    match api::name::rfc1123_subdomain(&name).into_iter().next() {
-        Some(problem) => Err(Failure::new(format!("error: --node-name {name:?}: {problem}"))),
-        None => Ok(name),
-    }
-}
-
 async fn start_agent(
     args: &Args,
     registries: Registries,
@@ -299,9 +208,9 @@ async fn start_agent(
     let config = agent::config::Config {
         instance,
         node_ip,
-        labels: args.node.node_label.iter().cloned().collect::<BTreeMap<_, _>>(),
-        taints: args.node.node_taint.clone(),
-        kubelet_port: args.node.kubelet_port,
+        labels: args.node.labels(),
+        taints: args.node.taints(),
+        kubelet_port: args.node.kubelet_port(),
         kubelet_tls: tls::server_config(certificate, plane.api.ca())?,
         cluster_cidr: args.cluster_cidr,
         registries,
@@ -321,30 +230,4 @@ fn bracketed(address: IpAddr) -> String {
         IpAddr::V4(address) => address.to_string(),
         IpAddr::V6(address) => format!("[{address}]"),
     }
-}
-
-fn host_name() -> Result<String, Failure> {
-    Ok(nix::unistd::gethostname()?.to_string_lossy().to_lowercase())
-}
-
-/// The first IPv4 address of the default route's link, of any link that is up, or loopback.
-fn default_address() -> IpAddr {
-    let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
-    let link = routes.lines().skip(1).find_map(|line| {
-        let mut fields = line.split_whitespace();
-        let (link, destination) = (fields.next()?, fields.next()?);
-        (destination == "00000000").then(|| link.to_owned())
-    });
-    // Host ends of pods' links carry an address of the pod range; the node's is not among them.
-    let of_a_pod =
-        |name: &str| name.len() == 15 && name[1..].bytes().all(|b| b.is_ascii_hexdigit()) && name.starts_with('g');
-    let addresses: Vec<(String, Ipv4Addr)> = nix::ifaddrs::getifaddrs()
-        .into_iter()
-        .flatten()
-        .filter(|entry| !of_a_pod(&entry.interface_name) && !entry.interface_name.starts_with("lo:"))
-        .filter_map(|entry| Some((entry.interface_name.clone(), entry.address?.as_sockaddr_in()?.ip())))
-        .collect();
-    let of_default = addresses.iter().find(|(name, _)| Some(name) == link.as_ref());
-    let any = addresses.iter().find(|(_, address)| !address.is_loopback());
-    of_default.or(any).map_or(Ipv4Addr::LOCALHOST, |(_, address)| *address).into()
 }

@@ -130,7 +130,7 @@ impl Aggregation {
     fn target(&self, extension: &Extension) -> Result<Target, Status> {
         let unusable = |problem: String| Status::service_unavailable(format!("{}: {problem}", extension.name));
         let Extension { namespace, service, port, .. } = extension;
-        let address = webhook::endpoint_of_service(&self.store, namespace, service, *port)
+        let address = webhook::endpoint(&self.store, namespace, service, *port, rand::random())
             .map_err(|error| unusable(error.to_string()))?;
         let host = format!("{service}.{namespace}.svc");
         let name = ServerName::try_from(host.clone()).map_err(|error| unusable(error.to_string()))?;

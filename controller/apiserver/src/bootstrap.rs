@@ -93,6 +93,7 @@ fn default_objects() -> Vec<Value> {
         .map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))
         .collect();
     objects.extend(default_roles());
+    objects.extend(joining_objects());
     let group = |name: &str| json!({"kind": "Group", "name": name, "apiGroup": "rbac.authorization.k8s.io"});
     let user = |name: &str| json!({"kind": "User", "name": name, "apiGroup": "rbac.authorization.k8s.io"});
     objects.push(binding("cluster-admin", "cluster-admin", &[group(MASTERS)]));
@@ -106,7 +107,9 @@ fn default_objects() -> Vec<Value> {
     objects.push(binding("system:kube-scheduler", "system:kube-scheduler", &[user("system:kube-scheduler")]));
     let scheduler = "system:volume-scheduler";
     objects.push(binding(scheduler, scheduler, &[user("system:kube-scheduler")]));
-    objects.push(binding("system:gantry-dns", "system:gantry-dns", &[user("system:gantry-dns")]));
+    // The name server of a node that joined has its node's identity.
+    let dns = [user("system:gantry-dns"), group(NODES)];
+    objects.push(binding("system:gantry-dns", "system:gantry-dns", &dns));
     let issuer = "system:service-account-issuer-discovery";
     objects.push(binding(issuer, issuer, &[group(SERVICE_ACCOUNTS)]));
     for role in role_names().filter(|name| name.starts_with("system:controller:")) {
@@ -126,6 +129,29 @@ fn default_objects() -> Vec<Value> {
             "value": value, "description": format!("Used for {what}.")}));
     }
     objects
+}
+
+/// What machines need that join: the right to ask for a certificate, and to read what the network looks like.
+fn joining_objects() -> Vec<Value> {
+    let group = |name: &str| json!({"kind": "Group", "name": name, "apiGroup": "rbac.authorization.k8s.io"});
+    let (machines, nodes) = ([group(api::well_known::GROUP_JOINING)], [group(NODES)]);
+    let requests = "system:certificates.k8s.io:certificatesigningrequests";
+    let (newcomer, own) = (format!("{requests}:nodeclient"), format!("{requests}:selfnodeclient"));
+    let name = api::well_known::CONFIG_MAP_CLUSTER;
+    let place = |mut object: Value| {
+        object["metadata"]["namespace"] = "kube-system".into();
+        object
+    };
+    let reader = format!("system:{name}-reader");
+    vec![
+        binding("system:node-bootstrapper", "system:node-bootstrapper", &machines),
+        binding(&newcomer, &newcomer, &machines),
+        binding(&own, &own, &nodes),
+        place(json!({"apiVersion": RBAC, "kind": "Role", "metadata": metadata(&reader), "rules": [{"verbs": ["get"],
+            "apiGroups": [""], "resources": ["configmaps"], "resourceNames": [name]}]})),
+        place(json!({"apiVersion": RBAC, "kind": "RoleBinding", "metadata": metadata(&reader), "subjects": nodes,
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": reader}})),
+    ]
 }
 
 /// What extension servers read: whom to believe (Kubernetes documentation, "Configure the Aggregation Layer").
@@ -203,6 +229,10 @@ fn rules_of(role: &str) -> Vec<Value> {
                 let groups: Vec<&str> =
                     groups.split(',').map(|group| if group == "core" { "" } else { group }).collect();
                 rules.push(json!({"verbs": words(verbs), "apiGroups": groups, "resources": words(resources)}));
+            }
+            [_, verbs, groups, resources, names] => {
+                rules.push(json!({"verbs": words(verbs), "apiGroups": words(groups), "resources": words(resources),
+                    "resourceNames": words(names)}));
             }
             other => debug_assert!(false, "a line of default_roles.txt has {} columns", other.len()),
         }

@@ -81,6 +81,9 @@ async fn run(state: &Arc<State>, id: &str, request: Request<Body>, info: Request
         let impersonated = user.filter(|user| own != Some(*user));
         audit.begin(&Asked { id, user: own, impersonated, info: &info, request: &request })
     });
+    if let (Some(audit), Some(record)) = (&state.audit, &record) {
+        audit.received(record).await;
+    }
     let answer = match user {
         Ok(user) => with_seat(state, user, request, info, query, record.as_mut()).await,
         Err(status) => Err(status),

@@ -32,6 +32,8 @@ pub(crate) async fn answer(state: &State, path: &str, query: &Query, headers: &H
             text(code, &words)
         }
         ["version"] => json(version()),
+        // Whom a machine that joins may trust, if the hash is that of its token; as in k3s.
+        ["cacerts"] => text(StatusCode::OK, state.authority.certificate()),
         // Where others learn to verify tokens of service accounts (OpenID Connect Discovery 1.0, section 3).
         [".well-known", "openid-configuration"] => json(json!({
             "issuer": ISSUER,

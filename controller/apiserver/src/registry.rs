@@ -161,7 +161,7 @@ impl Registry {
         }
         let value = match convert::has_webhook(resource) && !is_storage_version(resource) {
             true => match convert::to_storage(&self.webhooks, resource, object).await {
-                Ok(stored) => bytes_of(stored),
+                Ok(stored) => bytes_of(&stored),
                 Err(status) => return Err(CommitError::Unavailable { reason: status.message }),
             },
             false => stored_bytes(resource, object),
@@ -227,7 +227,6 @@ pub(crate) fn names(object: &Value) -> (Option<&str>, &str) {
     (text("/metadata/namespace").filter(|ns| !ns.is_empty()), text("/metadata/name").unwrap_or_default())
 }
 
-/// Whether a request's version of a kind is the one it is stored in.
 /// Whether objects are stored as they are served here.
 pub(crate) fn is_storage_version(resource: &Resource) -> bool {
     resource.version == resource.storage_version && resource.group == resource.storage_group
@@ -235,37 +234,43 @@ pub(crate) fn is_storage_version(resource: &Resource) -> bool {
 
 /// The stored form: metadata first, without resourceVersion, in the storage version.
 pub(crate) fn stored_bytes(resource: &Resource, object: &Value) -> Bytes {
-    let mut stored = object.clone();
-    if !is_storage_version(resource) {
-        conversion::to_storage(resource, &mut stored);
+    if is_storage_version(resource) {
+        return bytes_of(object);
     }
-    bytes_of(stored)
+    let mut stored = object.clone();
+    conversion::to_storage(resource, &mut stored);
+    bytes_of(&stored)
 }
 
 /// The stored form of an object that is in its storage version.
-pub(crate) fn bytes_of(mut stored: Value) -> Bytes {
-    let mut out = BytesMut::with_capacity(1024).writer();
-    let Some(fields) = stored.as_object_mut() else { return Bytes::new() };
-    let mut metadata = fields.remove("metadata").unwrap_or_else(|| Value::Object(Default::default()));
-    if let Some(metadata) = metadata.as_object_mut() {
-        metadata.remove("resourceVersion");
+pub(crate) fn bytes_of(stored: &Value) -> Bytes {
+    let metadata = fields_but(&stored["metadata"], "resourceVersion");
+    let mut out = BytesMut::with_capacity(1024);
+    out.put_slice(b"{\"metadata\":{");
+    for (index, field) in metadata.enumerate() {
+        put_field(field, index > 0, &mut out);
+    }
+    out.put_slice(b"}");
+    for field in fields_but(stored, "metadata") {
+        put_field(field, true, &mut out);
+    }
+    out.put_slice(b"}");
+    out.freeze()
+}
+
+fn fields_but<'a>(object: &'a Value, left_out: &'a str) -> impl Iterator<Item = (&'a String, &'a Value)> {
+    object.as_object().into_iter().flatten().filter(move |(name, _)| *name != left_out)
+}
+
+fn put_field((name, value): (&String, &Value), comma: bool, out: &mut BytesMut) {
+    if comma {
+        out.put_slice(b",");
     }
     // Writing to memory does not fail, and JSON values always serialize.
-    let written = (|| -> serde_json::Result<()> {
-        out.get_mut().put_slice(b"{\"metadata\":");
-        serde_json::to_writer(&mut out, &metadata)?;
-        for (name, value) in fields.iter() {
-            out.get_mut().put_slice(b",");
-            serde_json::to_writer(&mut out, name)?;
-            out.get_mut().put_slice(b":");
-            serde_json::to_writer(&mut out, value)?;
-        }
-        Ok(())
-    })();
+    let named = serde_json::to_writer(out.writer(), name);
+    out.put_slice(b":");
+    let written = named.and_then(|()| serde_json::to_writer(out.writer(), value));
     debug_assert!(written.is_ok());
-    let mut bytes = out.into_inner();
-    bytes.put_slice(b"}");
-    bytes.freeze()
 }
 
 const UNCONVERTED: &str = "the object waits for its conversion";
@@ -333,6 +338,10 @@ pub(crate) fn write_json(
         return Ok(());
     }
     let object = to_value(resource, kv, revision)?;
-    out.put_slice(object.to_string().as_bytes());
-    Ok(())
+    put_json(&object, out)
+}
+
+/// Appends the JSON of a value to `out`.
+pub(crate) fn put_json(value: &Value, out: &mut BytesMut) -> Result<(), Status> {
+    serde_json::to_writer(out.writer(), value).map_err(Status::internal_error)
 }

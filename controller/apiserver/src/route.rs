@@ -69,12 +69,16 @@ pub(crate) fn request_info(method: &Method, path: &str, query: &Query) -> Option
     let segments: Vec<String> = trimmed.split('/').skip(1).map(decoded).collect::<Option<_>>()?;
     // A decoded slash would make one name out of a namespace and a name.
     let is_plain = |segment: &String| !segment.contains('/') && segment != "." && segment != "..";
+    let words: Vec<&str> = segments.iter().map(String::as_str).collect();
     // What follows `NAME/proxy` is another server's path, and its own business.
-    let own = segments.iter().skip(4).position(|segment| segment == "proxy").map_or(segments.len(), |at| at + 4);
+    let own = match words.as_slice() {
+        ["api", _, "nodes", _, "proxy", ..] => 4,
+        ["api", _, "namespaces", _, _, _, "proxy", ..] => 6,
+        words => words.len(),
+    };
     if !segments.iter().take(own).all(is_plain) {
         return None;
     }
-    let words: Vec<&str> = segments.iter().map(String::as_str).collect();
     let (group, version, rest) = match words.as_slice() {
         ["api", version, rest @ ..] if !rest.is_empty() => ("", *version, rest),
         ["apis", group, version, rest @ ..] if !rest.is_empty() => (*group, *version, rest),
@@ -166,6 +170,8 @@ mod tests {
             "/api/v1/pods/a%1",
             "/api/v1/secrets/default%2Fsecret",
             "/api/v1/namespaces/a/secrets/..",
+            "/api/v1/namespaces/proxy/secrets/proxy%2Fa",
+            "/api/v1/namespaces/a/pods/proxy/..",
         ] {
             assert!(request_info(&Method::GET, path, &Query::default()).is_none(), "{path}");
         }

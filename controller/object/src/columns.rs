@@ -68,51 +68,76 @@ pub(crate) struct Printer {
     cells: fn(&Value, i64) -> Vec<Value>,
 }
 
-/// A table of `items`. `now_epoch_seconds` is what ages count to.
-pub fn table(resource: &Resource, items: &[&Value], now_epoch_seconds: i64, include: IncludeObject) -> Value {
-    let printer = kinds::printer(resource);
-    let custom = resource.custom.as_deref();
-    let mut columns = vec![json!({"name": "Name", "type": "string", "format": "name", "priority": 0,
-        "description": "Name must be unique within a namespace."})];
-    let builtin = if custom.is_some() { &[] } else { printer.columns };
-    columns.extend(custom.map(crate::custom::columns).unwrap_or_default());
-    columns.extend(builtin.iter().map(
-        |c| json!({"name": c.name, "type": c.kind, "format": "", "priority": i32::from(c.wide), "description": ""}),
-    ));
-    let mut items = items.to_vec();
-    if resource.is("flowcontrol.apiserver.k8s.io", "flowschemas") {
-        items.sort_by_key(|item| policy::order(item));
+/// How the objects of a resource are shown as rows.
+pub struct Rows<'a> {
+    resource: &'a Resource,
+    printer: Printer,
+    now_epoch_seconds: i64,
+    include: IncludeObject,
+}
+
+impl<'a> Rows<'a> {
+    /// `now_epoch_seconds` is what ages count to.
+    pub fn of(resource: &'a Resource, now_epoch_seconds: i64, include: IncludeObject) -> Self {
+        Self { resource, printer: kinds::printer(resource), now_epoch_seconds, include }
     }
-    let rows: Vec<Value> = items
-        .into_iter()
-        .map(|item| {
-            let mut cells = vec![Value::from(text(item, &["metadata", "name"]).unwrap_or_default())];
-            match custom {
-                Some(custom) => cells.extend(crate::custom::cells(custom, item, now_epoch_seconds)),
-                None => {
-                    cells.extend((printer.cells)(item, now_epoch_seconds));
-                    // A printer and its columns stand side by side; a short row would shift what kubectl prints.
-                    cells.resize(printer.columns.len() + 1, "<none>".into());
-                }
+
+    /// `columnDefinitions`.
+    pub fn columns(&self) -> Value {
+        let mut columns = vec![json!({"name": "Name", "type": "string", "format": "name", "priority": 0,
+            "description": "Name must be unique within a namespace."})];
+        match self.resource.custom.as_deref() {
+            Some(custom) => columns.extend(crate::custom::columns(custom)),
+            None => columns.extend(self.printer.columns.iter().map(|c| {
+                json!({"name": c.name, "type": c.kind, "format": "", "priority": i32::from(c.wide), "description": ""})
+            })),
+        }
+        columns.into()
+    }
+
+    /// The rows of some objects, in the order in which people want to see them.
+    pub fn rows(&self, mut items: Vec<Value>) -> Vec<Value> {
+        if self.resource.is("flowcontrol.apiserver.k8s.io", "flowschemas") {
+            items.sort_by(|one, other| policy::order(one).cmp(&policy::order(other)));
+        }
+        items.into_iter().map(|item| self.row(item)).collect()
+    }
+
+    fn row(&self, mut item: Value) -> Value {
+        let mut cells = vec![Value::from(text(&item, &["metadata", "name"]).unwrap_or_default())];
+        match self.resource.custom.as_deref() {
+            Some(custom) => cells.extend(crate::custom::cells(custom, &item, self.now_epoch_seconds)),
+            None => {
+                cells.extend((self.printer.cells)(&item, self.now_epoch_seconds));
+                // A printer and its columns stand side by side; a short row would shift what kubectl prints.
+                cells.resize(self.printer.columns.len() + 1, "<none>".into());
             }
-            let mut row = json!({"cells": cells});
-            match include {
-                IncludeObject::None => {}
-                IncludeObject::Metadata => {
-                    row["object"] = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
-                        "metadata": item.get("metadata").cloned().unwrap_or_else(|| Map::new().into())});
-                }
-                IncludeObject::Object => row["object"] = item.clone(),
+        }
+        let mut row = json!({"cells": cells});
+        if self.resource.is("", "pods") && pod::is_over(&item) {
+            let phase = text(&item, &["status", "phase"]).unwrap_or_default();
+            row["conditions"] = json!([{"type": "Completed", "status": "True", "reason": phase,
+                "message": if phase == "Succeeded" { "The pod has completed successfully." } else { "The pod failed." }}]);
+        }
+        match self.include {
+            IncludeObject::None => {}
+            IncludeObject::Metadata => {
+                let metadata = item.get_mut("metadata").map_or_else(|| Map::new().into(), Value::take);
+                let mut object = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1"});
+                object["metadata"] = metadata;
+                row["object"] = object;
             }
-            if resource.is("", "pods") && pod::is_over(item) {
-                let phase = text(item, &["status", "phase"]).unwrap_or_default();
-                row["conditions"] = json!([{"type": "Completed", "status": "True", "reason": phase,
-                    "message": if phase == "Succeeded" { "The pod has completed successfully." } else { "The pod failed." }}]);
-            }
-            row
-        })
-        .collect();
-    json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {}, "columnDefinitions": columns, "rows": rows})
+            IncludeObject::Object => row["object"] = item,
+        }
+        row
+    }
+}
+
+/// A table of `items`. `now_epoch_seconds` is what ages count to.
+pub fn table(resource: &Resource, items: Vec<Value>, now_epoch_seconds: i64, include: IncludeObject) -> Value {
+    let rows = Rows::of(resource, now_epoch_seconds, include);
+    json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {}, "columnDefinitions": rows.columns(),
+        "rows": rows.rows(items)})
 }
 
 /// Names and images of a pod spec's containers, as `-o wide` shows them.
@@ -130,7 +155,7 @@ mod tests {
     fn row(group: &str, plural: &str, object: &Value) -> Vec<String> {
         let version = Table::builtin().preferred(group);
         let resource = Table::builtin().find(group, version, plural).unwrap();
-        let table = table(resource, &[object], 1_000_000_000, IncludeObject::None);
+        let table = table(resource, vec![object.clone()], 1_000_000_000, IncludeObject::None);
         let cells = table["rows"][0]["cells"].as_array().unwrap();
         assert_eq!(cells.len(), table["columnDefinitions"].as_array().unwrap().len());
         cells.iter().map(|c| c.as_str().map_or_else(|| c.to_string(), str::to_owned)).collect()
@@ -210,7 +235,7 @@ mod tests {
         assert_eq!(row(flow, "flowschemas", &schema("a", 9)), ["a", "p", "9", "ByUser", "<unknown>", "False"]);
         let resource = Table::builtin().find(flow, "v1", "flowschemas").unwrap();
         let (late, early) = (schema("a", 9), schema("z", 1));
-        let sorted = table(resource, &[&late, &early], 0, IncludeObject::None);
+        let sorted = table(resource, vec![late, early], 0, IncludeObject::None);
         assert_eq!(sorted["rows"][0]["cells"][0], "z");
         let level = json!({"metadata": {"name": "l"}, "spec": {"type": "Limited", "limited": {
             "nominalConcurrencyShares": 30, "limitResponse": {"type": "Queue", "queuing": {"queues": 64, "handSize": 6,

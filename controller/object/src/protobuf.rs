@@ -69,9 +69,7 @@ pub fn has_form(api_version: &str, kind: &str) -> bool {
 pub fn encode(object: &Value) -> Result<Vec<u8>, Status> {
     let text = |name: &str| object.get(name).and_then(Value::as_str).unwrap_or_default();
     let (version, kind) = (text("apiVersion"), text("kind"));
-    let mut raw = Writer::default();
-    content(version, kind, object, &mut raw)?;
-    Ok(envelope(version, kind, raw.as_slice()))
+    envelope(version, kind, |raw| content(version, kind, object, raw))
 }
 
 /// Encodes a list of a kind whose items come one after the other, so that only one is held as JSON at a time.
@@ -82,17 +80,14 @@ pub fn encode_list(
     metadata: &Value,
     items: impl Iterator<Item = Result<Value, Status>>,
 ) -> Result<Vec<u8>, Status> {
-    // Every list has its metadata in field 1 and its items in field 2.
-    let mut raw = Writer::default();
-    let mut inner = Writer::default();
-    content("meta.k8s.io/v1", "ListMeta", metadata, &mut inner)?;
-    raw.bytes(1, inner.as_slice());
-    for item in items {
-        let mut inner = Writer::default();
-        content(api_version, item_kind, &item?, &mut inner)?;
-        raw.bytes(2, inner.as_slice());
-    }
-    Ok(envelope(api_version, &format!("{item_kind}List"), raw.as_slice()))
+    envelope(api_version, &format!("{item_kind}List"), |raw| {
+        // Every list has its metadata in field 1 and its items in field 2.
+        raw.message(1, |inner| content("meta.k8s.io/v1", "ListMeta", metadata, inner))?;
+        for item in items {
+            raw.message(2, |inner| content(api_version, item_kind, &item?, inner))?;
+        }
+        Ok(())
+    })
 }
 
 /// A `meta.v1.WatchEvent` around an object that is encoded already, framed by its length in four bytes, big-endian:
@@ -117,17 +112,19 @@ fn content(version: &str, kind: &str, object: &Value, out: &mut Writer) -> Resul
         .map_err(|error| Status::internal_error(format!("encoding protobuf: {error}")))
 }
 
-fn envelope(version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
-    let mut meta = Writer::default();
-    meta.bytes(1, version.as_bytes());
-    meta.bytes(2, kind.as_bytes());
-    let mut unknown = Writer::default();
-    unknown.bytes(1, meta.as_slice());
-    unknown.bytes(2, raw);
+/// Magic and envelope around the message that `raw` writes.
+fn envelope(version: &str, kind: &str, raw: impl FnOnce(&mut Writer) -> Result<(), Status>) -> Result<Vec<u8>, Status> {
+    let mut unknown = Writer::after(&MAGIC);
+    unknown.message(1, |meta| {
+        meta.bytes(1, version.as_bytes());
+        meta.bytes(2, kind.as_bytes());
+        Ok::<_, Status>(())
+    })?;
+    unknown.message(2, raw)?;
     // Content encoding and type: always written, always empty.
     unknown.bytes(3, b"");
     unknown.bytes(4, b"");
-    [MAGIC.to_vec(), unknown.into_bytes()].concat()
+    Ok(unknown.into_bytes())
 }
 
 /// Decodes an envelope; those inside raw extensions come here again with more depth.

@@ -80,6 +80,13 @@ fn spec_of(object: &Value) -> Value {
     copy
 }
 
+/// How a webhook is reached: the same for admission and for conversion.
+pub(crate) fn client_config(config: &Value, path: &str) -> Vec<Cause> {
+    let mut faults = Faults::default();
+    webhook::client_config(config, path, &mut faults);
+    faults.into_causes()
+}
+
 fn validate_spec(resource: &Resource, object: &Value, faults: &mut Faults) {
     match (resource.group.as_str(), resource.plural.as_str()) {
         ("", "pods") => pod::pod(object, faults),

@@ -214,7 +214,7 @@ proptest! {
             if causes.is_empty() {
                 prop_assert_eq!(applied, twice);
             }
-            drop(columns::table(resource, &[&object], 0, columns::IncludeObject::Object));
+            drop(columns::table(resource, vec![object.clone()], 0, columns::IncludeObject::Object));
         }
         let mut table = Table::builtin().clone();
         let shared: Vec<_> = made.into_iter().map(std::sync::Arc::new).collect();

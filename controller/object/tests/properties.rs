@@ -138,7 +138,7 @@ fn exercise(resource: &Resource, mut object: Value) {
         prepare_for_update(resource, &object, &mut changed, sub);
         validation::validate_update(resource, &object, &changed, sub);
     }
-    print(resource, &[&object], 0, IncludeObject::Object);
+    print(resource, vec![object.clone()], 0, IncludeObject::Object);
     if let Some(scale) = scale::scale_of(resource, &object) {
         let _ = scale::set_replicas(resource, &mut object, &scale);
     }

@@ -4,6 +4,7 @@
 mod abandoned;
 mod aggregation;
 mod cache;
+mod certificate;
 mod deployment;
 mod discovered;
 mod disruption;

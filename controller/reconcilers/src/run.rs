@@ -1,5 +1,6 @@
 //! All reconcilers on one screen.
 use crate::cache::{Cache, Key, key_of};
+use crate::certificate;
 use crate::endpoints::{self, BackendFacts, EndpointsFacts, ServiceFacts, SliceFacts};
 use crate::namespaced_default::{self, NamespaceFacts, RootCaFacts};
 use crate::node::{self, NodeFacts};
@@ -32,7 +33,9 @@ pub struct Config {
     pub client_for: Box<dyn Fn(&str) -> kube::Client + Send + Sync>,
     /// Where the pods' addresses come from.
     pub cluster_cidr: ipnet::Ipv4Net,
-    /// The length of a node's part of it.
+    /// Where the Services' addresses come from.
+    pub service_cidr: ipnet::Ipv4Net,
+    /// The length of a node's part of the pods' addresses.
     pub node_prefix: u8,
     /// Files of objects to apply.
     pub manifests: Arc<Path>,
@@ -200,6 +203,8 @@ pub async fn run(config: Config) {
     tasks.spawn(aggregation::start(client.clone(), Arc::clone(&roles)));
     tasks.spawn(roles.reflect(Api::<ClusterRole>::all(client), all(), |role| role));
 
+    let ranges = [config.cluster_cidr, config.service_cidr];
+    tasks.spawn(certificate::start((config.client_for)("certificate-controller"), ranges));
     tasks.spawn(manifests::start(config.administrator, config.manifests));
     tasks.spawn(garbage::start((config.client_for)("generic-garbage-collector")));
     while let Some(ended) = tasks.join_next().await {

@@ -54,14 +54,15 @@ pub(crate) fn complete_groups(state: &State, document: &mut Value) {
 
 /// Adds to an APIGroupDiscoveryList what each extension server answers now; those that do not answer are `Stale`.
 pub(crate) async fn complete_aggregated(state: &State, document: &mut Value) {
-    for (name, extensions) in by_group(state) {
-        let asked = extensions.iter().map(|extension| async {
-            match resources(state, extension).await {
-                Ok(list) => json!({"version": extension.version, "freshness": "Current", "resources": converted(extension, &list)}),
-                Err(_) => json!({"version": extension.version, "freshness": "Stale", "resources": []}),
-            }
-        });
-        let versions = join_all(asked).await;
+    let ask = async |extension: &Arc<Extension>| match resources(state, extension).await {
+        Ok(list) => {
+            json!({"version": extension.version, "freshness": "Current", "resources": converted(extension, &list)})
+        }
+        Err(_) => json!({"version": extension.version, "freshness": "Stale", "resources": []}),
+    };
+    let groups = by_group(state);
+    let asked = groups.iter().map(async |(name, extensions)| (name, join_all(extensions.iter().map(&ask)).await));
+    for (name, versions) in join_all(asked).await {
         let Some(items) = document["items"].as_array_mut() else { return };
         match items.iter_mut().find(|item| item["metadata"]["name"] == *name) {
             Some(item) => {

@@ -4,9 +4,10 @@ use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
 
 use serde_json::Value;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 /// Events that wait for the disk. When there are more, requests wait: what is to be written down is not lost.
 const WAITING: usize = 4096;
@@ -39,21 +40,36 @@ pub enum AuditLogError {
 
 /// A log that is written.
 pub(super) struct Log {
-    lines: SyncSender<String>,
+    /// `None` at the end.
+    lines: Option<Sender<String>>,
+    writer: Option<JoinHandle<()>>,
 }
 
 impl Log {
     pub(super) fn open(path: &Path, rotation: Rotation) -> Result<Self, AuditLogError> {
-        let (lines, received) = sync_channel(WAITING);
+        let (lines, received) = channel(WAITING);
         let writer = Writer::open(path, rotation)?;
         let thread = std::thread::Builder::new().name("audit-log".into());
-        thread.spawn(move || writer.run(&received)).map_err(AuditLogError::Thread)?;
-        Ok(Self { lines })
+        let writer = thread.spawn(move || writer.run(received)).map_err(AuditLogError::Thread)?;
+        Ok(Self { lines: Some(lines), writer: Some(writer) })
     }
 
-    pub(super) fn write(&self, event: &Value) {
-        // The writer ends only with this sender.
-        drop(self.lines.send(format!("{event}\n")));
+    pub(super) async fn write(&self, event: &Value) {
+        if let Some(lines) = &self.lines {
+            // The writer ends only with this sender.
+            drop(lines.send(format!("{event}\n")).await);
+        }
+    }
+}
+
+/// Waits until everything is written.
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.lines = None;
+        if let Some(writer) = self.writer.take() {
+            // A writer that panicked has said so.
+            drop(writer.join());
+        }
     }
 }
 
@@ -79,8 +95,8 @@ impl Writer {
         Ok(Self { path: path.into(), rotation, file, written })
     }
 
-    fn run(mut self, lines: &Receiver<String>) {
-        while let Ok(line) = lines.recv() {
+    fn run(mut self, mut lines: Receiver<String>) {
+        while let Some(line) = lines.blocking_recv() {
             if let Err(error) = self.write(&line) {
                 tracing::error!(%error, path = %self.path.display(), "an audit event was not written");
             }

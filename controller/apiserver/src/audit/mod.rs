@@ -80,7 +80,7 @@ pub enum AuditError {
 }
 
 impl Audit {
-    /// A record of the request, if the policy wants one. Its first stage is written now.
+    /// A record of the request, if the policy wants one.
     pub(crate) fn begin(&self, asked: &Asked<'_>) -> Option<Record> {
         let verb = match asked.info {
             RequestInfo::Resource(request) => request.verb.as_str().to_owned(),
@@ -121,24 +121,27 @@ impl Audit {
             }
             event["objectRef"] = about;
         }
-        let record = Record {
+        Some(Record {
             level: verdict.level,
             omitted: verdict.omitted,
             omits_managed_fields: verdict.omits_managed_fields,
             event,
-        };
-        self.write(&record, Stage::RequestReceived, &record.event);
-        Some(record)
+        })
     }
 
-    fn write(&self, record: &Record, stage: Stage, event: &Value) {
+    /// Writes down that a request came.
+    pub(crate) async fn received(&self, record: &Record) {
+        self.write(record, Stage::RequestReceived, &record.event).await;
+    }
+
+    async fn write(&self, record: &Record, stage: Stage, event: &Value) {
         if record.omitted.contains(&stage) {
             return;
         }
         let mut event = event.clone();
         event["stage"] = stage.as_str().into();
         event["stageTimestamp"] = now().into();
-        self.log.write(&event);
+        self.log.write(&event).await;
     }
 
     /// Writes the end of a request down; the answer comes back as it was.
@@ -150,7 +153,7 @@ impl Audit {
         record.event["responseStatus"] = json!({"metadata": {}, "code": code.as_u16()});
         if is_stream {
             // Its end is the client's or the server's going; what counts is that it began.
-            self.write(&record, Stage::ResponseStarted, &record.event);
+            self.write(&record, Stage::ResponseStarted, &record.event).await;
             return response;
         }
         let response = match record.level == Level::RequestResponse || code.is_client_error() || code.is_server_error()
@@ -158,7 +161,7 @@ impl Audit {
             true => self.keep(&mut record, response).await,
             false => response,
         };
-        self.write(&record, Stage::ResponseComplete, &record.event);
+        self.write(&record, Stage::ResponseComplete, &record.event).await;
         response
     }
 

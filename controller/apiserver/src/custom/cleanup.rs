@@ -114,7 +114,7 @@ fn step(kv: &KeyValue) -> Option<Op> {
     }
     object["metadata"]["deletionTimestamp"] = crate::time::now().into();
     object["metadata"]["deletionGracePeriodSeconds"] = 0.into();
-    Some(Op::Put { key: kv.key.clone(), value: bytes_of(object), ttl: None })
+    Some(Op::Put { key: kv.key.clone(), value: bytes_of(&object), ttl: None })
 }
 
 /// Takes our finalizer off a definition; without others it is gone.
@@ -129,7 +129,7 @@ async fn release(registry: &Registry, key: &Bytes) -> Result<(), CommitError> {
     });
     let op = match is_free {
         true => Op::Delete { key: key.clone() },
-        false => Op::Put { key: key.clone(), value: bytes_of(object), ttl: None },
+        false => Op::Put { key: key.clone(), value: bytes_of(&object), ttl: None },
     };
     registry.store.commit(&[Compare::ModRevision(key.clone(), kv.mod_revision)], vec![op]).await.map(drop)
 }

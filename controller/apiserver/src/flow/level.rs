@@ -22,7 +22,14 @@ pub(super) enum Refused {
 /// All levels.
 pub(super) struct Levels {
     total: usize,
-    state: Mutex<BTreeMap<String, Level>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// What the levels were last set up by.
+    configuration: Option<Arc<Configuration>>,
+    levels: BTreeMap<String, Level>,
 }
 
 #[derive(Default)]
@@ -50,10 +57,10 @@ impl Drop for Permit {
             return;
         }
         let mut state = self.levels.state();
-        if let Some(level) = state.get_mut(&self.level) {
+        if let Some(level) = state.levels.get_mut(&self.level) {
             level.used = level.used.saturating_sub(1);
         }
-        Levels::hand_out(&self.levels, &mut state);
+        Levels::hand_out(&self.levels, &mut state.levels);
     }
 }
 
@@ -62,23 +69,26 @@ impl Levels {
         Self { total, state: Mutex::default() }
     }
 
-    fn state(&self) -> MutexGuard<'_, BTreeMap<String, Level>> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A seat of a level, at once or after others.
     pub(super) async fn acquire(
         levels: &Arc<Self>,
-        configuration: &Configuration,
+        configuration: &Arc<Configuration>,
         name: &str,
         flow: u64,
         longest: Duration,
     ) -> Result<Permit, Refused> {
         let waiting = {
             let mut state = levels.state();
-            levels.configure(&mut state, configuration);
-            let is_free = levels.is_free(&state, name);
-            let Some(level) = state.get_mut(name) else { return Err(Refused::Full) };
+            if !state.configuration.as_ref().is_some_and(|known| Arc::ptr_eq(known, configuration)) {
+                levels.configure(&mut state.levels, configuration);
+                state.configuration = Some(Arc::clone(configuration));
+            }
+            let is_free = levels.is_free(&state.levels, name);
+            let Some(level) = state.levels.get_mut(name) else { return Err(Refused::Full) };
             if is_free && level.queues.iter().all(VecDeque::is_empty) {
                 level.used += 1;
                 None
@@ -95,13 +105,17 @@ impl Levels {
         }
     }
 
-    /// Takes changes of the configuration in. Who sits or waits stays; a level that is gone goes with its last user.
-    fn configure(&self, state: &mut BTreeMap<String, Level>, configuration: &Configuration) {
-        state.retain(|name, level| configuration.levels.contains_key(name) || level.used > 0);
+    /// Takes changes of the configuration in. Who sits or waits stays; a level that is gone, or has no limits any more,
+    /// keeps nothing from others and goes with its last user.
+    fn configure(&self, levels: &mut BTreeMap<String, Level>, configuration: &Configuration) {
+        levels.retain(|name, level| {
+            (level.own, level.lendable, level.most) = (0, 0, 0);
+            configuration.levels.get(name).is_some_and(|wanted| wanted.limits.is_some()) || level.used > 0
+        });
         for (name, wanted) in &configuration.levels {
             let Some(limits) = &wanted.limits else { continue };
             let own = configuration.seats(name, self.total);
-            let level = state.entry(name.clone()).or_default();
+            let level = levels.entry(name.clone()).or_default();
             level.own = own;
             level.lendable = own * limits.lendable_percent as usize / 100;
             level.most = limits.borrowing_percent.map_or(self.total, |percent| own + own * percent as usize / 100);
@@ -113,20 +127,21 @@ impl Levels {
     }
 
     /// Whether a level may use one more seat: of its own, or of those that others lend and do not use.
-    fn is_free(&self, state: &BTreeMap<String, Level>, name: &str) -> bool {
-        let Some(level) = state.get(name) else { return false };
+    fn is_free(&self, levels: &BTreeMap<String, Level>, name: &str) -> bool {
+        let Some(level) = levels.get(name) else { return false };
         if level.used < level.own {
             return true;
         }
         let kept = |level: &Level| level.used.max(level.own - level.lendable);
-        let others: usize = state.iter().filter(|(other, _)| *other != name).map(|(_, level)| kept(level)).sum();
+        let others: usize = levels.iter().filter(|(other, _)| *other != name).map(|(_, level)| kept(level)).sum();
         level.used < level.most && others + level.used < self.total
     }
 
     /// Gives seats to those who wait, as long as there are any.
     fn hand_out(levels: &Arc<Self>, state: &mut BTreeMap<String, Level>) {
-        let names: Vec<String> = state.keys().cloned().collect();
-        for name in names {
+        let waited_for = |level: &Level| level.queues.iter().any(|queue| !queue.is_empty());
+        let names = state.iter().filter(|(_, level)| waited_for(level)).map(|(name, _)| name.clone());
+        for name in names.collect::<Vec<String>>() {
             while levels.is_free(state, &name) {
                 let Some(turn) = state.get_mut(&name).and_then(Level::next_in_turn) else { break };
                 let permit = Permit { levels: Arc::clone(levels), level: name.clone(), is_counted: true };
@@ -236,10 +251,10 @@ mod tests {
             tokio::task::yield_now().await;
             held.pop();
             gone.abort();
-            assert!(gone.await.is_err() || levels.state()["a"].used <= 6);
+            assert!(gone.await.is_err() || levels.state().levels["a"].used <= 6);
         }
         drop((got, held));
-        assert!(levels.state().values().all(|level| level.used == 0), "every seat came back");
+        assert!(levels.state().levels.values().all(|level| level.used == 0), "every seat came back");
     }
 
     #[tokio::test(start_paused = true)]
@@ -268,6 +283,22 @@ mod tests {
             served += usize::from(task.await.unwrap().is_ok());
         }
         assert_eq!(served, 10, "two queues of five");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_level_that_is_gone_keeps_nothing_from_others() {
+        let both = Arc::new(configuration(&[("a", 1, 0, None), ("b", 1, 0, None)]));
+        let levels = Arc::new(Levels::new(8));
+        let held = Levels::acquire(&levels, &both, "b", 1, SHORT).await.expect("a seat");
+        let alone = Arc::new(configuration(&[("a", 1, 0, None)]));
+        let mut taken = Vec::new();
+        while let Ok(seat) = Levels::acquire(&levels, &alone, "a", 1, SHORT).await {
+            taken.push(seat);
+        }
+        assert_eq!(taken.len(), 8, "all seats are its own now, whoever still sits");
+        assert_eq!(Levels::acquire(&levels, &alone, "b", 1, SHORT).await.err(), Some(Refused::Full));
+        drop((held, taken));
+        assert!(levels.state().levels.values().all(|level| level.used == 0));
     }
 
     #[test]

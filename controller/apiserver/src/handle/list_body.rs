@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use bytes::{BufMut as _, Bytes, BytesMut};
-use controller_object::columns::{self, IncludeObject};
+use controller_object::columns::{IncludeObject, Rows};
 use controller_object::protobuf;
 use controller_object::resource::Resource;
 use controller_object::status::Status;
@@ -91,11 +91,12 @@ impl List {
         let head = format!("{{\"kind\":{},\"apiVersion\":{},\"metadata\":{metadata},", json!(kind), json!(version));
         match self.negotiated.shape {
             Shape::Object | Shape::Metadata => head + "\"items\":[",
-            Shape::Table => {
-                let table = columns::table(resource, &[], crate::time::epoch(), self.include);
-                format!("{head}\"columnDefinitions\":{},\"rows\":[", table["columnDefinitions"])
-            }
+            Shape::Table => format!("{head}\"columnDefinitions\":{},\"rows\":[", self.rows().columns()),
         }
+    }
+
+    fn rows(&self) -> Rows<'_> {
+        Rows::of(&self.resource, crate::time::epoch(), self.include)
     }
 
     /// The JSON of some items, without commas around them.
@@ -105,19 +106,12 @@ impl List {
             Shape::Object => {
                 separated(items, out, |kv, out| registry::write_json(&self.resource, kv, kv.mod_revision, out))
             }
-            Shape::Metadata => separated(items, out, |kv, out| {
-                out.put_slice(registry::metadata(kv, kv.mod_revision)?.to_string().as_bytes());
-                Ok(())
-            }),
+            Shape::Metadata => {
+                separated(items, out, |kv, out| registry::put_json(&registry::metadata(kv, kv.mod_revision)?, out))
+            }
             Shape::Table => {
                 let objects = items.iter().map(objects).collect::<Result<Vec<_>, _>>()?;
-                let rows: Vec<&Value> = objects.iter().collect();
-                let table = columns::table(&self.resource, &rows, crate::time::epoch(), self.include);
-                let rows = table["rows"].as_array().map_or(&[][..], Vec::as_slice);
-                separated(rows, out, |row, out| {
-                    out.put_slice(row.to_string().as_bytes());
-                    Ok(())
-                })
+                separated(&self.rows().rows(objects), out, registry::put_json)
             }
         }
     }

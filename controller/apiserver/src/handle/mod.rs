@@ -20,6 +20,7 @@ mod usage;
 mod watch;
 mod write;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -75,19 +76,20 @@ impl Context {
     }
 
     /// One object in the shape that was asked for.
-    pub(crate) fn show(&self, object: &Value) -> Value {
-        match self.negotiated.shape {
-            Shape::Object => object.clone(),
+    pub(crate) fn show<'a>(&self, object: &'a Value) -> Cow<'a, Value> {
+        Cow::Owned(match self.negotiated.shape {
+            Shape::Object => return Cow::Borrowed(object),
             Shape::Table => {
-                let mut table =
-                    controller_object::columns::table(&self.resource, &[object], crate::time::epoch(), self.include());
-                if let Some(version) = object.pointer("/metadata/resourceVersion") {
-                    table["metadata"]["resourceVersion"] = version.clone();
+                let (object, now) = (object.clone(), crate::time::epoch());
+                let version = object.pointer("/metadata/resourceVersion").cloned();
+                let mut table = controller_object::columns::table(&self.resource, vec![object], now, self.include());
+                if let Some(version) = version {
+                    table["metadata"]["resourceVersion"] = version;
                 }
                 table
             }
             Shape::Metadata => partial_metadata(object),
-        }
+        })
     }
 
     pub(crate) fn reply(&self, code: StatusCode, object: &Value, warnings: &[String]) -> Response<Body> {

@@ -128,7 +128,7 @@ fn service(context: &Context, wanted: &Wanted<'_>) -> Result<SocketAddr, Status>
     let port = found.and_then(|port| port["port"].as_u64()).and_then(|port| u16::try_from(port).ok());
     let none = || Status::service_unavailable(format!("no endpoints available for service {:?}", context.name()));
     let port = port.ok_or_else(none)?;
-    webhook::endpoint_of_service(&context.state.registry.store, namespace, wanted.name, port)
+    webhook::endpoint(&context.state.registry.store, namespace, wanted.name, port, rand::random())
         .map_err(|error| Status::service_unavailable(error.to_string()))
 }
 

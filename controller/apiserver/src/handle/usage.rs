@@ -57,10 +57,7 @@ fn list(context: &Context, items: &[Value]) -> Response<Body> {
         Shape::Object => json!({"kind": resource.list_kind, "apiVersion": resource.api_version(), "items": items}),
         Shape::Metadata => json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
             "items": items.iter().map(partial_metadata).collect::<Vec<_>>()}),
-        Shape::Table => {
-            let rows: Vec<&Value> = items.iter().collect();
-            columns::table(resource, &rows, crate::time::epoch(), context.include())
-        }
+        Shape::Table => columns::table(resource, items.to_vec(), crate::time::epoch(), context.include()),
     };
     list["metadata"] = json!({});
     reply::object(StatusCode::OK, &list, context.negotiated.encoding)

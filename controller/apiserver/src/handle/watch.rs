@@ -323,7 +323,7 @@ impl Encoder<'_> {
         }
         let shown = match negotiated.shape {
             Shape::Metadata => registry::metadata(kv, revision)?,
-            Shape::Object | Shape::Table => self.context.show(&*shared.object(resource, kv, revision)?),
+            Shape::Object | Shape::Table => self.context.show(&*shared.object(resource, kv, revision)?).into_owned(),
         };
         self.shown(kind, shown)
     }
@@ -353,7 +353,7 @@ impl Encoder<'_> {
             Shape::Object => object,
             Shape::Metadata => super::partial_metadata(&object),
             // One row around it, as every event of a table's stream has one.
-            Shape::Table => self.context.show(&object),
+            Shape::Table => self.context.show(&object).into_owned(),
         };
         self.shown("BOOKMARK", shown)
     }

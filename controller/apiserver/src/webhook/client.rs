@@ -146,10 +146,11 @@ impl Client {
     /// The client that trusts what a configuration trusts.
     fn client(&self, config: &ClientConfig) -> Result<Https, CallError> {
         let key = (config.service.is_some(), config.ca_bundle.clone());
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = clients.get(&key) {
+        let clients = || self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients().get(&key) {
             return Ok(client.clone());
         }
+        // Reading authorities takes a while; others may call meanwhile.
         let dialer = Dialer { store: Arc::clone(&self.store), services: key.0 };
         let connector = HttpsConnector::from((dialer, Arc::new(tls_config(&config.ca_bundle)?)));
         let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
@@ -157,6 +158,7 @@ impl Client {
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(IDLE_PER_HOST)
             .build(connector);
+        let mut clients = clients();
         if clients.len() >= CLIENTS {
             clients.clear();
         }

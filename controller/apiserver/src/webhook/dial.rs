@@ -1,6 +1,6 @@
 //! Where a webhook listens: the address of a URL's host, or of a ready endpoint of a Service.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -65,12 +65,13 @@ impl tower::Service<Uri> for Dialer {
         Box::pin(async move {
             let host = uri.host().ok_or(DialError::Host)?.trim_matches(['[', ']']);
             let port = uri.port_u16().unwrap_or(443);
-            let address = match dialer.services {
-                true => endpoint(&dialer.store, host, port, rand::random())?,
-                false => SocketAddr::new(address_of(host).await?, port),
+            let stream = match dialer.services {
+                true => {
+                    let (name, namespace) = service_of(host).ok_or(DialError::Host)?;
+                    connect(endpoint(&dialer.store, namespace, name, port, rand::random())?).await?
+                }
+                false => connect_any(&addresses_of(host).await?, host, port).await?,
             };
-            let stream = TcpStream::connect(address).await;
-            let stream = stream.map_err(|source| DialError::Connect { address, source })?;
             // Latency matters more than packets; a socket that refuses the option still works.
             drop(stream.set_nodelay(true));
             Ok(TokioIo::new(stream))
@@ -78,29 +79,51 @@ impl tower::Service<Uri> for Dialer {
     }
 }
 
-async fn address_of(host: &str) -> Result<IpAddr, DialError> {
+/// Name and namespace of `NAME.NAMESPACE.svc`.
+fn service_of(host: &str) -> Option<(&str, &str)> {
+    host.strip_suffix(".svc")?.split_once('.')
+}
+
+async fn connect(address: SocketAddr) -> Result<TcpStream, DialError> {
+    TcpStream::connect(address).await.map_err(|source| DialError::Connect { address, source })
+}
+
+/// A connection to the first of a host's addresses that takes one.
+async fn connect_any(addresses: &[IpAddr], host: &str, port: u16) -> Result<TcpStream, DialError> {
+    let mut failed = DialError::Lookup { name: host.into(), problem: "no such host".into() };
+    for address in addresses {
+        match connect(SocketAddr::new(*address, port)).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
+
+async fn addresses_of(host: &str) -> Result<Vec<IpAddr>, DialError> {
     if let Ok(address) = host.parse() {
-        return Ok(address);
+        return Ok(vec![address]);
     }
     // RFC 6761: these names are this machine's.
     if host == "localhost" || host.ends_with(".localhost") {
-        return Ok(IpAddr::from([127, 0, 0, 1]));
+        return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
     }
     // What the machine itself knows is asked for first.
     let hosts = tokio::fs::read_to_string(HOSTS).await.unwrap_or_default();
-    let mut lines = hosts.lines().map(|line| line.split('#').next().unwrap_or_default().split_whitespace());
-    let own = lines.find_map(|mut words| {
+    let lines = hosts.lines().map(|line| line.split('#').next().unwrap_or_default().split_whitespace());
+    let own = lines.filter_map(|mut words| {
         let address = words.next()?.parse().ok()?;
         words.any(|word| word.eq_ignore_ascii_case(host)).then_some(address)
     });
-    if let Some(address) = own {
-        return Ok(address);
+    let own: Vec<IpAddr> = own.collect();
+    if !own.is_empty() {
+        return Ok(own);
     }
     let fail = |problem: &dyn std::fmt::Display| DialError::Lookup { name: host.into(), problem: problem.to_string() };
     let resolver = TokioResolver::builder_tokio().map_err(|error| fail(&error))?.build();
     let resolver = resolver.map_err(|error| fail(&error))?;
     let found = resolver.lookup_ip(host).await.map_err(|error| fail(&error))?;
-    found.iter().next().ok_or_else(|| fail(&"no such host"))
+    Ok(found.iter().collect())
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -151,24 +174,15 @@ struct Conditions {
     ready: Option<bool>,
 }
 
-/// One of the ready endpoints of the Service that `NAME.NAMESPACE.svc` names. `choice` is random.
+/// One of the ready endpoints of a Service at one of its ports. `choice` is random.
 /// A missing `ready` counts as ready (API reference, EndpointConditions).
-pub(super) fn endpoint(store: &Store, host: &str, port: u16, choice: u32) -> Result<SocketAddr, DialError> {
-    let (name, namespace) = host.strip_suffix(".svc").and_then(|host| host.split_once('.')).ok_or(DialError::Host)?;
-    endpoint_of(store, namespace, name, port, choice)
-}
-
-/// The same for the Service of a name in a namespace, at random.
-pub(crate) fn endpoint_of_service(
+pub(crate) fn endpoint(
     store: &Store,
     namespace: &str,
     name: &str,
     port: u16,
+    choice: u32,
 ) -> Result<SocketAddr, DialError> {
-    endpoint_of(store, namespace, name, port, rand::random())
-}
-
-fn endpoint_of(store: &Store, namespace: &str, name: &str, port: u16, choice: u32) -> Result<SocketAddr, DialError> {
     let missing = || DialError::NoService(name.into());
     let held = store.get(format!("{SERVICES}{namespace}/{name}").as_bytes()).ok_or_else(missing)?;
     let service: Service = serde_json::from_slice(&held.value).map_err(|_| missing())?;
@@ -216,7 +230,7 @@ mod tests {
     #[tokio::test]
     async fn a_service_is_one_of_its_ready_endpoints() {
         let store = Store::open(Memory, Config::default()).unwrap();
-        let ask = |port, choice| endpoint(&store, "hook.a.svc", port, choice).map_err(|error| error.to_string());
+        let ask = |port, choice| endpoint(&store, "a", "hook", port, choice).map_err(|error| error.to_string());
         assert_eq!(ask(443, 0), Err("service \"hook\" not found".into()));
         let service = json!({"metadata": {"name": "hook"}, "spec": {"ports": [{"name": "https", "port": 443}]}});
         put(&store, format!("{SERVICES}a/hook"), service).await;
@@ -229,6 +243,17 @@ mod tests {
         put(&store, format!("{SLICES}a/hook-1"), slice).await;
         assert_eq!(ask(443, 0), Ok("10.0.0.2:9443".parse().unwrap()));
         assert_eq!(ask(443, 1), Ok("[fd00::3]:9443".parse().unwrap()));
-        assert!(endpoint(&store, "hook.b.svc", 443, 0).is_err() && endpoint(&store, "hook", 443, 0).is_err());
+        assert!(endpoint(&store, "b", "hook", 443, 0).is_err());
+        assert_eq!((service_of("hook.a.svc"), service_of("hook")), (Some(("hook", "a")), None));
+    }
+
+    #[tokio::test]
+    async fn every_address_of_a_host_is_tried() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (deaf, open) = (IpAddr::from([127, 9, 9, 9]), IpAddr::from([127, 0, 0, 1]));
+        assert!(connect_any(&[deaf, open], "h", port).await.is_ok());
+        assert!(matches!(connect_any(&[deaf], "h", port).await, Err(DialError::Connect { .. })));
+        assert!(matches!(connect_any(&[], "h", port).await, Err(DialError::Lookup { .. })));
     }
 }

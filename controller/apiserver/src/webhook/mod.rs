@@ -6,4 +6,4 @@ mod client;
 mod dial;
 
 pub(crate) use client::{Client, ClientConfig};
-pub(crate) use dial::endpoint_of_service;
+pub(crate) use dial::endpoint;

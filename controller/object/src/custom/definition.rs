@@ -342,30 +342,8 @@ fn conversion(conversion: &Value, faults: &mut Faults) {
 }
 
 fn webhook(path: &str, webhook: &Value, faults: &mut Faults) {
-    let client = &webhook["clientConfig"];
-    let at = child(path, "clientConfig");
-    match (client.get("url"), client.get("service")) {
-        (None, None) | (Some(_), Some(_)) => {
-            faults.add(Cause::required(at.clone(), "exactly one of url or service is required"));
-        }
-        (Some(url), None) => {
-            if !url.as_str().is_some_and(|url| url.starts_with("https://")) {
-                let detail = "'https' is the only allowed URL scheme";
-                faults.add(Cause::invalid(child(&at, "url"), url, detail));
-            }
-        }
-        (None, Some(service)) => {
-            for key in ["namespace", "name"] {
-                if text(service, &[key]).unwrap_or_default().is_empty() {
-                    faults.add(Cause::required(format!("{at}.service.{key}"), &format!("service {key} is required")));
-                }
-            }
-            if service["port"].as_i64().is_some_and(|port| !(1..=65535).contains(&port)) {
-                let detail = "port is not valid: must be between 1 and 65535, inclusive";
-                faults.add(Cause::invalid(format!("{at}.service.port"), &service["port"], detail));
-            }
-        }
-    }
+    let client = crate::validation::client_config(&webhook["clientConfig"], &child(path, "clientConfig"));
+    client.into_iter().for_each(|cause| faults.add(cause));
     let accepted = list(webhook, &["conversionReviewVersions"]);
     let at = child(path, "conversionReviewVersions");
     if accepted.is_empty() {

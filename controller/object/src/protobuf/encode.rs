@@ -48,7 +48,7 @@ impl Walk<'_> {
                 out.number(2, number);
                 out.bytes(3, text.unwrap_or_default().as_bytes());
             }
-            Form::Raw => out.bytes(1, value.to_string().as_bytes()),
+            Form::Raw => out.bytes(1, &serde_json::to_vec(value).map_err(|_| self.wrong("JSON"))?),
             Form::Items => {
                 let fact = self.facts.message(id).and_then(|message| message.field(1)).copied();
                 let fact = fact.ok_or_else(|| self.wrong("list"))?;
@@ -78,9 +78,7 @@ impl Walk<'_> {
         for fact in facts.message(id).map_or(&[][..], |message| message.fields()) {
             if fact.place == Place::Inline {
                 let Type::Message(inner) = fact.kind else { continue };
-                let mut content = Writer::default();
-                self.fields(inner, map, &mut content)?;
-                out.bytes(fact.number, content.as_slice());
+                out.message(fact.number, |out| self.fields(inner, map, out))?;
                 continue;
             }
             let Some(value) = map.get(fact.name).filter(|value| !value.is_null()) else { continue };
@@ -90,10 +88,11 @@ impl Walk<'_> {
                 Place::List => self.list(fact, value, out)?,
                 Place::Map => {
                     for (key, value) in value.as_object().ok_or_else(|| self.wrong("map"))? {
-                        let mut entry = Writer::default();
-                        entry.bytes(1, key.as_bytes());
-                        self.single(Some(FieldFact { number: 2, place: Place::Single, ..*fact }), value, &mut entry)?;
-                        out.bytes(fact.number, entry.as_slice());
+                        let fact_of_value = FieldFact { number: 2, place: Place::Single, ..*fact };
+                        out.message(fact.number, |out| {
+                            out.bytes(1, key.as_bytes());
+                            self.single(Some(fact_of_value), value, out)
+                        })?;
                     }
                 }
                 Place::Inline => {}
@@ -126,11 +125,7 @@ impl Walk<'_> {
                 let bytes = base64::prelude::BASE64_STANDARD.decode(text).map_err(|_| self.wrong("base64"))?;
                 out.bytes(number, &bytes);
             }
-            Type::Message(id) => {
-                let mut content = Writer::default();
-                self.message(id, value, &mut content)?;
-                out.bytes(number, content.as_slice());
-            }
+            Type::Message(id) => out.message(number, |out| self.message(id, value, out))?,
         }
         Ok(())
     }

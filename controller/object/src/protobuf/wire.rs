@@ -100,6 +100,11 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
+    /// Appends to what is there.
+    pub(crate) fn after(start: &[u8]) -> Self {
+        Self { bytes: start.to_vec() }
+    }
+
     /// What was written.
     pub(crate) fn as_slice(&self) -> &[u8] {
         &self.bytes
@@ -134,7 +139,20 @@ impl Writer {
         self.bytes.extend_from_slice(&value.to_le_bytes());
     }
 
-    /// A field with a length: text, bytes or a message.
+    /// A message whose content `write` appends, in place.
+    pub(crate) fn message<E>(&mut self, number: u32, write: impl FnOnce(&mut Self) -> Result<(), E>) -> Result<(), E> {
+        self.tag(number, 2);
+        let start = self.bytes.len();
+        write(self)?;
+        // The length stands before the content and is known behind it.
+        let end = self.bytes.len();
+        self.varint((end - start) as u64);
+        let width = self.bytes.len() - end;
+        self.bytes[start..].rotate_right(width);
+        Ok(())
+    }
+
+    /// A field with a length: text or bytes.
     pub(crate) fn bytes(&mut self, number: u32, content: &[u8]) {
         self.tag(number, 2);
         self.varint(content.len() as u64);

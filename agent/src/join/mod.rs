@@ -1,0 +1,330 @@
+//! A machine's way into a cluster that another machine serves: whom to trust by the hash of a token, who it is by a
+//! certificate that the cluster signs for it, and what the cluster's network looks like by an object of the cluster.
+//! Once a machine has joined, it needs no token any more: its certificates renew themselves while it runs.
+
+mod client;
+mod identity;
+mod live;
+
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::join_token::JoinToken;
+use api::well_known::{CONFIG_MAP_CLUSTER, NAMESPACE_SYSTEM};
+use ipnet::Ipv4Net;
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::Api;
+use sha2::{Digest as _, Sha256};
+
+use crate::execute::chain;
+use identity::{Identity, Part, Wanted};
+use live::Live;
+
+/// How often certificates are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(3600);
+const CLIENT: &str = "client";
+const SERVING: &str = "serving";
+
+/// Who wants to join, and where.
+#[derive(Debug, Clone)]
+pub struct Wishes {
+    /// The API server, `https://HOST:PORT`.
+    pub server: String,
+    /// `None` for a machine that has joined before.
+    pub token: Option<JoinToken>,
+    /// Where keys and certificates are kept.
+    pub dir: PathBuf,
+    /// The Node's name.
+    pub node_name: String,
+    /// The Node's addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What the cluster's network looks like: the ConfigMap `gantry-cluster` of `kube-system`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    /// All pods' addresses.
+    pub cluster_cidr: Ipv4Net,
+    /// All Services' addresses.
+    pub service_cidr: Ipv4Net,
+    /// The address of the cluster's DNS.
+    pub cluster_dns: Ipv4Addr,
+    /// The cluster's DNS domain.
+    pub cluster_domain: String,
+}
+
+/// A member of a cluster.
+pub struct Member {
+    /// Speaks to the API server as this node.
+    pub client: kube::Client,
+    /// Shows this node's certificate, and takes those of the cluster's clients.
+    pub kubelet_tls: Arc<rustls::ServerConfig>,
+    /// The cluster's network.
+    pub cluster: Cluster,
+    /// The same identity as a kubeconfig, for the processes of this node.
+    pub kubeconfig: PathBuf,
+    renewal: Renewal,
+}
+
+/// Why a machine could not join.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// A file could not be read or written.
+    #[error("{}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The machine has never joined and has no token.
+    #[error(
+        "this machine has not joined a cluster yet: --token is needed, as `gantry token create` prints it on the server"
+    )]
+    NoToken,
+    /// The URL is none.
+    #[error("--server {0:?}: expected https://HOST:PORT")]
+    Server(String),
+    /// The server did not answer.
+    #[error("asking {server} for its authority")]
+    Unreachable {
+        /// Where.
+        server: String,
+        /// The cause.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The server is not the one that the token was made by.
+    #[error("{server} is not the server that --token is for: the hash of its authority is another")]
+    OtherServer {
+        /// Where.
+        server: String,
+    },
+    /// The directory holds the certificate of another node.
+    #[error("{} belongs to node {found}: give --node-name {found}, or another --data-dir", dir.display())]
+    OtherNode {
+        /// Where.
+        dir: PathBuf,
+        /// Whose it is.
+        found: String,
+    },
+    /// A key or a request could not be made.
+    #[error("making a key")]
+    Key(#[source] rcgen::Error),
+    /// PEM that is none.
+    #[error("reading a certificate")]
+    Pem(#[source] rustls::pki_types::pem::Error),
+    /// TLS could not be configured.
+    #[error("configuring TLS")]
+    Tls(#[source] rustls::Error),
+    /// The verifier of clients could not be made.
+    #[error("configuring client certificates")]
+    Verifier(#[source] rustls::server::VerifierBuilderError),
+    /// A certificate could not be asked for: mostly a token that has ended.
+    #[error("asking for a certificate")]
+    Ask {
+        /// The cause.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// Nobody approved.
+    #[error("nobody approved the certificate request {request}")]
+    Unanswered {
+        /// Its name.
+        request: String,
+    },
+    /// Somebody said no.
+    #[error("the certificate request {request} was refused: {why}")]
+    Refused {
+        /// Its name.
+        request: String,
+        /// The reason.
+        why: String,
+    },
+    /// The cluster does not say what its network looks like.
+    #[error("reading the ConfigMap gantry-cluster of kube-system")]
+    Cluster {
+        /// The cause.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// It says something else.
+    #[error("the ConfigMap gantry-cluster of kube-system: {field} is missing or malformed")]
+    ClusterField {
+        /// Which field.
+        field: &'static str,
+    },
+}
+
+/// Joins, or comes back as the member that this machine was.
+pub async fn join(wishes: &Wishes) -> Result<Member, JoinError> {
+    let dir = &wishes.dir;
+    std::fs::create_dir_all(dir).map_err(|source| JoinError::File { path: dir.clone(), source })?;
+    let server = server_of(&wishes.server)?;
+    let authority = authority(wishes, &server).await?;
+    let known = Identity::read(dir, CLIENT)?;
+    if let Some(found) = known.as_ref().and_then(Identity::node).filter(|found| *found != wishes.node_name) {
+        return Err(JoinError::OtherNode { dir: dir.clone(), found });
+    }
+    let node = &wishes.node_name;
+    let own = match known {
+        Some(own) => own,
+        None => {
+            let token = wishes.token.as_ref().ok_or(JoinError::NoToken)?;
+            let newcomer = client::by_token(&server, &authority, &token.bearer())?;
+            let own = Identity::request(&newcomer, &Wanted { node, part: Part::Client }).await?;
+            own.write(dir, CLIENT)?;
+            own
+        }
+    };
+    let live = Live::new(&own)?;
+    let client = client::by_certificate(&server, &authority, Arc::clone(&live))?;
+    let cluster = cluster(&client).await?;
+    let serving = match Identity::read(dir, SERVING)? {
+        Some(serving) if wishes.addresses.iter().all(|address| serving.names(*address)) => serving,
+        _ => {
+            let serving = Identity::request(&client, &Wanted { node, part: Part::Server(&wishes.addresses) }).await?;
+            serving.write(dir, SERVING)?;
+            serving
+        }
+    };
+    let live_serving = Live::new(&serving)?;
+    let kubelet_tls = client::serving(Arc::clone(&live_serving), &authority)?;
+    let kubeconfig = dir.join("kubeconfig");
+    let renewal = Renewal {
+        client: client.clone(),
+        wishes: wishes.clone(),
+        server,
+        authority,
+        kubeconfig: kubeconfig.clone(),
+        own: (own, live),
+        serving: (serving, live_serving),
+    };
+    renewal.write_kubeconfig()?;
+    Ok(Member { client, kubelet_tls, cluster, kubeconfig, renewal })
+}
+
+impl Member {
+    /// Renews the certificates when a third of their life is left, for as long as it is polled.
+    pub async fn keep(self) {
+        let mut renewal = self.renewal;
+        loop {
+            if let Err(error) = renewal.look().await {
+                tracing::warn!(error = chain(&error), "renewing this node's certificates");
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+/// What renewing needs.
+struct Renewal {
+    client: kube::Client,
+    wishes: Wishes,
+    server: http::Uri,
+    authority: String,
+    kubeconfig: PathBuf,
+    own: (Identity, Arc<Live>),
+    serving: (Identity, Arc<Live>),
+}
+
+impl Renewal {
+    async fn look(&mut self) -> Result<(), JoinError> {
+        let (now, dir) = (Timestamp::now(), self.wishes.dir.clone());
+        let node = &self.wishes.node_name;
+        if self.own.0.is_old(now) {
+            self.own.0 = Identity::request(&self.client, &Wanted { node, part: Part::Client }).await?;
+            self.own.0.write(&dir, CLIENT)?;
+            self.own.1.replace(&self.own.0)?;
+            self.write_kubeconfig()?;
+        }
+        if self.serving.0.is_old(now) {
+            let part = Part::Server(&self.wishes.addresses);
+            self.serving.0 = Identity::request(&self.client, &Wanted { node, part }).await?;
+            self.serving.0.write(&dir, SERVING)?;
+            self.serving.1.replace(&self.serving.0)?;
+        }
+        Ok(())
+    }
+
+    fn write_kubeconfig(&self) -> Result<(), JoinError> {
+        write_private(&self.kubeconfig, &client::kubeconfig(&self.server, &self.authority, &self.own.0))
+    }
+}
+
+/// `https://HOST:PORT` without a path; the port is 6443 where none is given.
+fn server_of(text: &str) -> Result<http::Uri, JoinError> {
+    let wrong = || JoinError::Server(text.to_owned());
+    let uri: http::Uri = text.trim_end_matches('/').parse().map_err(|_| wrong())?;
+    let host = uri.host().filter(|_| uri.scheme_str() == Some("https") && matches!(uri.path(), "" | "/"));
+    let port = uri.port_u16().unwrap_or(6443);
+    format!("https://{}:{port}", host.ok_or_else(wrong)?).parse().map_err(|_| wrong())
+}
+
+/// The certificate of the cluster's authority: the one that is known, or the server's if the token's hash is its.
+async fn authority(wishes: &Wishes, server: &http::Uri) -> Result<String, JoinError> {
+    let path = wishes.dir.join("server-ca.crt");
+    if let Some(known) = identity::read(&path)? {
+        return Ok(known);
+    }
+    let token = wishes.token.as_ref().ok_or(JoinError::NoToken)?;
+    let told = client::told_authority(server).await?;
+    if hex::encode(Sha256::digest(told.as_bytes())) != token.authority {
+        return Err(JoinError::OtherServer { server: server.to_string() });
+    }
+    write_private(&path, &told)?;
+    Ok(told)
+}
+
+async fn cluster(client: &kube::Client) -> Result<Cluster, JoinError> {
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), NAMESPACE_SYSTEM);
+    let map = api.get(CONFIG_MAP_CLUSTER).await.map_err(|source| JoinError::Cluster { source: Box::new(source) })?;
+    let data = map.data.unwrap_or_default();
+    let text = |field: &'static str| data.get(field).ok_or(JoinError::ClusterField { field });
+    let range = |field| text(field)?.parse().map_err(|_| JoinError::ClusterField { field });
+    Ok(Cluster {
+        cluster_cidr: range("cluster-cidr")?,
+        service_cidr: range("service-cidr")?,
+        cluster_dns: text("cluster-dns")?.parse().map_err(|_| JoinError::ClusterField { field: "cluster-dns" })?,
+        cluster_domain: text("cluster-domain")?.clone(),
+    })
+}
+
+/// Replaces a file that only its owner may read.
+fn write_private(path: &Path, text: &str) -> Result<(), JoinError> {
+    let write = || -> std::io::Result<()> {
+        let new = path.with_extension("new");
+        // What a crash left may have other rights.
+        drop(std::fs::remove_file(&new));
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&new, path)
+    };
+    write().map_err(|source| JoinError::File { path: path.into(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_have_a_scheme_a_host_and_no_path() {
+        for (text, want) in [
+            ("https://10.0.0.1:7443", Some("https://10.0.0.1:7443/")),
+            ("https://a.example/", Some("https://a.example:6443/")),
+            ("https://[fd00::1]:1", Some("https://[fd00::1]:1/")),
+            ("http://10.0.0.1", None),
+            ("10.0.0.1:6443", None),
+            ("https://a.example/path", None),
+        ] {
+            assert_eq!(server_of(text).ok().map(|uri| uri.to_string()).as_deref(), want, "{text}");
+        }
+    }
+}

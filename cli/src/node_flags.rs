@@ -1,0 +1,114 @@
+//! Flags about this machine as a node, and what stands in for those that are not given.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use agent_image::registry::config::Registries;
+use k8s_openapi::api::core::v1::Taint;
+
+use crate::failure::Failure;
+use crate::verb::image::RegistriesFile;
+
+/// Flags about this machine as a node.
+#[derive(Debug, clap::Args)]
+pub(crate) struct NodeArgs {
+    /// Name of the node; by default the host name.
+    #[arg(long, value_name = "NAME")]
+    node_name: Option<String>,
+    /// Address of the node; by default that of the default route's link.
+    #[arg(long, value_name = "ADDRESS")]
+    node_ip: Option<IpAddr>,
+    /// Label to register the node with; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]
+    node_label: Vec<(String, String)>,
+    /// Taint to register the node with; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE:EFFECT", value_parser = parse_taint)]
+    node_taint: Vec<Taint>,
+    /// Port of the kubelet API.
+    #[arg(long, default_value_t = 10250, value_name = "PORT")]
+    kubelet_port: u16,
+    #[command(flatten)]
+    registries: RegistriesFile,
+}
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    match api::name::qualified_name(key).into_iter().chain(api::name::label_value(value)).next() {
+        Some(problem) => Err(problem),
+        None => Ok((key.to_owned(), value.to_owned())),
+    }
+}
+
+fn parse_taint(text: &str) -> Result<Taint, String> {
+    let (pair, effect) = text.rsplit_once(':').ok_or("expected KEY=VALUE:EFFECT or KEY:EFFECT")?;
+    if !matches!(effect, "NoSchedule" | "PreferNoSchedule" | "NoExecute") {
+        return Err(format!("effect {effect:?}: expected NoSchedule, PreferNoSchedule or NoExecute"));
+    }
+    let (key, value) = pair.split_once('=').map_or((pair, None), |(key, value)| (key, Some(value.to_owned())));
+    match api::name::qualified_name(key).into_iter().next() {
+        Some(problem) => Err(problem),
+        None => Ok(Taint { key: key.to_owned(), value, effect: effect.to_owned(), time_added: None }),
+    }
+}
+
+impl NodeArgs {
+    /// The node's name.
+    pub(crate) fn name(&self) -> Result<String, Failure> {
+        let name = match &self.node_name {
+            Some(name) => name.clone(),
+            None => host_name()?,
+        };
+        match api::name::rfc1123_subdomain(&name).into_iter().next() {
+            Some(problem) => Err(Failure::new(format!("error: --node-name {name:?}: {problem}"))),
+            None => Ok(name),
+        }
+    }
+
+    /// The node's address.
+    pub(crate) fn address(&self) -> IpAddr {
+        self.node_ip.unwrap_or_else(default_address)
+    }
+
+    pub(crate) fn labels(&self) -> BTreeMap<String, String> {
+        self.node_label.iter().cloned().collect()
+    }
+
+    pub(crate) fn taints(&self) -> Vec<Taint> {
+        self.node_taint.clone()
+    }
+
+    pub(crate) fn kubelet_port(&self) -> u16 {
+        self.kubelet_port
+    }
+
+    /// Mirrors, credentials and trust of registries. A file that cannot be used is told.
+    pub(crate) fn registries(&self) -> Result<Registries, Failure> {
+        Ok(self.registries.load()?)
+    }
+}
+
+fn host_name() -> Result<String, Failure> {
+    Ok(nix::unistd::gethostname()?.to_string_lossy().to_lowercase())
+}
+
+/// The first IPv4 address of the default route's link, of any link that is up, or loopback.
+fn default_address() -> IpAddr {
+    let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
+    let link = routes.lines().skip(1).find_map(|line| {
+        let mut fields = line.split_whitespace();
+        let (link, destination) = (fields.next()?, fields.next()?);
+        (destination == "00000000").then(|| link.to_owned())
+    });
+    // Host ends of pods' links carry an address of the pod range; the node's is not among them.
+    let of_a_pod =
+        |name: &str| name.len() == 15 && name[1..].bytes().all(|b| b.is_ascii_hexdigit()) && name.starts_with('g');
+    let addresses: Vec<(String, Ipv4Addr)> = nix::ifaddrs::getifaddrs()
+        .into_iter()
+        .flatten()
+        .filter(|entry| !of_a_pod(&entry.interface_name) && !entry.interface_name.starts_with("lo:"))
+        .filter_map(|entry| Some((entry.interface_name.clone(), entry.address?.as_sockaddr_in()?.ip())))
+        .collect();
+    let of_default = addresses.iter().find(|(name, _)| Some(name) == link.as_ref());
+    let any = addresses.iter().find(|(_, address)| !address.is_loopback());
+    of_default.or(any).map_or(Ipv4Addr::LOCALHOST, |(_, address)| *address).into()
+}

@@ -1,0 +1,166 @@
+//! A second machine beside this one: a network namespace behind a pair of links, with an agent and a data directory of
+//! its own. Traffic between the two stays on this machine.
+
+use std::fs::File;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::client::{Said, eventually};
+use crate::machine;
+
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// Runs a program that has to succeed.
+#[track_caller]
+fn run(program: &str, args: &[&str]) -> String {
+    let said: Said = Command::new(program).args(args).output().expect("the program runs").into();
+    said.ok()
+}
+
+/// The pair of links, and what lies behind it.
+pub struct Neighbour {
+    namespace: String,
+    link: String,
+    dir: tempfile::TempDir,
+    number: u8,
+    agent: Option<Child>,
+    starts: u32,
+}
+
+impl Neighbour {
+    /// Makes the links and the namespace; nothing runs there yet.
+    pub fn new() -> Self {
+        let id = std::process::id();
+        let number = (id % 250) as u8 + 1;
+        let (namespace, link) = (format!("gantry-e2e-{id}"), format!("ge{id}"));
+        let dir = tempfile::Builder::new().prefix("gantry-e2e-").tempdir().expect("a temporary directory");
+        let this = Self { namespace, link, dir, number, agent: None, starts: 0 };
+        let (name, far) = (this.namespace.clone(), format!("{}b", this.link));
+        run("ip", &["netns", "add", &name]);
+        run("ip", &["link", "add", &this.link, "type", "veth", "peer", "name", &far, "netns", &name]);
+        run("ip", &["addr", "add", &format!("{}/24", this.here()), "dev", &this.link]);
+        run("ip", &["link", "set", &this.link, "up"]);
+        let (own, gateway) = (format!("{}/24", this.there()), this.here().to_string());
+        for args in [
+            vec!["link", "set", "lo", "up"],
+            vec!["addr", "add", &own, "dev", &far],
+            vec!["link", "set", &far, "up"],
+            vec!["route", "add", "default", "via", &gateway],
+        ] {
+            run("ip", &[&["-n", name.as_str()], args.as_slice()].concat());
+        }
+        this
+    }
+
+    /// This machine's address on the way there.
+    pub fn here(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 201, self.number, 1)
+    }
+
+    /// The other machine's address.
+    pub fn there(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 201, self.number, 2)
+    }
+
+    /// The other machine's data directory; `name` tells several apart.
+    pub fn data_dir(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A command of that machine.
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.namespace)).arg(program);
+        command
+    }
+
+    /// The routes there.
+    pub fn routes(&self) -> String {
+        run("ip", &["-n", &self.namespace, "route"])
+    }
+
+    /// `gantry agent` with these flags, to its end: for those that are refused.
+    pub fn refused(&self, data: &str, flags: &[&str]) -> Said {
+        let output = self.agent_command(data, flags).output();
+        output.expect("gantry runs").into()
+    }
+
+    fn agent_command(&self, data: &str, flags: &[&str]) -> Command {
+        let mut command = self.command(&machine::gantry());
+        command.arg("agent").arg("--data-dir").arg(self.data_dir(data)).args(["--node-ip", &self.there().to_string()]);
+        command.args(flags).stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    }
+
+    /// Starts the agent and waits until it says that it is ready.
+    pub fn start(&mut self, data: &str, flags: &[&str]) {
+        let path = self.dir.path().join(format!("agent-{}.log", self.starts));
+        self.starts += 1;
+        let log = File::create(&path).expect("a log file");
+        let agent = self.agent_command(data, flags).stderr(log).spawn().expect("gantry runs");
+        let agent = self.agent.insert(agent);
+        eventually("the agent is ready", READY_WITHIN, || {
+            let log = std::fs::read_to_string(&path).unwrap_or_default();
+            if let Ok(Some(status)) = agent.try_wait() {
+                panic!("the agent ended with {status}:\n{log}");
+            }
+            log.lines().any(|line| line.starts_with("ready https://")).then_some(())
+        });
+    }
+
+    /// Kills the agent with no chance to say goodbye.
+    pub fn kill(&mut self) {
+        if let Some(mut agent) = self.agent.take() {
+            kill(Pid::from_raw(agent.id().cast_signed()), Signal::SIGKILL).expect("the agent is ours");
+            agent.wait().expect("the agent ends");
+        }
+    }
+
+    /// Removes all that an agent made there.
+    pub fn reset(&mut self, data: &str) {
+        self.kill();
+        let output =
+            self.command(&machine::gantry()).args(["reset", "--purge", "--data-dir"]).arg(self.data_dir(data)).output();
+        let said: Said = output.expect("gantry runs").into();
+        said.ok();
+    }
+
+    /// What the agents logged.
+    pub fn log(&self) -> String {
+        let path = |start| self.dir.path().join(format!("agent-{start}.log"));
+        (0..self.starts).map(|start| std::fs::read_to_string(path(start)).unwrap_or_default()).collect()
+    }
+}
+
+impl Default for Neighbour {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("--- the end of the agent's log ---");
+            lines.iter().skip(lines.len().saturating_sub(60)).for_each(|line| eprintln!("{line}"));
+        }
+        if let Some(mut agent) = self.agent.take() {
+            drop(agent.kill());
+            drop(agent.wait());
+        }
+        for entry in
+            std::fs::read_dir(self.dir.path()).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir())
+        {
+            drop(self.command(&machine::gantry()).args(["reset", "--purge", "--data-dir"]).arg(entry.path()).output());
+        }
+        drop(Command::new("ip").args(["link", "del", &self.link]).output());
+        drop(Command::new("ip").args(["netns", "del", &self.namespace]).output());
+    }
+}
