@@ -72,6 +72,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) seccomp: Option<LinuxSeccomp>,
     /// Devices of the machine for privileged containers: path, `c` or `b`, major, minor, mode.
     pub(crate) devices: Vec<Device>,
+    /// Block devices of volumes; those with a mode that writes may be written.
+    pub(crate) volume_devices: Vec<Device>,
 }
 
 /// A device node.
@@ -124,7 +126,7 @@ pub(crate) fn specification(parts: &Parts<'_>) -> Value {
             "namespaces": namespaces,
             "cgroupsPath": parts.cgroup,
             "resources": resources(parts, privileged),
-            "devices": parts.devices.iter().map(|device| json!({"path": device.path, "type": device.kind,
+            "devices": parts.devices.iter().chain(&parts.volume_devices).map(|device| json!({"path": device.path, "type": device.kind,
                 "major": device.major, "minor": device.minor, "fileMode": device.mode})).collect::<Vec<_>>(),
             "maskedPaths": if unmasked { &none[..] } else { &DEFAULT_MASKED_PATHS[..] },
             "readonlyPaths": if unmasked { &none[..] } else { &DEFAULT_READONLY_PATHS[..] },
@@ -204,10 +206,11 @@ fn resources(parts: &Parts<'_>, privileged: bool) -> Value {
         // No swap beyond the limit: Kubernetes counts memory, not swap.
         memory["swap"] = limit.value().into();
     }
-    let devices = match privileged {
-        true => json!([{"allow": true, "access": "rwm"}]),
-        false => json!([{"allow": false, "access": "rwm"}]),
-    };
+    let mut devices = vec![json!({"allow": privileged, "access": "rwm"})];
+    devices.extend(parts.volume_devices.iter().map(|device| {
+        let access = if device.mode & 0o222 == 0 { "rm" } else { "rwm" };
+        json!({"allow": true, "type": device.kind, "major": device.major, "minor": device.minor, "access": access})
+    }));
     json!({"cpu": cpu, "memory": memory, "devices": devices})
 }
 
@@ -303,6 +306,7 @@ mod tests {
             memory_capacity: 1 << 30,
             seccomp: None,
             devices: vec![],
+            volume_devices: vec![],
             spec: &spec,
         };
         let value = specification(&parts);

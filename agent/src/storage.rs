@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use agent_volume::removal;
+use agent_volume::{block, removal};
 use api::well_known::{ANNOTATION_PROVISIONED_BY, FINALIZER_LOCAL_PATH, LABEL_VOLUME_NODE, PROVISIONER_LOCAL_PATH};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::PersistentVolume;
@@ -34,25 +34,33 @@ pub(crate) fn directory(volume: &PersistentVolume, root: &Path) -> Option<PathBu
     is_plain.then(|| root.join(below))
 }
 
-/// Makes the directory of a volume, once.
-pub(crate) fn make(directory: &Path) -> std::io::Result<()> {
+/// Makes the directory of a volume, once; for one of block mode a file of so many bytes.
+pub(crate) fn make(directory: &Path, block_bytes: Option<u64>) -> std::io::Result<()> {
     let (Some(root), Some(name)) = (directory.parent(), directory.file_name()) else {
         return Err(std::io::ErrorKind::InvalidInput.into());
     };
     let note = root.join(MADE).join(name);
     if directory.exists() {
-        return Ok(());
+        return match block_bytes {
+            // It may have grown.
+            Some(bytes) => block::make_file(directory, bytes).map_err(|error| error.source),
+            None => Ok(()),
+        };
     }
     if note.exists() {
         return Err(std::io::Error::other("the directory of the volume is gone, and with it its data"));
     }
     make_dir(&root.join(MADE), 0o700)?;
-    // Pods of any user write there; nobody else gets past its parent.
-    make_dir(directory, 0o777)?;
+    match block_bytes {
+        Some(bytes) => block::make_file(directory, bytes).map_err(|error| error.source)?,
+        // Pods of any user write there; nobody else gets past its parent.
+        None => make_dir(directory, 0o777)?,
+    }
     std::fs::File::create(note).map(drop)
 }
 
 fn remove(directory: &Path) -> Result<(), agent_volume::atomic::VolumeError> {
+    block::detach(directory)?;
     removal::remove_tree(directory)?;
     match (directory.parent(), directory.file_name()) {
         (Some(root), Some(name)) => removal::remove_tree(&root.join(MADE).join(name)),
@@ -156,13 +164,13 @@ mod tests {
     fn a_directory_is_made_once_and_never_again_in_silence() {
         let root = tempfile::tempdir().unwrap();
         let directory = root.path().join("pvc-1");
-        make(&directory).unwrap();
-        make(&directory).unwrap();
+        make(&directory, None).unwrap();
+        make(&directory, None).unwrap();
         std::fs::write(directory.join("f"), "f").unwrap();
         std::fs::remove_dir_all(&directory).unwrap();
-        assert!(make(&directory).unwrap_err().to_string().contains("gone"));
+        assert!(make(&directory, None).unwrap_err().to_string().contains("gone"));
         remove(&directory).unwrap();
-        make(&directory).unwrap();
+        make(&directory, None).unwrap();
         remove(&directory).unwrap();
         assert!(!directory.exists());
     }

@@ -43,11 +43,10 @@ pub(crate) fn unsupported_ephemeral(container: &Container) -> Vec<String> {
     container_fields(container).into_iter().filter(|(set, _)| *set).map(|(_, name)| name.to_owned()).collect()
 }
 
-fn container_fields(container: &Container) -> [(bool, &'static str); 3] {
+fn container_fields(container: &Container) -> [(bool, &'static str); 2] {
     let security = container.security_context.as_ref();
     [
         (names_a_file(security.and_then(|own| own.seccomp_profile.as_ref())), "securityContext.seccompProfile"),
-        (container.volume_devices.as_ref().is_some_and(|list| !list.is_empty()), "volumeDevices"),
         (has_claims(container), "resources.claims"),
     ]
 }

@@ -196,6 +196,7 @@ fn write_bundle(
         memory_capacity: executor.host.memory_capacity,
         seccomp: Some(default_profile()),
         devices: if oci::is_privileged(container) { host_devices() } else { vec![] },
+        volume_devices: volume_devices(executor, container)?,
     };
     let bytes = serde_json::to_vec(&oci::specification(&parts)).map_err(|error| fail(&error))?;
     // It holds the values of Secrets.
@@ -343,6 +344,30 @@ fn volume_bind(
     };
     propagation::check(&source, propagation).map_err(fail)?;
     Ok(Bind { source, destination: mounted.mount_path.clone(), access, propagation })
+}
+
+/// The block devices of volumes that a container asks for.
+fn volume_devices(executor: &Executor, container: &Container) -> Result<Vec<Device>, Failure> {
+    use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+    let fail = |message: String| Failure { reason: CONFIG_ERROR.into(), message };
+    let mut devices = Vec::new();
+    for wanted in container.volume_devices.iter().flatten() {
+        let place = volume::place(executor, &wanted.name)
+            .ok_or_else(|| fail(format!("the pod has no volume {:?}", wanted.name)))?;
+        let metadata = fs::metadata(&place.path).map_err(|error| fail(format!("{}: {error}", place.path.display())))?;
+        if !metadata.file_type().is_block_device() {
+            return Err(fail(format!("volume {:?} is not a block device", wanted.name)));
+        }
+        let number = metadata.rdev();
+        devices.push(Device {
+            path: wanted.device_path.clone(),
+            kind: "b",
+            major: u64::from(rustix::fs::major(number)),
+            minor: u64::from(rustix::fs::minor(number)),
+            mode: if place.read_only { 0o440 } else { 0o660 },
+        });
+    }
+    Ok(devices)
 }
 
 /// The machine's own device nodes, for privileged containers.

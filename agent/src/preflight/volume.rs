@@ -1,5 +1,5 @@
-//! What volumes of pods need of a machine beyond directories: an NFS client, mounts that travel, huge pages. Pods that ask
-//! for none of it run without.
+//! What volumes of pods need of a machine beyond directories: an NFS client, mounts that travel, loop devices, huge pages.
+//! Pods that ask for none of it run without.
 
 use std::fs;
 
@@ -19,6 +19,12 @@ pub(super) fn findings() -> Vec<Finding> {
     if !is_shared(&table) {
         findings.push(Finding::Thin(
             "the mount of / is private: mountPropagation of volumes on it fails; mount --make-rshared /".into(),
+        ));
+    }
+    if !std::path::Path::new("/dev/loop-control").exists() {
+        findings.push(Finding::Thin(
+            "there is no /dev/loop-control: claims of block devices fail; load the module loop (CONFIG_BLK_DEV_LOOP)"
+                .into(),
         ));
     }
     if !has_file_system("hugetlbfs") {

@@ -9,6 +9,7 @@ pub mod credential;
 pub mod exec;
 pub mod fd;
 pub mod link;
+pub mod loop_device;
 pub mod mount;
 pub mod namespace;
 pub mod process;

@@ -4,6 +4,7 @@
 
 pub mod atomic;
 pub mod attach;
+pub mod block;
 pub mod directory;
 pub mod measure;
 pub mod ownership;

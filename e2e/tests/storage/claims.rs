@@ -215,6 +215,49 @@ async fn claims_grow_and_what_cannot_be_made_is_told() {
 }
 
 #[tokio::test]
+async fn a_block_device_is_a_file_of_the_node_and_keeps_its_data() {
+    need!(machine::root());
+    need!(std::path::Path::new("/dev/loop-control").exists().then_some(()).ok_or("the kernel has no loop devices"));
+    let scene = Scene::new("block").await;
+    scene.make("persistentvolumeclaims", claim("disk", json!({"volumeMode": "Block"}))).await;
+    let with_device = |name: &str, line: &str| {
+        let mut pod = user(name, line, "disk");
+        let container = &mut pod["spec"]["containers"][0];
+        container["volumeMounts"] = Value::Null;
+        container["volumeDevices"] = json!([{"name": "data", "devicePath": "/dev/xvda"}]);
+        pod
+    };
+    let writes = "test -b /dev/xvda && echo raw | dd of=/dev/xvda bs=512 conv=sync,fsync 2>/dev/null; \
+                  dd if=/dev/xvda bs=1M 2>/dev/null | wc -c";
+    assert_eq!(scene.run(with_device("writes", writes)).await, "16777216\n");
+    scene.end("writes").await;
+    assert_eq!(scene.run(with_device("reads", "dd if=/dev/xvda bs=4 count=1 2>/dev/null")).await, "raw\n");
+    scene.make("pods", user("mounts", "true", "disk")).await;
+    let told = scene.event("mounts", "FailedMount").await;
+    assert!(
+        told["message"]
+            .as_str()
+            .is_some_and(|text| text.contains("volumeMode Block, but is specified in volumeMounts")),
+        "{told}"
+    );
+    let own = bound(&scene, "disk").await;
+    let volume = own["spec"]["volumeName"].as_str().expect("a volume").to_owned();
+    for pod in ["mounts", "reads"] {
+        scene.end(pod).await;
+    }
+    let attached = || {
+        let all = std::fs::read_dir("/sys/block").expect("block devices").flatten();
+        let file = |entry: std::fs::DirEntry| {
+            std::fs::read_to_string(entry.path().join("loop/backing_file")).unwrap_or_default()
+        };
+        all.map(file).filter(|file| file.contains(&volume)).count()
+    };
+    assert_eq!(attached(), 0, "who has gone has no device");
+    scene.api.delete(&format!("{}/disk", scene.path("persistentvolumeclaims")), Value::Null).await.ok();
+    scene.api.until_gone(&format!("{VOLUMES}/{volume}")).await;
+}
+
+#[tokio::test]
 async fn a_claim_of_a_pod_comes_and_goes_with_it() {
     need!(machine::root());
     let scene = Scene::new("ephemeral").await;

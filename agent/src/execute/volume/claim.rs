@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use agent_pod::protocol::Failure;
-use agent_volume::{attach, directory, ownership};
+use agent_volume::{attach, block, directory, ownership};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Volume};
 use kube::api::Api;
 
@@ -58,20 +58,68 @@ pub(super) async fn set_up(executor: &Executor, volume: &Volume) -> Result<(), F
     if owner.is_none() || owner != claim.metadata.uid {
         return Err(said(format!("persistentvolume {name:?} is not bound to this claim")));
     }
+    let is_block = held.spec.as_ref().and_then(|spec| spec.volume_mode.as_deref()) == Some("Block");
+    check_use(executor, &volume.name, is_block).map_err(said)?;
     let (this, volume) = (executor.clone(), volume.name.clone());
     blocking(move || {
-        let path = bring(&this, &name, &held)?;
+        let path = if is_block { bring_device(&this, &name, &held)? } else { bring(&this, &name, &held)? };
         remember(&link(&this.pod_dir(), &volume), &path).map_err(fail)
     })
     .await
 }
 
+/// A file system is mounted, a block device is handed over: containers have to ask for what there is.
+fn check_use(executor: &Executor, volume: &str, is_block: bool) -> Result<(), String> {
+    let Some(spec) = &executor.pod.spec else { return Ok(()) };
+    for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
+        if is_block && container.volume_mounts.iter().flatten().any(|mount| mount.name == volume) {
+            return Err(format!("volume {volume} has volumeMode Block, but is specified in volumeMounts"));
+        }
+        if !is_block && container.volume_devices.iter().flatten().any(|device| device.name == volume) {
+            return Err(format!("volume {volume} has volumeMode Filesystem, but is specified in volumeDevices"));
+        }
+    }
+    Ok(())
+}
+
+/// The block device of a PersistentVolume: the machine's own, or a file of ours behind a loop device.
+fn bring_device(executor: &Executor, name: &str, held: &PersistentVolume) -> Result<PathBuf, Failure> {
+    let local = held.spec.as_ref().and_then(|spec| spec.local.as_ref()).ok_or_else(|| {
+        said(format!("persistentvolume {name:?}: block devices of spec.local only are supported by this node"))
+    })?;
+    let Some(own) = storage::directory(held, &executor.host.config.instance.storage_dir()) else {
+        let path = PathBuf::from(&local.path);
+        block::check(&path).map_err(fail)?;
+        return Ok(path);
+    };
+    let bytes = u64::try_from(api::volume::Volume::new(held.clone()).capacity.value()).unwrap_or(0);
+    storage::make(&own, Some(bytes)).map_err(|error| said(format!("{}: {error}", own.display())))?;
+    block::attach(&own).map_err(fail)
+}
+
+/// Ends the loop devices of a pod's claims that no other pod of this node has.
+pub(super) fn release_devices(pod_dir: &Path, storage: &Path) -> Result<(), agent_volume::atomic::VolumeError> {
+    for device in devices(pod_dir) {
+        let Some(file) = block::file_of(&device).filter(|file| file.parent() == Some(storage)) else { continue };
+        let others = pod_dir.parent().and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten().flatten();
+        let is_used =
+            others.map(|other| other.path()).any(|other| other != pod_dir && devices(&other).contains(&device));
+        if !is_used {
+            block::detach(&file)?;
+        }
+    }
+    Ok(())
+}
+
+/// The devices that the claims of a pod lead to.
+fn devices(pod_dir: &Path) -> Vec<PathBuf> {
+    let links = fs::read_dir(pod_dir.join("claims")).into_iter().flatten().flatten();
+    links.filter_map(|link| fs::read_link(link.path()).ok()).filter(|path| path.starts_with("/dev")).collect()
+}
+
 /// Brings the data of a PersistentVolume to the pod's directory and tells where that is.
 fn bring(executor: &Executor, name: &str, held: &PersistentVolume) -> Result<PathBuf, Failure> {
     let spec = held.spec.clone().unwrap_or_default();
-    if spec.volume_mode.as_deref() == Some("Block") {
-        return Err(said(format!("persistentvolume {name:?}: spec.volumeMode Block is not supported")));
-    }
     if let Some(host) = &spec.host_path {
         let path = PathBuf::from(&host.path);
         directory::host_path(&path, host.type_.as_deref().unwrap_or_default()).map_err(fail)?;
@@ -79,7 +127,7 @@ fn bring(executor: &Executor, name: &str, held: &PersistentVolume) -> Result<Pat
     }
     if let Some(local) = &spec.local {
         if let Some(own) = storage::directory(held, &executor.host.config.instance.storage_dir()) {
-            storage::make(&own).map_err(|error| said(format!("{}: {error}", own.display())))?;
+            storage::make(&own, None).map_err(|error| said(format!("{}: {error}", own.display())))?;
         }
         let dir = executor.volume_dir("local-volume", name);
         attach::bind(Path::new(&local.path), &dir).map_err(fail)?;

@@ -215,6 +215,7 @@ pub(crate) async fn tear_down(executor: &Executor) {
         // The mark of the owner goes last: what fails is tried again.
         true => {
             let snapshots = image::snapshots(&dir, &uid);
+            claim::release_devices(&dir, &instance.storage_dir()).map_err(|error| super::chain(&error))?;
             removal::remove_tree(&dir.join("volumes")).map_err(|error| super::chain(&error))?;
             // What containers stood on goes when nothing is mounted from it any more.
             snapshots.iter().try_for_each(|key| images.release(key)).map_err(|error| super::chain(&error))?;

@@ -50,6 +50,20 @@ pub(super) fn event(object: &Value, faults: &mut Faults) {
     }
 }
 
+/// What a volume's spec says beside its source.
+pub(super) const VOLUME_FIELDS: [&str; 10] = [
+    "accessModes",
+    "capacity",
+    "claimRef",
+    "mountOptions",
+    "nodeAffinity",
+    "persistentVolumeReclaimPolicy",
+    "storageClassName",
+    "volumeAttributesClassName",
+    "volumeMode",
+    "volumeName",
+];
+
 pub(super) fn persistent_volume(object: &Value, faults: &mut Faults) {
     let spec = &object["spec"];
     if is_blank(spec.get("accessModes")) {
@@ -61,23 +75,24 @@ pub(super) fn persistent_volume(object: &Value, faults: &mut Faults) {
     amounts(spec, &["capacity"], "spec.capacity", faults);
     faults.one_of(spec, "persistentVolumeReclaimPolicy", "spec", &["Delete", "Recycle", "Retain"]);
     faults.one_of(spec, "volumeMode", "spec", &["Block", "Filesystem"]);
-    const PLAIN: [&str; 10] = [
-        "accessModes",
-        "capacity",
-        "claimRef",
-        "mountOptions",
-        "nodeAffinity",
-        "persistentVolumeReclaimPolicy",
-        "storageClassName",
-        "volumeAttributesClassName",
-        "volumeMode",
-        "volumeName",
-    ];
-    let sources: Vec<&String> = entries(spec, &[]).map(|e| e.0).filter(|k| !PLAIN.contains(&k.as_str())).collect();
+    let sources: Vec<&String> =
+        entries(spec, &[]).map(|e| e.0).filter(|k| !VOLUME_FIELDS.contains(&k.as_str())).collect();
     match sources.len() {
         0 => faults.required("spec", "must specify a volume type"),
         1 => {}
         _ => faults.forbidden(join("spec", sources[1]), "may not specify more than 1 volume type"),
+    }
+    if let Some(local) = spec.get("local") {
+        match text(local, &["path"]) {
+            None | Some("") => faults.required("spec.local.path", ""),
+            Some(path) if path.split('/').any(|part| part == "..") => {
+                faults.invalid("spec.local.path", path, "must not contain '..'");
+            }
+            Some(_) => {}
+        }
+        if at(spec, &["nodeAffinity", "required"]).is_none() {
+            faults.required("spec.nodeAffinity", "Local volume requires node affinity");
+        }
     }
     access_modes(spec, faults);
 }

@@ -248,6 +248,40 @@ fn ephemeral_containers_have_names_and_targets() {
 }
 
 #[test]
+fn a_volumes_data_stays_where_it_is() {
+    let volumes = resource("", "persistentvolumes");
+    let of = |spec: Value| json!({"metadata": {"name": "v"}, "spec": spec});
+    let nodes = json!({"required": {"nodeSelectorTerms": [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}]}]}});
+    let spec = json!({"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "local": {"path": "/a"}, "nodeAffinity": nodes});
+    let old = of(spec.clone());
+    let mut larger = old.clone();
+    larger["spec"]["capacity"]["storage"] = "2Gi".into();
+    larger["spec"]["claimRef"] = json!({"namespace": "d", "name": "c"});
+    assert!(validate_update(volumes, &old, &larger, None).is_empty());
+    let mut moved = old.clone();
+    moved["spec"]["local"]["path"] = "/b".into();
+    let said = validate_update(volumes, &old, &moved, None)[0].describe();
+    assert_eq!(said, "spec.persistentvolumesource: Forbidden: spec.persistentvolumesource is immutable after creation");
+    let mut bare = spec;
+    bare.as_object_mut().unwrap().remove("nodeAffinity");
+    bare["local"]["path"] = "/a/../b".into();
+    assert_eq!(
+        faults("", "persistentvolumes", of(bare)),
+        [
+            "spec.local.path: Invalid value: \"/a/../b\": must not contain '..'",
+            "spec.nodeAffinity: Required value: Local volume requires node affinity"
+        ]
+    );
+    let claims = resource("", "persistentvolumeclaims");
+    let claim = |volume: &str| {
+        json!({"metadata": {"name": "c", "namespace": "d"}, "spec": {"volumeName": volume,
+        "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}})
+    };
+    assert!(validate_update(claims, &claim(""), &claim("v"), None).is_empty());
+    assert_eq!(validate_update(claims, &claim("v"), &claim("w"), None).len(), 1);
+}
+
+#[test]
 fn a_resize_keeps_the_class_of_service() {
     let resource = resource("", "pods");
     let with = |resources: Value| {

@@ -41,7 +41,12 @@ pub(super) fn validate(resource: &Resource, old: &Value, new: &Value, sub: Optio
         ("", "services") => service(old, new, faults),
         ("apps", "statefulsets") => stateful_set(old, new, faults),
         ("", "resourcequotas") => super::quota::quota_update(old, new, faults),
+        ("", "persistentvolumes") => persistent_volume(old, new, faults),
         ("", "persistentvolumeclaims") => {
+            let volume = |o: &Value| text(o, &["spec", "volumeName"]).unwrap_or_default().to_owned();
+            if !volume(old).is_empty() && volume(old) != volume(new) {
+                faults.forbidden("spec", "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims");
+            }
             let storage = |o: &Value| super::check::amount(o, &["spec", "resources", "requests", "storage"]);
             if storage(new) < storage(old) {
                 faults.forbidden("spec.resources.requests.storage", "field can not be less than status.capacity");
@@ -55,6 +60,23 @@ pub(super) fn validate(resource: &Resource, old: &Value, new: &Value, sub: Optio
             }
         }
         _ => {}
+    }
+}
+
+/// Where the data is, how it is used and who reaches it stays as it was made.
+fn persistent_volume(old: &Value, new: &Value, faults: &mut Faults) {
+    let sources = |object: &Value| -> Vec<(String, Value)> {
+        let spec = object["spec"].as_object().cloned().unwrap_or_default();
+        spec.into_iter().filter(|(key, _)| !super::cluster::VOLUME_FIELDS.contains(&key.as_str())).collect()
+    };
+    if sources(old) != sources(new) {
+        faults.forbidden("spec.persistentvolumesource", "spec.persistentvolumesource is immutable after creation");
+    }
+    for (key, field) in [("volumeMode", "spec.volumeMode"), ("nodeAffinity", "spec.nodeAffinity")] {
+        let (before, after) = (at(old, &["spec", key]), at(new, &["spec", key]));
+        if before.is_some() && before != after {
+            faults.invalid(field, after.cloned().unwrap_or_default(), "field is immutable");
+        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! Volumes that are directories on nodes, as k3s has them: what is promised for a claim. Pure. The agent of the node makes
-//! the directory when the first pod comes, and removes it when the volume is deleted.
+//! Volumes that are directories on nodes, as k3s has them, or files that are shown as block devices: what is promised for a
+//! claim. Pure. The agent of the node makes them when the first pod comes, and removes them when the volume is deleted.
 use api::volume::{Claim, Class};
 use api::well_known::{
     ANNOTATION_PROVISIONED_BY, ANNOTATION_STORAGE_DIRECTORY, FINALIZER_LOCAL_PATH, LABEL_HOSTNAME, LABEL_VOLUME_NODE,
@@ -19,9 +19,6 @@ pub(super) fn volume(claim: &Claim, class: &Class, node: Option<&Node>) -> Resul
             class.name
         ));
     };
-    if claim.is_block {
-        return Err("spec.volumeMode: Block is not supported, only Filesystem".into());
-    }
     if claim.selector.is_some() {
         return Err("spec.selector: claims with a selector are not provisioned".into());
     }
@@ -52,7 +49,7 @@ pub(super) fn volume(claim: &Claim, class: &Class, node: Option<&Node>) -> Resul
         "spec": {
             "capacity": {"storage": claim.requested.to_string()},
             "accessModes": claim.access_modes,
-            "volumeMode": "Filesystem",
+            "volumeMode": if claim.is_block { "Block" } else { "Filesystem" },
             "storageClassName": class.name,
             "persistentVolumeReclaimPolicy": class.reclaim,
             "mountOptions": class.mount_options,
@@ -109,7 +106,8 @@ mod tests {
             assert!(why.contains(part), "{why}");
         };
         refused(json!({"accessModes": ["ReadWriteMany"]}), Some(&node), "spec.accessModes: ReadWriteMany");
-        refused(json!({"volumeMode": "Block"}), Some(&node), "spec.volumeMode");
+        let block = json!(volume(&claim(json!({"volumeMode": "Block"}), "n1"), &class(), Some(&node)).unwrap());
+        assert_eq!(block["spec"]["volumeMode"], "Block");
         refused(json!({"selector": {}}), Some(&node), "spec.selector");
         refused(json!({}), None, "node \"n1\" not found");
         refused(json!({}), Some(&Node::default()), "no directory");

@@ -95,3 +95,26 @@ fn token_is_of_own_pod(node: &str, attributes: &Attributes<'_>, request: &Value)
         false => refuse("node requested token bound to a pod scheduled on a different node"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn of_a_volume_a_node_takes_its_own_finalizer_away_and_nothing_else() {
+        let volume = |finalizers: &[&str], size: &str| {
+            json!({"metadata": {"name": "v", "labels": {"a": "b"}, "finalizers": finalizers},
+                "spec": {"capacity": {"storage": size}}})
+        };
+        let other = "kubernetes.io/pv-protection";
+        let old = volume(&[other, FINALIZER_LOCAL_PATH], "1Gi");
+        assert!(only_lets_go(Some(&old), &volume(&[other], "1Gi")));
+        assert!(!only_lets_go(Some(&old), &volume(&[], "1Gi")), "somebody else's finalizer");
+        assert!(!only_lets_go(Some(&old), &volume(&[other], "2Gi")) && !only_lets_go(None, &old));
+        let mut labelled = volume(&[other], "1Gi");
+        labelled["metadata"]["labels"]["a"] = "c".into();
+        assert!(!only_lets_go(Some(&old), &labelled));
+    }
+}
