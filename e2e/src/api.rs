@@ -106,6 +106,11 @@ impl Api {
         Self { client: kube::Client::try_from(config).expect("a client"), namespace: self.namespace.clone() }
     }
 
+    /// The client itself.
+    pub fn client(&self) -> kube::Client {
+        self.client.clone()
+    }
+
     /// The path of a collection in the namespace; `version` is `v1` or `apps/v1`.
     pub fn path(&self, version: &str, plural: &str) -> String {
         let root = if version.contains('/') { "apis" } else { "api" };

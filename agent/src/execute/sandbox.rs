@@ -299,7 +299,7 @@ fn write_files(executor: &Executor, ips: &[String]) -> Result<(), Failure> {
     let spec = executor.pod.spec.clone().unwrap_or_default();
     let mut files = vec![("hostname", format!("{name}\n")), ("resolv.conf", resolver(executor, &spec))];
     let hosts = match executor.host_network() {
-        true => fs::read_to_string("/etc/hosts").unwrap_or_default(),
+        true => format!("{HOSTS_OF_HOST}{}", fs::read_to_string("/etc/hosts").unwrap_or_default()),
         false => hosts(&name, ips),
     };
     files.push(("hosts", hosts + &aliases(&spec)));
@@ -322,8 +322,13 @@ fn write_files(executor: &Executor, ips: &[String]) -> Result<(), Failure> {
     fs::rename(&temporary, record_path(&run_dir)).map_err(|error| fail(&error))
 }
 
+/// What the kubelet's hosts files begin with; tools look for the first line.
+const HOSTS: &str = "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
+    fe00::\tip6-localnet\nfe00::\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n";
+const HOSTS_OF_HOST: &str = "# Kubernetes-managed hosts file (host network).\n";
+
 fn hosts(name: &str, ips: &[String]) -> String {
-    let mut text = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    let mut text = String::from(HOSTS);
     for ip in ips {
         text.push_str(&format!("{ip}\t{name}\n"));
     }
@@ -332,7 +337,10 @@ fn hosts(name: &str, ips: &[String]) -> String {
 
 fn aliases(spec: &k8s_openapi::api::core::v1::PodSpec) -> String {
     let aliases = spec.host_aliases.iter().flatten();
-    aliases.map(|alias| format!("{}\t{}\n", alias.ip, alias.hostnames.clone().unwrap_or_default().join("\t"))).collect()
+    let lines: String = aliases
+        .map(|alias| format!("{}\t{}\n", alias.ip, alias.hostnames.clone().unwrap_or_default().join("\t")))
+        .collect();
+    if lines.is_empty() { lines } else { format!("\n# Entries added by HostAliases.\n{lines}") }
 }
 
 fn resolver(executor: &Executor, spec: &k8s_openapi::api::core::v1::PodSpec) -> String {

@@ -2,17 +2,17 @@
 //! hooks, order, deadlines, last words. One shared server, a namespace per test; they mostly wait, so they run beside
 //! each other. A test's name begins with the numbers of the lines that it covers; `hack/conformance` counts.
 
-mod containers;
-mod downward;
+mod basics;
+mod environment;
 mod ephemeral;
 mod generation;
 mod hooks;
 mod init;
 mod messages;
-mod pods;
 mod probes;
 mod resize;
 mod restarts;
+mod security;
 
 use std::time::Duration;
 

@@ -146,6 +146,10 @@ fn environment(container: &Value, path: &str, faults: &mut Faults) {
     }
     for (index, source) in list(container, &["envFrom"]).iter().enumerate() {
         let place = format!("{path}.envFrom[{index}]");
+        let prefix = text(source, &["prefix"]).unwrap_or_default();
+        if !prefix.is_empty() {
+            faults.rule(&join(&place, "prefix"), prefix, api::name::environment_variable(prefix));
+        }
         let count = ["configMapRef", "secretRef"].iter().filter(|k| source.get(**k).is_some()).count();
         match count {
             0 => faults.invalid(place, "", "must specify one of: `configMapRef` or `secretRef`"),

@@ -271,6 +271,19 @@ fn affinity(spec: &Value, path: &str, faults: &mut Faults) {
     }
 }
 
+/// Whether a text can name a kernel setting: parts of lower-case letters and digits, `-` and `_` inside them, between dots
+/// or slashes.
+fn is_setting(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_part = |part: &str| match (part.bytes().next(), part.bytes().last()) {
+        (Some(first), Some(last)) => {
+            is_plain(first) && is_plain(last) && part.bytes().all(|byte| is_plain(byte) || matches!(byte, b'-' | b'_'))
+        }
+        _ => false,
+    };
+    name.len() <= 253 && name.split(['.', '/']).all(is_part)
+}
+
 fn security(spec: &Value, path: &str, faults: &mut Faults) {
     let context = &spec["securityContext"];
     let place = join(path, "securityContext");
@@ -290,10 +303,7 @@ fn security(spec: &Value, path: &str, faults: &mut Faults) {
     faults.one_of(context, "fsGroupChangePolicy", &place, &["OnRootMismatch", "Always"]);
     for (index, sysctl) in list(context, &["sysctls"]).iter().enumerate() {
         let name = text(sysctl, &["name"]).unwrap_or_default();
-        let legal = !name.is_empty()
-            && name.len() <= 253
-            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_./".contains(&b));
-        if !legal {
+        if !is_setting(name) {
             faults.invalid(format!("{place}.sysctls[{index}].name"), name, "must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$");
         }
     }
