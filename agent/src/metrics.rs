@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use agent_pod::probe::{Health, ProbeKind};
 use agent_pod::protocol::{Command, Event};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -23,6 +24,12 @@ struct State {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Node {
     node: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Probe {
+    probe_type: &'static str,
+    result: &'static str,
 }
 
 type Durations = Family<Operation, Histogram, fn() -> Histogram>;
@@ -48,6 +55,7 @@ pub struct Metrics {
     errors: Family<Operation, Counter>,
     durations: Durations,
     pull: Histogram,
+    probes: Family<Probe, Counter>,
 }
 
 impl Default for Metrics {
@@ -66,6 +74,7 @@ impl Default for Metrics {
             errors: Family::default(),
             durations: Durations::new_with_constructor(latency as fn() -> Histogram),
             pull: latency(),
+            probes: Family::default(),
         }
     }
 }
@@ -90,6 +99,17 @@ impl Metrics {
         let help = "How long operations on pods and containers take";
         registry.register("kubelet_runtime_operations_duration_seconds", help, self.durations.clone());
         registry.register("kubelet_image_pull_duration_seconds", "How long image pulls take", self.pull.clone());
+        registry.register("prober_probe", "Probes by kind and result", self.probes.clone());
+    }
+
+    /// A probe was answered.
+    pub(crate) fn probed(&self, kind: ProbeKind, health: &Health) {
+        let result = match health {
+            Health::Good | Health::Warned(_) => "successful",
+            Health::Bad(_) => "failed",
+            Health::Unknown(_) => "unknown",
+        };
+        self.probes.get_or_create(&Probe { probe_type: kind.as_str(), result }).inc();
     }
 
     /// The node's name is known.

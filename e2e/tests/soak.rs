@@ -22,6 +22,22 @@ fn number(name: &str, default: usize) -> usize {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
+/// What only containers that run have: probes of which one takes too long and one fails, or hooks and a probe that fails.
+fn extras(sort: usize) -> Value {
+    let second = |mut probe: Value| {
+        probe["periodSeconds"] = json!(1);
+        probe["failureThreshold"] = json!(1000);
+        probe
+    };
+    match sort % 4 {
+        2 => json!({"readinessProbe": second(json!({"exec": {"command": ["true"]}})),
+            "livenessProbe": second(json!({"exec": {"command": ["sh", "-c", "sleep 900 & sleep 901"]}}))}),
+        3 => json!({"livenessProbe": second(json!({"tcpSocket": {"port": 9}})),
+            "lifecycle": {"postStart": {"exec": {"command": ["true"]}}, "preStop": {"sleep": {"seconds": 900}}}}),
+        _ => json!({}),
+    }
+}
+
 /// Pods of every sort: some end by themselves, one fails and is started again, most run until they are deleted.
 fn pod(name: &str, sort: usize) -> Value {
     let (command, policy) = match sort % 4 {
@@ -29,14 +45,18 @@ fn pod(name: &str, sort: usize) -> Value {
         1 => ("echo failing; exit 1", "OnFailure"),
         _ => ("while :; do date; sleep 1000; done", "Always"),
     };
-    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"soak": "yes"}}, "spec": {
-        "restartPolicy": policy, "terminationGracePeriodSeconds": 0,
+    let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"soak": "yes"}}, "spec": {
+        "restartPolicy": policy, "terminationGracePeriodSeconds": if sort % 4 == 3 { 1 } else { 0 },
         "initContainers": [{"name": "before", "image": "busybox", "imagePullPolicy": "IfNotPresent",
             "command": ["touch", "/work/made"], "volumeMounts": [{"name": "work", "mountPath": "/work"}]}],
         "containers": [{"name": "c", "image": "busybox", "imagePullPolicy": "IfNotPresent",
             "command": ["sh", "-c", command], "volumeMounts": [{"name": "work", "mountPath": "/work"},
                 {"name": "settings", "mountPath": "/settings"}]}],
-        "volumes": [{"name": "work", "emptyDir": {}}, {"name": "settings", "configMap": {"name": "settings"}}]}})
+        "volumes": [{"name": "work", "emptyDir": {}}, {"name": "settings", "configMap": {"name": "settings"}}]}});
+    if let Some(extras) = extras(sort).as_object() {
+        pod["spec"]["containers"][0].as_object_mut().expect("a container").extend(extras.clone());
+    }
+    pod
 }
 
 fn round(client: &Client, first: usize, count: usize) {
@@ -51,7 +71,8 @@ fn round(client: &Client, first: usize, count: usize) {
             let was_started = status["state"]["running"].is_object()
                 || status["state"]["terminated"].is_object()
                 || status["lastState"]["terminated"].is_object();
-            was_started && pod["status"]["phase"] != "Pending"
+            let is_probed = pod["spec"]["containers"][0]["readinessProbe"].is_object();
+            was_started && pod["status"]["phase"] != "Pending" && (!is_probed || status["ready"] == true)
         };
         (pods.len() == count && pods.iter().all(is_up)).then_some(())
     });

@@ -185,6 +185,7 @@ impl Executor {
             }
             Command::Probe { container, attempt, kind } => {
                 let health = probe::ask(&self, container, attempt, kind).await;
+                self.host.config.metrics.probed(kind, &health);
                 Some(Event::Probed { container, attempt, kind, health })
             }
             Command::StopContainer { container, attempt } => {
