@@ -359,8 +359,7 @@ async fn tokens_of_nobody_and_of_others_open_nothing() {
         if let Some(token) = token {
             request = request.header("authorization", token);
         }
-        let code = client.request(request.body(Body::empty()).unwrap()).await.unwrap().status().as_u16();
-        code
+        client.request(request.body(Body::empty()).unwrap()).await.unwrap().status().as_u16()
     };
     assert_eq!(asked(None, "/api/v1/namespaces/default/secrets").await, 403);
     assert_eq!(asked(None, "/version").await, 200);

@@ -5,8 +5,11 @@ use serde_json::{Value, json};
 
 const VERSION: &str = "flowcontrol.apiserver.k8s.io/v1";
 
-/// Name, shares, percent that is lent, queues with hand size and length.
-const LEVELS: [(&str, u32, u32, Option<(u32, u32, u32)>); 7] = [
+/// How many queues, the size of a hand of them, the length of each; `None`: nobody waits.
+type Queues = Option<(u32, u32, u32)>;
+
+/// Name, shares, percent that is lent, queues.
+const LEVELS: [(&str, u32, u32, Queues); 7] = [
     ("catch-all", 5, 0, None),
     ("system", 30, 33, Some((64, 6, 50))),
     ("node-high", 40, 25, Some((64, 6, 50))),
@@ -24,14 +27,16 @@ fn metadata(name: &str) -> Value {
     json!({"name": name, "annotations": {"apf.kubernetes.io/autoupdate-spec": "true"}})
 }
 
+type Names = &'static [&'static str];
+
+/// Verbs, group, resources, namespaces, and whether cluster-wide too.
+type Rule = (Names, &'static str, Names, Names, bool);
+
 /// What a schema takes of its subjects.
 enum Takes {
     Everything,
     Urls(&'static [&'static str]),
-    /// Verbs, group, resources, namespaces, and whether cluster-wide too.
-    Resources(
-        &'static [(&'static [&'static str], &'static str, &'static [&'static str], &'static [&'static str], bool)],
-    ),
+    Resources(&'static [Rule]),
 }
 
 fn group(name: &str) -> Value {
