@@ -107,9 +107,7 @@ fn default_objects() -> Vec<Value> {
     objects.push(binding("system:kube-scheduler", "system:kube-scheduler", &[user("system:kube-scheduler")]));
     let scheduler = "system:volume-scheduler";
     objects.push(binding(scheduler, scheduler, &[user("system:kube-scheduler")]));
-    // The name server of a node that joined has its node's identity.
-    let dns = [user("system:gantry-dns"), group(NODES)];
-    objects.push(binding("system:gantry-dns", "system:gantry-dns", &dns));
+    objects.push(binding("system:gantry-dns", "system:gantry-dns", &[user("system:gantry-dns")]));
     let issuer = "system:service-account-issuer-discovery";
     objects.push(binding(issuer, issuer, &[group(SERVICE_ACCOUNTS)]));
     for role in role_names().filter(|name| name.starts_with("system:controller:")) {
