@@ -26,6 +26,12 @@ impl Live {
         Ok(())
     }
 
+    /// The certificate that is shown now.
+    #[cfg(test)]
+    pub(super) fn shown(&self) -> Vec<CertificateDer<'static>> {
+        self.current().cert.clone()
+    }
+
     fn current(&self) -> Arc<CertifiedKey> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }

@@ -312,7 +312,87 @@ fn write_private(path: &Path, text: &str) -> Result<(), JoinError> {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use http::{Method, Response};
+    use http_body_util::BodyExt as _;
+    use kube::client::Body;
+    use rcgen::{CertificateParams, CertificateSigningRequestParams, DnType, Issuer, KeyPair};
+    use serde_json::{Value, json};
+
     use super::*;
+
+    /// A certificate of node `a` that ends so many days from now, of a life of a hundred.
+    fn identity(days_left: i64) -> Identity {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "system:node:a");
+        let now = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(Timestamp::now().as_second().unsigned_abs());
+        let days = |count: i64| Duration::from_secs(count.unsigned_abs() * 86_400);
+        (params.not_before, params.not_after) = (now - days(100 - days_left), now + days(days_left));
+        Identity { certificate: params.self_signed(&key).unwrap().pem(), key: key.serialize_pem() }
+    }
+
+    /// A server that signs whatever it is asked for.
+    fn signing() -> kube::Client {
+        let key = KeyPair::generate().unwrap();
+        let issuer = Arc::new(Issuer::new(CertificateParams::default(), key));
+        let asked = Arc::new(std::sync::Mutex::new(Value::Null));
+        let answer = move |request: http::Request<Body>| {
+            let (issuer, asked) = (Arc::clone(&issuer), Arc::clone(&asked));
+            async move {
+                let (parts, body) = request.into_parts();
+                let body = body.collect().await.unwrap().to_bytes();
+                let mut asked = asked.lock().unwrap();
+                let object = match parts.method {
+                    Method::POST => {
+                        let mut object: Value = serde_json::from_slice(&body).unwrap();
+                        object["metadata"]["name"] = "csr-1".into();
+                        let pem = STANDARD.decode(object["spec"]["request"].as_str().unwrap()).unwrap();
+                        let request = CertificateSigningRequestParams::from_pem(str::from_utf8(&pem).unwrap()).unwrap();
+                        let signed = request.signed_by(&issuer).unwrap().pem();
+                        *asked = object.clone();
+                        asked["status"] = json!({"certificate": STANDARD.encode(signed)});
+                        object
+                    }
+                    _ => json!({"kind": "CertificateSigningRequestList", "apiVersion": "certificates.k8s.io/v1",
+                        "metadata": {"resourceVersion": "1"}, "items": [*asked]}),
+                };
+                Ok::<_, std::convert::Infallible>(Response::new(Body::from(object.to_string().into_bytes())))
+            }
+        };
+        kube::Client::new(tower::service_fn(answer), "default")
+    }
+
+    #[tokio::test]
+    async fn what_is_old_is_renewed_and_shown_at_once_and_what_is_not_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let (old, fresh) = (identity(30), identity(40));
+        let mut renewal = Renewal {
+            client: signing(),
+            wishes: Wishes {
+                server: "https://a:1".into(),
+                token: None,
+                dir: dir.path().into(),
+                node_name: "a".into(),
+                addresses: vec!["10.0.0.1".parse().unwrap()],
+            },
+            server: server_of("https://a:1").unwrap(),
+            authority: String::new(),
+            kubeconfig: dir.path().join("kubeconfig"),
+            own: (old.clone(), Live::new(&old).unwrap()),
+            serving: (fresh.clone(), Live::new(&fresh).unwrap()),
+        };
+        renewal.look().await.unwrap();
+        let renewed = Identity::read(dir.path(), CLIENT).unwrap().expect("it is kept");
+        assert_ne!(renewed.certificate, old.certificate);
+        assert_eq!(renewed.node().as_deref(), Some("a"));
+        let kubeconfig = std::fs::read_to_string(dir.path().join("kubeconfig")).unwrap();
+        assert!(kubeconfig.contains(&STANDARD.encode(&renewed.certificate)));
+        assert_eq!(renewal.own.1.shown(), Live::new(&renewed).unwrap().shown());
+        assert_eq!(renewal.serving.0.certificate, fresh.certificate);
+        assert!(Identity::read(dir.path(), SERVING).unwrap().is_none(), "nobody asked for another one");
+    }
 
     #[test]
     fn servers_have_a_scheme_a_host_and_no_path() {
