@@ -71,8 +71,8 @@ fn c161_c189_machines_join_and_applications_run_across_them() {
         .arg(&image)
         .arg("--data-dir")
         .arg(other.data_dir("node-2"))
-        .status();
-    assert!(import.expect("gantry runs").success());
+        .output();
+    assert!(import.expect("gantry runs").status.success());
 
     let token =
         cluster.gantry().run(&["token", "create", "--ttl", "1h", "--description", "for a test"]).ok().trim().to_owned();
