@@ -395,12 +395,15 @@ async fn paths_below_an_object_are_judged_as_what_they_exchange() {
     let entry = hook.entry("below", "/", json!(["*"]), json!(below));
     server.create(VALIDATING, configuration("below", json!([entry]))).await.ok();
     let pods = "/api/v1/namespaces/default/pods";
-    server.create(pods, pod("p")).await.ok();
+    // A resize changes what is there, not the class of service.
+    let mut running = pod("p");
+    running["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "2"}});
+    server.create(pods, running).await.ok();
     server.create(&format!("{pods}/p/binding"), json!({"target": {"name": "n"}})).await.ok();
     server.patch(&format!("{pods}/p/status"), json!({"status": {"phase": "Running"}})).await.ok();
     let resources =
         json!({"spec": {"containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "1"}}}]}});
-    server.patch(&format!("{pods}/p/resize"), resources).await;
+    server.patch(&format!("{pods}/p/resize"), resources).await.ok();
     let debugger = json!({"spec": {"ephemeralContainers": [{"name": "e", "image": "i"}]}});
     server.patch(&format!("{pods}/p/ephemeralcontainers"), debugger).await.ok();
     server.create(&format!("{pods}/p/eviction"), json!({"metadata": {"name": "p"}})).await.ok();
