@@ -126,9 +126,10 @@ fn take_in(pod: &mut PodState, now: Timestamp, event: Event, commands: &mut Vec<
         }
         Event::SandboxStopped => {
             if pod.stage == Stage::StoppingSandbox {
-                pod.ips.clear();
-                // A sandbox that died under a living pod is built anew; otherwise this is the way down.
+                // A sandbox that died under a living pod is built anew; otherwise this is the way down, on which the status
+                // keeps the address that the pod had, as clients of the API expect.
                 if !pod.goes_down() {
+                    pod.ips.clear();
                     pod.stage = Stage::SettingUp { volumes: Part::Ready, sandbox: start_sandbox(pod, commands) };
                 } else {
                     pod.stage = Stage::TearingDownVolumes;

@@ -77,6 +77,15 @@ fn sidecars_outlive_the_rest_and_are_then_stopped() {
 }
 
 #[test]
+fn a_pod_that_has_ended_is_known_by_the_address_that_it_had() {
+    let mut driver = Driver::of(facts(RestartPolicy::Never, &[Role::App]));
+    let ips = vec!["10.0.0.9".to_owned()];
+    driver.send(0, Event::Adopted { ips: ips.clone(), containers: vec![found("c0", Some(-9))] });
+    driver.exit(1, 0, 0).send(2, Event::SandboxStopped).send(3, Event::VolumesTornDown);
+    assert_eq!((phase(&driver.pod), &driver.pod.ips), (Phase::Succeeded, &ips));
+}
+
+#[test]
 fn a_dead_sandbox_is_built_anew() {
     let mut driver = Driver::up(facts(RestartPolicy::Always, &[Role::App, Role::App]));
     driver.run(0, 0).run(0, 1).send(1, Event::SandboxDied);

@@ -165,7 +165,8 @@ impl Shared {
         let Some(node) = self.reconciler.nodes.get(name) else { return Ok(Next::Wait) };
         let health = plan::health(&node.conditions);
         if let Some(taints) = plan::taints(&node.taints, &node.conditions, clock) {
-            // The whole list is replaced, so it must be the one that was seen.
+            // The whole list is replaced, so it must be the one that was seen. An empty one is none.
+            let taints = Some(taints).filter(|taints| !taints.is_empty());
             let patch =
                 json!({"metadata": {"uid": node.uid, "resourceVersion": node.revision}, "spec": {"taints": taints}});
             let patched = nodes.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
