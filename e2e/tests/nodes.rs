@@ -57,7 +57,7 @@ fn get(address: SocketAddr, path: &str) -> Option<String> {
 }
 
 #[test]
-fn c161_c189_machines_join_and_applications_run_across_them() {
+fn c161_c189_c296_c297_machines_join_and_applications_run_across_them() {
     need!(machine::root());
     need!(machine::program("nsenter"));
     need!(machine::modern_kubectl());
@@ -86,6 +86,7 @@ fn c161_c189_machines_join_and_applications_run_across_them() {
     assert!(said.code == 1 && said.err.contains("node-2 exists already"), "{}", said.err);
 
     across(&cluster.gantry());
+    taints(&client);
     guestbook(&client);
 
     // Its pods go on without the agent, and the machine comes back without a token.
@@ -158,6 +159,45 @@ fn across(client: &Client) {
     }
     client.run(&["delete", "deployment", "on-node-1", "on-node-2"]).ok();
     client.run(&["delete", "service", "names"]).ok();
+}
+
+/// Pods leave a node that drives them out when their patience ends, and stay if it thinks better of it before.
+fn taints(client: &Client) {
+    let pod = |name: &str, tolerations: Value| {
+        let spec = json!({"nodeSelector": {"kubernetes.io/hostname": "node-2"}, "terminationGracePeriodSeconds": 0,
+            "tolerations": tolerations, "containers": [{"name": "c", "image": "talk", "imagePullPolicy": "IfNotPresent",
+                "command": ["sleep", "600"]}]});
+        apply(client, &json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}));
+    };
+    let for_seconds = |key: &str, seconds: u32| json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds});
+    let ready =
+        |name: &str| client.run(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=30s"]).ok();
+    let gone = |name: &str| client.run(&["wait", "--for=delete", &format!("pod/{name}"), "--timeout=30s"]).ok();
+    let stays = |name: &str| assert!(client.get(&["pod", name])["metadata"]["deletionTimestamp"].is_null(), "{name}");
+    let taint = |what: &str| client.run(&["taint", "node", "node-2", what]).ok();
+
+    pod("hasty", json!([for_seconds("leave", 1)]));
+    pod("patient", json!([for_seconds("leave", 6)]));
+    ready("hasty");
+    ready("patient");
+    taint("leave=now:NoExecute");
+    gone("hasty");
+    stays("patient");
+    gone("patient");
+    taint("leave-");
+
+    pod("lucky", json!([for_seconds("leave", 4), {"key": "other", "operator": "Exists"}]));
+    ready("lucky");
+    taint("leave=now:NoExecute");
+    taint("leave-");
+    // It would have gone before this one, which comes later and is more patient.
+    pod("witness", json!([for_seconds("other", 5)]));
+    ready("witness");
+    taint("other=now:NoExecute");
+    gone("witness");
+    stays("lucky");
+    taint("other-");
+    client.run(&["delete", "pod", "lucky"]).ok();
 }
 
 /// What visitors write goes to one leader on one machine; followers on both copy it; any of the front ends shows it.

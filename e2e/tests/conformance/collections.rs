@@ -99,3 +99,35 @@ async fn c385_c453_what_is_immutable_stays() {
         api.delete(&object, Value::Null).await.ok();
     }
 }
+
+#[tokio::test]
+async fn c262_a_config_map_is_replaced() {
+    let api = api("replaced-map").await;
+    let path = api.path("v1", "configmaps");
+    let mut map = api.post(&path, json!({"metadata": {"name": "m"}, "data": {"a": "1", "b": "2"}})).await.ok();
+    map["data"] = json!({"b": "3"});
+    let replaced = api.put(&format!("{path}/m"), map).await.ok();
+    assert_eq!(replaced["data"], json!({"b": "3"}));
+    assert_eq!(api.get(&format!("{path}/m")).await.ok(), replaced);
+}
+
+#[tokio::test]
+async fn c302_c303_pod_templates_are_replaced_and_go_together() {
+    let api = api("templates").await;
+    let path = api.path("v1", "podtemplates");
+    let template = |name: &str| {
+        json!({"metadata": {"name": name, "labels": {"set": "one"}}, "template": {"metadata": {"labels": {"pod": "yes"}},
+            "spec": {"containers": [{"name": "c", "image": "i"}]}}})
+    };
+    for name in ["a", "b", "c"] {
+        api.post(&path, template(name)).await.ok();
+    }
+    let mut one = api.get(&format!("{path}/a")).await.ok();
+    one["metadata"]["annotations"] = json!({"updated": "true"});
+    one["template"]["spec"]["containers"][0]["image"] = json!("j");
+    let replaced = api.put(&format!("{path}/a"), one).await.ok();
+    assert_eq!(replaced["metadata"]["annotations"]["updated"], "true");
+    assert_eq!(replaced["template"]["spec"]["containers"][0]["image"], "j");
+    api.delete(&format!("{path}?labelSelector=set=one"), Value::Null).await.ok();
+    assert_eq!(api.get(&path).await.ok()["items"], json!([]));
+}

@@ -5,5 +5,6 @@
 mod claims;
 mod content;
 mod directory;
+mod identity;
 mod live;
 mod scene;

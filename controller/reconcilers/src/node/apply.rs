@@ -5,13 +5,12 @@ use crate::cache::{Cache, Key, key_of};
 use crate::error::{ReconcileError, at, code};
 use crate::pod::{Phase, PodFacts};
 use crate::queue::{Next, Queue};
-use api::toleration::{Patience, patience};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::json;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 const WORKERS: usize = 4;
@@ -92,6 +91,8 @@ struct Shared {
     given: tokio::sync::Mutex<HashMap<Key, String>>,
     /// When each node was seen first; silence counts from then where there is no Lease.
     known_since: Mutex<HashMap<Key, Instant>>,
+    /// Since when pods bear with their node's taints, by node.
+    patient_since: Mutex<HashMap<Key, plan::Since>>,
 }
 
 /// Reconciles until dropped.
@@ -128,7 +129,12 @@ pub(crate) async fn start(reconciler: Reconciler) {
     for node in reconciler.nodes.all() {
         queue.add(Arc::clone(&node.name));
     }
-    let shared = Arc::new(Shared { reconciler, given: Default::default(), known_since: Default::default() });
+    let shared = Arc::new(Shared {
+        reconciler,
+        given: Default::default(),
+        known_since: Default::default(),
+        patient_since: Default::default(),
+    });
     let work = move |name: Key| {
         let shared = Arc::clone(&shared);
         async move { shared.reconcile(&name).await }
@@ -141,6 +147,7 @@ impl Shared {
         let Some(node) = self.reconciler.nodes.get(name) else {
             self.given.lock().await.remove(name);
             self.since().remove(name);
+            self.patient_since().remove(name);
             return Ok(Next::Wait);
         };
         let nodes: Api<Node> = Api::all(self.reconciler.client.clone());
@@ -237,27 +244,21 @@ impl Shared {
         Ok(())
     }
 
+    fn patient_since(&self) -> MutexGuard<'_, HashMap<Key, plan::Since>> {
+        self.patient_since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Deletes pods that tolerate the node's `NoExecute` taints no longer; gives the time until the next one.
     async fn evict(&self, name: &Key, now: jiff::Timestamp) -> Result<Option<Duration>, ReconcileError> {
         let Some(node) = self.reconciler.nodes.get(name) else { return Ok(None) };
-        let added = node.taints.iter().filter(|taint| taint.effect == "NoExecute");
-        let Some(since) = added.map(|t| t.time_added.as_ref().map_or(now, |t| t.0).as_second()).min() else {
-            return Ok(None);
-        };
-        let mut next = None;
-        for pod in self.reconciler.pods.all() {
-            if pod.node.as_deref() != Some(name) || !pod.is_active() {
-                continue;
-            }
-            let left = match patience(&node.taints, &pod.tolerations) {
-                Patience::Unlimited => continue,
-                Patience::None => 0,
-                Patience::Seconds(seconds) => since.saturating_add(seconds).saturating_sub(now.as_second()),
-            };
-            if let Some(left) = u64::try_from(left).ok().filter(|left| *left > 0) {
-                next = Some(next.map_or(left, |next: u64| next.min(left)));
-                continue;
-            }
+        let known = self.patient_since().remove(name).unwrap_or_default();
+        let pods = self.reconciler.pods.all().into_iter();
+        let pods: Vec<_> = pods.filter(|pod| pod.node.as_deref() == Some(name) && pod.is_active()).collect();
+        let plan::Evictions { due, since, next } = plan::evictions(&pods, &node.taints, &known, now.as_second());
+        if !since.is_empty() {
+            self.patient_since().insert(Arc::clone(name), since);
+        }
+        for pod in due {
             let own = Preconditions { uid: Some(pod.uid.to_string()), resource_version: None };
             let params = DeleteParams { preconditions: Some(own), ..DeleteParams::default() };
             let pods: Api<Pod> = Api::namespaced(self.reconciler.client.clone(), pod.namespace());

@@ -1,9 +1,13 @@
 //! What a node needs: pure.
+use crate::pod::PodFacts;
+use api::toleration::{Patience, patience};
 use api::well_known::{
     TAINT_DISK_PRESSURE, TAINT_MEMORY_PRESSURE, TAINT_NOT_READY, TAINT_PID_PRESSURE, TAINT_UNREACHABLE,
 };
 use k8s_openapi::api::core::v1::{NodeCondition, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use std::collections::HashMap;
+use std::sync::Arc;
 
 /// So long a node may be silent (`node-monitor-grace-period` of Kubernetes).
 pub(super) const GRACE_SECONDS: i64 = 40;
@@ -91,6 +95,46 @@ pub(super) fn taints(current: &[Taint], conditions: &[NodeCondition], now: jiff:
     (wanted != current).then_some(wanted)
 }
 
+/// Since when pods bear with the taints of their node, in seconds since 1970, by uid.
+pub(super) type Since = HashMap<Box<str>, i64>;
+
+/// Which pods of a node leave.
+#[derive(Debug, Default)]
+pub(super) struct Evictions {
+    /// Those whose patience has ended.
+    pub(super) due: Vec<Arc<PodFacts>>,
+    /// Since when the others bear with it.
+    pub(super) since: Since,
+    /// Seconds until the next one leaves.
+    pub(super) next: Option<u64>,
+}
+
+/// Decides about the pods of a node with these taints. Patience counts from when pod and taint were first seen together
+/// (`known`); a taint that the control plane added says when that was, so that a restart of it starts nothing anew.
+pub(super) fn evictions(pods: &[Arc<PodFacts>], taints: &[Taint], known: &Since, now: i64) -> Evictions {
+    let mut evictions = Evictions::default();
+    let added = taints.iter().filter(|taint| taint.effect == "NoExecute");
+    let Some(added) = added.map(|taint| taint.time_added.as_ref().map_or(now, |at| at.0.as_second())).min() else {
+        return evictions;
+    };
+    for pod in pods {
+        let left = match patience(taints, &pod.tolerations) {
+            Patience::Unlimited => continue,
+            Patience::None => 0,
+            Patience::Seconds(seconds) => {
+                let since = known.get(&pod.uid).copied().unwrap_or(added.max(pod.created));
+                evictions.since.insert(pod.uid.clone(), since);
+                since.saturating_add(seconds).saturating_sub(now)
+            }
+        };
+        match u64::try_from(left).ok().filter(|left| *left > 0) {
+            Some(left) => evictions.next = Some(evictions.next.map_or(left, |next| next.min(left))),
+            None => evictions.due.push(Arc::clone(pod)),
+        }
+    }
+    evictions
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,6 +164,30 @@ mod tests {
         let free = taints(&pressed, &[condition("True"), disk("False")], now).unwrap();
         assert_eq!(keys(&free), ["k:NoSchedule"]);
         assert_eq!(health(&[]), Health::NotReady);
+    }
+
+    #[test]
+    fn patience_counts_from_when_pod_and_taint_met() {
+        let pod = |uid: &str, created: &str, seconds: Option<i64>| {
+            let pod = serde_json::json!({"metadata": {"name": uid, "uid": uid, "creationTimestamp": created},
+                "spec": {"containers": [], "tolerations": [{"key": "k", "operator": "Exists", "tolerationSeconds": seconds}]}});
+            Arc::new(PodFacts::new(serde_json::from_value(pod).unwrap()))
+        };
+        let early = "1970-01-01T00:00:10Z";
+        let pods = [pod("a", early, Some(5)), pod("b", early, Some(30)), pod("c", early, None)];
+        let mut taint = Taint { key: "k".into(), effect: "NoExecute".into(), ..Taint::default() };
+        let uids = |evictions: &Evictions| evictions.due.iter().map(|pod| pod.uid.to_string()).collect::<Vec<_>>();
+        // A person's taint does not say since when it is there: what was seen counts.
+        let first = evictions(&pods, std::slice::from_ref(&taint), &Since::new(), 100);
+        assert_eq!((uids(&first), first.next), (vec![], Some(5)));
+        let then = evictions(&pods, std::slice::from_ref(&taint), &first.since, 105);
+        assert_eq!((uids(&then), then.next), (vec!["a".to_owned()], Some(25)));
+        assert!(evictions(&pods, &[], &then.since, 106).since.is_empty(), "a taint that went starts anew");
+        // The control plane's does, and a pod that came later is as patient as the others.
+        taint.time_added = Some(Time("1970-01-01T00:01:00Z".parse().unwrap()));
+        let pods = [pod("a", early, Some(5)), pod("d", "1970-01-01T00:01:38Z", Some(5))];
+        let later = evictions(&pods, &[taint], &Since::new(), 100);
+        assert_eq!((uids(&later), later.next), (vec!["a".to_owned()], Some(3)));
     }
 
     #[test]
