@@ -62,6 +62,29 @@ fn good_objects_pass() {
 }
 
 #[test]
+fn a_trust_bundle_has_a_name_or_a_signer() {
+    let told = |bundle: Value| {
+        let volume = json!({"name": "v", "projected": {"sources": [{"clusterTrustBundle": bundle}]}});
+        let messages = pod(json!({"containers": [{"name": "c", "image": "i"}], "volumes": [volume]}));
+        messages.into_iter().filter(|message| message.contains("clusterTrustBundle")).collect::<Vec<_>>()
+    };
+    assert!(told(json!({"name": "a", "path": "p"})).is_empty());
+    assert!(told(json!({"signerName": "a.b/c", "labelSelector": {}, "path": "p"})).is_empty());
+    for (wrong, place) in [
+        (json!({"path": "p"}), "either name or signerName"),
+        (json!({"name": "a", "signerName": "a.b/c", "path": "p"}), "only one of"),
+        (json!({"name": "a", "labelSelector": {}, "path": "p"}), "must be unset"),
+        (
+            json!({"signerName": "a.b/c", "labelSelector": {"matchLabels": {"k": "not this"}}, "path": "p"}),
+            "labelSelector.matchLabels",
+        ),
+        (json!({"name": "a", "path": "../p"}), "path"),
+    ] {
+        assert!(told(wrong.clone()).concat().contains(place), "{wrong}: {:?}", told(wrong.clone()));
+    }
+}
+
+#[test]
 fn claims_of_a_stateful_set_are_volumes_of_its_pods() {
     let set = |claim: &str, mount: &str| {
         let object = json!({"metadata": {"name": "s", "namespace": "n"}, "spec": {"serviceName": "s", "replicas": 1,

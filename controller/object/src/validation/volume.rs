@@ -1,5 +1,5 @@
 //! Rules of a pod's volumes.
-use super::check::{Faults, is_blank, join};
+use super::check::{Faults, is_blank, join, selector};
 use super::container::field_path;
 use crate::status::Cause;
 use crate::tree::{entries, list, text};
@@ -147,6 +147,9 @@ fn projection(part: &Value, place: &str, faults: &mut Faults) {
     if let Some(downward) = part.get("downwardAPI") {
         downward_items(downward, &join(place, "downwardAPI"), faults);
     }
+    if let Some(bundle) = part.get("clusterTrustBundle") {
+        trust_bundle(bundle, &join(place, "clusterTrustBundle"), faults);
+    }
     if let Some(token) = part.get("serviceAccountToken") {
         let path = join(place, "serviceAccountToken");
         let seconds = token.get("expirationSeconds").and_then(Value::as_i64).unwrap_or(3600);
@@ -168,6 +171,24 @@ fn projection(part: &Value, place: &str, faults: &mut Faults) {
             None | Some("") => faults.required(join(&path, "path"), ""),
             Some(file) => inner_path(file, &join(&path, "path"), faults),
         }
+    }
+}
+
+fn trust_bundle(bundle: &Value, path: &str, faults: &mut Faults) {
+    let is_set = |key: &str| bundle.get(key).is_some_and(|value| !value.is_null());
+    match (is_set("name"), is_set("signerName")) {
+        (true, true) => faults.invalid(path, bundle.clone(), "only one of name and signerName may be used"),
+        (true, false) if is_set("labelSelector") => {
+            let given = bundle["labelSelector"].clone();
+            faults.invalid(join(path, "labelSelector"), given, "labelSelector must be unset if name is specified");
+        }
+        (true, false) => {}
+        (false, true) => selector(&bundle["labelSelector"], &join(path, "labelSelector"), faults),
+        (false, false) => faults.required(path, "either name or signerName must be specified"),
+    }
+    match text(bundle, &["path"]) {
+        None | Some("") => faults.required(join(path, "path"), ""),
+        Some(file) => inner_path(file, &join(path, "path"), faults),
     }
 }
 
