@@ -2,6 +2,7 @@
 //! Never reads a store, never schedules a pod, never sleeps for a fixed time at rest.
 //! Start reading at `run`, then `queue` and `cache`.
 mod abandoned;
+mod adoption;
 mod aggregation;
 mod cache;
 mod certificate;

@@ -2,6 +2,7 @@
 use super::bounds::recreates;
 use super::plan::{self, Draft, Plan};
 use super::revision::{is_current, owner_reference, revision};
+use crate::adoption::may_adopt;
 use crate::cache::{Cache, Key, key_of, split};
 use crate::error::{ReconcileError, at, code};
 use crate::pod::{PodFacts, controller_of};
@@ -170,8 +171,18 @@ impl Reconciler {
         let uid = deployment.metadata.uid.as_deref().unwrap_or_default();
         let is_deleting = deployment.metadata.deletion_timestamp.is_some();
         let mut mine = Vec::new();
-        for set in self.sets.in_namespace(namespace) {
-            let matches = selector.matches(set.metadata.labels.as_ref().unwrap_or(&Default::default()));
+        let sets = self.sets.in_namespace(namespace);
+        let matches = |set: &ReplicaSet| selector.matches(set.metadata.labels.as_ref().unwrap_or(&Default::default()));
+        let is_free = |set: &ReplicaSet| {
+            let owner = controller_of(set.metadata.owner_references.as_ref());
+            owner.is_none() && matches(set) && set.metadata.deletion_timestamp.is_none()
+        };
+        let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), namespace);
+        let adopts = !is_deleting
+            && sets.iter().any(|set| is_free(set))
+            && may_adopt(&deployments, &deployment.metadata).await?;
+        for set in sets {
+            let matches = matches(&set);
             let owner = controller_of(set.metadata.owner_references.as_ref());
             let owners = match owner {
                 Some(owner) if owner.uid == uid && (matches || is_deleting) => {
@@ -179,9 +190,7 @@ impl Reconciler {
                     continue;
                 }
                 Some(owner) if owner.uid == uid => json!([{"$patch": "delete", "uid": uid}]),
-                None if matches && !is_deleting && set.metadata.deletion_timestamp.is_none() => {
-                    json!([owner_reference(deployment)])
-                }
+                None if adopts && is_free(&set) => json!([owner_reference(deployment)]),
                 Some(_) | None => continue,
             };
             let patch = json!({"metadata": {"uid": set.metadata.uid, "ownerReferences": owners}});

@@ -123,7 +123,8 @@ impl Reconciler {
         failure: &mut Option<(&'static str, String)>,
     ) -> Result<(), ReconcileError> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        for pod in &plan.adopt {
+        let adopts = !plan.adopt.is_empty() && self.flavor.may_adopt(&self.client, namespace, &set.metadata).await?;
+        for pod in plan.adopt.iter().filter(|_| adopts) {
             let owner = json!({"metadata": {"uid": &*pod.uid, "ownerReferences": [self.owner_reference(set)]}});
             self.change(&pods, pod, owner, "adopting a pod").await?;
         }

@@ -1,8 +1,10 @@
 //! The two kinds that keep a number of pods. A ReplicationController is a ReplicaSet with an older selector, so one
 //! reconciler serves both and sees ReplicaSets only.
+use crate::adoption::may_adopt;
+use crate::error::ReconcileError;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetSpec, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::ReplicationController;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use kube::api::{Api, Patch, PatchParams};
 
 /// Which of the two a reconciler serves.
@@ -40,6 +42,22 @@ impl Flavor {
         match self {
             Self::ReplicaSet => status.clone(),
             Self::ReplicationController => ReplicaSetStatus { terminating_replicas: None, ..status.clone() },
+        }
+    }
+
+    /// Whether the object may take pods for its own.
+    pub(super) async fn may_adopt(
+        self,
+        client: &kube::Client,
+        namespace: &str,
+        metadata: &ObjectMeta,
+    ) -> Result<bool, ReconcileError> {
+        let client = client.clone();
+        match self {
+            Self::ReplicaSet => may_adopt(&Api::<ReplicaSet>::namespaced(client, namespace), metadata).await,
+            Self::ReplicationController => {
+                may_adopt(&Api::<ReplicationController>::namespaced(client, namespace), metadata).await
+            }
         }
     }
 
