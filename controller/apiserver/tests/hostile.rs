@@ -455,6 +455,7 @@ async fn a_flood_of_lists_leaves_others_served() {
     assert!(codes.keys().all(|code| matches!(code, 200 | 429)), "{codes:?}");
     // Counted, not timed, for other tests run beside this one: the flood holds its seats, the rest of it waits or goes.
     assert!(codes.contains_key(&429), "the flood is not refused: {codes:?}");
-    assert!(overtaken < 1_200, "a get stood behind {overtaken} lists");
+    // Without turns it stands behind all 2,000 and none is refused; beside other tests' load some 500 to 1,300 are usual.
+    assert!(overtaken < 1_600, "a get stood behind {overtaken} lists");
     assert!(slowest < LONGEST, "a get beside the flood took {slowest:?}");
 }
