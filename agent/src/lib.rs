@@ -30,5 +30,6 @@ mod service;
 mod source;
 mod status_patch;
 mod storage;
+mod timer;
 mod user;
 mod worker;

@@ -88,11 +88,20 @@ pub(crate) async fn run(host: Arc<Host>) {
                 if going.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.clone()) {
                     let (api, root, going) = (api.clone(), host.config.instance.storage_dir(), Arc::clone(&going));
                     tokio::spawn(async move {
-                        let mut wait = FIRST_RETRY;
+                        let (mut volume, mut wait) = (volume, FIRST_RETRY);
                         while let Err(error) = end(&api, &volume, &root).await {
                             tracing::warn!(error, uid, "removing the directory of a volume");
                             tokio::time::sleep(wait).await;
                             wait = (wait * 2).min(LAST_RETRY);
+                            // It may have changed meanwhile, and what was told of that was not looked at.
+                            let name = volume.metadata.name.clone().unwrap_or_default();
+                            match api.get_opt(&name).await {
+                                Ok(Some(now)) if now.metadata.uid == volume.metadata.uid && is_over(&now) => {
+                                    volume = now
+                                }
+                                Ok(_) => break,
+                                Err(_) => {}
+                            }
                         }
                         going.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
                     });
@@ -116,7 +125,7 @@ async fn end(api: &Api<PersistentVolume>, volume: &PersistentVolume, root: &Path
     let patch = serde_json::json!({"metadata": {"resourceVersion": metadata.resource_version, "finalizers": null}});
     match api.patch(metadata.name.as_deref().unwrap_or_default(), &PatchParams::default(), &Patch::Merge(patch)).await {
         Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         Err(error) => Err(error.to_string()),
     }
 }

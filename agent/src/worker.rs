@@ -20,6 +20,7 @@ use crate::event::COMPONENT;
 use crate::execute::{Executor, Host, sandbox, termination, volume};
 use crate::metrics::PodFigures;
 use crate::status_patch;
+use crate::timer::sleep_until;
 
 /// What a worker is told.
 #[derive(Debug)]
@@ -262,16 +263,6 @@ fn facts(host: &Host, pod: &Pod) -> PodFacts {
     let cpu = i64::try_from(host.cpus).unwrap_or(i64::MAX).saturating_mul(1000);
     let node = Some(NodeFacts { cpu, memory: host.memory_capacity });
     PodFacts { node, ..PodFacts::of(pod) }
-}
-
-async fn sleep_until(at: Option<Timestamp>) {
-    match at {
-        None => std::future::pending().await,
-        Some(at) => {
-            let left = at.duration_since(Timestamp::now());
-            tokio::time::sleep(Duration::try_from(left).unwrap_or_default()).await;
-        }
-    }
 }
 
 /// Step 12: writes the newest status, one write at a time; states that were overtaken are never written.

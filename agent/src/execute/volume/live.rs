@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::{Executor, is_content, set_up_one};
 use crate::objects::{Followed, Key, Versions};
+use crate::timer::sleep_until;
 
 /// Changes that come together are shown together, and a read that was ahead of its watch is caught up with.
 const GATHER: Duration = Duration::from_millis(50);
@@ -195,14 +196,4 @@ async fn first_change(followed: &[(Arc<Followed>, Versions)]) {
     }
     let changes = followed.iter().map(|(one, seen)| Box::pin(one.differs_from(seen)));
     futures::future::select_all(changes).await;
-}
-
-async fn sleep_until(at: Option<Timestamp>) {
-    match at {
-        None => std::future::pending().await,
-        Some(at) => {
-            let left = at.duration_since(Timestamp::now());
-            tokio::time::sleep(Duration::try_from(left).unwrap_or_default()).await;
-        }
-    }
 }
