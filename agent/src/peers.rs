@@ -41,7 +41,7 @@ pub(crate) async fn run(host: Arc<Host>) {
                 Some(Err(error)) => tracing::debug!(%error, "the watch of nodes is started again"),
                 None => return,
             },
-            () = tokio::time::sleep_until(due), if again.is_some() => set = None,
+            () = tokio::time::sleep_until(due), if again.is_some() => (set, again) = (None, None),
         }
         // Half a list says nothing of nodes that are gone.
         if listed.is_some() {

@@ -135,8 +135,8 @@ pub(crate) async fn follow(mut executor: Executor) {
                 };
                 tokio::select! {
                     () = first_change(&followed) => {}
-                    () = sleep_until(seen.renew_at) => {}
-                    () = sleep_until(retry) => {}
+                    // What is due and failed is tried again later, not at once.
+                    () = sleep_until(retry.or(seen.renew_at)) => {}
                     () = changed => {}
                     // Set up anew, or torn down.
                     _ = shown.wait_for(|now| now.as_ref() != Some(&seen)) => break,

@@ -1,5 +1,5 @@
-//! Carries out the plans, woken by claims, volumes, classes and nodes. Every write names the version that was decided
-//! upon; what changed meanwhile comes back as a conflict and is decided again.
+//! Carries out the plans, woken by claims, volumes, classes and nodes. Every write that cannot be taken back names the
+//! version that was decided upon; what changed meanwhile comes back as a conflict and is decided again.
 use super::local_path;
 use super::plan::{self, ClaimPlan, Told, VolumePlan};
 use crate::cache::{Cache, Key};
@@ -288,7 +288,8 @@ impl Reconciler {
                 }
             }
             VolumePlan::Delete => {
-                let own = Preconditions { uid: Some(volume.uid.clone()), resource_version: None };
+                let version = Some(volume.version.clone());
+                let own = Preconditions { uid: Some(volume.uid.clone()), resource_version: version };
                 let params = DeleteParams { preconditions: Some(own), ..DeleteParams::default() };
                 let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
                 match volumes.delete(&volume.name, &params).await {
