@@ -1,6 +1,7 @@
 //! The server that all tests of one program share. It ends with the program, however that ends.
 
 use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -39,6 +40,8 @@ fn outlive(cluster: &Cluster) {
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
+        // Who ends this process and its group does not end the one that cleans up.
+        .process_group(0)
         .spawn()
         .expect("a shell runs");
     let mut input = watchman.stdin.take().expect("piped");

@@ -98,6 +98,10 @@ fn c161_c189_c296_c297_machines_join_and_applications_run_across_them() {
     let said = other.refused("late", &["--server", &url, "--token", &token, "--node-name", "node-3"]);
     assert!(said.code == 1 && said.err.contains("Unauthorized"), "{}", said.err);
 
+    for tier in ["leader", "follower", "frontend"] {
+        client.run(&["delete", "deployment,service", tier]).ok();
+        client.run(&["wait", "pod", "-l", &format!("tier={tier}"), "--for=delete", "--timeout=30s"]).ok();
+    }
     // Who leaves is nobody's way any more, and leaves nothing.
     let range = client.get(&["node", "node-2"])["spec"]["podCIDR"].as_str().unwrap().to_owned();
     let routes = || String::from_utf8(std::process::Command::new("ip").arg("route").output().unwrap().stdout).unwrap();

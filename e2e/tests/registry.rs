@@ -124,7 +124,7 @@ fn has_event(client: &Client, name: &str, start: &str) {
 }
 
 #[test]
-fn a_registry_that_misbehaves_is_named_and_the_rest_works() {
+fn c284_a_registry_that_misbehaves_is_named_and_the_rest_works() {
     need!(machine::root());
     need!(machine::program("docker-registry"));
     need!(machine::program("skopeo"));
@@ -181,6 +181,14 @@ fn secrets(client: &Client, image: &str, registry: &str) {
     assert_eq!(status["image"], image);
     has_event(client, "friend", &format!("Pulled: Successfully pulled image {image:?} in "));
     has_event(client, "friend", "FailedToRetrieveImagePullSecret: Unable to retrieve some image pull secrets (absent)");
+    // An image that is a volume is asked for as those of containers are.
+    let mut shown = pod("shown", image, "IfNotPresent");
+    shown["spec"]["imagePullSecrets"] = json!([{"name": "pull"}]);
+    shown["spec"]["volumes"] = json!([{"name": "v", "image": {"reference": image, "pullPolicy": "Always"}}]);
+    shown["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "v", "mountPath": "/v"}]);
+    shown["spec"]["containers"][0]["command"] = json!(["cat", "/v/www/index.html"]);
+    apply(client, &shown);
+    succeeded(client, "shown");
     // The service account's secrets are the pod's.
     apply(
         client,

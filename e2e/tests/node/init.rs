@@ -18,28 +18,36 @@ fn is_done(pod: &Value, name: &str) -> bool {
     own["ready"] == true && own["state"]["terminated"]["exitCode"] == 0
 }
 
+/// The second, which is in this state, started when the first had ended.
+fn in_turn(pod: &Value, first: &str, second: &str, state: &str) {
+    let ended = crate::seconds(&status(pod, first)["state"]["terminated"]["finishedAt"]);
+    assert!(ended <= crate::seconds(&status(pod, second)["state"][state]["startedAt"]), "{first} before {second}");
+}
+
 #[tokio::test]
 async fn c285_init_containers_run_before_a_pod_that_restarts() {
     need!(machine::root());
     let pods = Pods::new("init-always").await;
-    pods.create(with_init("Always", ["true", "true"], "exec sleep 600")).await;
+    // Times are whole seconds: what takes longer tells whether one was waited for.
+    pods.create(with_init("Always", ["sleep 2", "sleep 2"], "exec sleep 600")).await;
     let pod = pods.ready("p").await;
     assert_eq!(condition(&pod, "Initialized")["status"], "True");
     assert!(is_done(&pod, "one") && is_done(&pod, "two"));
-    let ended = |name: &str| crate::seconds(&status(&pod, name)["state"]["terminated"]["finishedAt"]);
-    assert!(ended("one") <= ended("two"));
-    assert!(ended("two") <= crate::seconds(&status(&pod, "app")["state"]["running"]["startedAt"]));
+    in_turn(&pod, "one", "two", "terminated");
+    in_turn(&pod, "two", "app", "running");
 }
 
 #[tokio::test]
 async fn c286_init_containers_run_before_a_pod_that_ends() {
     need!(machine::root());
     let pods = Pods::new("init-never").await;
-    pods.create(with_init("Never", ["true", "true"], "true")).await;
+    pods.create(with_init("Never", ["sleep 2", "sleep 2"], "sleep 1")).await;
     let pod = pods.ended("p").await;
     assert_eq!(pod["status"]["phase"], "Succeeded");
     assert_eq!(condition(&pod, "Initialized")["status"], "True");
     assert!(is_done(&pod, "one") && is_done(&pod, "two"));
+    in_turn(&pod, "one", "two", "terminated");
+    in_turn(&pod, "two", "app", "terminated");
     assert_eq!(condition(&pod, "Ready")["reason"], "PodCompleted");
 }
 

@@ -192,7 +192,7 @@ async fn directories_of_the_machine_are_what_their_type_says() {
 }
 
 #[tokio::test]
-async fn c284_images_are_read_as_volumes() {
+async fn images_are_read_as_volumes() {
     need!(machine::root());
     let scene = Scene::new("image").await;
     let volumes = json!([{"name": "v", "image": {"reference": "busybox", "pullPolicy": "IfNotPresent"}}]);
@@ -251,18 +251,22 @@ async fn mounts_below_are_seen_and_may_be_read_only_too() {
     scene.end("reader").await;
     exec("p", "maker", "umount /v/m").ok();
     scene.end("p").await;
-    // Where the machine's own mount is private nothing travels, and that is told.
-    let volumes = json!([{"name": "v", "emptyDir": {"medium": "Memory"}}]);
-    let mounts = json!([{"name": "v", "mountPath": "/v", "mountPropagation": "HostToContainer"}]);
+}
+
+#[tokio::test]
+async fn where_the_machines_mounts_are_private_nothing_travels_and_that_is_told() {
+    need!(machine::root());
     let table = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
     let root = table.lines().find(|line| line.split(' ').nth(4) == Some("/")).unwrap_or_default();
-    if !root.contains(" shared:") && !root.contains(" master:") {
-        scene.make("pods", pod("private", "true", volumes, mounts)).await;
-        let waits = |pod: &Value| {
-            pod["status"]["containerStatuses"].to_string().contains("but it is not a shared or slave mount")
-        };
-        scene.api.until(&scene.path("pods"), "private", "it is told", waits).await;
-    }
+    let is_private = !root.contains(" shared:") && !root.contains(" master:");
+    need!(is_private.then_some(()).ok_or("this machine's mounts are shared"));
+    let scene = Scene::new("private").await;
+    let volumes = json!([{"name": "v", "emptyDir": {"medium": "Memory"}}]);
+    let mounts = json!([{"name": "v", "mountPath": "/v", "mountPropagation": "HostToContainer"}]);
+    scene.make("pods", pod("private", "true", volumes, mounts)).await;
+    let waits =
+        |pod: &Value| pod["status"]["containerStatuses"].to_string().contains("but it is not a shared or slave mount");
+    scene.api.until(&scene.path("pods"), "private", "it is told", waits).await;
 }
 
 /// A directory with a mount of its own that is shared, whatever the machine's are.
@@ -273,9 +277,10 @@ impl SharedDirectory {
         use nix::mount::{MsFlags, mount};
         let directory = tempfile::tempdir().expect("a directory");
         let none = None::<&str>;
-        mount(Some("t"), directory.path(), Some("tmpfs"), MsFlags::empty(), none).expect("root mounts");
-        mount(none, directory.path(), none, MsFlags::MS_SHARED, none).expect("root changes mounts");
-        Self(directory)
+        let this = Self(directory);
+        mount(Some("t"), this.0.path(), Some("tmpfs"), MsFlags::empty(), none).expect("root mounts");
+        mount(none, this.0.path(), none, MsFlags::MS_SHARED, none).expect("root changes mounts");
+        this
     }
 }
 

@@ -50,6 +50,7 @@ async fn c175_a_token_for_somebody_else_in_a_volume() {
     let claims = claims(&token);
     assert_eq!((&claims["aud"], claims["exp"].as_i64()), (&json!(["own"]), claims["iat"].as_i64().map(|at| at + 600)));
     assert_eq!(claims["kubernetes.io"]["pod"]["name"], "p");
+    assert_eq!(bearer(&scene, &token, &["own"]).await["authenticated"], true);
     assert_ne!(bearer(&scene, &token, &["other"]).await["authenticated"], true);
 }
 
