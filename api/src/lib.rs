@@ -1,6 +1,7 @@
 //! What every side must compute alike: names, quantities, selectors, a pod's requests and QoS, YAML.
 //! Never does IO, never knows tokio, HTTP or a client.
 //! Start reading at `quantity` and `selector`.
+pub mod address;
 pub mod affinity;
 pub mod causes;
 pub mod disruption;

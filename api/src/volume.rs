@@ -4,7 +4,8 @@ use crate::affinity::{self, NodeFacts};
 use crate::quantity::Quantity;
 use crate::selector::Selector;
 use crate::well_known::{
-    ANNOTATION_BIND_COMPLETED, ANNOTATION_BOUND_BY_CONTROLLER, ANNOTATION_PROVISIONED_BY, ANNOTATION_SELECTED_NODE,
+    ANNOTATION_BIND_COMPLETED, ANNOTATION_BOUND_BY_CONTROLLER, ANNOTATION_OLD_CLASS, ANNOTATION_PROVISIONED_BY,
+    ANNOTATION_SELECTED_NODE,
 };
 use k8s_openapi::api::core::v1::{NodeSelector, PersistentVolume, PersistentVolumeClaim, Pod, Volume as PodVolume};
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -12,8 +13,6 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as RawQuantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::BTreeMap;
 
-/// The annotation that named the class before there was a field for it.
-const OLD_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 /// The one access mode that only one pod may use.
 pub const ONE_POD: &str = "ReadWriteOncePod";
 
@@ -44,8 +43,6 @@ pub struct Claim {
     pub selected_node: Option<String>,
     /// Its binding was completed once.
     pub is_bind_completed: bool,
-    /// The controller, not its maker, chose the volume.
-    pub is_bound_by_controller: bool,
     /// `status.phase`; empty for none.
     pub phase: String,
     /// `status.capacity.storage`.
@@ -136,7 +133,7 @@ impl Claim {
     pub fn new(claim: PersistentVolumeClaim) -> Self {
         let (metadata, spec, status) =
             (claim.metadata, claim.spec.unwrap_or_default(), claim.status.unwrap_or_default());
-        let old_class = annotation(&metadata, OLD_CLASS).cloned();
+        let old_class = annotation(&metadata, ANNOTATION_OLD_CLASS).cloned();
         let owner = metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
         Self {
             class: old_class.or(spec.storage_class_name).unwrap_or_default(),
@@ -147,7 +144,6 @@ impl Claim {
             volume: spec.volume_name.unwrap_or_default(),
             selected_node: annotation(&metadata, ANNOTATION_SELECTED_NODE).filter(|node| !node.is_empty()).cloned(),
             is_bind_completed: annotation(&metadata, ANNOTATION_BIND_COMPLETED).is_some(),
-            is_bound_by_controller: annotation(&metadata, ANNOTATION_BOUND_BY_CONTROLLER).is_some(),
             phase: status.phase.unwrap_or_default(),
             capacity: storage(status.capacity.as_ref()),
             provisioner: annotation(&metadata, crate::well_known::ANNOTATION_STORAGE_PROVISIONER).cloned(),
@@ -181,7 +177,7 @@ impl Volume {
     pub fn new(volume: PersistentVolume) -> Self {
         let (metadata, spec, status) =
             (volume.metadata, volume.spec.unwrap_or_default(), volume.status.unwrap_or_default());
-        let old_class = annotation(&metadata, OLD_CLASS).cloned();
+        let old_class = annotation(&metadata, ANNOTATION_OLD_CLASS).cloned();
         Self {
             class: old_class.or(spec.storage_class_name).unwrap_or_default(),
             access_modes: spec.access_modes.unwrap_or_default(),

@@ -130,6 +130,10 @@ pub const NAMESPACE_SYSTEM: &str = "kube-system";
 pub const NAMESPACE_PUBLIC: &str = "kube-public";
 /// Namespace of the nodes' leases.
 pub const NAMESPACE_NODE_LEASE: &str = "kube-node-lease";
+/// The provisioner that stands for none: volumes of such a class are made by people.
+pub const PROVISIONER_NONE: &str = "kubernetes.io/no-provisioner";
+/// The annotation that named a claim's or volume's class before there was a field for it.
+pub const ANNOTATION_OLD_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 /// Group of the bootstrap tokens by which machines join the cluster.
 pub const GROUP_JOINING: &str = "system:bootstrappers:gantry:agent";
 /// ConfigMap of kube-system that says what the cluster's network looks like: `cluster-cidr`, `service-cidr`,

@@ -206,7 +206,7 @@ pub async fn join(wishes: &Wishes) -> Result<Member, JoinError> {
         own: (own, live),
         serving: (serving, live_serving),
     };
-    renewal.write_kubeconfig()?;
+    renewal.write_kubeconfig(&renewal.own.0)?;
     Ok(Member { client, kubelet_tls, cluster, kubeconfig, renewal })
 }
 
@@ -236,26 +236,31 @@ struct Renewal {
 
 impl Renewal {
     async fn look(&mut self) -> Result<(), JoinError> {
-        let (now, dir) = (Timestamp::now(), self.wishes.dir.clone());
-        let node = &self.wishes.node_name;
+        let (now, node) = (Timestamp::now(), &self.wishes.node_name);
         if self.own.0.is_old(now) {
-            self.own.0 = Identity::request(&self.client, &Wanted { node, part: Part::Client }).await?;
-            self.own.0.write(&dir, CLIENT)?;
-            self.own.1.replace(&self.own.0)?;
-            self.write_kubeconfig()?;
+            let new = Identity::request(&self.client, &Wanted { node, part: Part::Client }).await?;
+            self.write_kubeconfig(&new)?;
+            renew(&mut self.own, new, &self.wishes.dir, CLIENT)?;
         }
         if self.serving.0.is_old(now) {
             let part = Part::Server(&self.wishes.addresses);
-            self.serving.0 = Identity::request(&self.client, &Wanted { node, part }).await?;
-            self.serving.0.write(&dir, SERVING)?;
-            self.serving.1.replace(&self.serving.0)?;
+            let new = Identity::request(&self.client, &Wanted { node, part }).await?;
+            renew(&mut self.serving, new, &self.wishes.dir, SERVING)?;
         }
         Ok(())
     }
 
-    fn write_kubeconfig(&self) -> Result<(), JoinError> {
-        write_private(&self.kubeconfig, &client::kubeconfig(&self.server, &self.authority, &self.own.0))
+    fn write_kubeconfig(&self, own: &Identity) -> Result<(), JoinError> {
+        write_private(&self.kubeconfig, &client::kubeconfig(&self.server, &self.authority, own))
     }
+}
+
+/// Shows the new one and keeps it. Where that fails the old one is still the known one, so that it is tried again.
+fn renew(known: &mut (Identity, Arc<Live>), new: Identity, dir: &Path, name: &str) -> Result<(), JoinError> {
+    known.1.replace(&new)?;
+    new.write(dir, name)?;
+    known.0 = new;
+    Ok(())
 }
 
 /// `https://HOST:PORT` without a path; the port is 6443 where none is given.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use api::well_known::LABEL_VOLUME_NODE;
 use axum::body::Body;
 use bytes::Bytes;
 use controller_object::protobuf;
@@ -211,7 +212,7 @@ fn action<'a>(request: &'a ResourceRequest, query: &'a Query, http: &Request<Bod
     let selected_node = match request.resource.as_str() {
         "pods" => selected("spec.nodeName="),
         "nodes" => selected("metadata.name="),
-        "persistentvolumes" => part_of("labelSelector", "gantry.io/node="),
+        "persistentvolumes" => part_of("labelSelector", &format!("{LABEL_VOLUME_NODE}=")),
         _ => None,
     };
     let is_namespace = request.group.is_empty() && request.resource == "namespaces";

@@ -21,8 +21,6 @@ use crate::status::Cause;
 use check::Faults;
 use serde_json::Value;
 
-pub use network::special_address;
-
 /// Everything that is wrong with a new object.
 pub fn validate_create(resource: &Resource, object: &Value) -> Vec<Cause> {
     let mut faults = Faults::default();

@@ -3,10 +3,8 @@ use crate::filter::Reason;
 use crate::snapshot::{NodeFacts, PodFacts};
 use api::affinity;
 use api::volume::{Claim, Class, ONE_POD, Volume, best_for};
+use api::well_known::PROVISIONER_NONE;
 use std::collections::{BTreeMap, HashMap};
-
-/// The provisioner that stands for none.
-const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 
 /// What is done for a claim before its pod is bound to the node that was chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,7 +169,7 @@ impl Volumes {
 
     fn can_be_made(&self, claim: &Claim) -> bool {
         let class = self.classes.get(&claim.class);
-        class.is_some_and(|class| class.provisioner != NO_PROVISIONER && !class.provisioner.is_empty())
+        class.is_some_and(|class| class.provisioner != PROVISIONER_NONE && !class.provisioner.is_empty())
     }
 
     /// How far the claims of a pod are whose node was chosen.

@@ -4,13 +4,17 @@ use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::thread::JoinHandle;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 /// Events that wait for the disk. When there are more, requests wait: what is to be written down is not lost.
 const WAITING: usize = 4096;
+
+/// How long the end of the process waits for what is still to be written.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// When a log goes on in a new file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +46,8 @@ pub enum AuditLogError {
 pub(super) struct Log {
     /// `None` at the end.
     lines: Option<Sender<String>>,
-    writer: Option<JoinHandle<()>>,
+    /// Closed when all is written.
+    written: Mutex<std::sync::mpsc::Receiver<()>>,
 }
 
 impl Log {
@@ -50,8 +55,13 @@ impl Log {
         let (lines, received) = channel(WAITING);
         let writer = Writer::open(path, rotation)?;
         let thread = std::thread::Builder::new().name("audit-log".into());
-        let writer = thread.spawn(move || writer.run(received)).map_err(AuditLogError::Thread)?;
-        Ok(Self { lines: Some(lines), writer: Some(writer) })
+        let (ending, written) = std::sync::mpsc::channel();
+        let write = move || {
+            writer.run(received);
+            drop(ending);
+        };
+        thread.spawn(write).map_err(AuditLogError::Thread)?;
+        Ok(Self { lines: Some(lines), written: Mutex::new(written) })
     }
 
     pub(super) async fn write(&self, event: &Value) {
@@ -62,14 +72,12 @@ impl Log {
     }
 }
 
-/// Waits until everything is written.
+/// Waits until everything is written, but not for a disk that hangs.
 impl Drop for Log {
     fn drop(&mut self) {
         self.lines = None;
-        if let Some(writer) = self.writer.take() {
-            // A writer that panicked has said so.
-            drop(writer.join());
-        }
+        // Nothing is ever sent: it ends with the writer, or with patience.
+        let _ = self.written.get_mut().unwrap_or_else(PoisonError::into_inner).recv_timeout(LAST_WORDS);
     }
 }
 

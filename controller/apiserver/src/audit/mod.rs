@@ -184,7 +184,9 @@ impl Audit {
             }
         }
         if is_whole {
-            self.answered(record, &held.iter().flatten().flatten().copied().collect::<Vec<u8>>());
+            let whole = held.into_iter().flatten().collect::<Vec<Bytes>>().concat();
+            self.answered(record, &whole);
+            return Response::from_parts(parts, Body::from(whole));
         }
         Response::from_parts(parts, Body::from_stream(futures::stream::iter(held).chain(stream)))
     }

@@ -5,7 +5,6 @@ use std::net::{IpAddr, SocketAddr};
 
 use axum::body::Body;
 use controller_object::status::Status;
-use controller_object::validation::special_address;
 use http::header::{HeaderMap, HeaderValue, LOCATION};
 use http::{Method, Response, StatusCode};
 use rustls::pki_types::ServerName;
@@ -78,7 +77,7 @@ pub(crate) async fn answer(context: Context, raw_path: &str, incoming: Incoming)
 /// What this machine keeps to itself is nobody's pod, whatever an object says.
 fn refuse_special(address: IpAddr) -> Result<(), Status> {
     let is_broadcast = matches!(address.to_canonical(), IpAddr::V4(address) if address.is_broadcast());
-    match is_broadcast || special_address(address).is_some() {
+    match is_broadcast || api::address::special(address).is_some() {
         true => Err(Status::bad_request("address not allowed")),
         false => Ok(()),
     }

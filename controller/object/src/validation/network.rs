@@ -112,25 +112,8 @@ pub(super) fn endpoints(object: &Value, faults: &mut Faults) {
 /// Nobody may have a Service lead to what a machine keeps to itself.
 fn reachable(address: &str, field: &str, faults: &mut Faults) {
     let Ok(address) = address.parse::<IpAddr>() else { return };
-    if let Some(problem) = special_address(address) {
+    if let Some(problem) = api::address::special(address) {
         faults.invalid(field, address.to_string(), problem);
-    }
-}
-
-/// Why an address is no other machine's (`ValidateNonSpecialIP` of Kubernetes); an IPv4 address that is written as IPv6
-/// is what it is.
-pub fn special_address(address: IpAddr) -> Option<&'static str> {
-    let address = address.to_canonical();
-    let is_link_local = match address {
-        IpAddr::V4(address) => address.is_link_local(),
-        IpAddr::V6(address) => address.is_unicast_link_local(),
-    };
-    match address {
-        _ if address.is_unspecified() => Some("may not be unspecified"),
-        _ if address.is_loopback() => Some("may not be in the loopback range (127.0.0.0/8, ::1/128)"),
-        _ if is_link_local => Some("may not be in the link-local range (169.254.0.0/16, fe80::/10)"),
-        _ if address.is_multicast() => Some("may not be in the multicast range (224.0.0.0/4, ff00::/8)"),
-        _ => None,
     }
 }
 

@@ -76,8 +76,9 @@ fn foreign(asked: &Asked, node: &str, known: &Known) -> Option<String> {
         return Some(format!("{name} is not the name of node {node}"));
     }
     asked.addresses.iter().find_map(|address| {
+        // An IPv4 address that is written as IPv6 is what it is.
+        let address = &address.to_canonical();
         let other = known.nodes.iter().find(|(other, held)| *other != node && held.contains(address));
-        let is_reserved = address.is_loopback() || address.is_unspecified() || address.is_multicast();
         if let Some((other, _)) = other {
             return Some(format!("{address} is an address of node {other}"));
         }
@@ -85,7 +86,7 @@ fn foreign(asked: &Asked, node: &str, known: &Known) -> Option<String> {
             return Some(format!("{address} is an address of the API server"));
         }
         let in_range = known.ranges.iter().any(|range| range.contains(address));
-        (is_reserved || in_range).then(|| format!("{address} is no address of a node"))
+        (in_range || api::address::special(*address).is_some()).then(|| format!("{address} is no address of a node"))
     })
 }
 
@@ -146,6 +147,8 @@ mod tests {
             ("a", "10.0.0.9"),
             ("a", "10.43.0.1"),
             ("a", "127.0.0.1"),
+            ("a", "169.254.169.254"),
+            ("a", "::ffff:10.0.0.9"),
         ] {
             assert!(denied(&serving(&[dns], &[address])), "{dns} {address}");
         }

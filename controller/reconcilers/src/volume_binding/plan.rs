@@ -1,11 +1,8 @@
 //! What becomes of a claim or of a volume next: pure.
 use crate::record::Severity;
 use api::volume::{Claim, Class, Volume, best_for};
-use api::well_known::{FINALIZER_LOCAL_PATH, PROVISIONER_LOCAL_PATH};
+use api::well_known::{FINALIZER_LOCAL_PATH, PROVISIONER_LOCAL_PATH, PROVISIONER_NONE};
 use std::sync::Arc;
-
-/// The provisioner that stands for none: volumes of such a class are made by people.
-const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 
 /// What people are told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,8 +74,8 @@ fn unbound(claim: &Claim, volumes: &[Arc<Volume>], class: Option<&Class>) -> Cla
             format!("storageclass.storage.k8s.io {:?} not found", claim.class),
         )),
         Some(class) if class.provisioner == PROVISIONER_LOCAL_PATH => ClaimPlan::Provision,
-        Some(class) if class.provisioner == NO_PROVISIONER => {
-            wait(Told::warning("ProvisioningFailed", format!("no volume plugin matched name: {NO_PROVISIONER}")))
+        Some(class) if class.provisioner == PROVISIONER_NONE => {
+            wait(Told::warning("ProvisioningFailed", format!("no volume plugin matched name: {PROVISIONER_NONE}")))
         }
         Some(class) => ClaimPlan::Announce(class.provisioner.clone()),
     }

@@ -57,7 +57,7 @@ fn claims_without_a_volume_wait_or_are_provided_for() {
     let classy = json!({"spec": {"storageClassName": "k"}});
     assert_eq!(reason(&of(classy.clone(), None)), "ProvisioningFailed");
     assert_eq!(reason(&of(classy.clone(), Some(&class(PROVISIONER_LOCAL_PATH, true)))), "WaitForFirstConsumer");
-    assert_eq!(reason(&of(classy.clone(), Some(&class(NO_PROVISIONER, false)))), "ProvisioningFailed");
+    assert_eq!(reason(&of(classy.clone(), Some(&class(PROVISIONER_NONE, false)))), "ProvisioningFailed");
     assert_eq!(of(classy.clone(), Some(&class("csi.example", false))), ClaimPlan::Announce("csi.example".into()));
     let mut chosen = classy;
     merge(&mut chosen, &json!({"metadata": {"annotations": {"volume.kubernetes.io/selected-node": "n"}}}));

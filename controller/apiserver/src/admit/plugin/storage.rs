@@ -2,7 +2,9 @@
 //! Kubernetes documentation, "Admission Control in Kubernetes".
 
 use api::quantity::Quantity;
-use api::well_known::{ANNOTATION_DEFAULT_STORAGE_CLASS, FINALIZER_PV_PROTECTION, FINALIZER_PVC_PROTECTION};
+use api::well_known::{
+    ANNOTATION_DEFAULT_STORAGE_CLASS, ANNOTATION_OLD_CLASS, FINALIZER_PV_PROTECTION, FINALIZER_PVC_PROTECTION,
+};
 use controller_object::status::{About, Status};
 use serde_json::{Value, json};
 
@@ -10,15 +12,13 @@ use super::fill_class;
 use crate::admit::Attributes;
 use crate::registry::names;
 
-const OLD_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
-
 /// A claim that names no class gets the default one, if there is one; an empty name asks for none.
 pub(super) fn default_storage_class(attributes: &Attributes<'_>, claim: &mut Value) -> Result<(), Status> {
     if !attributes.creates("", "persistentvolumeclaims") {
         return Ok(());
     }
     let classes = ("storage.k8s.io", "storageclasses", ANNOTATION_DEFAULT_STORAGE_CLASS);
-    fill_class(attributes, claim, "storageClassName", OLD_ANNOTATION, classes)
+    fill_class(attributes, claim, "storageClassName", ANNOTATION_OLD_CLASS, classes)
 }
 
 /// Claims and volumes that somebody uses stay until nobody does; their controllers take the finalizer away then.
