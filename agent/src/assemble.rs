@@ -10,6 +10,7 @@ use agent_network::{Network, NetworkError};
 use agent_runtime::seal::{Program, SealError};
 use k8s_openapi::jiff::Timestamp;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
@@ -20,8 +21,9 @@ use crate::node::{self, Capacity};
 use crate::objects::Objects;
 use crate::pressure::{Pressures, Sample};
 use crate::pulls::Pulls;
+use crate::roster::Roster;
 use crate::service::Known;
-use crate::{dns, kubelet, peers, preload, service, source, storage};
+use crate::{dns, eviction, kubelet, peers, preload, service, source, storage};
 
 /// CAP_SYS_RESOURCE, capability.h.
 const CAP_SYS_RESOURCE: u64 = 24;
@@ -110,6 +112,7 @@ impl Config {
             allocatable: capacity.allocatable(),
             program: Program::own()?,
             objects: Objects::new(client.clone()),
+            pods: Roster::default(),
             usage: Default::default(),
             access: Default::default(),
             can_lower_oom_score: has_capability(CAP_SYS_RESOURCE),
@@ -121,9 +124,12 @@ impl Config {
         tasks.spawn(kubelet::serve(Arc::clone(&host), listener));
         let registering = |source| StartError::Register { node: self.node_name.clone(), source: Box::new(source) };
         let mut pressures = Pressures::none();
-        pressures.take(&Sample::take(&instance.data_dir, &instance.image_dir()), Timestamp::now());
+        let sample = Sample::take(&instance.data_dir, &instance.image_dir());
+        pressures.take(&self.eviction.met(&sample), Timestamp::now());
         let node = node::register(&client, &self, &capacity, port, &pressures).await.map_err(registering)?;
+        let (told, pressures) = watch::channel(pressures);
         tasks.spawn(node::keep_alive(Arc::clone(&host), capacity, port, node, pressures));
+        tasks.spawn(eviction::run(Arc::clone(&host), told));
         tasks.spawn(service::run(client.clone(), network.clone(), Arc::clone(&host.services)));
         tasks.spawn(dns::supervise::run(Arc::clone(&host)));
         tasks.spawn(peers::run(Arc::clone(&host)));

@@ -95,6 +95,11 @@ impl Instance {
         }
     }
 
+    /// Seccomp profiles that pods name, where other software expects them.
+    pub fn seccomp_dir(&self) -> PathBuf {
+        self.pods_dir().with_file_name("seccomp")
+    }
+
     /// Makes a pod's directory of volumes or logs and marks it as this instance's: at the default places other
     /// software may keep pods of its own beside ours.
     pub fn make_owned(&self, dir: &Path) -> io::Result<()> {

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::event::Severity;
 use api::well_known::ANNOTATION_STORAGE_DIRECTORY;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
@@ -16,23 +15,19 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Owne
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 
-use tokio::task::JoinHandle;
+use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::environment::Allocatable;
 use crate::event::COMPONENT;
-use crate::execute::{Host, chain};
-use crate::pressure::{Kind, Pressures, Sample};
+use crate::execute::Host;
+use crate::pressure::Pressures;
 
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 /// Upstream's: a lease of 40 s, renewed every 10 s; status every 5 min.
 const LEASE_SECONDS: i32 = 40;
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 const STATUS_EVERY_RENEWALS: u32 = 30;
-/// While the disk is short, images that came meanwhile are pruned every minute.
-const PRUNE_EVERY_RENEWALS: u32 = 6;
-/// A file system that takes longer to say how full it is hangs.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_PODS: u32 = 110;
 /// Kept for the machine itself, as the kubelet keeps it for hard eviction.
 const RESERVED_MEMORY_BYTES: i64 = 100 << 20;
@@ -212,71 +207,36 @@ async fn write_status(api: &Api<Node>, this: &Machine<'_>, node: &Node, pressure
     api.patch_status(&this.config.node_name, &params(), &Patch::Strategic(patch)).await
 }
 
-/// What is looked at beside the lease.
-struct Watched {
-    pressures: Pressures,
-    /// A look that has not come back: the file system hangs, and another look would too.
-    look: Option<JoinHandle<Sample>>,
-    /// Renewals since images were last pruned.
-    since_prune: u32,
-}
-
-impl Watched {
-    /// Looks at the machine; answers what changed.
-    async fn look(&mut self, config: &Config) -> Vec<Kind> {
-        let (nodefs, imagefs) = (config.instance.data_dir.clone(), config.instance.image_dir());
-        let look =
-            self.look.get_or_insert_with(|| tokio::task::spawn_blocking(move || Sample::take(&nodefs, &imagefs)));
-        let Ok(sample) = tokio::time::timeout(LOOK_TIMEOUT, &mut *look).await else {
-            tracing::warn!("the file systems of the data directory do not answer");
-            return Vec::new();
-        };
-        self.look = None;
-        sample.map_or(Vec::new(), |sample| self.pressures.take(&sample, Timestamp::now()))
-    }
-
-    /// Frees what nobody needs while the disk is short: images that no container stands on, never pinned ones.
-    async fn relieve(&mut self, host: &Arc<Host>, began: bool) {
-        self.since_prune = self.since_prune.saturating_add(1);
-        let is_pressed = self.pressures.of(Kind::Disk).is_pressed;
-        if !is_pressed || !began && self.since_prune < PRUNE_EVERY_RENEWALS {
-            return;
-        }
-        self.since_prune = 0;
-        let images = host.images.clone();
-        match tokio::task::spawn_blocking(move || images.prune()).await {
-            Ok(Ok((names, freed))) => tracing::info!(?names, bytes = freed, "pruned images: the disk is short"),
-            Ok(Err(error)) => {
-                let message = format!("pruning images failed: {}", chain(&error));
-                host.recorder.node(&host.client, Severity::Warning, "FreeDiskSpaceFailed", &message).await;
-            }
-            Err(error) => tracing::error!(%error, "pruning images"),
-        }
-    }
-}
-
-/// Renews the lease and, less often, the status, for as long as the agent runs. Each time it also looks at what the
-/// machine has left, and tells at once when that changes.
-pub(crate) async fn keep_alive(host: Arc<Host>, capacity: Capacity, port: u16, node: Node, pressures: Pressures) {
+/// Renews the lease and, less often, the status, for as long as the agent runs. What the machine has left is told at once
+/// when that changes.
+pub(crate) async fn keep_alive(
+    host: Arc<Host>,
+    capacity: Capacity,
+    port: u16,
+    node: Node,
+    mut pressures: watch::Receiver<Pressures>,
+) {
     let (client, config) = (host.client.clone(), &host.config);
     let leases: Api<Lease> = Api::namespaced(client.clone(), LEASE_NAMESPACE);
-    let nodes: Api<Node> = Api::all(client.clone());
+    let nodes: Api<Node> = Api::all(client);
     let this = Machine { config, capacity: &capacity, port };
     let mut ticks = tokio::time::interval(RENEW_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut watched = Watched { pressures, look: None, since_prune: PRUNE_EVERY_RENEWALS };
     let (mut renewals, mut is_told) = (0u32, true);
     loop {
-        ticks.tick().await;
-        if let Err(error) = renew(&leases, &config.node_name, &node).await {
-            tracing::warn!(%error, "renewing the node's lease");
+        tokio::select! {
+            _ = ticks.tick() => {
+                if let Err(error) = renew(&leases, &config.node_name, &node).await {
+                    tracing::warn!(%error, "renewing the node's lease");
+                }
+                renewals += 1;
+            }
+            Ok(()) = pressures.changed() => is_told = false,
         }
-        let changed = watched.look(config).await;
-        is_told &= changed.is_empty();
-        renewals += 1;
         if !is_told || renewals.is_multiple_of(STATUS_EVERY_RENEWALS) {
+            let pressures = pressures.borrow_and_update().clone();
             let written = match nodes.get(&config.node_name).await {
-                Ok(node) => write_status(&nodes, &this, &node, &watched.pressures).await.map(drop),
+                Ok(node) => write_status(&nodes, &this, &node, &pressures).await.map(drop),
                 Err(error) => Err(error),
             };
             is_told = written.is_ok();
@@ -284,13 +244,6 @@ pub(crate) async fn keep_alive(host: Arc<Host>, capacity: Capacity, port: u16, n
                 tracing::warn!(%error, "writing the node's status");
             }
         }
-        for kind in &changed {
-            let own = watched.pressures.of(*kind);
-            let message = format!("Node {} status is now: {}", config.node_name, kind.event(own.is_pressed));
-            tracing::warn!(condition = kind.condition(), status = own.is_pressed, why = own.message, "node");
-            host.recorder.node(&client, Severity::Normal, kind.event(own.is_pressed), &message).await;
-        }
-        watched.relieve(&host, changed.contains(&Kind::Disk)).await;
     }
 }
 

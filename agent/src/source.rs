@@ -47,10 +47,18 @@ impl Source {
         if let Some(listed) = &mut self.listed {
             listed.insert(uid.clone());
         }
-        self.workers.retain(|_, worker| !worker.is_over());
+        let host = &self.host;
+        self.workers.retain(|uid, worker| {
+            let is_over = worker.is_over();
+            if is_over {
+                host.pods.remove(uid);
+            }
+            !is_over
+        });
         let pod = Arc::new(pod);
         // A pod that was released may stay for its finalizers: its worker ended, and nothing is started again.
         if let Some(worker) = self.workers.get(&uid) {
+            self.host.pods.put(&uid, Arc::clone(&pod), worker.inputs.clone());
             drop(worker.inputs.send(Input::Object(pod)));
             return;
         }
@@ -66,10 +74,13 @@ impl Source {
             rev = pod.metadata.resource_version,
             "assigned"
         );
-        self.workers.insert(uid.clone(), Worker::spawn(Arc::clone(&self.host), pod, uid));
+        let worker = Worker::spawn(Arc::clone(&self.host), Arc::clone(&pod), uid.clone());
+        self.host.pods.put(&uid, pod, worker.inputs.clone());
+        self.workers.insert(uid, worker);
     }
 
     fn vanish(&mut self, uid: &str) {
+        self.host.pods.remove(uid);
         if let Some(worker) = self.workers.get_mut(uid) {
             worker.vanish();
         }
@@ -80,6 +91,7 @@ impl Source {
         let Some(listed) = self.listed.take() else { return };
         for (uid, worker) in &mut self.workers {
             if !listed.contains(uid) {
+                self.host.pods.remove(uid);
                 worker.vanish();
             }
         }

@@ -11,7 +11,6 @@ use agent_image::store::Image;
 use agent_pod::facts;
 use agent_pod::protocol::{FailedStep, Failure};
 use agent_runtime::monitor::protocol::RequestBody;
-use agent_runtime::seccomp::default_profile;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Secret, VolumeMount};
 use kube::api::Api;
 use nix::mount::{MsFlags, mount};
@@ -26,7 +25,7 @@ use crate::user::{self, Wish};
 
 const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
-const CREATE_ERROR: &str = "CreateContainerError";
+pub(super) const CREATE_ERROR: &str = "CreateContainerError";
 const CONFIG_ERROR: &str = "CreateContainerConfigError";
 
 /// How a container is told to end.
@@ -194,7 +193,7 @@ fn write_bundle(
         cgroup: format!("{}/{}", executor.cgroup(), key.rsplit('_').next().unwrap_or(key)),
         can_lower_oom_score: executor.host.can_lower_oom_score,
         memory_capacity: executor.host.memory_capacity,
-        seccomp: Some(default_profile()),
+        seccomp: super::profile::load(executor, &oci::confinement(&spec, container))?,
         devices: if oci::is_privileged(container) { host_devices() } else { vec![] },
         volume_devices: volume_devices(executor, container)?,
     };

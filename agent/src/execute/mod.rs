@@ -5,6 +5,7 @@ pub(crate) mod container;
 mod hook;
 pub(crate) mod image;
 mod probe;
+mod profile;
 mod propagation;
 mod resize;
 pub(crate) mod sandbox;
@@ -32,6 +33,7 @@ use crate::metrics;
 use crate::monitor::Monitor;
 use crate::objects::Objects;
 use crate::pulls::Pulls;
+use crate::roster::Roster;
 use crate::rotation;
 use crate::service::Known;
 
@@ -53,6 +55,8 @@ pub(crate) struct Host {
     pub(crate) recorder: event::Recorder,
     /// The objects that volumes show.
     pub(crate) objects: Objects,
+    /// Those that are here.
+    pub(crate) pods: Roster,
     /// What was measured last.
     pub(crate) usage: Usage,
     /// Who may use the kubelet API.

@@ -68,7 +68,7 @@ async fn serve(args: Args) -> Result<(), Failure> {
     std::fs::create_dir_all(&args.data.data_dir)?;
     state_version::claim(&args.data.data_dir)?;
     // What cannot be used is told before anything runs.
-    let registries = args.node.registries()?;
+    let (registries, eviction) = (args.node.registries()?, args.node.eviction()?);
     let token = args.token()?;
     let mut stop = service::Stop::listen()?;
     let instance = Instance::of(&args.data.data_dir)?;
@@ -101,6 +101,7 @@ async fn serve(args: Args) -> Result<(), Failure> {
         service_cidr: cluster.service_cidr,
         cluster_dns: ClusterDns { address: cluster.cluster_dns, domain: cluster.cluster_domain.clone() },
         dns_kubeconfig: kubeconfig.clone(),
+        eviction,
         metrics,
         registry: Arc::new(registry),
     };
