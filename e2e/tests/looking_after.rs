@@ -61,9 +61,13 @@ fn who_matters_least_goes_first_when_process_ids_run_out() {
         );
     }
     apply(&client, &forks("matters", "high"));
-    eventually(SOON, "the first pod has forked", || client.run(&["logs", "matters"]).out.contains("done"));
+    eventually(SOON, "the first pod has forked", || {
+        client.run(&["logs", "matters"]).out.contains("done").then_some(())
+    });
     apply(&client, &forks("little", "low"));
-    eventually(SOON, "the other pod is evicted", || get(&client, &["pod", "little"])["status"]["phase"] == "Failed");
+    eventually(SOON, "the other pod is evicted", || {
+        (get(&client, &["pod", "little"])["status"]["phase"] == "Failed").then_some(())
+    });
 
     let evicted = get(&client, &["pod", "little"]);
     assert_eq!(evicted["status"]["reason"], "Evicted");
@@ -81,7 +85,7 @@ fn who_matters_least_goes_first_when_process_ids_run_out() {
     // Whoever matters more was left alone, and there is enough again.
     assert_eq!(get(&client, &["pod", "matters"])["status"]["phase"], "Running");
     eventually(SOON, "there is enough again", || {
-        condition(&get(&client, &["nodes"])["items"][0], "PIDPressure")["status"] == "False"
+        (condition(&get(&client, &["nodes"])["items"][0], "PIDPressure")["status"] == "False").then_some(())
     });
     assert_eq!(get(&client, &["pod", "matters"])["status"]["phase"], "Running");
     cluster.reset(true);
