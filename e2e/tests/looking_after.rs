@@ -61,11 +61,11 @@ fn who_matters_least_goes_first_when_process_ids_run_out() {
         );
     }
     apply(&client, &forks("matters", "high"));
-    eventually(SOON, "the first pod has forked", || {
+    eventually("the first pod has forked", SOON, || {
         client.run(&["logs", "matters"]).out.contains("done").then_some(())
     });
     apply(&client, &forks("little", "low"));
-    eventually(SOON, "the other pod is evicted", || {
+    eventually("the other pod is evicted", SOON, || {
         (get(&client, &["pod", "little"])["status"]["phase"] == "Failed").then_some(())
     });
 
@@ -84,7 +84,7 @@ fn who_matters_least_goes_first_when_process_ids_run_out() {
     assert_eq!(condition(&node, "PIDPressure")["status"], "True", "{node:#}");
     // Whoever matters more was left alone, and there is enough again.
     assert_eq!(get(&client, &["pod", "matters"])["status"]["phase"], "Running");
-    eventually(SOON, "there is enough again", || {
+    eventually("there is enough again", SOON, || {
         (condition(&get(&client, &["nodes"])["items"][0], "PIDPressure")["status"] == "False").then_some(())
     });
     assert_eq!(get(&client, &["pod", "matters"])["status"]["phase"], "Running");
