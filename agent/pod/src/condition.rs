@@ -16,7 +16,9 @@ pub const OWN: [&str; 4] = ["PodReadyToStartContainers", "Initialized", "Ready",
 pub const RESIZES: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
 
 /// Says that somebody ended the pod for what it had. Others say so too, so it is there only while this node does.
-const DISRUPTED: &str = "DisruptionTarget";
+pub const DISRUPTED: &str = "DisruptionTarget";
+/// Its reason where the node is who did.
+pub const DISRUPTED_BY_NODE: &str = "TerminationByKubelet";
 
 struct Verdict {
     kind: &'static str,
@@ -77,7 +79,7 @@ pub(crate) fn conditions(
 
 fn disrupted(pod: &PodState) -> Option<Verdict> {
     let failure = pod.failed.as_ref().filter(|_| pod.is_disrupted)?;
-    let why = Some(("TerminationByKubelet".to_owned(), Some(failure.message.clone())));
+    let why = Some((DISRUPTED_BY_NODE.to_owned(), Some(failure.message.clone())));
     Some(Verdict { kind: DISRUPTED, holds: true, why })
 }
 
