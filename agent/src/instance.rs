@@ -64,6 +64,11 @@ impl Instance {
         self.data_dir.join("agent/images")
     }
 
+    /// Manifests of static pods.
+    pub fn static_pods_dir(&self) -> PathBuf {
+        self.data_dir.join("agent/manifests")
+    }
+
     /// Makes this process the one that works on the instance's pods, for as long as the answer lives. `None`: another
     /// process is that.
     pub fn claim(&self) -> io::Result<Option<Claim>> {
@@ -129,6 +134,7 @@ impl Instance {
             (run.join("pods"), 0o700),
             (self.pods_dir(), pods_mode),
             (self.import_dir(), 0o700),
+            (self.static_pods_dir(), 0o700),
             (self.storage_dir(), 0o700),
         ];
         for (path, mode) in closed {

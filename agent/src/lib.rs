@@ -3,6 +3,7 @@
 //! Start reading at `assemble`.
 
 pub mod assemble;
+mod changes;
 pub mod config;
 pub mod dns;
 mod environment;

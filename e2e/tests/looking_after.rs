@@ -108,3 +108,67 @@ fn a_threshold_that_cannot_be_read_is_told_before_anything_runs() {
     let said = server("--eviction-soft=memory.available<1Gi");
     assert!(said.contains("--eviction-soft-grace-period: memory.available needs one"), "{said}");
 }
+
+#[test]
+fn pods_of_files_run_and_have_mirrors() {
+    need!(machine::root());
+    let image = machine::image("busybox").expect("hack/image makes the image");
+    let mut cluster = Cluster::start(&[&image]);
+    let client = cluster.gantry();
+    let dir = cluster.data_dir().join("agent/manifests");
+    let manifest = |text: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: web, labels: {{app: web}}}}\nspec:\n  terminationGracePeriodSeconds: 1\n  \
+             containers:\n  - {{name: c, image: busybox, command: [sh, -c, 'echo {text}; exec sleep 1d']}}\n"
+        )
+    };
+    std::fs::write(dir.join("web.yaml"), manifest("one")).expect("a file");
+    let node = get(&client, &["nodes"])["items"][0]["metadata"]["name"].as_str().expect("a name").to_owned();
+    let name = format!("web-{node}");
+    let running = |what: &str| {
+        eventually(what, SOON, || {
+            let pod = get(&client, &["pod", &name]);
+            (pod["status"]["phase"] == "Running" && condition(&pod, "Ready")["status"] == "True").then_some(pod)
+        })
+    };
+    let container =
+        |pod: &Value| pod["status"]["containerStatuses"][0]["containerID"].as_str().expect("an id").to_owned();
+    let first = running("the pod of the file runs");
+    assert_eq!(first["metadata"]["ownerReferences"][0]["kind"], "Node");
+    assert_eq!(client.run(&["logs", &name]).out, "one\n");
+    assert_eq!(client.run(&["exec", &name, "--", "echo", "inside"]).out, "inside\n");
+
+    // Whoever deletes the mirror deletes nothing else.
+    client.run(&["delete", "pod", &name]).ok();
+    let again = running("the mirror is back");
+    assert_ne!(again["metadata"]["uid"], first["metadata"]["uid"]);
+    assert_eq!(container(&again), container(&first), "it ran on");
+
+    // Neither does an agent that is killed.
+    cluster.kill_server();
+    cluster.start_server();
+    assert_eq!(container(&running("the pod is still there")), container(&first), "it ran on");
+
+    std::fs::write(dir.join(".new"), manifest("two")).expect("a file");
+    std::fs::rename(dir.join(".new"), dir.join("web.yaml")).expect("the same directory");
+    eventually("the new pod runs", SOON, || (client.run(&["logs", &name]).out == "two\n").then_some(()));
+    assert_ne!(container(&running("the new pod is told")), container(&first));
+
+    let wrong =
+        manifest("three").replace("command", "envFrom: [{secretRef: {name: s}}], command").replace("web", "other");
+    std::fs::write(dir.join("other.yaml"), wrong).expect("a file");
+    eventually("the node says what is wrong", SOON, || {
+        let events = get(&client, &["events", "-A"])["items"].as_array().cloned().unwrap_or_default();
+        let is_it = |event: &&Value| event["reason"] == "InvalidStaticPod";
+        let said = events.iter().find(is_it)?["message"].as_str()?.to_owned();
+        assert!(
+            said.contains("other.yaml: spec.containers[0].envFrom[0].secretRef: a static pod cannot refer"),
+            "{said}"
+        );
+        Some(())
+    });
+
+    std::fs::remove_file(dir.join("web.yaml")).expect("it is there");
+    eventually("the pod is gone", SOON, || (client.run(&["get", "pod", &name]).code != 0).then_some(()));
+    cluster.reset(true);
+}

@@ -36,6 +36,7 @@ use crate::pulls::Pulls;
 use crate::roster::Roster;
 use crate::rotation;
 use crate::service::Known;
+use crate::static_pods::{is_static, mirror};
 
 /// What every pod of this node shares.
 pub(crate) struct Host {
@@ -228,13 +229,18 @@ impl Executor {
 
     /// Deletes the pod's object and the last files. Tried until the server has said that it is gone.
     async fn release(&self) {
+        let is_static = is_static(&self.pod);
         let api: Api<Pod> = Api::namespaced(self.host.client.clone(), self.namespace());
         let preconditions = Preconditions { uid: Some(self.uid.clone()), resource_version: None };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default().grace_period(0) };
         let mut wait = std::time::Duration::from_millis(100);
         loop {
-            match api.delete(self.name(), &params).await {
-                Ok(_) => break,
+            let released = match is_static {
+                true => mirror::forget(self).await,
+                false => api.delete(self.name(), &params).await.map(drop),
+            };
+            match released {
+                Ok(()) => break,
                 // Gone already, or another pod has the name now, which may be another node's.
                 Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404 | 409) => break,
                 Err(error) => tracing::warn!(%error, uid = self.uid, "releasing the pod's object"),
