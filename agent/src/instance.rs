@@ -100,6 +100,16 @@ impl Instance {
         }
     }
 
+    /// What drivers keep on this machine, where they expect it.
+    pub fn plugins_dir(&self) -> PathBuf {
+        self.pods_dir().with_file_name("plugins")
+    }
+
+    /// Where drivers put the sockets by which they register.
+    pub fn plugins_registry_dir(&self) -> PathBuf {
+        self.pods_dir().with_file_name("plugins_registry")
+    }
+
     /// Seccomp profiles that pods name, where other software expects them.
     pub fn seccomp_dir(&self) -> PathBuf {
         self.pods_dir().with_file_name("seccomp")
@@ -136,6 +146,8 @@ impl Instance {
             (self.import_dir(), 0o700),
             (self.static_pods_dir(), 0o700),
             (self.storage_dir(), 0o700),
+            (self.plugins_dir(), 0o750),
+            (self.plugins_registry_dir(), 0o750),
         ];
         for (path, mode) in closed {
             make_dir(&path, mode).map_err(|error| (path, error))?;

@@ -5,6 +5,7 @@
 pub mod assemble;
 mod changes;
 pub mod config;
+mod csi;
 pub mod dns;
 mod environment;
 mod event;

@@ -1,6 +1,6 @@
 //! The Node object of this machine: registration, status and the Lease that says it lives.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -109,7 +109,7 @@ impl Machine<'_> {
         BTreeMap::from([(ANNOTATION_STORAGE_DIRECTORY.to_owned(), directory)])
     }
 
-    fn status(&self, previous: &NodeStatus, pressures: &Pressures) -> NodeStatus {
+    fn status(&self, previous: &NodeStatus, pressures: &Pressures, in_use: &BTreeSet<String>) -> NodeStatus {
         let address = |kind: &str, address: String| NodeAddress { type_: kind.into(), address };
         let uname = rustix::system::uname();
         let os_release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
@@ -122,6 +122,7 @@ impl Machine<'_> {
             capacity: Some(self.capacity.quantities(0)),
             allocatable: Some(self.capacity.quantities(RESERVED_MEMORY_BYTES)),
             conditions: Some(conditions(previous, pressures)),
+            volumes_in_use: Some(in_use.iter().cloned().collect()),
             daemon_endpoints: Some(NodeDaemonEndpoints {
                 kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(self.port) }),
             }),
@@ -194,16 +195,26 @@ pub(crate) async fn register(
             api.create(&PostParams::default(), &Node { metadata, spec, ..Default::default() }).await?
         }
     };
-    write_status(&api, &this, &node, pressures).await
+    write_status(&api, &this, &node, pressures, &BTreeSet::new()).await
 }
 
 fn params() -> PatchParams {
     PatchParams { field_manager: Some(COMPONENT.into()), ..Default::default() }
 }
 
-async fn write_status(api: &Api<Node>, this: &Machine<'_>, node: &Node, pressures: &Pressures) -> kube::Result<Node> {
-    let status = this.status(&node.status.clone().unwrap_or_default(), pressures);
-    let patch = serde_json::json!({"status": status});
+async fn write_status(
+    api: &Api<Node>,
+    this: &Machine<'_>,
+    node: &Node,
+    pressures: &Pressures,
+    in_use: &BTreeSet<String>,
+) -> kube::Result<Node> {
+    let status = this.status(&node.status.clone().unwrap_or_default(), pressures, in_use);
+    let mut patch = serde_json::json!({"status": status});
+    // A list that is empty in the patch would stay as it was.
+    if in_use.is_empty() {
+        patch["status"]["volumesInUse"] = serde_json::Value::Null;
+    }
     api.patch_status(&this.config.node_name, &params(), &Patch::Strategic(patch)).await
 }
 
@@ -223,6 +234,7 @@ pub(crate) async fn keep_alive(
     let mut ticks = tokio::time::interval(RENEW_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut renewals, mut is_told) = (0u32, true);
+    let mut in_use = host.drivers.in_use();
     loop {
         tokio::select! {
             _ = ticks.tick() => {
@@ -232,11 +244,12 @@ pub(crate) async fn keep_alive(
                 renewals += 1;
             }
             Ok(()) = pressures.changed() => is_told = false,
+            Ok(()) = in_use.changed() => is_told = false,
         }
         if !is_told || renewals.is_multiple_of(STATUS_EVERY_RENEWALS) {
-            let pressures = pressures.borrow_and_update().clone();
+            let (pressures, in_use) = (pressures.borrow_and_update().clone(), in_use.borrow_and_update().clone());
             let written = match nodes.get(&config.node_name).await {
-                Ok(node) => write_status(&nodes, &this, &node, &pressures).await.map(drop),
+                Ok(node) => write_status(&nodes, &this, &node, &pressures, &in_use).await.map(drop),
                 Err(error) => Err(error),
             };
             is_told = written.is_ok();

@@ -215,7 +215,7 @@ async fn clear_orphan(host: &Arc<Host>, uid: &str) {
         let (inputs, _) = tokio::sync::mpsc::unbounded_channel();
         let executor = Executor::new(Arc::clone(host), uid.to_owned(), Arc::new(pod.clone()), inputs);
         sandbox::stop(&executor).await;
-        crate::execute::volume::tear_down(&executor).await;
+        crate::execute::volume::tear_down(&executor, false).await;
         executor.remove_logs().await;
     }
 }

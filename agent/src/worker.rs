@@ -16,6 +16,7 @@ use kube::api::{Api, Patch, PatchParams};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use crate::csi;
 use crate::event::COMPONENT;
 use crate::execute::{Executor, Host, sandbox, termination, volume};
 use crate::metrics::PodFigures;
@@ -152,6 +153,7 @@ impl Run {
         let mut following = tokio::task::JoinSet::new();
         following.spawn(volume::live::follow(self.executor.clone()));
         following.spawn(volume::limit::watch(self.executor.clone()));
+        following.spawn(csi::follow(self.executor.clone()));
         while self.state.stage != Stage::Gone {
             tokio::select! {
                 input = received.recv() => match input {

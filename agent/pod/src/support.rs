@@ -77,12 +77,9 @@ fn unsupported_volume(volume: &Volume) -> Option<&'static str> {
         || volume.ephemeral.is_some()
         || volume.nfs.is_some()
         || volume.image.is_some()
+        || volume.csi.is_some()
         || volume.projected.is_some();
-    match supported {
-        true => None,
-        false if volume.csi.is_some() => Some("csi"),
-        false => Some("<source>"),
-    }
+    (!supported).then_some("<source>")
 }
 
 #[cfg(test)]
@@ -95,10 +92,10 @@ mod tests {
     fn fields_are_named_by_path() {
         let spec: PodSpec = from_value(json!({
             "containers": [{"name": "a"}, {"name": "b", "resources": {"claims": [{"name": "c"}]}}],
-            "volumes": [{"name": "v", "emptyDir": {}}, {"name": "w", "csi": {"driver": "d"}}]
+            "volumes": [{"name": "v", "emptyDir": {}}, {"name": "w", "rbd": {"image": "i", "monitors": []}}]
         }))
         .unwrap();
-        assert_eq!(unsupported(&spec), ["spec.containers[1].resources.claims", "spec.volumes[1].csi"]);
+        assert_eq!(unsupported(&spec), ["spec.containers[1].resources.claims", "spec.volumes[1].<source>"]);
     }
 
     #[test]

@@ -26,6 +26,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, Preconditions};
 
 use crate::config::Config;
+use crate::csi::Drivers;
 use crate::environment::{Allocatable, Place};
 use crate::event;
 use crate::kubelet::{access::Access, usage::Usage};
@@ -58,6 +59,8 @@ pub(crate) struct Host {
     pub(crate) objects: Objects,
     /// Those that are here.
     pub(crate) pods: Roster,
+    /// Drivers of storage.
+    pub(crate) drivers: Drivers,
     /// What was measured last.
     pub(crate) usage: Usage,
     /// Who may use the kubelet API.
@@ -212,7 +215,7 @@ impl Executor {
             }
             Command::TearDownVolumes => {
                 let _order = self.order.write().await;
-                volume::tear_down(&self).await;
+                volume::tear_down(&self, true).await;
                 Some(Event::VolumesTornDown)
             }
             Command::Emit(notice) => {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::event::Severity;
 use k8s_openapi::api::core::v1::Pod;
@@ -21,6 +22,9 @@ pub(crate) use mirror::local_uid;
 
 /// The largest file that is read, in bytes.
 const SIZE_MAX: u64 = 1 << 20;
+
+/// Files that nobody touched for so long are read.
+const QUIET: Duration = Duration::from_millis(200);
 
 /// The pods of the directory, by uid.
 pub(crate) type Pods = BTreeMap<String, Arc<Pod>>;
@@ -98,5 +102,7 @@ pub(crate) async fn follow(host: Arc<Host>, pods: watch::Sender<Pods>) {
             changed
         });
         changes.next().await;
+        // Whoever writes a file is not done with the first byte.
+        while tokio::time::timeout(QUIET, changes.next()).await.is_ok() {}
     }
 }

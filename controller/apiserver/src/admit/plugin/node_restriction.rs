@@ -45,6 +45,9 @@ pub(super) fn admit(attributes: &Attributes<'_>, object: &Value) -> Result<(), S
         },
         ("", "serviceaccounts", Some(Subresource::Token)) => token_is_of_own_pod(node, attributes, object),
         ("certificates.k8s.io", "podcertificaterequests", _) => certificate_is_of_own_pod(node, attributes, object),
+        ("storage.k8s.io", "csinodes", _) if name != node => {
+            refuse(format!("can only access CSINode with the same name as the requesting node {node:?}"))
+        }
         ("coordination.k8s.io", "leases", _) if name != node => {
             refuse(format!("can only access node lease with the same name as the requesting node {node:?}"))
         }
