@@ -23,7 +23,7 @@ use crate::pressure::{Pressures, Sample};
 use crate::pulls::Pulls;
 use crate::roster::Roster;
 use crate::service::Known;
-use crate::{csi, dns, eviction, kubelet, peers, preload, service, source, storage};
+use crate::{csi, device, dns, eviction, kubelet, peers, preload, service, source, storage};
 
 /// CAP_SYS_RESOURCE, capability.h.
 const CAP_SYS_RESOURCE: u64 = 24;
@@ -114,6 +114,7 @@ impl Config {
             objects: Objects::new(client.clone()),
             pods: Roster::default(),
             drivers: Default::default(),
+            devices: Default::default(),
             usage: Default::default(),
             access: Default::default(),
             can_lower_oom_score: has_capability(CAP_SYS_RESOURCE),
@@ -137,6 +138,7 @@ impl Config {
         tasks.spawn(use_pod_range(client, self.node_name.clone(), network));
         tasks.spawn(storage::run(Arc::clone(&host)));
         tasks.spawn(csi::run(Arc::clone(&host)));
+        tasks.spawn(device::run(Arc::clone(&host)));
         tasks.spawn(source::run(host));
         Ok(Agent { tasks, _claim: claim })
     }

@@ -105,6 +105,16 @@ impl Instance {
         self.pods_dir().with_file_name("plugins")
     }
 
+    /// Where device plugins register, and have their sockets.
+    pub fn device_plugins_dir(&self) -> PathBuf {
+        self.pods_dir().with_file_name("device-plugins")
+    }
+
+    /// Who has which device.
+    pub fn devices_file(&self) -> PathBuf {
+        self.data_dir.join("agent/devices.json")
+    }
+
     /// Where drivers put the sockets by which they register.
     pub fn plugins_registry_dir(&self) -> PathBuf {
         self.pods_dir().with_file_name("plugins_registry")
@@ -146,6 +156,7 @@ impl Instance {
             (self.import_dir(), 0o700),
             (self.static_pods_dir(), 0o700),
             (self.storage_dir(), 0o700),
+            (self.device_plugins_dir(), 0o750),
             (self.plugins_dir(), 0o750),
             (self.plugins_registry_dir(), 0o750),
         ];

@@ -18,6 +18,7 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::device::Amount;
 use crate::environment::Allocatable;
 use crate::event::COMPONENT;
 use crate::execute::Host;
@@ -94,6 +95,15 @@ struct Machine<'a> {
     port: u16,
 }
 
+/// What else the node's status tells.
+#[derive(Clone, Default)]
+struct Told {
+    /// Volumes of drivers that it uses.
+    in_use: BTreeSet<String>,
+    /// Devices of plugins.
+    devices: BTreeMap<String, Amount>,
+}
+
 impl Machine<'_> {
     fn labels(&self) -> BTreeMap<String, String> {
         let mut labels = self.config.labels.clone();
@@ -109,7 +119,7 @@ impl Machine<'_> {
         BTreeMap::from([(ANNOTATION_STORAGE_DIRECTORY.to_owned(), directory)])
     }
 
-    fn status(&self, previous: &NodeStatus, pressures: &Pressures, in_use: &BTreeSet<String>) -> NodeStatus {
+    fn status(&self, previous: &NodeStatus, pressures: &Pressures, told: &Told) -> NodeStatus {
         let address = |kind: &str, address: String| NodeAddress { type_: kind.into(), address };
         let uname = rustix::system::uname();
         let os_release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
@@ -119,10 +129,10 @@ impl Machine<'_> {
                 address("InternalIP", self.config.node_ip.to_string()),
                 address("Hostname", self.config.node_name.clone()),
             ]),
-            capacity: Some(self.capacity.quantities(0)),
-            allocatable: Some(self.capacity.quantities(RESERVED_MEMORY_BYTES)),
+            capacity: Some(with(self.capacity.quantities(0), told, |amount| amount.all)),
+            allocatable: Some(with(self.capacity.quantities(RESERVED_MEMORY_BYTES), told, |amount| amount.usable)),
             conditions: Some(conditions(previous, pressures)),
-            volumes_in_use: Some(in_use.iter().cloned().collect()),
+            volumes_in_use: Some(told.in_use.iter().cloned().collect()),
             daemon_endpoints: Some(NodeDaemonEndpoints {
                 kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(self.port) }),
             }),
@@ -142,6 +152,16 @@ impl Machine<'_> {
             ..Default::default()
         }
     }
+}
+
+/// Quantities of the machine and of its devices.
+fn with(
+    mut all: BTreeMap<String, Quantity>,
+    told: &Told,
+    count: impl Fn(&Amount) -> usize,
+) -> BTreeMap<String, Quantity> {
+    all.extend(told.devices.iter().map(|(name, amount)| (name.clone(), Quantity(count(amount).to_string()))));
+    all
 }
 
 fn conditions(previous: &NodeStatus, pressures: &Pressures) -> Vec<NodeCondition> {
@@ -195,7 +215,7 @@ pub(crate) async fn register(
             api.create(&PostParams::default(), &Node { metadata, spec, ..Default::default() }).await?
         }
     };
-    write_status(&api, &this, &node, pressures, &BTreeSet::new()).await
+    write_status(&api, &this, &node, pressures, &Told::default()).await
 }
 
 fn params() -> PatchParams {
@@ -207,12 +227,12 @@ async fn write_status(
     this: &Machine<'_>,
     node: &Node,
     pressures: &Pressures,
-    in_use: &BTreeSet<String>,
+    told: &Told,
 ) -> kube::Result<Node> {
-    let status = this.status(&node.status.clone().unwrap_or_default(), pressures, in_use);
+    let status = this.status(&node.status.clone().unwrap_or_default(), pressures, told);
     let mut patch = serde_json::json!({"status": status});
     // A list that is empty in the patch would stay as it was.
-    if in_use.is_empty() {
+    if told.in_use.is_empty() {
         patch["status"]["volumesInUse"] = serde_json::Value::Null;
     }
     api.patch_status(&this.config.node_name, &params(), &Patch::Strategic(patch)).await
@@ -234,7 +254,7 @@ pub(crate) async fn keep_alive(
     let mut ticks = tokio::time::interval(RENEW_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut renewals, mut is_told) = (0u32, true);
-    let mut in_use = host.drivers.in_use();
+    let (mut in_use, mut devices) = (host.drivers.in_use(), host.devices.amounts());
     loop {
         tokio::select! {
             _ = ticks.tick() => {
@@ -245,11 +265,14 @@ pub(crate) async fn keep_alive(
             }
             Ok(()) = pressures.changed() => is_told = false,
             Ok(()) = in_use.changed() => is_told = false,
+            Ok(()) = devices.changed() => is_told = false,
         }
         if !is_told || renewals.is_multiple_of(STATUS_EVERY_RENEWALS) {
-            let (pressures, in_use) = (pressures.borrow_and_update().clone(), in_use.borrow_and_update().clone());
+            let pressures = pressures.borrow_and_update().clone();
+            let told =
+                Told { in_use: in_use.borrow_and_update().clone(), devices: devices.borrow_and_update().clone() };
             let written = match nodes.get(&config.node_name).await {
-                Ok(node) => write_status(&nodes, &this, &node, &pressures, &in_use).await.map(drop),
+                Ok(node) => write_status(&nodes, &this, &node, &pressures, &told).await.map(drop),
                 Err(error) => Err(error),
             };
             is_told = written.is_ok();

@@ -1,6 +1,7 @@
 //! The pods of this node, for those who look at all of them.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use agent_pod::protocol::Event;
@@ -38,11 +39,14 @@ impl Member {
 
 /// All pods, by uid.
 #[derive(Debug, Default)]
-pub(crate) struct Roster(Mutex<BTreeMap<String, Member>>);
+pub(crate) struct Roster {
+    members: Mutex<BTreeMap<String, Member>>,
+    is_complete: AtomicBool,
+}
 
 impl Roster {
     fn all(&self) -> MutexGuard<'_, BTreeMap<String, Member>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A pod is here, or changed.
@@ -53,6 +57,19 @@ impl Roster {
     /// A pod is gone.
     pub(crate) fn remove(&self, uid: &str) {
         self.all().remove(uid);
+    }
+
+    /// Everybody who is here is known: a pod that is missing is gone.
+    pub(crate) fn complete(&self) {
+        self.is_complete.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a pod is gone for good, or has ended.
+    pub(crate) fn is_over(&self, uid: &str) -> bool {
+        match self.all().get(uid) {
+            Some(member) => member.is_over(),
+            None => self.is_complete.load(Ordering::Relaxed),
+        }
     }
 
     /// Those that are here now.

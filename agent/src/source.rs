@@ -174,6 +174,7 @@ impl Source {
         // What files make no list of the API server tells, nor its end.
         listed.extend(self.statics.keys().cloned());
         listed.extend(self.workers.iter().filter(|(_, worker)| worker.is_going()).map(|(uid, _)| uid.clone()));
+        self.host.pods.complete();
         for (uid, worker) in &mut self.workers {
             if !listed.contains(uid) {
                 self.host.pods.remove(uid);

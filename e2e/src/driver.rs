@@ -20,16 +20,16 @@ pub const NAME: &str = "test.example.com";
 
 /// A message: the values of each field, in order; what is nested is bytes.
 #[derive(Debug, Clone, Default)]
-struct Message(BTreeMap<u64, Vec<Value>>);
+pub(crate) struct Message(BTreeMap<u64, Vec<Value>>);
 
 #[derive(Debug, Clone)]
-enum Value {
+pub(crate) enum Value {
     Number(u64),
     Bytes(Vec<u8>),
 }
 
 impl Message {
-    fn read(mut bytes: &[u8]) -> Self {
+    pub(crate) fn read(mut bytes: &[u8]) -> Self {
         let mut fields: BTreeMap<u64, Vec<Value>> = BTreeMap::new();
         while !bytes.is_empty() {
             let tag = number(&mut bytes);
@@ -48,12 +48,12 @@ impl Message {
         Self(fields)
     }
 
-    fn all(&self, field: u64) -> impl Iterator<Item = &[u8]> {
+    pub(crate) fn all(&self, field: u64) -> impl Iterator<Item = &[u8]> {
         let values = self.0.get(&field).into_iter().flatten();
         values.filter_map(|value| if let Value::Bytes(bytes) = value { Some(bytes.as_slice()) } else { None })
     }
 
-    fn text(&self, field: u64) -> String {
+    pub(crate) fn text(&self, field: u64) -> String {
         self.all(field).next().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default()
     }
 
@@ -64,7 +64,7 @@ impl Message {
         }
     }
 
-    fn message(&self, field: u64) -> Option<Self> {
+    pub(crate) fn message(&self, field: u64) -> Option<Self> {
         self.all(field).next().map(Self::read)
     }
 
@@ -95,13 +95,13 @@ fn put_number(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-fn put(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
+pub(crate) fn put(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
     put_number(out, field << 3 | 2);
     put_number(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
-fn number_field(field: u64, value: u64) -> Vec<u8> {
+pub(crate) fn number_field(field: u64, value: u64) -> Vec<u8> {
     let mut out = Vec::new();
     put_number(&mut out, field << 3);
     put_number(&mut out, value);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use e2e::api::{Api, Patch};
 use e2e::cluster::Cluster;
+use e2e::devices::Plugin;
 use e2e::driver::{Driver, NAME};
 use e2e::{machine, need};
 use serde_json::{Value, json};
@@ -247,4 +248,66 @@ async fn a_volume_of_the_pods_own_needs_a_driver_that_has_such() {
     scene.gone("p").await;
     assert_eq!(driver.calls("NodeUnpublishVolume")[0].volume, published.volume);
     scene.cluster.reset(true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_of_a_plugin_are_given_to_one_container_each() {
+    need!(machine::root());
+    const RESOURCE: &str = "example.com/thing";
+    let image = machine::image("busybox").expect("hack/image makes the image");
+    let mut cluster = Cluster::start(&[&image]);
+    let kubelet = cluster.data_dir().join("agent/kubelet");
+    let plugin = Plugin::start(&kubelet, RESOURCE, &["a", "b", "c"]).await;
+    let api = Api::fresh(&cluster.kubeconfig(), "devices").await;
+    api.until(&api.path("v1", "serviceaccounts"), "default", "the default account", |_| true).await;
+    let counts = |all: &'static str, usable: &'static str| {
+        move |node: &Value| {
+            node["status"]["capacity"][RESOURCE] == all && node["status"]["allocatable"][RESOURCE] == usable
+        }
+    };
+    api.until("/api/v1/nodes", "node-1", "the node tells of them", counts("3", "3")).await;
+    plugin.set("c", false);
+    api.until("/api/v1/nodes", "node-1", "one is ill", counts("3", "2")).await;
+
+    let pods = api.path("v1", "pods");
+    let container = |name: &str, count: u32, script: &str| {
+        json!({"name": name, "image": "busybox", "imagePullPolicy": "Never", "command": ["sh", "-c", script],
+            "resources": {"limits": {RESOURCE: count.to_string()}}})
+    };
+    let pod = |name: &str, init: Value, own: Value| {
+        json!({"metadata": {"name": name}, "spec": {"terminationGracePeriodSeconds": 0, "restartPolicy": "Never",
+            "tolerations": [{"operator": "Exists", "effect": "NoSchedule"}], "initContainers": init, "containers": own}})
+    };
+    let look = "echo $GIVEN; cat /library/version; dd if=/dev/test bs=4 count=1 2>/dev/null | wc -c; touch /library/x 2>&1; sleep 1d";
+    let first = pod("first", json!([container("init", 1, "echo $GIVEN")]), json!([container("c", 1, look)]));
+    api.post(&pods, first).await.ok();
+    let is_up = |pod: &Value| pod["status"]["phase"] == "Running";
+    api.until(&pods, "first", "it runs", is_up).await;
+    let log = api.get(&format!("{pods}/first/log?container=c")).await;
+    let log = String::from_utf8_lossy(&log.bytes).into_owned();
+    assert!(log.starts_with("a\n7\n4\n") && log.contains("Read-only file system"), "{log}");
+    assert_eq!(plugin.given(), [["a"], ["a"]], "what the init container had is the container's");
+    let second = pod("second", json!([]), json!([container("c", 1, "echo $GIVEN; sleep 1d")]));
+    api.post(&pods, second.clone()).await.ok();
+    api.until(&pods, "second", "it runs", is_up).await;
+    assert_eq!(plugin.given()[2], ["b"]);
+
+    // Nothing is left: the scheduler knows. Another agent remembers who has what.
+    let mut third = second;
+    third["metadata"]["name"] = "third".into();
+    api.post(&pods, third).await.ok();
+    let told = |pod: &Value| pod["status"]["conditions"][0]["reason"] == "Unschedulable";
+    let waits = api.until(&pods, "third", "it waits", told).await;
+    let message = waits["status"]["conditions"][0]["message"].as_str().expect("a message").to_owned();
+    assert!(message.contains("Insufficient example.com/thing"), "{message}");
+    cluster.kill_server();
+    cluster.start_server();
+    plugin.register().await.expect("it is taken");
+    plugin.set("c", true);
+    let api = api.seen_by(kube_config(&cluster).await);
+    api.until(&pods, "third", "it runs", is_up).await;
+    assert_eq!(plugin.given()[3], ["c"]);
+    drop(plugin);
+    api.until("/api/v1/nodes", "node-1", "nobody answers for them", counts("3", "0")).await;
+    cluster.reset(true);
 }

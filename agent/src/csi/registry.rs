@@ -13,11 +13,11 @@ use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::client::{CallError, Plugin};
 use super::message::{NodeCapabilities, NodeInfo, RegistrationStatus};
 use crate::changes::Changes;
 use crate::event::COMPONENT;
 use crate::execute::{Host, chain};
+use crate::grpc::{CallError, Plugin};
 
 const KIND: &str = "CSIPlugin";
 /// On the Node: each driver's name of it, as JSON.

@@ -27,6 +27,7 @@ use kube::api::{Api, DeleteParams, Preconditions};
 
 use crate::config::Config;
 use crate::csi::Drivers;
+use crate::device::Devices;
 use crate::environment::{Allocatable, Place};
 use crate::event;
 use crate::kubelet::{access::Access, usage::Usage};
@@ -59,6 +60,8 @@ pub(crate) struct Host {
     pub(crate) objects: Objects,
     /// Those that are here.
     pub(crate) pods: Roster,
+    /// Devices of plugins.
+    pub(crate) devices: Devices,
     /// Drivers of storage.
     pub(crate) drivers: Drivers,
     /// What was measured last.
