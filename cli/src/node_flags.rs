@@ -41,6 +41,9 @@ pub(crate) struct NodeArgs {
     /// How many seconds pods have at most to end when a soft threshold is met.
     #[arg(long, default_value_t = 0, value_name = "SECONDS")]
     eviction_max_pod_grace_period: i64,
+    /// How many processes and threads a pod may have; by default as many as the machine.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(i64).range(1..))]
+    pod_max_pids: Option<i64>,
     #[command(flatten)]
     registries: RegistriesFile,
 }
@@ -93,6 +96,10 @@ impl NodeArgs {
 
     pub(crate) fn kubelet_port(&self) -> u16 {
         self.kubelet_port
+    }
+
+    pub(crate) fn pod_max_pids(&self) -> Option<i64> {
+        self.pod_max_pids
     }
 
     /// When pods are evicted. What cannot be read is told.

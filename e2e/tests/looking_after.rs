@@ -172,3 +172,50 @@ fn pods_of_files_run_and_have_mirrors() {
     eventually("the pod is gone", SOON, || (client.run(&["get", "pod", &name]).code != 0).then_some(()));
     cluster.reset(true);
 }
+
+#[test]
+fn a_fork_bomb_a_flood_of_logs_and_a_greedy_pod_harm_themselves_only() {
+    need!(machine::root());
+    let image = machine::image("busybox").expect("hack/image makes the image");
+    let mut cluster = Cluster::start_with(&[&image], &["--pod-max-pids=200"]);
+    let client = cluster.gantry();
+    let pod = |name: &str, script: &str, limits: Value| {
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"terminationGracePeriodSeconds": 1,
+            "restartPolicy": "Never", "tolerations": [{"operator": "Exists", "effect": "NoSchedule"}], "resources": limits,
+            "containers": [{"name": "c", "image": "busybox", "imagePullPolicy": "IfNotPresent", "command": ["sh", "-c", script]}]}})
+    };
+    let before = left();
+    apply(&client, &pod("bomb", "bomb() { bomb | bomb & }; bomb; sleep 1d", json!({})));
+    apply(&client, &pod("flood", "yes flood", json!({})));
+    // The pod as a whole has the limit, no container has.
+    let limits = json!({"limits": {"memory": "48Mi"}});
+    apply(&client, &pod("greedy", "head -c 200m /dev/zero | tail | wc -c", limits));
+    let phase = |name: &str| get(&client, &["pod", name])["status"]["phase"].as_str().unwrap_or_default().to_owned();
+    eventually("the greedy pod is ended", SOON, || {
+        (phase("greedy") == "Failed" || phase("greedy") == "Succeeded").then_some(())
+    });
+    eventually("the others run", SOON, || (phase("bomb") == "Running" && phase("flood") == "Running").then_some(()));
+    std::thread::sleep(Duration::from_secs(10));
+    assert!(before.saturating_sub(left()) < 1000, "{before} process ids were left, now {}", left());
+    // A node that is harmed runs nothing more.
+    apply(&client, &pod("well", "echo fine", json!({})));
+    eventually("another pod runs", SOON, || (phase("well") == "Succeeded").then_some(()));
+    assert_eq!(client.run(&["logs", "well"]).out, "fine\n");
+    let logs = cluster.data_dir().join("agent/log/pods");
+    let bytes: u64 = walk(&logs)
+        .iter()
+        .filter(|path| path.to_string_lossy().contains("flood"))
+        .map(|path| path.metadata().map_or(0, |own| own.len()))
+        .sum();
+    assert!(bytes > 1 << 20 && bytes < 120 << 20, "{bytes} bytes of logs");
+    for name in ["bomb", "flood"] {
+        client.run(&["delete", "pod", name]).ok();
+    }
+    eventually("their processes are gone", SOON, || (before.saturating_sub(left()) < 100).then_some(()));
+    cluster.reset(true);
+}
+
+fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}

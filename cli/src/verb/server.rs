@@ -219,6 +219,7 @@ async fn start_agent(
         cluster_dns: ClusterDns { address: cluster_dns(args)?, domain: args.cluster_domain.clone() },
         dns_kubeconfig,
         eviction,
+        pod_max_pids: args.node.pod_max_pids(),
         node_name: node_name.clone(),
         metrics,
         registry: Arc::new(registry),
