@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::event::Recorder;
-use crate::execute::{Host, chain};
+use crate::execute::{Host, chain, subpath};
 use crate::instance::Claim;
 use crate::node::{self, Capacity};
 use crate::objects::Objects;
@@ -117,6 +117,7 @@ impl Config {
             devices: Default::default(),
             usage: Default::default(),
             access: Default::default(),
+            recursive_read_only: subpath::can_be_recursive(),
             can_lower_oom_score: has_capability(CAP_SYS_RESOURCE),
             recorder: Recorder::new(&self.node_name),
             config: self.clone(),

@@ -286,7 +286,9 @@ impl Run {
         if self.state.stage == Stage::Gone {
             return;
         }
-        let host = HostFacts { ips: vec![self.executor.host.config.node_ip.to_string()] };
+        let own = &self.executor.host;
+        let host =
+            HostFacts { ips: vec![own.config.node_ip.to_string()], recursive_read_only: own.recursive_read_only };
         let status = status(&self.state, &self.executor.pod, &host, now);
         self.statuses.send_if_modified(|current| {
             let changed = current.as_ref() != Some(&status);

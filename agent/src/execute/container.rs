@@ -346,7 +346,7 @@ fn volume_bind(
     let access = match mounted.recursive_read_only.as_deref() {
         _ if mounted.read_only != Some(true) && !place.read_only => Access::ReadWrite,
         Some("Enabled") => Access::RecursiveReadOnly,
-        Some("IfPossible") if subpath::can_be_recursive() => Access::RecursiveReadOnly,
+        Some("IfPossible") if executor.host.recursive_read_only => Access::RecursiveReadOnly,
         _ => Access::ReadOnly,
     };
     let propagation = match mounted.mount_propagation.as_deref() {

@@ -53,6 +53,8 @@ pub(crate) struct Host {
     pub(crate) cpus: usize,
     pub(crate) allocatable: Allocatable,
     pub(crate) can_lower_oom_score: bool,
+    /// Whether mounts below a mount can be made read-only with it.
+    pub(crate) recursive_read_only: bool,
     /// This program, to be run as pod monitors.
     pub(crate) program: Program,
     pub(crate) recorder: event::Recorder,
