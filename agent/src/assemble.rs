@@ -23,7 +23,8 @@ use crate::pressure::{Pressures, Sample};
 use crate::pulls::Pulls;
 use crate::roster::Roster;
 use crate::service::Known;
-use crate::{csi, device, dns, eviction, kubelet, peers, preload, service, source, storage};
+use crate::shutdown::Grace;
+use crate::{csi, device, dns, eviction, kubelet, peers, preload, service, shutdown, source, storage};
 
 /// CAP_SYS_RESOURCE, capability.h.
 const CAP_SYS_RESOURCE: u64 = 24;
@@ -74,6 +75,7 @@ pub enum StartError {
 
 /// An agent that runs. Dropping it leaves pods alone.
 pub struct Agent {
+    host: Arc<Host>,
     tasks: JoinSet<()>,
     _claim: Claim,
 }
@@ -113,6 +115,7 @@ impl Config {
             program: Program::own()?,
             objects: Objects::new(client.clone()),
             pods: Roster::default(),
+            is_going_down: watch::Sender::new(false),
             drivers: Default::default(),
             devices: Default::default(),
             usage: Default::default(),
@@ -140,12 +143,19 @@ impl Config {
         tasks.spawn(storage::run(Arc::clone(&host)));
         tasks.spawn(csi::run(Arc::clone(&host)));
         tasks.spawn(device::run(Arc::clone(&host)));
-        tasks.spawn(source::run(host));
-        Ok(Agent { tasks, _claim: claim })
+        tasks.spawn(source::run(Arc::clone(&host)));
+        Ok(Agent { host, tasks, _claim: claim })
     }
 }
 
 impl Agent {
+    /// Ends the pods of a machine that goes down, if it does and they are to have time for it.
+    pub async fn end_pods_of_a_machine_that_stops(&self, grace: Grace) {
+        if !grace.total.is_zero() && shutdown::is_coming().await {
+            shutdown::end_pods(&self.host, grace).await;
+        }
+    }
+
     /// Stops the agent's own work; pods and their monitors go on.
     pub async fn drain(mut self) {
         self.tasks.shutdown().await;

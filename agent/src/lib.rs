@@ -34,6 +34,7 @@ pub mod resolver;
 mod roster;
 mod rotation;
 mod service;
+pub mod shutdown;
 mod source;
 mod static_pods;
 mod status_patch;

@@ -102,6 +102,8 @@ struct Told {
     in_use: BTreeSet<String>,
     /// Devices of plugins.
     devices: BTreeMap<String, Amount>,
+    /// The machine goes down: nobody is to be sent here.
+    is_going_down: bool,
 }
 
 impl Machine<'_> {
@@ -131,7 +133,7 @@ impl Machine<'_> {
             ]),
             capacity: Some(with(self.capacity.quantities(0), told, |amount| amount.all)),
             allocatable: Some(with(self.capacity.quantities(RESERVED_MEMORY_BYTES), told, |amount| amount.usable)),
-            conditions: Some(conditions(previous, pressures)),
+            conditions: Some(conditions(previous, pressures, told.is_going_down)),
             volumes_in_use: Some(told.in_use.iter().cloned().collect()),
             daemon_endpoints: Some(NodeDaemonEndpoints {
                 kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(self.port) }),
@@ -164,15 +166,19 @@ fn with(
     all
 }
 
-fn conditions(previous: &NodeStatus, pressures: &Pressures) -> Vec<NodeCondition> {
+fn conditions(previous: &NodeStatus, pressures: &Pressures, is_going_down: bool) -> Vec<NodeCondition> {
     let old = previous.conditions.clone().unwrap_or_default();
     let word = |is_true: bool| if is_true { "True" } else { "False" };
     let pressures = pressures.0.iter().map(|own| {
         let (is_pressed, message) = (own.is_pressed, own.message.as_str());
         (own.kind.condition(), word(is_pressed), own.kind.reason(is_pressed), message)
     });
+    let ready = match is_going_down {
+        true => ("Ready", "False", "GantryNotReady", "node is shutting down"),
+        false => ("Ready", "True", "GantryReady", "the agent runs pods"),
+    };
     pressures
-        .chain([("Ready", "True", "GantryReady", "the agent runs pods")])
+        .chain([ready])
         .map(|(kind, status, reason, message)| {
             let before = old.iter().find(|condition| condition.type_ == kind && condition.status == status);
             NodeCondition {
@@ -255,6 +261,7 @@ pub(crate) async fn keep_alive(
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut renewals, mut is_told) = (0u32, true);
     let (mut in_use, mut devices) = (host.drivers.in_use(), host.devices.amounts());
+    let mut going_down = host.is_going_down.subscribe();
     loop {
         tokio::select! {
             _ = ticks.tick() => {
@@ -266,11 +273,15 @@ pub(crate) async fn keep_alive(
             Ok(()) = pressures.changed() => is_told = false,
             Ok(()) = in_use.changed() => is_told = false,
             Ok(()) = devices.changed() => is_told = false,
+            Ok(()) = going_down.changed() => is_told = false,
         }
         if !is_told || renewals.is_multiple_of(STATUS_EVERY_RENEWALS) {
             let pressures = pressures.borrow_and_update().clone();
-            let told =
-                Told { in_use: in_use.borrow_and_update().clone(), devices: devices.borrow_and_update().clone() };
+            let told = Told {
+                in_use: in_use.borrow_and_update().clone(),
+                devices: devices.borrow_and_update().clone(),
+                is_going_down: *going_down.borrow_and_update(),
+            };
             let written = match nodes.get(&config.node_name).await {
                 Ok(node) => write_status(&nodes, &this, &node, &pressures, &told).await.map(drop),
                 Err(error) => Err(error),

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use agent::eviction::{self, Soft};
+use agent::shutdown::Grace;
 use agent_image::registry::config::Registries;
 use k8s_openapi::api::core::v1::Taint;
 
@@ -44,6 +46,13 @@ pub(crate) struct NodeArgs {
     /// How many processes and threads a pod may have; by default as many as the machine.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(i64).range(1..))]
     pod_max_pids: Option<i64>,
+    /// How many seconds pods have to end when the machine goes down; 0: it ends them as it likes. The unit's TimeoutStopSec
+    /// is to be longer.
+    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+    shutdown_grace_period: u64,
+    /// How many of these are for critical pods, which end last.
+    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+    shutdown_grace_period_critical_pods: u64,
     #[command(flatten)]
     registries: RegistriesFile,
 }
@@ -96,6 +105,17 @@ impl NodeArgs {
 
     pub(crate) fn kubelet_port(&self) -> u16 {
         self.kubelet_port
+    }
+
+    /// How long pods have when the machine goes down.
+    pub(crate) fn shutdown_grace(&self) -> Result<Grace, Failure> {
+        let (total, critical) = (self.shutdown_grace_period, self.shutdown_grace_period_critical_pods);
+        if critical > total {
+            return Err(Failure::new(format!(
+                "error: --shutdown-grace-period-critical-pods {critical}: expected at most --shutdown-grace-period {total}"
+            )));
+        }
+        Ok(Grace { total: Duration::from_secs(total), critical: Duration::from_secs(critical) })
     }
 
     pub(crate) fn pod_max_pids(&self) -> Option<i64> {

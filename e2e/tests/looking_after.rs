@@ -219,3 +219,61 @@ fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
     entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }
+
+#[test]
+fn pods_of_a_machine_that_goes_down_end_in_their_time_and_the_critical_ones_last() {
+    need!(machine::root());
+    let image = machine::image("busybox").expect("hack/image makes the image");
+    let flags = ["--shutdown-grace-period=8", "--shutdown-grace-period-critical-pods=4"];
+    let mut cluster = Cluster::start_with(&[&image], &flags);
+    let client = cluster.gantry();
+    let notes = tempfile::tempdir().expect("a directory");
+    let pod = |name: &str, class: Value| {
+        let script =
+            format!("trap 'date +%s.%N > /notes/{name}; sleep 1; exit' TERM; echo up; while true; do sleep 0.1; done");
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "kube-system"}, "spec": {
+            "priorityClassName": class, "tolerations": [{"operator": "Exists", "effect": "NoSchedule"}],
+            "volumes": [{"name": "v", "hostPath": {"path": notes.path()}}],
+            "containers": [{"name": "c", "image": "busybox", "imagePullPolicy": "IfNotPresent", "command": ["sh", "-c", script],
+                "volumeMounts": [{"name": "v", "mountPath": "/notes"}]}]}})
+    };
+    apply(&client, &pod("critical", json!("system-cluster-critical")));
+    apply(&client, &pod("plain", Value::Null));
+    for name in ["critical", "plain"] {
+        let logs = || client.run(&["-n", "kube-system", "logs", name]).out.contains("up").then_some(());
+        eventually("it runs", SOON, logs);
+    }
+    // The machine says nothing: pods are left alone.
+    let programs = tempfile::tempdir().expect("a directory");
+    let systemctl = programs.path().join("systemctl");
+    std::fs::write(&systemctl, "#!/bin/sh\necho running\n").expect("a file");
+    std::fs::set_permissions(&systemctl, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("it is ours");
+    cluster.programs = Some(programs.path().to_owned());
+    cluster.stop_server();
+    cluster.start_server();
+    cluster.stop_server();
+    assert!(!notes.path().join("plain").exists(), "the service stops, not the machine");
+    cluster.start_server();
+    std::fs::write(&systemctl, "#!/bin/sh\n[ \"$1\" = is-system-running ] && echo stopping\n").expect("a file");
+    cluster.stop_server();
+    let at = |name: &str| -> f64 {
+        std::fs::read_to_string(notes.path().join(name)).expect("it was told").trim().parse().expect("a time")
+    };
+    assert!(at("critical") - at("plain") >= 1.0, "the plain one was over first: {} {}", at("plain"), at("critical"));
+
+    std::fs::write(&systemctl, "#!/bin/sh\necho running\n").expect("a file");
+    cluster.start_server();
+    for name in ["critical", "plain"] {
+        let told = get(&client, &["-n", "kube-system", "pod", name]);
+        assert_eq!(
+            (&told["status"]["phase"], &told["status"]["reason"]),
+            (&json!("Failed"), &json!("Terminated")),
+            "{told:#}"
+        );
+        assert_eq!(condition(&told, "DisruptionTarget")["reason"], "TerminationByKubelet");
+    }
+    eventually("the node is ready again", SOON, || {
+        (condition(&get(&client, &["nodes"])["items"][0], "Ready")["status"] == "True").then_some(())
+    });
+    cluster.reset(true);
+}

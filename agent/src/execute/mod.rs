@@ -62,6 +62,8 @@ pub(crate) struct Host {
     pub(crate) objects: Objects,
     /// Those that are here.
     pub(crate) pods: Roster,
+    /// The machine goes down.
+    pub(crate) is_going_down: tokio::sync::watch::Sender<bool>,
     /// Devices of plugins.
     pub(crate) devices: Devices,
     /// Drivers of storage.

@@ -70,6 +70,7 @@ async fn serve(args: Args) -> Result<(), Failure> {
     // What cannot be used is told before anything runs.
     let (registries, eviction) = (args.node.registries()?, args.node.eviction()?);
     let token = args.token()?;
+    let grace = args.node.shutdown_grace()?;
     let mut stop = service::Stop::listen()?;
     let instance = Instance::of(&args.data.data_dir)?;
     let (node_name, node_ip) = (args.node.name()?, args.node.address());
@@ -113,6 +114,7 @@ async fn serve(args: Args) -> Result<(), Failure> {
         () = stop.asked_for() => {}
         () = member.keep() => {}
     }
+    agent.end_pods_of_a_machine_that_stops(grace).await;
     agent.drain().await;
     Ok(())
 }

@@ -116,6 +116,7 @@ async fn serve(args: Args) -> Result<(), Failure> {
     state_version::claim(&args.data.data_dir)?;
     // A file that cannot be used is told before anything runs.
     let (registries, eviction) = (args.node.registries()?, args.node.eviction()?);
+    let grace = args.node.shutdown_grace()?;
     let mut stop = service::Stop::listen()?;
     let node_ip = args.node.address();
     let node_name = args.node.name()?;
@@ -157,6 +158,7 @@ async fn serve(args: Args) -> Result<(), Failure> {
     service::tell_ready();
     stop.asked_for().await;
     if let Some(agent) = agent {
+        agent.end_pods_of_a_machine_that_stops(grace).await;
         agent.drain().await;
     }
     plane.drain().await;
