@@ -104,6 +104,14 @@ impl Plugin {
         });
         let kubelet = kubelet.to_owned();
         let plugin = Self { devices, given, socket, kubelet, resource: resource.to_owned(), task };
+        // Plugins wait for this socket.
+        let asks = plugin.kubelet.join("device-plugins/kubelet.sock");
+        for _ in 0..100 {
+            if asks.exists() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
         plugin.register().await.expect("it is taken");
         plugin
     }

@@ -38,7 +38,7 @@ impl Scene {
     }
 
     async fn pod(&self, name: &str, script: &str, volume: Value) {
-        let pod = json!({"metadata": {"name": name}, "spec": {"terminationGracePeriodSeconds": 0, "restartPolicy": "Never",
+        let pod = json!({"metadata": {"name": name}, "spec": {"terminationGracePeriodSeconds": 1, "restartPolicy": "Never",
             "securityContext": {"fsGroup": 4242}, "tolerations": [{"operator": "Exists", "effect": "NoSchedule"}],
             "containers": [{"name": "c", "image": "busybox", "imagePullPolicy": "Never", "command": ["sh", "-c", script],
                 "volumeMounts": [{"name": "v", "mountPath": "/data"}]}], "volumes": [volume]}});
@@ -275,7 +275,7 @@ async fn devices_of_a_plugin_are_given_to_one_container_each() {
             "resources": {"limits": {RESOURCE: count.to_string()}}})
     };
     let pod = |name: &str, init: Value, own: Value| {
-        json!({"metadata": {"name": name}, "spec": {"terminationGracePeriodSeconds": 0, "restartPolicy": "Never",
+        json!({"metadata": {"name": name}, "spec": {"terminationGracePeriodSeconds": 1, "restartPolicy": "Never",
             "tolerations": [{"operator": "Exists", "effect": "NoSchedule"}], "initContainers": init, "containers": own}})
     };
     let look = "echo $GIVEN; cat /library/version; dd if=/dev/test bs=4 count=1 2>/dev/null | wc -c; touch /library/x 2>&1; sleep 1d";
