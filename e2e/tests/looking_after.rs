@@ -229,8 +229,9 @@ fn pods_of_a_machine_that_goes_down_end_in_their_time_and_the_critical_ones_last
     let client = cluster.gantry();
     let notes = tempfile::tempdir().expect("a directory");
     let pod = |name: &str, class: Value| {
-        let script =
-            format!("trap 'cut -d\" \" -f1 /proc/uptime > /notes/{name}; sleep 1; exit' TERM; echo up; while true; do sleep 0.1; done");
+        let script = format!(
+            "trap 'cut -d\" \" -f1 /proc/uptime > /notes/{name}; sleep 1; exit' TERM; echo up; while true; do sleep 0.1; done"
+        );
         json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "kube-system"}, "spec": {
             "priorityClassName": class, "tolerations": [{"operator": "Exists", "effect": "NoSchedule"}],
             "volumes": [{"name": "v", "hostPath": {"path": notes.path()}}],
