@@ -57,7 +57,7 @@ impl Worker {
         let state = PodState::new(facts(&host, &pod));
         let executor = Executor::new(host, uid, pod, inputs.clone());
         let (statuses, published) = watch::channel(None);
-        tokio::spawn(publish(executor.clone(), published));
+        let publisher = tokio::spawn(publish(executor.clone(), published));
         let released = Arc::<AtomicBool>::default();
         let figures = PodFigures::new(executor.host.config.metrics.clone());
         let run = Run {
@@ -65,6 +65,7 @@ impl Worker {
             figures,
             state,
             statuses,
+            publisher: Some(publisher),
             wake: None,
             deletion_seen: None,
             released: Arc::clone(&released),
@@ -89,6 +90,8 @@ struct Run {
     executor: Executor,
     state: PodState,
     statuses: watch::Sender<Option<PodStatus>>,
+    /// Writes them; `None` once the last one is written.
+    publisher: Option<tokio::task::JoinHandle<()>>,
     wake: Option<Timestamp>,
     /// The grace period last told to the machine.
     deletion_seen: Option<i64>,
@@ -224,7 +227,10 @@ impl Run {
             match command {
                 Command::WakeAt(at) => self.wake = Some(at),
                 // The last command: nothing may run beside or after it.
-                Command::Release => drop(self.executor.clone().run(Command::Release).await),
+                Command::Release => {
+                    self.say_last_words().await;
+                    drop(self.executor.clone().run(Command::Release).await);
+                }
                 command => {
                     let executor = self.executor.clone();
                     tokio::spawn(async move {
@@ -241,6 +247,16 @@ impl Run {
             self.publish(now);
         }
         self.executor.host.config.metrics.worked(began.elapsed());
+    }
+
+    /// Who looks at a pod that is gone but for a finalizer, or at its last event, sees how it has ended.
+    async fn say_last_words(&mut self) {
+        self.statuses = watch::channel(None).0;
+        if let Some(publisher) = self.publisher.take()
+            && let Err(error) = publisher.await
+        {
+            tracing::error!(%error, uid = self.executor.uid, "writing the pod's status");
+        }
     }
 
     /// Says how the pod does, if that is news.
@@ -288,7 +304,11 @@ async fn publish(executor: Executor, mut statuses: watch::Receiver<Option<PodSta
             }
             tokio::select! {
                 () = tokio::time::sleep(wait) => wait = (wait * 2).min(Duration::from_secs(10)),
-                changed = statuses.changed() => if changed.is_err() { return } else { statuses.mark_changed(); break },
+                // Where nothing newer will come, this one is tried on.
+                Ok(()) = statuses.changed() => {
+                    statuses.mark_changed();
+                    break;
+                }
             }
         }
     }

@@ -8,6 +8,7 @@ pub mod disruption;
 pub mod event;
 pub mod exposition;
 pub mod field;
+pub mod indexes;
 pub mod join_token;
 pub mod name;
 pub mod pod;

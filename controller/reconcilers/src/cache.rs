@@ -91,6 +91,21 @@ impl<F: Send + Sync + 'static> Cache<F> {
         self.put_at(key_of(metadata), revision_of(metadata), fact);
     }
 
+    /// The same for an object that may be gone by now: what nobody knows any more does not come back.
+    pub(crate) fn put_known(&self, metadata: &ObjectMeta, fact: F) {
+        let (key, revision, fact) = (key_of(metadata), revision_of(metadata), Arc::new(fact));
+        let before = {
+            let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+            match entries.get_mut(&key) {
+                Some(known) if known.revision < revision => {
+                    std::mem::replace(known, Entry { revision, fact: Arc::clone(&fact) })
+                }
+                Some(_) | None => return,
+            }
+        };
+        self.tell(Some(&before.fact), Some(&fact));
+    }
+
     /// Replaces an object by what is known of it until the watch tells that it is gone.
     pub(crate) fn pin(&self, key: &Key, fact: F) {
         if self.get(key).is_some() {
@@ -193,6 +208,8 @@ mod tests {
         cache.pin(&"d/b".into(), 1);
         assert_eq!(cache.get("d/a").as_deref(), Some(&9));
         cache.remove("d/a");
+        cache.put_known(&metadata("a", 20), 20);
+        assert_eq!(cache.get("d/a"), None, "what is gone stays so");
         assert_eq!(*told.lock().unwrap(), [(None, Some(5)), (Some(5), Some(9)), (Some(9), None)]);
     }
 

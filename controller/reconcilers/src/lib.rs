@@ -13,6 +13,7 @@ mod endpoints;
 mod ephemeral_volume;
 mod error;
 mod garbage;
+mod job;
 mod manifests;
 pub mod metrics;
 mod namespace;

@@ -7,11 +7,12 @@ use crate::node::{self, NodeFacts};
 use crate::pod::PodFacts;
 use crate::record::Recorder;
 use crate::{
-    abandoned, aggregation, deployment, disruption, ephemeral_volume, garbage, manifests, namespace, protection, quota,
-    replicaset, volume_binding,
+    abandoned, aggregation, deployment, disruption, ephemeral_volume, garbage, job, manifests, namespace, protection,
+    quota, replicaset, volume_binding,
 };
 use api::volume::{Claim, Class, Volume};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController,
@@ -104,6 +105,17 @@ pub async fn run(config: Config) {
     tasks.spawn(stateful.reflect(api, all(), disruption::Scale::of_stateful_set));
     let api = Api::<ReplicationController>::all(client);
     tasks.spawn(replication.reflect(api, all(), disruption::Scale::of_replication_controller));
+
+    let client = (config.client_for)("job-controller");
+    let jobs: Arc<Cache<Job>> = Cache::new();
+    tasks.spawn(job::start(job::Reconciler {
+        recorder: Recorder::start(client.clone(), "job-controller"),
+        jobs: Arc::clone(&jobs),
+        pods: Arc::clone(&pods),
+        client: client.clone(),
+    }));
+    tasks.spawn(job::delete_finished((config.client_for)("ttl-after-finished-controller"), Arc::clone(&jobs)));
+    tasks.spawn(jobs.reflect(Api::<Job>::all(client), all(), |job| job));
 
     let client = (config.client_for)("resourcequota-controller");
     let quotas: Arc<Cache<quota::QuotaFacts>> = Cache::new();

@@ -1,0 +1,1 @@
+//! Jobs played to their end.
