@@ -7,12 +7,12 @@ use crate::node::{self, NodeFacts};
 use crate::pod::PodFacts;
 use crate::record::Recorder;
 use crate::{
-    abandoned, aggregation, deployment, disruption, ephemeral_volume, garbage, job, manifests, namespace, protection,
-    quota, replicaset, volume_binding,
+    abandoned, aggregation, cronjob, deployment, disruption, ephemeral_volume, garbage, job, manifests, namespace,
+    protection, quota, replicaset, volume_binding,
 };
 use api::volume::{Claim, Class, Volume};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController,
@@ -115,7 +115,16 @@ pub async fn run(config: Config) {
         client: client.clone(),
     }));
     tasks.spawn(job::delete_finished((config.client_for)("ttl-after-finished-controller"), Arc::clone(&jobs)));
-    tasks.spawn(jobs.reflect(Api::<Job>::all(client), all(), |job| job));
+    tasks.spawn(Arc::clone(&jobs).reflect(Api::<Job>::all(client), all(), |job| job));
+    let client = (config.client_for)("cronjob-controller");
+    let crons: Arc<Cache<CronJob>> = Cache::new();
+    tasks.spawn(cronjob::start(cronjob::Reconciler {
+        recorder: Recorder::start(client.clone(), "cronjob-controller"),
+        crons: Arc::clone(&crons),
+        jobs,
+        client: client.clone(),
+    }));
+    tasks.spawn(crons.reflect(Api::<CronJob>::all(client), all(), |cron| cron));
 
     let client = (config.client_for)("resourcequota-controller");
     let quotas: Arc<Cache<quota::QuotaFacts>> = Cache::new();

@@ -1,6 +1,6 @@
 //! Jobs: lines 127 to 140, and what else people expect of them.
 
-use crate::{LATER, api, condition, container, event, is, name, until, until_count};
+use crate::batch::{LATER, api, condition, container, event, is, name, until, until_count};
 use e2e::api::{Api, Patch, SOON};
 use serde_json::{Value, json};
 
