@@ -44,7 +44,7 @@ pub enum ScheduleError {
     #[error("empty spec string")]
     Empty,
     /// There are more or fewer than five fields.
-    #[error("expected exactly 5 fields, found {found}: {text:?}")]
+    #[error("expected exactly 5 fields, found {found}: [{text}]")]
     Fields {
         /// How many there are.
         found: usize,
@@ -117,7 +117,7 @@ impl FromStr for Schedule {
         let [minutes, hours, days, months, weekdays] = parts[..] else {
             return Err(match parts.len() {
                 0 => ScheduleError::Empty,
-                found => ScheduleError::Fields { found, text: text.to_owned() },
+                found => ScheduleError::Fields { found, text: parts.join(" ") },
             });
         };
         const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];

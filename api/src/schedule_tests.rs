@@ -64,7 +64,7 @@ fn zones_are_known_by_their_own_names() {
 #[test]
 fn what_is_no_schedule_is_told_why() {
     let error = |text: &str| text.parse::<Schedule>().unwrap_err().to_string();
-    assert_eq!(error("* * * *"), "expected exactly 5 fields, found 4: \"* * * *\"");
+    assert_eq!(error("* * * *"), "expected exactly 5 fields, found 4: [* * * *]");
     assert_eq!(error(""), "empty spec string");
     assert_eq!(error("60 * * * *"), "60-60 is not within 0-59: 60");
     assert_eq!(error("* * 0 * *"), "0-0 is not within 1-31: 0");
