@@ -388,3 +388,135 @@ async fn c140_some_indexes_are_enough() {
     create(&api, job("j", "[ $JOB_COMPLETION_INDEX = 1 ] || sleep 1000", spec)).await;
     has_met_its_policy(&complete(&api, "j").await, "1");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_job_is_suspended_and_resumed() {
+    e2e::need!(e2e::machine::root());
+    let api = api("job-suspend").await;
+    create(&api, job("j", "sleep 1000", json!({"completions": 2, "parallelism": 2}))).await;
+    running(&api, "j", 2).await;
+    let suspend = |suspend: bool| json!({"spec": {"suspend": suspend}});
+    api.patch(&path(&api, "j"), Patch::Merge, suspend(true)).await.ok();
+    until_count(&api, &pods_of(&api, "j"), "its pods go", 0).await;
+    let suspended = until(&api, &path(&api, "j"), SOON, "it is suspended", |job| is(job, "Suspended")).await;
+    let status = &suspended["status"];
+    assert_eq!(
+        (&status["failed"], &status["active"], &status["startTime"]),
+        (&Value::Null, &Value::Null, &Value::Null)
+    );
+    api.patch(&path(&api, "j"), Patch::Merge, suspend(false)).await.ok();
+    running(&api, "j", 2).await;
+    let resumed = until(&api, &path(&api, "j"), SOON, "both are active", |job| job["status"]["active"] == 2).await;
+    assert!(!is(&resumed, "Suspended") && resumed["status"]["startTime"].is_string(), "{resumed:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_too_often_or_takes_too_long_ends() {
+    e2e::need!(e2e::machine::root());
+    let api = api("job-limits").await;
+    create(&api, job("fails", "exit 1", json!({"backoffLimit": 1}))).await;
+    create(&api, job("hangs", "sleep 1000", json!({"activeDeadlineSeconds": 2, "parallelism": 2, "completions": 2})))
+        .await;
+    let hangs = failed(&api, "hangs").await;
+    is_settled(&hangs);
+    assert_eq!(
+        (&condition(&hangs, "Failed")["reason"], &hangs["status"]["failed"]),
+        (&json!("DeadlineExceeded"), &json!(2))
+    );
+    until_count(&api, &pods_of(&api, "hangs"), "its pods go", 0).await;
+    event(&api, "hangs", "DeadlineExceeded", "longer than specified deadline").await;
+    let fails = failed(&api, "fails").await;
+    is_settled(&fails);
+    assert_eq!(
+        (&condition(&fails, "Failed")["reason"], &fails["status"]["failed"]),
+        (&json!("BackoffLimitExceeded"), &json!(2))
+    );
+    // Between the two lay the back-off.
+    let pods = until_count(&api, &pods_of(&api, "fails"), "two pods", 2).await;
+    let seconds = |pod: &Value, pointer: &str| {
+        let text = pod.pointer(pointer).and_then(Value::as_str).expect("a time");
+        text.parse::<k8s_openapi::jiff::Timestamp>().expect("RFC 3339").as_second()
+    };
+    let mut made: Vec<i64> = pods.iter().map(|pod| seconds(pod, "/metadata/creationTimestamp")).collect();
+    made.sort_unstable();
+    let ended =
+        pods.iter().map(|pod| seconds(pod, "/status/containerStatuses/0/state/terminated/finishedAt")).min().unwrap();
+    assert!(made[1] - ended >= 10, "made at {made:?}, the first ended at {ended}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_goes_some_time_after_its_end() {
+    e2e::need!(e2e::machine::root());
+    let api = api("job-ttl").await;
+    create(&api, job("j", "true", json!({"ttlSecondsAfterFinished": 2}))).await;
+    let done = complete(&api, "j").await;
+    api.until_gone(&path(&api, "j")).await;
+    let ended: k8s_openapi::jiff::Timestamp =
+        condition(&done, "Complete")["lastTransitionTime"].as_str().expect("a time").parse().expect("RFC 3339");
+    assert!(k8s_openapi::jiff::Timestamp::now().as_second() - ended.as_second() >= 2, "it went too early");
+    until_count(&api, &pods_of(&api, "j"), "and its pods", 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_controllers_jobs_are_left_alone() {
+    e2e::need!(e2e::machine::root());
+    let api = api("job-managed").await;
+    create(&api, job("theirs", "true", json!({"managedBy": "acme.io/jobs"}))).await;
+    create(&api, job("ours", "true", json!({"managedBy": "kubernetes.io/job-controller"}))).await;
+    complete(&api, "ours").await;
+    let theirs = api.get(&path(&api, "theirs")).await.ok();
+    assert_eq!(theirs["status"], json!({}));
+    until_count(&api, &pods_of(&api, "theirs"), "it has no pods", 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_are_replaced_when_they_have_ended_where_asked() {
+    e2e::need!(e2e::machine::root());
+    let api = api("job-replace").await;
+    let mut wanted =
+        job("j", "trap 'sleep 3; exit 1' TERM; sleep 1000 & wait", json!({"podReplacementPolicy": "Failed"}));
+    wanted["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = json!(20);
+    create(&api, wanted).await;
+    let first = running(&api, "j", 1).await.remove(0);
+    api.delete(&pod_path(&api, &first), Value::Null).await.ok();
+    let ending = until(&api, &path(&api, "j"), SOON, "it is ending", |job| job["status"]["terminating"] == 1).await;
+    assert_eq!((&ending["status"]["active"], &ending["status"]["failed"]), (&Value::Null, &Value::Null));
+    let pods = api.get(&pods_of(&api, "j")).await.ok();
+    assert_eq!(pods["items"].as_array().unwrap().len(), 1, "no other is made yet");
+    let counted = until(&api, &path(&api, "j"), SOON, "it has failed", |job| job["status"]["failed"] == 1).await;
+    assert_eq!(counted["status"]["terminating"], 0);
+    let other = |pods: &[Value]| pods.len() == 1 && name(&pods[0]) != name(&first);
+    api.until_all(&pods_of(&api, "j"), "another takes its place", other).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_indexed_job_grows_and_shrinks() {
+    e2e::need!(e2e::machine::root());
+    let api = api("job-elastic").await;
+    let spec = json!({"completionMode": "Indexed", "completions": 3, "parallelism": 3});
+    create(&api, job("j", "sleep 1000", spec)).await;
+    running(&api, "j", 3).await;
+    let resize = |count: i32| json!({"spec": {"completions": count, "parallelism": count}});
+    api.patch(&path(&api, "j"), Patch::Merge, resize(1)).await.ok();
+    let left = until_count(&api, &pods_of(&api, "j"), "two go", 1).await;
+    assert_eq!(left[0]["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"], "0");
+    api.patch(&path(&api, "j"), Patch::Merge, resize(2)).await.ok();
+    running(&api, "j", 2).await;
+    let grown = until(&api, &path(&api, "j"), SOON, "both are active", |job| job["status"]["active"] == 2).await;
+    assert_eq!(grown["status"]["failed"], Value::Null);
+    let message = api.patch(&path(&api, "j"), Patch::Merge, json!({"spec": {"completions": 5}})).await.refused(422);
+    assert!(message.contains("can only be modified in tandem with parallelism"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_with_jobs_goes() {
+    e2e::need!(e2e::machine::root());
+    let api = api("job-namespace").await;
+    create(&api, job("runs", "sleep 1000", json!({"parallelism": 2, "completions": 2}))).await;
+    create(&api, job("ended", "true", json!({}))).await;
+    complete(&api, "ended").await;
+    running(&api, "runs", 2).await;
+    let namespace = format!("/api/v1/namespaces/{}", api.namespace);
+    api.delete(&namespace, Value::Null).await.ok();
+    api.until_gone(&namespace).await;
+}

@@ -3,4 +3,5 @@
 
 mod batch;
 mod cronjob;
+mod disruption;
 mod job;
