@@ -6,6 +6,7 @@ mod adoption;
 mod aggregation;
 mod cache;
 mod certificate;
+mod clock;
 mod cronjob;
 mod deployment;
 mod discovered;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use e2e::api::{Api, SOON};
 use serde_json::{Value, json};
 
-const IMAGES: [&str; 3] = ["busybox", "echo", "etcd"];
+pub(crate) const IMAGES: [&str; 3] = ["busybox", "echo", "etcd"];
 
 /// A client with a namespace of its own on the server of this program.
 pub(crate) async fn api(name: &str) -> Api {

@@ -3,6 +3,7 @@
 
 use crate::batch::{LATER, api, condition, container, event, name, until, until_count};
 use e2e::api::{Api, Patch, SOON};
+use e2e::client::Client;
 use serde_json::{Value, json};
 
 const EVERY_MINUTE: &str = "*/1 * * * *";
@@ -227,4 +228,44 @@ async fn schedules_are_checked_at_the_door() {
     let message = refused(cron("c", "@daily", "true", json!({"timeZone": "Europe/Nowhere"}))).await;
     assert!(message.contains("spec.timeZone: Invalid value: \"Europe/Nowhere\": unknown time zone"), "{message}");
     create(&api, cron("c", "@daily", "true", json!({"timeZone": "Asia/Kolkata"}))).await;
+}
+
+/// What people do by hand, with the client of this program and with Kubernetes' own.
+async fn by_hand_with(client: &Client, namespace: &str) {
+    let run = |words: &[&str]| client.run(&[&["-n", namespace], words].concat()).ok();
+    run(&["create", "cronjob", "c", "--image=busybox", "--schedule=0 0 1 1 *", "--", "true"]);
+    let shown = run(&["get", "cronjob", "c", "--no-headers"]);
+    let cells: Vec<&str> = shown.split("   ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+    assert_eq!(cells[..6], ["c", "0 0 1 1 *", "<none>", "False", "0", "<none>"], "{shown}");
+    let pull = json!({"spec": {"jobTemplate": {"spec": {"template": {"spec": {"containers": [
+        {"name": "c", "imagePullPolicy": "IfNotPresent"}]}}}}}});
+    run(&["patch", "cronjob", "c", "-p", &pull.to_string()]);
+    run(&["create", "job", "now", "--from=cronjob/c"]);
+    let waited = run(&["wait", "--for=condition=complete", "job/now", "--timeout=30s"]);
+    assert!(waited.contains("condition met"), "{waited}");
+    let shown = run(&["get", "job", "now", "--no-headers"]);
+    assert!(shown.contains("Complete") && shown.contains("1/1"), "{shown}");
+    let described = run(&["describe", "job", "now"]);
+    for wanted in
+        ["Controlled By:", "CronJob/c", "0 Active (0 Ready) / 1 Succeeded / 0 Failed", "SuccessfulCreate", "Completed"]
+    {
+        assert!(described.contains(wanted), "no {wanted:?} in {described}");
+    }
+    let described = run(&["describe", "cronjob", "c"]);
+    for wanted in ["0 0 1 1 *", "Concurrency Policy:", "Allow", "Active Jobs:"] {
+        assert!(described.contains(wanted), "no {wanted:?} in {described}");
+    }
+    run(&["delete", "cronjob", "c"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_are_made_and_looked_at_by_hand() {
+    e2e::need!(e2e::machine::root());
+    let api = api("cron-by-hand").await;
+    let kubeconfig = e2e::shared::kubeconfig(&crate::batch::IMAGES);
+    by_hand_with(&Client::new(&e2e::machine::gantry(), &kubeconfig), &api.namespace).await;
+    until_count(&api, &api.path("batch/v1", "jobs"), "the job goes with its owner", 0).await;
+    e2e::need!(e2e::machine::program("kubectl"));
+    let kubectl = e2e::machine::program("kubectl").expect("just looked for");
+    by_hand_with(&Client::new(&kubectl, &kubeconfig), &api.namespace).await;
 }

@@ -2,6 +2,7 @@
 use super::plan::{self, Draft, Plan};
 use super::template;
 use crate::cache::{Cache, Key, key_of, split};
+use crate::clock;
 use crate::error::{ReconcileError, at, code};
 use crate::pod::controller_of;
 use crate::queue::{Next, Queue};
@@ -49,12 +50,14 @@ pub(crate) async fn start(reconciler: Reconciler) {
     for cron in reconciler.crons.all() {
         queue.add(key_of(&cron.metadata));
     }
+    let (wake, crons) = (Arc::clone(&queue), Arc::clone(&reconciler.crons));
+    let clock = clock::watch(move || crons.all().iter().for_each(|cron| wake.add(key_of(&cron.metadata))));
     let reconciler = Arc::new(reconciler);
     let work = move |key: Key| {
         let reconciler = Arc::clone(&reconciler);
         async move { reconciler.reconcile(&key).await }
     };
-    queue.work(WORKERS, work).await;
+    tokio::join!(queue.work(WORKERS, work), clock);
 }
 
 /// The time zone of a schedule: the one it names, by the machine's database where it has one, or that of this process.

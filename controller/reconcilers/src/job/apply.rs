@@ -7,6 +7,7 @@ use super::tally::{Shape, is_tracked, spec_of};
 use super::template;
 use crate::adoption::may_adopt;
 use crate::cache::{Cache, Key, key_of, split};
+use crate::clock;
 use crate::error::{ReconcileError, at, code};
 use crate::pod::PodFacts;
 use crate::queue::{Next, Queue};
@@ -96,6 +97,8 @@ pub(crate) async fn start(reconciler: Reconciler) {
             None => Cause::Stray(pod.key.clone().unwrap_or_default()),
         });
     }
+    let (wake, jobs) = (Arc::clone(&queue), Arc::clone(&reconciler.jobs));
+    let clock = clock::watch(move || jobs.all().iter().for_each(|job| wake.add(Cause::Job(key_of(&job.metadata)))));
     let shared = Arc::new(Shared { reconciler, backoffs: Mutex::default() });
     let work = move |cause: Cause| {
         let shared = Arc::clone(&shared);
@@ -106,7 +109,7 @@ pub(crate) async fn start(reconciler: Reconciler) {
             }
         }
     };
-    queue.work(WORKERS, work).await;
+    tokio::join!(queue.work(WORKERS, work), clock);
 }
 
 fn is_stray(pod: &PodFacts) -> bool {

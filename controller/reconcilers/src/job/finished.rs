@@ -1,6 +1,7 @@
 //! Jobs that go some time after they have ended (`ttlSecondsAfterFinished`), each woken when its time has come.
 use super::conditions::finish_of;
 use crate::cache::{Cache, Key, key_of, split};
+use crate::clock;
 use crate::error::{ReconcileError, at, code};
 use crate::queue::{Next, Queue};
 use k8s_openapi::api::batch::v1::Job;
@@ -23,6 +24,8 @@ pub(crate) async fn start(client: kube::Client, jobs: Arc<Cache<Job>>) {
     for job in jobs.all().iter().filter(|job| expiry(job).is_some()) {
         queue.add(key_of(&job.metadata));
     }
+    let (wake, all) = (Arc::clone(&queue), Arc::clone(&jobs));
+    let clock = clock::watch(move || all.all().iter().for_each(|job| wake.add(key_of(&job.metadata))));
     let work = move |key: Key| {
         let (client, jobs) = (client.clone(), Arc::clone(&jobs));
         async move {
@@ -36,7 +39,7 @@ pub(crate) async fn start(client: kube::Client, jobs: Arc<Cache<Job>>) {
             }
         }
     };
-    queue.work(WORKERS, work).await;
+    tokio::join!(queue.work(WORKERS, work), clock);
 }
 
 /// When it goes, in milliseconds since 1970.
