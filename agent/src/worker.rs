@@ -50,6 +50,9 @@ pub(crate) struct Worker {
     vanished: bool,
 }
 
+/// So long a pod that could go waits for its last status to be written.
+const LAST_WORDS: Duration = Duration::from_secs(30);
+
 impl Worker {
     /// Starts a worker. It first finds out how far the pod is.
     pub(crate) fn spawn(host: Arc<Host>, pod: Arc<Pod>, uid: String) -> Self {
@@ -252,10 +255,11 @@ impl Run {
     /// Who looks at a pod that is gone but for a finalizer, or at its last event, sees how it has ended.
     async fn say_last_words(&mut self) {
         self.statuses = watch::channel(None).0;
-        if let Some(publisher) = self.publisher.take()
-            && let Err(error) = publisher.await
-        {
-            tracing::error!(%error, uid = self.executor.uid, "writing the pod's status");
+        let Some(publisher) = self.publisher.take() else { return };
+        match tokio::time::timeout(LAST_WORDS, publisher).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, uid = self.executor.uid, "writing the pod's status"),
+            Err(_) => tracing::warn!(uid = self.executor.uid, "the pod goes before its last status is written"),
         }
     }
 

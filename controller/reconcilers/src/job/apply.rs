@@ -41,7 +41,7 @@ pub(crate) struct Reconciler {
 enum Cause {
     /// A Job, or what it has left behind.
     Job(Key),
-    /// A pod that has our finalizer and no controller.
+    /// A pod that has our finalizer and is no Job's.
     Stray(Key),
 }
 
@@ -75,6 +75,7 @@ pub(crate) async fn start(reconciler: Reconciler) {
                 Some((kind, name, _)) if **kind == *"Job" => {
                     wake.add(Cause::Job(format!("{}/{name}", pod.namespace()).into()));
                 }
+                Some(_) if is_stray(pod) => wake.add(Cause::Stray(pod.key.clone().unwrap_or_default())),
                 Some(_) => {}
                 None => {
                     let takers = takers(&jobs, pod);
@@ -93,8 +94,8 @@ pub(crate) async fn start(reconciler: Reconciler) {
     }
     for pod in reconciler.pods.all().iter().filter(|pod| is_tracked(pod)) {
         queue.add(match &pod.controller {
-            Some((_, name, _)) => Cause::Job(format!("{}/{name}", pod.namespace()).into()),
-            None => Cause::Stray(pod.key.clone().unwrap_or_default()),
+            Some((_, name, _)) if !is_stray(pod) => Cause::Job(format!("{}/{name}", pod.namespace()).into()),
+            Some(_) | None => Cause::Stray(pod.key.clone().unwrap_or_default()),
         });
     }
     let (wake, jobs) = (Arc::clone(&queue), Arc::clone(&reconciler.jobs));
@@ -113,7 +114,7 @@ pub(crate) async fn start(reconciler: Reconciler) {
 }
 
 fn is_stray(pod: &PodFacts) -> bool {
-    is_tracked(pod) && pod.controller.is_none()
+    is_tracked(pod) && pod.controller.as_ref().is_none_or(|(kind, ..)| **kind != *"Job")
 }
 
 /// The Jobs that would take a pod without a controller for theirs.
@@ -248,7 +249,7 @@ impl Shared {
 
     async fn stray(&self, key: &Key) -> Result<Next, ReconcileError> {
         let Some(pod) = self.reconciler.pods.get(key).filter(|pod| is_stray(pod)) else { return Ok(Next::Wait) };
-        if takers(&self.reconciler.jobs, &pod).is_empty() {
+        if pod.controller.is_some() || takers(&self.reconciler.jobs, &pod).is_empty() {
             let pods: Api<Pod> = Api::namespaced(self.reconciler.client.clone(), pod.namespace());
             self.untrack(&pods, &pod).await?;
         }

@@ -1,7 +1,7 @@
 //! How long a Job waits after failed pods before it makes others: pure.
 use super::facts::Outcome;
 use crate::pod::PodFacts;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 const FIRST_SECONDS: i64 = 10;
@@ -24,9 +24,10 @@ pub(super) struct Backoff {
 impl Backoff {
     /// Takes in pods that have ended or failed since.
     #[must_use]
-    pub(super) fn with<'a>(&self, pods: &'a [Arc<PodFacts>], has_failed: impl Fn(&PodFacts) -> bool) -> Self {
+    pub(super) fn with(&self, pods: &[Arc<PodFacts>], has_failed: impl Fn(&PodFacts) -> bool) -> Self {
         let mut new = self.clone();
-        new.seen.retain(|uid| pods.iter().any(|pod| pod.uid == *uid));
+        let there: HashSet<&str> = pods.iter().map(|pod| &*pod.uid).collect();
+        new.seen.retain(|uid| there.contains(&**uid));
         for pod in pods {
             let Some(run) = &pod.run else { continue };
             let succeeded = run.outcome == Some(Outcome::Succeeded);

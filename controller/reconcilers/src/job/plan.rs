@@ -11,7 +11,7 @@ use api::selector::Selector;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobStatus, UncountedTerminatedPods};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 /// So many uids stand in a status at most: it stays small, and a big Job leaves others their turn.
@@ -258,6 +258,8 @@ fn account(
 ) {
     let mut succeeded = tally.uncounted_succeeded.clone();
     let mut failed = tally.uncounted_failed.clone();
+    let known: HashSet<&str> =
+        tally.uncounted_succeeded.iter().chain(&tally.uncounted_failed).map(String::as_str).collect();
     let mut done = tally.told_indexes.clone();
     let mut sorted: Vec<&Arc<PodFacts>> = pods.iter().filter(|pod| is_tracked(pod)).collect();
     sorted.sort_by_key(|pod| (shape.index(pod), pod.created));
@@ -268,7 +270,6 @@ fn account(
         None => has_failed,
     };
     for pod in sorted {
-        let is_known = |uids: &[String]| uids.iter().any(|uid| **uid == *pod.uid);
         let has_succeeded = pod.run.as_ref().is_some_and(|run| run.outcome == Some(Outcome::Succeeded));
         let has_failed = shape.has_failed(pod);
         // What ends with the Job waits for its deletion, so that it is seen as what it becomes.
@@ -282,13 +283,13 @@ fn account(
             continue;
         }
         plan.count.push(Arc::clone(pod));
-        if is_known(&succeeded) || is_known(&failed) {
+        if known.contains(&*pod.uid) {
             continue;
         }
         if has_succeeded {
             match index {
-                Some(index) if shape.is_indexed => new_indexes.push(index),
-                None if shape.is_indexed => {}
+                Some(index) if shape.is_indexed && tally.succeeded_indexes.contains(index) => new_indexes.push(index),
+                Some(_) | None if shape.is_indexed => {}
                 Some(_) | None => succeeded.push(pod.uid.to_string()),
             }
         } else if is_failure(pod, has_failed) && (!shape.is_indexed || index.is_some()) && shape.judge(pod).counts() {
@@ -346,6 +347,8 @@ fn tell(shape: &Shape<'_>, tally: &Tally, end: Option<&End>, now: Timestamp, pla
 fn finish(end: &End, now: Timestamp, status: &mut JobStatus) {
     let kind = if end.is_failure { FAILED } else { COMPLETE };
     conditions::set(status, kind, true, &end.reason, &end.message, now);
+    // It may have been suspended when it came to its end.
+    status.start_time.get_or_insert(Time(now));
     if !end.is_failure {
         status.completion_time = Some(Time(now));
     }

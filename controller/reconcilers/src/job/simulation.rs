@@ -152,6 +152,8 @@ impl World {
             let end = spec.completions.unwrap() as u32;
             let told = Indexes::parse(status.completed_indexes.as_deref().unwrap_or_default(), end).unwrap();
             assert_eq!(told.count(), status.succeeded.unwrap_or(0) as u32);
+            let failed = Indexes::parse(status.failed_indexes.as_deref().unwrap_or_default(), end).unwrap();
+            assert_eq!(told.count_common(&failed), 0, "an index has both succeeded and failed");
         }
         if let Some(completions) = spec.completions {
             assert!(status.succeeded.unwrap_or(0) <= completions, "too many have succeeded: {status:?}");
@@ -285,6 +287,7 @@ impl World {
 
     fn settled(&self) {
         let status = self.job.status.as_ref().unwrap();
+        assert!(status.start_time.is_some());
         assert_eq!(status.uncounted_terminated_pods, Some(Default::default()));
         assert_eq!((status.active, status.ready, status.terminating), (None, Some(0), Some(0)));
         assert!(self.pods.values().all(|pod| !pod.run.as_ref().unwrap().is_tracked), "a pod is held for ever");

@@ -4,6 +4,7 @@ use super::policy::{Verdict, judge};
 use crate::pod::{Phase, PodFacts};
 use api::indexes::Indexes;
 use k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus};
+use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
 
 /// The spec of a Job; no Job is served without one.
@@ -116,7 +117,8 @@ impl Tally {
     /// `pods` are those of the Job.
     pub(super) fn new(shape: &Shape<'_>, status: &JobStatus, pods: &[Arc<PodFacts>]) -> Self {
         let uncounted = status.uncounted_terminated_pods.clone().unwrap_or_default();
-        let has_finalizer = |uid: &String| pods.iter().any(|pod| *pod.uid == **uid && is_tracked(pod));
+        let held: HashSet<&str> = pods.iter().filter(|pod| is_tracked(pod)).map(|pod| &*pod.uid).collect();
+        let has_finalizer = |uid: &String| held.contains(uid.as_str());
         let (succeeded, gone_succeeded): (Vec<String>, Vec<String>) =
             uncounted.succeeded.unwrap_or_default().into_iter().partition(has_finalizer);
         let (failed, gone_failed): (Vec<String>, Vec<String>) =
@@ -126,27 +128,30 @@ impl Tally {
         };
         let counted_succeeded = sum(status.succeeded, gone_succeeded.len());
         let counted_failed = sum(status.failed, gone_failed.len());
-        let fresh = |pod: &&Arc<PodFacts>, known: &[String]| {
-            is_tracked(pod) && shape.is_valid(pod) && !known.iter().any(|uid| **uid == *pod.uid)
-        };
+        let known: HashSet<&str> = succeeded.iter().chain(&failed).map(String::as_str).collect();
+        let fresh = |pod: &&Arc<PodFacts>| is_tracked(pod) && shape.is_valid(pod) && !known.contains(&*pod.uid);
         let has_succeeded = |pod: &PodFacts| tracked(pod).is_some_and(|run| run.outcome == Some(Outcome::Succeeded));
-        let new_succeeded = pods.iter().filter(|pod| fresh(pod, &succeeded) && has_succeeded(pod)).count();
+        let new_succeeded = pods.iter().filter(|pod| fresh(pod) && has_succeeded(pod)).count();
         let new_failed =
-            pods.iter().filter(|pod| fresh(pod, &failed) && shape.has_failed(pod) && shape.judge(pod).counts()).count();
+            pods.iter().filter(|pod| fresh(pod) && shape.has_failed(pod) && shape.judge(pod).counts()).count();
         let total =
             |counted: i32, known: usize, new: usize| u32::try_from(sum(Some(counted), known + new)).unwrap_or(0);
 
         let end = shape.completions.unwrap_or(0);
         let told = |text: &Option<String>| Indexes::lenient(text.as_deref().unwrap_or_default(), end);
         let told_indexes = if shape.is_indexed { told(&status.completed_indexes) } else { Indexes::default() };
+        let told_failed =
+            if shape.limit_per_index.is_some() { told(&status.failed_indexes) } else { Indexes::default() };
         let since = pods.iter().filter(|pod| shape.is_indexed && has_succeeded(pod));
-        let succeeded_indexes = told_indexes.union(&since.filter_map(|pod| shape.index(pod)).collect());
+        // An index that has failed has done so for good.
+        let since = since.filter_map(|pod| shape.index(pod)).filter(|index| !told_failed.contains(*index));
+        let succeeded_indexes = told_indexes.union(&since.collect());
         let failed_indexes = shape.limit_per_index.map(|limit| {
             let since = pods.iter().filter(|pod| is_tracked(pod) && shape.has_failed(pod));
             let since = since.filter(|pod| shape.fails_index(pod, limit)).filter_map(|pod| shape.index(pod));
             // An index that has succeeded by another pod has not failed.
             let since: Vec<u32> = since.filter(|index| !succeeded_indexes.contains(*index)).collect();
-            told(&status.failed_indexes).union(&since.into_iter().collect())
+            told_failed.union(&since.into_iter().collect())
         });
         let active: Vec<_> = pods.iter().filter(|pod| pod.is_active()).cloned().collect();
         let is_going = |pod: &&Arc<PodFacts>| pod.is_deleting && pod.phase != Phase::Ended;
