@@ -265,7 +265,7 @@ async fn jobs_are_made_and_looked_at_by_hand() {
     let kubeconfig = e2e::shared::kubeconfig(&crate::batch::IMAGES);
     by_hand_with(&Client::new(&e2e::machine::gantry(), &kubeconfig), &api.namespace).await;
     until_count(&api, &api.path("batch/v1", "jobs"), "the job goes with its owner", 0).await;
-    e2e::need!(e2e::machine::program("kubectl"));
+    e2e::need!(e2e::machine::modern_kubectl());
     let kubectl = e2e::machine::program("kubectl").expect("just looked for");
     by_hand_with(&Client::new(&kubectl, &kubeconfig), &api.namespace).await;
 }
