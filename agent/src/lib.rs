@@ -3,14 +3,20 @@
 //! Start reading at `assemble`.
 
 pub mod assemble;
+mod changes;
 pub mod config;
+mod csi;
+mod device;
 pub mod dns;
 mod environment;
 mod event;
+pub mod eviction;
 mod execute;
+mod grpc;
 pub mod instance;
 pub mod join;
 mod kubelet;
+mod local_storage;
 mod log;
 pub mod metrics;
 mod monitor;
@@ -25,9 +31,12 @@ pub mod profile;
 mod pulls;
 pub mod reset;
 pub mod resolver;
+mod roster;
 mod rotation;
 mod service;
+pub mod shutdown;
 mod source;
+mod static_pods;
 mod status_patch;
 mod storage;
 mod timer;

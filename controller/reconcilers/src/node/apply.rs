@@ -25,12 +25,29 @@ pub(crate) struct NodeFacts {
     taints: Vec<Taint>,
     conditions: Vec<NodeCondition>,
     zone: Option<String>,
+    /// `status.volumesInUse`
+    in_use: Vec<String>,
 }
 
 impl NodeFacts {
     /// Its name.
     pub(crate) fn name(&self) -> &Key {
         &self.name
+    }
+
+    /// The volumes that it uses, as `status.volumesInUse` names them.
+    pub(crate) fn in_use(&self) -> &[String] {
+        &self.in_use
+    }
+
+    /// Whether it says, or is said, to be ready.
+    pub(crate) fn is_ready(&self) -> bool {
+        plan::health(&self.conditions) == Health::Ready
+    }
+
+    /// Whether people say that it is off.
+    pub(crate) fn is_out_of_service(&self) -> bool {
+        self.taints.iter().any(|taint| taint.key == api::well_known::TAINT_OUT_OF_SERVICE)
     }
 
     /// The zone it is in.
@@ -49,6 +66,7 @@ impl NodeFacts {
         let labels = node.metadata.labels.as_ref();
         let zone = labels.and_then(|labels| labels.get(api::well_known::LABEL_ZONE).cloned());
         let spec = node.spec.unwrap_or_default();
+        let status = node.status.unwrap_or_default();
         Self {
             name: key_of(&node.metadata),
             uid: node.metadata.uid.unwrap_or_default(),
@@ -56,7 +74,8 @@ impl NodeFacts {
             range: spec.pod_cidr.filter(|range| !range.is_empty()),
             taints: spec.taints.unwrap_or_default(),
             zone,
-            conditions: node.status.and_then(|status| status.conditions).unwrap_or_default(),
+            in_use: status.volumes_in_use.unwrap_or_default(),
+            conditions: status.conditions.unwrap_or_default(),
         }
     }
 }
