@@ -286,6 +286,9 @@ impl Run {
 
     /// Who looks at a pod that is gone but for a finalizer, or at its last event, sees how it has ended.
     async fn say_last_words(&mut self) {
+        if is_static(&self.executor.pod) {
+            return;
+        }
         self.statuses = watch::channel(None).0;
         let Some(publisher) = self.publisher.take() else { return };
         match tokio::time::timeout(LAST_WORDS, publisher).await {
@@ -331,7 +334,7 @@ async fn publish(executor: Executor, mut statuses: watch::Receiver<Option<PodSta
     let params = PatchParams { field_manager: Some(COMPONENT.into()), ..Default::default() };
     while statuses.changed().await.is_ok() {
         let Some(status) = statuses.borrow_and_update().clone() else { continue };
-        let mut wait = Duration::from_millis(100);
+        let (mut wait, mut is_last) = (Duration::from_millis(100), false);
         loop {
             let uid = match is_static(&executor.pod) {
                 true => mirror::ensure(&executor).await,
@@ -362,11 +365,16 @@ async fn publish(executor: Executor, mut statuses: watch::Receiver<Option<PodSta
             }
             tokio::select! {
                 () = tokio::time::sleep(wait) => wait = (wait * 2).min(Duration::from_secs(10)),
-                // Where nothing newer will come, this one is tried on.
-                Ok(()) = statuses.changed() => {
-                    statuses.mark_changed();
-                    break;
-                }
+                changed = statuses.changed(), if !is_last => match changed {
+                    Ok(()) => {
+                        statuses.mark_changed();
+                        break;
+                    }
+                    // What a mirror shows goes with it.
+                    Err(_) if is_static(&executor.pod) => return,
+                    // Nothing newer will come: this one is tried on.
+                    Err(_) => is_last = true,
+                },
             }
         }
     }
