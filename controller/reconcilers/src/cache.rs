@@ -20,6 +20,10 @@ type Listener<F> = Box<dyn Fn(Option<&Arc<F>>, Option<&Arc<F>>) + Send + Sync>;
 
 struct Entry<F> {
     revision: u64,
+    /// Which object it is: another one of the same name may follow.
+    uid: Box<str>,
+    /// No news of this object count any more, but that it is gone.
+    is_pinned: bool,
     fact: Arc<F>,
 }
 
@@ -88,24 +92,30 @@ impl<F: Send + Sync + 'static> Cache<F> {
 
     /// Takes in what a write of ours answered, or what the watch told; older news are dropped.
     pub(crate) fn put(&self, metadata: &ObjectMeta, fact: F) {
-        self.put_at(key_of(metadata), revision_of(metadata), fact);
+        self.put_at(key_of(metadata), revision_of(metadata), metadata.uid.as_deref().unwrap_or_default(), fact);
     }
 
-    /// Replaces an object by what is known of it until the watch tells that it is gone.
+    /// Replaces an object by what is known of it until the watch tells that it is gone, or that another one has its name.
     pub(crate) fn pin(&self, key: &Key, fact: F) {
-        if self.get(key).is_some() {
-            self.put_at(Arc::clone(key), u64::MAX, fact);
-        }
-    }
-
-    fn put_at(&self, key: Key, revision: u64, fact: F) {
         let fact = Arc::new(fact);
         let before = {
             let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-            if entries.get(&key).is_some_and(|known| known.revision >= revision) {
+            let Some(entry) = entries.get_mut(key) else { return };
+            entry.is_pinned = true;
+            std::mem::replace(&mut entry.fact, Arc::clone(&fact))
+        };
+        self.tell(Some(&before), Some(&fact));
+    }
+
+    fn put_at(&self, key: Key, revision: u64, uid: &str, fact: F) {
+        let fact = Arc::new(fact);
+        let before = {
+            let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+            let is_old = |known: &Entry<F>| known.revision >= revision || (known.is_pinned && *known.uid == *uid);
+            if entries.get(&key).is_some_and(is_old) {
                 return;
             }
-            entries.insert(key, Entry { revision, fact: Arc::clone(&fact) })
+            entries.insert(key, Entry { revision, uid: uid.into(), is_pinned: false, fact: Arc::clone(&fact) })
         };
         self.tell(before.as_ref().map(|entry| &entry.fact), Some(&fact));
     }
@@ -159,9 +169,8 @@ impl<F: Send + Sync + 'static> Cache<F> {
     }
 
     fn apply<K: Resource>(&self, object: K, project: fn(K) -> F) {
-        let metadata = object.meta();
-        let (key, revision) = (key_of(metadata), revision_of(metadata));
-        self.put_at(key, revision, project(object));
+        let metadata = object.meta().clone();
+        self.put(&metadata, project(object));
     }
 }
 
@@ -192,15 +201,17 @@ mod tests {
         cache.put(&metadata("a", 6), 6);
         cache.pin(&"d/b".into(), 1);
         assert_eq!(cache.get("d/a").as_deref(), Some(&9));
+        let other = ObjectMeta { uid: Some("other".into()), ..metadata("a", 7) };
+        cache.put(&other, 7);
         cache.remove("d/a");
-        assert_eq!(*told.lock().unwrap(), [(None, Some(5)), (Some(5), Some(9)), (Some(9), None)]);
+        assert_eq!(*told.lock().unwrap(), [(None, Some(5)), (Some(5), Some(9)), (Some(9), Some(7)), (Some(7), None)]);
     }
 
     #[test]
     fn namespaces_do_not_mix() {
         let cache = Cache::new();
         for key in ["d/a", "d/b", "d-e/a", "d0/a", "c/z"] {
-            cache.put_at(key.into(), 1, key);
+            cache.put_at(key.into(), 1, "u", key);
         }
         assert_eq!(cache.in_namespace("d").iter().map(|f| **f).collect::<Vec<_>>(), ["d/a", "d/b"]);
         assert_eq!(cache.all().len(), 5);

@@ -1,17 +1,19 @@
 //! All reconcilers on one screen.
 use crate::cache::{Cache, Key, key_of};
 use crate::certificate;
+use crate::claim::ClaimFacts;
 use crate::endpoints::{self, BackendFacts, EndpointsFacts, ServiceFacts, SliceFacts};
+use crate::history::Keeper;
 use crate::namespaced_default::{self, NamespaceFacts, RootCaFacts};
 use crate::node::{self, NodeFacts};
-use crate::pod::PodFacts;
+use crate::pod::{PodFacts, PodWriter};
 use crate::record::Recorder;
 use crate::{
-    abandoned, aggregation, deployment, disruption, ephemeral_volume, garbage, manifests, namespace, protection, quota,
-    replicaset, volume_binding,
+    abandoned, aggregation, daemonset, deployment, disruption, ephemeral_volume, garbage, manifests, namespace,
+    protection, quota, replicaset, statefulset, volume_binding,
 };
 use api::volume::{Claim, Class, Volume};
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController,
@@ -111,9 +113,9 @@ pub async fn run(config: Config) {
     tasks.spawn(quotas.reflect(Api::<ResourceQuota>::all(client), all(), quota::QuotaFacts::new));
 
     let client = (config.client_for)("pvc-protection-controller");
-    let claims: Arc<Cache<protection::ClaimFacts>> = Cache::new();
+    let claims: Arc<Cache<ClaimFacts>> = Cache::new();
     tasks.spawn(protection::claims(client.clone(), Arc::clone(&claims), Arc::clone(&pods)));
-    tasks.spawn(claims.reflect(Api::<PersistentVolumeClaim>::all(client), all(), protection::ClaimFacts::new));
+    tasks.spawn(Arc::clone(&claims).reflect(Api::<PersistentVolumeClaim>::all(client), all(), ClaimFacts::new));
     let client = (config.client_for)("pv-protection-controller");
     let volumes: Arc<Cache<protection::VolumeFacts>> = Cache::new();
     tasks.spawn(protection::volumes(client.clone(), Arc::clone(&volumes)));
@@ -139,18 +141,18 @@ pub async fn run(config: Config) {
     let api = Api::<Namespace>::all(client);
     tasks.spawn(namespaces.reflect(api, watcher::Config::default(), NamespaceFacts::new));
 
-    let client = (config.client_for)("node-controller");
+    let monitor = (config.client_for)("node-controller");
     let nodes: Arc<Cache<NodeFacts>> = Cache::new();
     let leases: Arc<Cache<node::LeaseFacts>> = Cache::new();
     tasks.spawn(node::start(node::Reconciler {
-        client: client.clone(),
+        client: monitor.clone(),
         nodes: Arc::clone(&nodes),
         leases: Arc::clone(&leases),
         pods: Arc::clone(&pods),
         ranges: node::Ranges::new(config.cluster_cidr, config.node_prefix),
     }));
     tasks.spawn(Arc::clone(&nodes).reflect(
-        Api::<Node>::all(client.clone()),
+        Api::<Node>::all(monitor.clone()),
         watcher::Config::default(),
         NodeFacts::new,
     ));
@@ -158,18 +160,42 @@ pub async fn run(config: Config) {
     let recorder = Recorder::start(ephemeral.clone(), "ephemeral-volume-controller");
     tasks.spawn(ephemeral_volume::start(ephemeral, Arc::clone(&pods), recorder));
     let binder = (config.client_for)("persistent-volume-binder");
-    let (claims, volumes, classes) = (Cache::new(), Cache::new(), Cache::new());
+    let (bindings, volumes, classes) = (Cache::new(), Cache::new(), Cache::new());
     tasks.spawn(volume_binding::start(volume_binding::Reconciler {
         recorder: Recorder::start(binder.clone(), "persistentvolume-controller"),
-        claims: Arc::clone(&claims),
+        claims: Arc::clone(&bindings),
         volumes: Arc::clone(&volumes),
         classes: Arc::clone(&classes),
         nodes: Arc::clone(&nodes),
         client: binder.clone(),
     }));
-    tasks.spawn(claims.reflect(Api::<PersistentVolumeClaim>::all(binder.clone()), all(), Claim::new));
+    tasks.spawn(bindings.reflect(Api::<PersistentVolumeClaim>::all(binder.clone()), all(), Claim::new));
     tasks.spawn(volumes.reflect(Api::<PersistentVolume>::all(binder.clone()), all(), Volume::new));
     tasks.spawn(classes.reflect(Api::<StorageClass>::all(binder), all(), Class::new));
+
+    let client = (config.client_for)("statefulset-controller");
+    let revisions: Arc<Cache<ControllerRevision>> = Cache::new();
+    let stateful_sets: Arc<Cache<StatefulSet>> = Cache::new();
+    tasks.spawn(statefulset::start(statefulset::Reconciler {
+        writer: PodWriter { client: client.clone(), pods: Arc::clone(&pods) },
+        history: Keeper { client: client.clone(), revisions: Arc::clone(&revisions) },
+        sets: Arc::clone(&stateful_sets),
+        claims,
+        recorder: Recorder::start(client.clone(), "statefulset-controller"),
+    }));
+    tasks.spawn(stateful_sets.reflect(Api::<StatefulSet>::all(client.clone()), all(), |set| set));
+    let api = Api::<ControllerRevision>::all(client);
+    tasks.spawn(Arc::clone(&revisions).reflect(api, all(), |revision| revision));
+    let client = (config.client_for)("daemon-set-controller");
+    let daemon_sets: Arc<Cache<DaemonSet>> = Cache::new();
+    tasks.spawn(daemonset::start(daemonset::Reconciler {
+        writer: PodWriter { client: client.clone(), pods: Arc::clone(&pods) },
+        history: Keeper { client: client.clone(), revisions },
+        sets: Arc::clone(&daemon_sets),
+        nodes: Arc::clone(&nodes),
+        recorder: Recorder::start(client.clone(), "daemonset-controller"),
+    }));
+    tasks.spawn(daemon_sets.reflect(Api::<DaemonSet>::all(client), all(), |set| set));
 
     let slices_client = (config.client_for)("endpointslice-controller");
     let endpoints_client = (config.client_for)("endpoint-controller");
@@ -195,7 +221,7 @@ pub async fn run(config: Config) {
 
     let collector = (config.client_for)("pod-garbage-collector");
     tasks.spawn(abandoned::start(abandoned::Reconciler { client: collector, nodes: Arc::clone(&nodes), pods }));
-    let api = Api::<Lease>::namespaced(client, api::well_known::NAMESPACE_NODE_LEASE);
+    let api = Api::<Lease>::namespaced(monitor, api::well_known::NAMESPACE_NODE_LEASE);
     tasks.spawn(leases.reflect(api, watcher::Config::default(), node::LeaseFacts::new));
 
     let client = (config.client_for)("clusterrole-aggregation-controller");
