@@ -2,6 +2,7 @@
 //! Never knows a controller crate.
 //! Start reading at `assemble`.
 
+mod admission;
 pub mod assemble;
 pub mod config;
 pub mod dns;

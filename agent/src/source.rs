@@ -12,6 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::Api;
 use kube::runtime::{WatchStreamExt as _, watcher};
 
+use crate::admission::Ports;
 use crate::execute::{Executor, Host, sandbox};
 use crate::worker::{Input, Worker};
 
@@ -22,7 +23,7 @@ pub(crate) async fn run(host: Arc<Host>) {
     let api: Api<Pod> = Api::all(host.client.clone());
     let config = watcher::Config::default().fields(&format!("spec.nodeName={}", host.config.node_name));
     let mut events = std::pin::pin!(watcher::watcher(api, config).default_backoff());
-    let mut source = Source { host, workers: HashMap::new(), listed: None };
+    let mut source = Source { host, workers: HashMap::new(), listed: None, ports: Ports::default() };
     while let Some(event) = events.next().await {
         match event {
             Ok(watcher::Event::Init) => source.listed = Some(HashSet::new()),
@@ -39,6 +40,7 @@ struct Source {
     workers: HashMap<String, Worker>,
     /// The uids seen in a list that is under way.
     listed: Option<HashSet<String>>,
+    ports: Ports,
 }
 
 impl Source {
@@ -48,6 +50,9 @@ impl Source {
             listed.insert(uid.clone());
         }
         self.workers.retain(|_, worker| !worker.is_over());
+        if api::pod::is_terminal(&pod) {
+            self.ports.release(&uid);
+        }
         let pod = Arc::new(pod);
         // A pod that was released may stay for its finalizers: its worker ended, and nothing is started again.
         if let Some(worker) = self.workers.get(&uid) {
@@ -66,10 +71,12 @@ impl Source {
             rev = pod.metadata.resource_version,
             "assigned"
         );
-        self.workers.insert(uid.clone(), Worker::spawn(Arc::clone(&self.host), pod, uid));
+        let refused = self.ports.admit(&uid, &pod).err();
+        self.workers.insert(uid.clone(), Worker::spawn(Arc::clone(&self.host), pod, uid, refused));
     }
 
     fn vanish(&mut self, uid: &str) {
+        self.ports.release(uid);
         if let Some(worker) = self.workers.get_mut(uid) {
             worker.vanish();
         }
@@ -80,6 +87,7 @@ impl Source {
         let Some(listed) = self.listed.take() else { return };
         for (uid, worker) in &mut self.workers {
             if !listed.contains(uid) {
+                self.ports.release(uid);
                 worker.vanish();
             }
         }

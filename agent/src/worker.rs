@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use agent_pod::facts::{NodeFacts, PodFacts, Role};
 use agent_pod::machine::step;
-use agent_pod::protocol::{Command, Event, Exit, Failure};
+use agent_pod::protocol::{Command, Event, Exit, Failure, Notice};
 use agent_pod::state::{Deletion, PodState, Stage};
 use agent_pod::status::{HostFacts, Phase, status};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -51,8 +51,8 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Starts a worker. It first finds out how far the pod is.
-    pub(crate) fn spawn(host: Arc<Host>, pod: Arc<Pod>, uid: String) -> Self {
+    /// Starts a worker. It first finds out how far the pod is. One that was refused fails at once.
+    pub(crate) fn spawn(host: Arc<Host>, pod: Arc<Pod>, uid: String, refused: Option<Failure>) -> Self {
         let (inputs, received) = mpsc::unbounded_channel();
         let state = PodState::new(facts(&host, &pod));
         let executor = Executor::new(host, uid, pod, inputs.clone());
@@ -68,6 +68,7 @@ impl Worker {
             wake: None,
             deletion_seen: None,
             released: Arc::clone(&released),
+            refused,
         };
         let task = tokio::spawn(run.run(received));
         Self { inputs, task, released, vanished: false }
@@ -94,6 +95,8 @@ struct Run {
     deletion_seen: Option<i64>,
     released: Arc<AtomicBool>,
     figures: PodFigures,
+    /// Why the node does not take the pod.
+    refused: Option<Failure>,
 }
 
 impl Run {
@@ -112,6 +115,7 @@ impl Run {
         }
         self.find_deletion(vanished);
         self.remember();
+        self.refuse(&first).await;
         if matches!(first, Event::Adopted { .. }) {
             self.figures.is_old();
             self.executor.live.is_adopted();
@@ -169,6 +173,15 @@ impl Run {
             let text = |field: &Option<String>| field.clone().unwrap_or_default();
             self.state.failed = Some(Failure { reason: text(&status.reason), message: text(&status.message) });
         }
+    }
+
+    /// Nothing of a refused pod is started. One that is here already is not refused.
+    async fn refuse(&mut self, first: &Event) {
+        let Some(failure) = self.refused.take().filter(|_| matches!(first, Event::Assigned)) else { return };
+        let message = failure.message.trim_start_matches("Pod was rejected: ").to_owned();
+        let notice = Notice { warning: true, reason: "NodePorts", message, container: None };
+        self.state.failed.get_or_insert(failure);
+        self.executor.clone().run(Command::Emit(notice)).await;
     }
 
     /// The end of a container, with what it left for people.

@@ -74,6 +74,9 @@ pub fn prepare_for_create(resource: &Resource, object: &mut Value, stamp: &Stamp
     if resource.is("batch", "jobs") {
         generated::job_selector(object, &stamp.uid);
     }
+    if resource.is("apps", "daemonsets") {
+        generated::template_generation(None, object);
+    }
     initial_status(resource, object, stamp);
 }
 
@@ -201,6 +204,9 @@ pub fn prepare_for_update(resource: &Resource, old: &Value, new: &mut Value, sub
         ) => {}
     }
     restore_metadata(old, new, sub);
+    if resource.is("apps", "daemonsets") {
+        generated::template_generation(Some(old), new);
+    }
     if resource.is("", "secrets") {
         crate::defaulting::default(resource, new);
     }
