@@ -2,5 +2,7 @@
 //! namespace per test. A test's name begins with the numbers of the lines that it covers; `hack/conformance` counts.
 
 mod daemonset;
+mod hollow;
+mod revision;
 mod scene;
 mod statefulset;
