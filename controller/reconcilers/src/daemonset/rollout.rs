@@ -65,20 +65,20 @@ pub(super) fn roll(scene: &Scene<'_>, places: &[Place<'_>], bounds: Bounds, plan
     }
 }
 
-/// Old pods go as far as availability allows; those that are not available cost nothing.
+/// Old pods go as far as availability allows; those that are not available cost nothing. Where no new pod would come, the
+/// old one stays.
 fn replace(scene: &Scene<'_>, places: &[Place<'_>], most: usize, plan: &mut Plan) {
     let mut unavailable = 0;
     let mut candidates = Vec::new();
-    for place in places.iter().filter(|place| place.fitness != Fitness::Unfit) {
-        let is_wanted = usize::from(place.fitness == Fitness::Wanted);
+    for place in places.iter().filter(|place| place.fitness == Fitness::Wanted) {
         match pair(scene, place) {
             Some(Pair { old: Some(old), new: None }) if scene.is_available(old) => candidates.push(old),
             Some(Pair { old: Some(old), new: None }) => {
-                unavailable += is_wanted;
+                unavailable += 1;
                 plan.delete.push((Arc::clone(old), Cause::Updated));
             }
             Some(Pair { old: None, new: Some(new) }) if scene.is_available(new) => {}
-            Some(_) | None => unavailable += is_wanted,
+            Some(_) | None => unavailable += 1,
         }
     }
     let may_go = most.saturating_sub(unavailable);
