@@ -2,7 +2,9 @@
 //! namespace per test. A test's name begins with the numbers of the lines that it covers; `hack/conformance` counts.
 
 mod daemonset;
+mod deployment;
 mod hollow;
+mod replicaset;
 mod revision;
 mod scene;
 mod statefulset;

@@ -44,7 +44,7 @@ async fn c101_lifecycle_of_a_controller_revision() {
             .iter()
             .any(|other| other["metadata"]["uid"] == first["metadata"]["uid"])
     );
-    let other = json!({"data": {"spec": {"template": {}}}});
+    let other = json!({"data": {"spec": {"template": {"metadata": {"name": "other"}}}}});
     let said = scene.api.patch(&path, Patch::Merge, other).await.refused(422);
     assert!(said.contains("data") && said.contains("immutable"), "{said}");
 
