@@ -87,15 +87,12 @@ fn unsupported_volume(volume: &Volume) -> Option<&'static str> {
         || volume.persistent_volume_claim.is_some()
         || volume.ephemeral.is_some()
         || volume.nfs.is_some()
-        || volume.image.is_some();
-    if supported {
-        return None;
-    }
-    let sources = volume.projected.as_ref().map(|projected| projected.sources.as_deref().unwrap_or_default());
-    match sources {
-        Some(sources) => sources.iter().any(|source| source.pod_certificate.is_some()).then_some("projected.sources"),
-        None if volume.csi.is_some() => Some("csi"),
-        None => Some("<source>"),
+        || volume.image.is_some()
+        || volume.projected.is_some();
+    match supported {
+        true => None,
+        false if volume.csi.is_some() => Some("csi"),
+        false => Some("<source>"),
     }
 }
 

@@ -66,6 +66,11 @@ pub fn default(resource: &Resource, object: &mut Value) {
                 fill(service, "port", 443);
             }
         }
+        ("certificates.k8s.io", "podcertificaterequests") => {
+            if let Some(spec) = object.get_mut("spec") {
+                fill(spec, "maxExpirationSeconds", 86_400);
+            }
+        }
         ("certificates.k8s.io", "certificatesigningrequests") => {
             if let Some(spec) = object.get_mut("spec") {
                 fill(spec, "usages", json!(["digital signature", "key encipherment"]));

@@ -13,6 +13,14 @@ pub(crate) fn certificate() -> String {
     parameters.self_signed(&key).expect("a certificate").pem()
 }
 
+/// What a node sends for a pod's key, base64 of DER.
+pub(crate) fn stub_request() -> String {
+    use base64::Engine as _;
+    let parameters = rcgen::CertificateParams::default();
+    let request = parameters.serialize_request(&rcgen::KeyPair::generate().expect("a key")).expect("a request");
+    base64::engine::general_purpose::STANDARD.encode(request.der())
+}
+
 /// A request for a client certificate, base64 of PEM.
 fn signing_request(name: &str) -> String {
     use base64::Engine as _;

@@ -230,8 +230,8 @@ kinds! {
         json!({"spec": {"resource": {"group": "example.com", "resource": "nothings"}}}));
     c163_pod_certificate_requests: Kind::namespaced("certificates.k8s.io/v1", "podcertificaterequests", json!({"spec": {
         "signerName": "example.com/signer", "podName": "p", "podUID": "u", "serviceAccountName": "s", "serviceAccountUID": "su",
-        "nodeName": "n", "nodeUID": "nu", "maxExpirationSeconds": 86400, "stubPKCS10Request": "AAAA"}}))
-        .status(condition("Issued"));
+        "nodeName": "n", "nodeUID": "nu", "maxExpirationSeconds": 86400, "stubPKCS10Request": crate::auth::stub_request()}}))
+        .status(condition("Failed"));
     c179_cluster_trust_bundles: Kind::cluster("certificates.k8s.io/v1", "clustertrustbundles",
         json!({"spec": {"signerName": "example.com/signer", "trustBundle": crate::auth::certificate()}}));
     c206_c207_events_of_the_new_group: Kind::namespaced("events.k8s.io/v1", "events", json!({"eventTime": "2026-01-01T00:00:00.000000Z",

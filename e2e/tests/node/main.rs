@@ -3,6 +3,7 @@
 //! each other. A test's name begins with the numbers of the lines that it covers; `hack/conformance` counts.
 
 mod basics;
+mod certificates;
 mod environment;
 mod ephemeral;
 mod generation;

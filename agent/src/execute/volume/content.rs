@@ -15,7 +15,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{Api, ListParams, PostParams};
 
 use super::live::{Seen, Token};
-use super::{Executor, fail, said};
+use super::{Executor, certificate, fail, said};
 use crate::environment;
 use crate::objects::{Key, Versions};
 
@@ -96,6 +96,13 @@ impl Gathering<'_> {
         if let Some(own) = &source.cluster_trust_bundle {
             let bytes = self.trust_bundle(own).await?.into_bytes();
             return one_file(&own.path, FileContent { bytes, mode, uid: None });
+        }
+        if let Some(own) = &source.pod_certificate {
+            let (mode, of_pod) = token_access(&self.executor.pod, mode);
+            let uid = own.user.and_then(|user| u32::try_from(user).ok()).or(of_pod);
+            let (payload, renew_at) = certificate::project(self.executor, own, (mode, uid)).await?;
+            self.seen.renew_at = self.seen.renew_at.into_iter().chain([renew_at]).min();
+            return Ok(payload);
         }
         Err(said("a projected source is of an unsupported kind".into()))
     }
@@ -195,7 +202,7 @@ impl Gathering<'_> {
     }
 }
 
-fn one_file(path: &str, content: FileContent) -> Result<Payload, Failure> {
+pub(super) fn one_file(path: &str, content: FileContent) -> Result<Payload, Failure> {
     Ok(BTreeMap::from([(relative(path).map_err(fail)?, content)]))
 }
 

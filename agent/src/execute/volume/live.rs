@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::certificate::Credential;
 use super::{Executor, is_content, set_up_one};
 use crate::objects::{Followed, Key, Versions};
 use crate::timer::sleep_until;
@@ -53,13 +54,21 @@ pub(crate) struct Live {
     shown: watch::Sender<Option<Seen>>,
     pod: watch::Sender<Option<Arc<Pod>>>,
     tokens: Mutex<HashMap<TokenKey, Token>>,
+    /// By the source that asks for each, as JSON.
+    certificates: Mutex<HashMap<String, Credential>>,
     turn: tokio::sync::Mutex<()>,
 }
 
 impl Default for Live {
     fn default() -> Self {
         let (shown, pod) = (watch::Sender::new(None), watch::Sender::new(None));
-        Self { shown, pod, tokens: Mutex::default(), turn: tokio::sync::Mutex::default() }
+        Self {
+            shown,
+            pod,
+            tokens: Mutex::default(),
+            certificates: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+        }
     }
 }
 
@@ -95,6 +104,10 @@ impl Live {
 
     pub(super) fn tokens(&self) -> MutexGuard<'_, HashMap<TokenKey, Token>> {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn certificates(&self) -> MutexGuard<'_, HashMap<String, Credential>> {
+        self.certificates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,10 +1,12 @@
 //! A pod's volumes: what they show is fetched here, how it is shown is `agent-volume`'s.
 
+mod certificate;
 mod claim;
 mod content;
 mod image;
 pub(crate) mod limit;
 pub(crate) mod live;
+mod pod_key;
 
 use std::path::{Path, PathBuf};
 

@@ -15,6 +15,7 @@ use super::{Action, ResourceAction};
 use crate::authn::User;
 
 const PODS: &str = "/registry/core/pods/";
+const POD_CERTIFICATES: &str = "/registry/certificates.k8s.io/podcertificaterequests/";
 const VOLUMES: &str = "/registry/core/persistentvolumes/";
 
 /// What one pod lets its node read.
@@ -53,6 +54,7 @@ impl NodeAuthorizer {
             ("storage.k8s.io", "csidrivers" | "volumeattachments") | ("certificates.k8s.io", "clustertrustbundles") => {
                 matches!(action.verb, "get" | "list" | "watch")
             }
+            ("certificates.k8s.io", "podcertificaterequests") => self.may_use_pod_certificates(node, action),
             ("", "serviceaccounts") => match (action.verb, action.subresource) {
                 ("create", Some("token")) => self.runs_as(node, action),
                 ("get", None) => self.runs_as(node, action),
@@ -94,6 +96,21 @@ impl NodeAuthorizer {
                 gone || self.any_pod(|pod| pod.node == node && pod.namespace == namespace && pod.name == name)
             }
             // Agents make no pods: one that names other people's Secrets would let its node read them.
+            _ => false,
+        }
+    }
+
+    /// A node asks for certificates of its pods (NodeRestriction looks whose they are) and sees what it asked for.
+    fn may_use_pod_certificates(&self, node: &str, action: &ResourceAction<'_>) -> bool {
+        match (action.verb, action.subresource) {
+            ("create", None) => true,
+            ("list" | "watch", None) if action.selected_node == Some(node) => true,
+            ("get" | "list" | "watch", None) => {
+                let (Some(namespace), Some(name)) = (action.namespace, action.name) else { return false };
+                let held = self.store.get(format!("{POD_CERTIFICATES}{namespace}/{name}").as_bytes());
+                let request = held.and_then(|held| serde_json::from_slice::<Value>(&held.value).ok());
+                request.is_some_and(|request| request["spec"]["nodeName"] == node)
+            }
             _ => false,
         }
     }

@@ -166,6 +166,9 @@ pub(super) fn volume_source(volume: &mut Value) {
             if let Some(token) = part.get_mut("serviceAccountToken") {
                 fill(token, "expirationSeconds", 3600);
             }
+            if let Some(certificate) = part.get_mut("podCertificate") {
+                fill(certificate, "maxExpirationSeconds", 86_400);
+            }
             for item in list_mut(part, &["downwardAPI", "items"]) {
                 field_reference(item);
             }

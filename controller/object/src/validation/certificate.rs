@@ -1,8 +1,9 @@
 //! Rules of certificates.k8s.io: requests, pods' requests, and trust bundles.
-use super::check::{Faults, is_blank};
+use super::check::{Faults, is_blank, join};
 use crate::status::Cause;
-use crate::tree::{at, integer, list, text};
+use crate::tree::{at, entries, integer, list, text};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// The shortest life that may be asked for, in seconds.
 const SHORTEST_SECONDS: i64 = 600;
@@ -98,6 +99,58 @@ fn is_pem(encoded: &str, label: &str) -> bool {
     text.contains(&format!("-----BEGIN {label}-----")) && text.contains(&format!("-----END {label}-----"))
 }
 
+/// Kinds of keys that pods may have certificates for.
+pub(crate) const KEY_TYPES: [&str; 6] = ["RSA3072", "RSA4096", "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519"];
+/// Total of what a pod's author tells a signer, in bytes: as much as annotations may have.
+const MOST_TOLD: usize = 256 << 10;
+
+/// What a pod's projected volume asks a signer for.
+pub(super) fn projection(part: &Value, path: &str, faults: &mut Faults) {
+    let signer = text(part, &["signerName"]).unwrap_or_default();
+    signer_name(signer, &join(path, "signerName"), faults);
+    faults.needs_one_of(part, "keyType", path, &KEY_TYPES);
+    // What is missing is filled in by the defaults.
+    if let Some(seconds) = integer(part, &["maxExpirationSeconds"]) {
+        pod_life(signer, seconds, join(path, "maxExpirationSeconds"), faults);
+    }
+    let mut paths = BTreeSet::new();
+    for field in ["credentialBundlePath", "keyPath", "certificateChainPath"] {
+        let Some(file) = text(part, &[field]).filter(|file| !file.is_empty()) else { continue };
+        super::volume::inner_path(file, &join(path, field), faults);
+        if !paths.insert(file) {
+            faults.invalid(join(path, field), file, "conflicting duplicate paths");
+        }
+    }
+    if paths.is_empty() {
+        faults.required(path, "specify at least one of keyPath, certificateChainPath, or credentialBundlePath");
+    }
+    told(part, "userAnnotations", path, faults);
+}
+
+/// What a pod's author tells a signer: like annotations, but with a domain before every key.
+fn told(holder: &Value, field: &str, path: &str, faults: &mut Faults) {
+    let path = join(path, field);
+    let mut total = 0usize;
+    for (key, value) in entries(holder, &[field]) {
+        faults.rule(&path, key, api::name::qualified_name(&key.to_lowercase()));
+        if !key.contains('/') {
+            faults.invalid(path.as_str(), key.as_str(), "must be a domain-prefixed key");
+        }
+        total += key.len() + value.as_str().map_or(0, str::len);
+    }
+    if total > MOST_TOLD {
+        faults.add(Cause::too_long(path, MOST_TOLD));
+    }
+}
+
+fn pod_life(signer: &str, seconds: i64, field: String, faults: &mut Faults) {
+    let longest = if signer.starts_with("kubernetes.io/") { OWN_POD_SECONDS } else { *POD_SECONDS.end() };
+    if !(*POD_SECONDS.start()..=longest).contains(&seconds) {
+        let detail = format!("must be in the range [{}, {longest}]", POD_SECONDS.start());
+        faults.invalid(field, seconds, &detail);
+    }
+}
+
 pub(super) fn pod_request(object: &Value, faults: &mut Faults) {
     let signer = text(object, &["spec", "signerName"]).unwrap_or_default();
     signer_name(signer, "spec.signerName", faults);
@@ -106,20 +159,15 @@ pub(super) fn pod_request(object: &Value, faults: &mut Faults) {
             faults.required(format!("spec.{field}"), "");
         }
     }
-    let longest = if signer.starts_with("kubernetes.io/") { OWN_POD_SECONDS } else { *POD_SECONDS.end() };
     match integer(object, &["spec", "maxExpirationSeconds"]) {
         None => faults.required("spec.maxExpirationSeconds", "must be set"),
-        Some(seconds) if !(*POD_SECONDS.start()..=longest).contains(&seconds) => {
-            let detail = format!("must be in the range [{}, {longest}]", POD_SECONDS.start());
-            faults.invalid("spec.maxExpirationSeconds", seconds, &detail);
-        }
-        Some(_) => {}
+        Some(seconds) => pod_life(signer, seconds, "spec.maxExpirationSeconds".into(), faults),
     }
-    let has = |field: &str| at(object, &["spec", field]).is_some_and(|value| !is_blank(Some(value)));
-    let has_key = has("pkixPublicKey") && has("proofOfPossession");
-    if !has("stubPKCS10Request") && !has_key {
-        faults.required("spec.stubPKCS10Request", "a request or a public key with its proof of possession is needed");
+    // The request itself is read where its signature is checked, by the API server.
+    if is_blank(at(object, &["spec", "stubPKCS10Request"])) {
+        faults.required("spec.stubPKCS10Request", "");
     }
+    told(&object["spec"], "unverifiedUserAnnotations", "spec", faults);
 }
 
 pub(super) fn trust_bundle(object: &Value, faults: &mut Faults) {

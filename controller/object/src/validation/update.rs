@@ -19,6 +19,7 @@ fn fixed(resource: &Resource) -> &'static [&'static str] {
         ("node.k8s.io", "runtimeclasses") => &["handler"],
         ("networking.k8s.io", "ingressclasses") => &["spec.controller"],
         ("apps", "controllerrevisions") => &["data"],
+        ("certificates.k8s.io", "podcertificaterequests") => &["spec"],
         ("apiextensions.k8s.io", "customresourcedefinitions") => &["spec.group", "spec.scope", "spec.names.plural"],
         ("", "persistentvolumeclaims") => {
             &["spec.accessModes", "spec.selector", "spec.storageClassName", "spec.volumeMode"]

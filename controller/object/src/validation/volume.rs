@@ -150,6 +150,9 @@ fn projection(part: &Value, place: &str, faults: &mut Faults) {
     if let Some(bundle) = part.get("clusterTrustBundle") {
         trust_bundle(bundle, &join(place, "clusterTrustBundle"), faults);
     }
+    if let Some(own) = part.get("podCertificate") {
+        super::certificate::projection(own, &join(place, "podCertificate"), faults);
+    }
     if let Some(token) = part.get("serviceAccountToken") {
         let path = join(place, "serviceAccountToken");
         let seconds = token.get("expirationSeconds").and_then(Value::as_i64).unwrap_or(3600);

@@ -4,7 +4,7 @@ use crate::error::{ReconcileError, at, code};
 use futures::StreamExt as _;
 use ipnet::{IpNet, Ipv4Net};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
-use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, PodCertificateRequest};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::jiff::Timestamp;
@@ -44,6 +44,9 @@ pub(crate) async fn start(client: kube::Client, ranges: [Ipv4Net; 2]) {
             _ = sweep.tick() => {
                 if let Err(error) = forget(&api).await {
                     tracing::warn!(error = api::causes::chain(&error), "forgetting old certificate requests");
+                }
+                if let Err(error) = forget_of_pods(&client).await {
+                    tracing::warn!(error = api::causes::chain(&error), "forgetting old certificate requests of pods");
                 }
                 continue;
             }
@@ -204,6 +207,28 @@ async fn forget(api: &Api<CertificateSigningRequest>) -> Result<(), ReconcileErr
             Ok(_) => {}
             Err(error) if matches!(code(&error), 404 | 409) => {}
             Err(error) => return Err(at("deleting a certificate request")(error)),
+        }
+    }
+    Ok(())
+}
+
+/// The same for those of pods: their certificates are where they belong by then.
+async fn forget_of_pods(client: &kube::Client) -> Result<(), ReconcileError> {
+    let now = Timestamp::now().as_second();
+    let all = Api::<PodCertificateRequest>::all(client.clone());
+    for request in all.list(&ListParams::default()).await.map_err(at("listing certificate requests of pods"))? {
+        let made = request.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0.as_second());
+        if now - made <= plan::POD_LIFETIME {
+            continue;
+        }
+        let (namespace, name) =
+            (request.metadata.namespace.unwrap_or_default(), request.metadata.name.unwrap_or_default());
+        let preconditions = Preconditions { uid: request.metadata.uid, resource_version: None };
+        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+        match Api::<PodCertificateRequest>::namespaced(client.clone(), &namespace).delete(&name, &params).await {
+            Ok(_) => {}
+            Err(error) if matches!(code(&error), 404 | 409) => {}
+            Err(error) => return Err(at("deleting a certificate request of a pod")(error)),
         }
     }
     Ok(())

@@ -90,6 +90,10 @@ fn foreign(asked: &Asked, node: &str, known: &Known) -> Option<String> {
     })
 }
 
+/// Requests for pods' certificates are forgotten this long after they were made, in seconds: answered or not, their agent
+/// does not wait any longer.
+pub(crate) const POD_LIFETIME: i64 = HOUR / 4;
+
 /// How a request stands that was decided about, or was not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {

@@ -6,6 +6,7 @@ mod limit_ranger;
 mod namespace;
 mod node_restriction;
 mod owner;
+mod pod_certificate;
 mod pod_priority;
 mod pod_security;
 mod rbac_escalation;
@@ -55,6 +56,7 @@ pub(super) fn validate(attributes: &Attributes<'_>, object: Option<&Value>) -> R
     counted("PersistentVolumeClaimResize", storage::resize(attributes, object))?;
     counted("RuntimeClass", runtime_class::validate(attributes, object))?;
     counted("CertificateSigning", certificate::validate(attributes, object))?;
+    counted("PodCertificateRequest", pod_certificate::validate(attributes, object))?;
     counted("RBACEscalation", rbac_escalation::admit(attributes, object))
 }
 

@@ -40,6 +40,7 @@ pub(super) fn admit(attributes: &Attributes<'_>, object: &Value) -> Result<(), S
             )),
         },
         ("", "serviceaccounts", Some(Subresource::Token)) => token_is_of_own_pod(node, attributes, object),
+        ("certificates.k8s.io", "podcertificaterequests", _) => certificate_is_of_own_pod(node, attributes, object),
         ("coordination.k8s.io", "leases", _) if name != node => {
             refuse(format!("can only access node lease with the same name as the requesting node {node:?}"))
         }
@@ -94,6 +95,36 @@ fn token_is_of_own_pod(node: &str, attributes: &Attributes<'_>, request: &Value)
         true => Ok(()),
         false => refuse("node requested token bound to a pod scheduled on a different node"),
     }
+}
+
+/// A node asks for certificates of pods that run on it, under their own account.
+fn certificate_is_of_own_pod(node: &str, attributes: &Attributes<'_>, request: &Value) -> Result<(), Status> {
+    let (namespace, name) = names(request);
+    let refuse = |detail: String| Err(Status::forbidden(About::resource(attributes.resource, name), &detail));
+    let asked = |field: &str| request["spec"][field].as_str().unwrap_or_default();
+    let held = |plural: &str, namespace, name: &str| attributes.state.registry.peek("", "v1", plural, namespace, name);
+    let told = |object: &Option<Value>, pointer: &str| -> String {
+        let value = object.as_ref().and_then(|object| object.pointer(pointer));
+        value.and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let pod = held("pods", namespace, asked("podName"));
+    let account = held("serviceaccounts", namespace, asked("serviceAccountName"));
+    let own = held("nodes", None, node);
+    for (field, right) in [
+        ("nodeName", node.to_owned()),
+        ("nodeUID", told(&own, "/metadata/uid")),
+        ("podUID", told(&pod, "/metadata/uid")),
+        ("serviceAccountName", told(&pod, "/spec/serviceAccountName")),
+        ("serviceAccountUID", told(&account, "/metadata/uid")),
+    ] {
+        if right.is_empty() || asked(field) != right {
+            return refuse(format!("spec.{field}: {:?} is not of a pod of node {node:?}", asked(field)));
+        }
+    }
+    if told(&pod, "/spec/nodeName") != node {
+        return refuse(format!("pod {:?} does not run on node {node:?}", asked("podName")));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
