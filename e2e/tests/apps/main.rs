@@ -4,6 +4,7 @@
 mod daemonset;
 mod deployment;
 mod hollow;
+mod identity;
 mod replicaset;
 mod revision;
 mod scene;

@@ -9,7 +9,8 @@ use crate::scene::{Scene, is_ready, label, name_of, names, template, uids};
 
 const REVISION: &str = "controller-revision-hash";
 
-fn set(name: &str, replicas: u32, change: impl FnOnce(&mut Value)) -> Value {
+/// A StatefulSet of this name whose spec is changed.
+pub(crate) fn set(name: &str, replicas: u32, change: impl FnOnce(&mut Value)) -> Value {
     let mut set = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": name, "labels": {"app": name}},
         "spec": {"replicas": replicas, "serviceName": "www", "selector": {"matchLabels": {"app": name}},
             "template": template(name)}});
@@ -171,7 +172,8 @@ async fn c157_collections() {
     assert_eq!(name_of(&scene.get("statefulsets", "other").await), "other");
 }
 
-fn touched(value: &str) -> Value {
+/// Another template.
+pub(crate) fn touched(value: &str) -> Value {
     json!({"spec": {"template": {"metadata": {"annotations": {"touched": value}}}}})
 }
 
