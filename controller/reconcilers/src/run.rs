@@ -57,8 +57,7 @@ pub async fn run(config: Config) {
         flavor: replicaset::Flavor::ReplicaSet,
         recorder: Recorder::start(client.clone(), "replicaset-controller"),
         sets: Arc::clone(&sets),
-        pods: Arc::clone(&pods),
-        client: client.clone(),
+        writer: PodWriter { client: client.clone(), pods: Arc::clone(&pods) },
     }));
     tasks.spawn(Arc::clone(&pods).reflect(Api::<Pod>::all(client.clone()), watcher::Config::default(), PodFacts::new));
     tasks.spawn(Arc::clone(&sets).reflect(Api::<ReplicaSet>::all(client), watcher::Config::default(), |set| set));
@@ -68,8 +67,7 @@ pub async fn run(config: Config) {
         flavor: replicaset::Flavor::ReplicationController,
         recorder: Recorder::start(client.clone(), "replication-controller"),
         sets: Arc::clone(&controllers),
-        pods: Arc::clone(&pods),
-        client: client.clone(),
+        writer: PodWriter { client: client.clone(), pods: Arc::clone(&pods) },
     }));
     let api = Api::<ReplicationController>::all(client);
     tasks.spawn(controllers.reflect(api, watcher::Config::default(), replicaset::of_controller));

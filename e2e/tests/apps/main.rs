@@ -7,5 +7,6 @@ mod hollow;
 mod identity;
 mod replicaset;
 mod revision;
+mod rollout;
 mod scene;
 mod statefulset;

@@ -31,6 +31,13 @@ impl Scene {
         self.gantry.run(&[&["-n", &self.api.namespace], args].concat())
     }
 
+    /// The stock kubectl in the namespace.
+    pub(crate) fn kubectl(&self, args: &[&str]) -> Said {
+        let program = machine::program("kubectl").expect("a test that uses it needs it");
+        let client = Client::new(&program, &e2e::shared::kubeconfig(&IMAGES));
+        client.run(&[&["-n", &self.api.namespace], args].concat())
+    }
+
     /// The path of a collection of group apps.
     pub(crate) fn apps(&self, plural: &str) -> String {
         self.api.path("apps/v1", plural)

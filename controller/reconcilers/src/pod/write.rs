@@ -89,25 +89,22 @@ impl PodWriter {
     pub(crate) async fn delete(&self, pod: &PodFacts) -> Result<bool, kube::Error> {
         let only = Preconditions { uid: Some(pod.uid.to_string()), resource_version: None };
         let params = DeleteParams { preconditions: Some(only), ..DeleteParams::default() };
-        let answer = self.api(pod.namespace()).delete(pod.name(), &params).await;
-        // Until the watch tells that it is gone, it counts as going.
-        let going = |pod: PodFacts| PodFacts { is_deleting: true, ..pod };
-        match answer {
+        let was_there = match self.api(pod.namespace()).delete(pod.name(), &params).await {
             Ok(answer) => {
                 if let Some(pod) = answer.left() {
-                    self.pods.put(&pod.metadata.clone(), going(PodFacts::new(pod)));
-                } else if let Some(key) = &pod.key {
-                    self.pods.pin(key, going(pod.clone()));
+                    self.pods.put(&pod.metadata.clone(), PodFacts { is_deleting: true, ..PodFacts::new(pod) });
                 }
-                Ok(true)
+                true
             }
-            Err(error) if matches!(code(&error), 404 | 409) => {
-                if let Some(key) = &pod.key {
-                    self.pods.pin(key, going(pod.clone()));
-                }
-                Ok(false)
-            }
-            Err(error) => Err(error),
+            Err(error) if matches!(code(&error), 404 | 409) => false,
+            Err(error) => return Err(error),
+        };
+        // Until the watch tells that it is gone, it counts as going.
+        if let Some(key) = &pod.key
+            && self.pods.get(key).is_some_and(|known| known.uid == pod.uid && !known.is_deleting)
+        {
+            self.pods.pin(key, PodFacts { is_deleting: true, ..pod.clone() });
         }
+        Ok(was_there)
     }
 }

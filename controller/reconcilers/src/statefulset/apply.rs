@@ -85,8 +85,9 @@ fn wake(reconciler: &Reconciler, queue: &Arc<Queue<Key>>) {
     });
     let (wake, sets) = (Arc::clone(queue), Arc::clone(&reconciler.sets));
     reconciler.claims.on_change(move |before, after| {
-        // A pod may wait for the end of a claim.
-        let ended = after.is_none_or(|claim| claim.is_deleting);
+        // A pod may wait for the end of a claim, or until it belongs to no earlier pod.
+        let owners = |claim: Option<&Arc<ClaimFacts>>| claim.map(|claim| claim.owners.clone());
+        let ended = after.is_none_or(|claim| claim.is_deleting) || owners(before) != owners(after);
         let Some(claim) = before.or(after).filter(|_| ended) else { return };
         let (namespace, name) = split(&claim.key);
         for set in sets.in_namespace(namespace).iter().filter(|set| is_claim_of(set, name)) {
