@@ -84,6 +84,7 @@ async fn claims_go_when_the_retention_policy_says_so() {
     scene.replaced("web-1").await;
     assert_eq!(scene.read("web-1"), "web-1");
     scene.patch("statefulsets", "web", json!({"spec": {"replicas": 1}})).await;
+    scene.ready("web", 1).await;
     scene.until_claims("the claim goes with its pod", &["data-web-0"]).await;
     scene.patch("statefulsets", "web", json!({"spec": {"replicas": 2}})).await;
     scene.ready("web", 2).await;

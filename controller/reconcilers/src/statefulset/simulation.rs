@@ -13,12 +13,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 struct World {
+    /// What is asked for, and what the controller knows of it.
     set: StatefulSet,
+    known: StatefulSet,
     /// What is.
     pods: BTreeMap<String, PodFacts>,
     /// What the controller knows of it.
     cache: BTreeMap<String, PodFacts>,
     template: u32,
+    known_template: u32,
     current: String,
     made: u32,
     clock: i64,
@@ -30,18 +33,20 @@ fn revision(template: u32) -> String {
 
 impl World {
     fn new(policy: &str, replicas: i32, most: i32) -> Self {
-        let set = serde_json::from_value(json!({
+        let set: StatefulSet = serde_json::from_value(json!({
             "metadata": {"name": "web", "namespace": "d", "uid": "u", "generation": 1},
             "spec": {"replicas": replicas, "podManagementPolicy": policy, "selector": {"matchLabels": {"a": "b"}},
                 "template": {"metadata": {"labels": {"a": "b"}}},
                 "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 0, "maxUnavailable": most}}},
-        }));
+        }))
+        .unwrap();
         let (pods, cache) = (BTreeMap::new(), BTreeMap::new());
-        Self { set: set.unwrap(), pods, cache, template: 1, current: revision(1), made: 0, clock: 1000 }
+        let (known, current) = (set.clone(), revision(1));
+        Self { set, known, pods, cache, template: 1, known_template: 1, current, made: 0, clock: 1000 }
     }
 
-    fn partition(&self) -> i32 {
-        let strategy = self.set.spec.update_strategy.as_ref().and_then(|strategy| strategy.rolling_update.as_ref());
+    fn partition(set: &StatefulSet) -> i32 {
+        let strategy = set.spec.update_strategy.as_ref().and_then(|strategy| strategy.rolling_update.as_ref());
         strategy.and_then(|rolling| rolling.partition).unwrap_or_default()
     }
 
@@ -60,9 +65,9 @@ impl World {
 
     fn with_scene<R>(&self, look: impl FnOnce(&Scene<'_>) -> R) -> R {
         let pods: Vec<Arc<PodFacts>> = self.cache.values().cloned().map(Arc::new).collect();
-        let (update, no) = (revision(self.template), |_: i32| false);
+        let (update, no) = (revision(self.known_template), |_: i32| false);
         look(&Scene {
-            set: &self.set,
+            set: &self.known,
             pods: &pods,
             current: &self.current,
             update: &update,
@@ -98,7 +103,8 @@ impl World {
         if may_write() {
             let status = self.with_scene(|scene| status(scene, 0).0);
             self.current = status.current_revision.clone().unwrap();
-            self.set.status = Some(status);
+            self.set.status = Some(status.clone());
+            self.known.status = Some(status);
         }
     }
 
@@ -108,7 +114,7 @@ impl World {
             self.made += 1;
             let own = match template {
                 Template::Current => self.current.clone(),
-                Template::Update => revision(self.template),
+                Template::Update => revision(self.known_template),
             };
             let labels = [
                 (LABEL_CONTROLLER_REVISION_HASH, own),
@@ -145,8 +151,14 @@ impl World {
         }
     }
 
+    fn deliver_set(&mut self) {
+        self.known = self.set.clone();
+        self.known_template = self.template;
+    }
+
     fn deliver_all(&mut self) {
         self.cache = self.pods.clone();
+        self.deliver_set();
     }
 
     fn node(&mut self, name: &str, event: u8) {
@@ -191,12 +203,15 @@ impl World {
         for (name, pod) in &self.pods {
             assert!(pod.ready_since.is_some() && !pod.is_deleting && pod.phase == Phase::Running, "{name}");
             let index = ordinal(&self.set, name).unwrap() - start;
-            assert!(index < self.partition() || revision_of(pod) == revision(self.template), "{name} is out of date");
+            assert!(
+                index < Self::partition(&self.set) || revision_of(pod) == revision(self.template),
+                "{name} is out of date"
+            );
         }
         let status = self.set.status.clone().unwrap();
         assert_eq!(status.replicas, self.set.spec.replicas.unwrap());
         assert_eq!(status.available_replicas, Some(status.replicas));
-        if self.partition() == 0 {
+        if Self::partition(&self.set) == 0 {
             assert_eq!(status.current_revision, status.update_revision);
         }
     }
@@ -210,7 +225,7 @@ fn judge(world: &World, scene: &Scene<'_>, plan: &Plan) {
     for (ordinal, template) in &plan.create {
         assert!(range.contains(ordinal) && find(*ordinal).is_none(), "{ordinal} is not to be made");
         let index = ordinal - range.start;
-        assert_eq!(*template == Template::Current, index < world.partition());
+        assert_eq!(*template == Template::Current, index < World::partition(scene.set));
         if is_ordered(scene.set) {
             assert!((range.start..*ordinal).all(is_fine), "{ordinal} comes too early");
         }
@@ -234,7 +249,7 @@ fn judge(world: &World, scene: &Scene<'_>, plan: &Plan) {
                 }
             }
             Cause::Updated => {
-                assert!(own - range.start >= world.partition() && revision_of(pod) != scene.update);
+                assert!(own - range.start >= World::partition(scene.set) && revision_of(pod) != scene.update);
                 updated.push(own);
                 costs += usize::from(scene.is_available(pod));
             }
@@ -274,6 +289,7 @@ fn a_pod_that_cannot_come_up_holds_an_ordered_rollout_and_not_a_parallel_one() {
         let mut world = World::new(policy, 3, 1);
         world.finish();
         world.template = 2;
+        world.deliver_all();
         world.run(usize::MAX);
         world.node("web-2", 3);
         world.deliver_all();
@@ -295,7 +311,7 @@ proptest! {
         is_parallel: bool,
         replicas in 0i32..6,
         most in 1i32..4,
-        events in prop::collection::vec((0u8..12, 0i32..7), 0..120),
+        events in prop::collection::vec((0u8..13, 0i32..7), 0..120),
     ) {
         let mut world = World::new(if is_parallel { "Parallel" } else { "OrderedReady" }, replicas, most);
         for (event, which) in events {
@@ -313,6 +329,7 @@ proptest! {
                 7 => world.set_partition(which),
                 8 => world.deliver(&name),
                 9 => world.deliver_all(),
+                10 => world.deliver_set(),
                 // The run is over after so many writes.
                 _ => world.run(usize::try_from(which).unwrap()),
             }
