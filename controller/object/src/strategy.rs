@@ -351,6 +351,26 @@ mod tests {
     }
 
     #[test]
+    fn a_daemon_set_counts_its_templates() {
+        const ANNOTATION: &str = "deprecated.daemonset.template.generation";
+        let sets = Table::builtin().find("apps", "v1", "daemonsets").unwrap();
+        let mut old = json!({"metadata": {"name": "d"}, "spec": {"template": {"spec": {}}}});
+        prepare_for_create(sets, &mut old, &stamp());
+        assert_eq!(old["metadata"]["annotations"][ANNOTATION], "1");
+        let mut same = json!({"metadata": {"name": "d", "annotations": {"a": "b"}},
+            "spec": {"minReadySeconds": 1, "template": {"spec": {}}}});
+        prepare_for_update(sets, &old, &mut same, None);
+        assert_eq!(
+            (&same["metadata"]["annotations"][ANNOTATION], &same["metadata"]["generation"]),
+            (&json!("1"), &json!(2))
+        );
+        let mut new = json!({"metadata": {"name": "d", "annotations": {ANNOTATION: "9"}},
+            "spec": {"template": {"spec": {"hostNetwork": true}}}});
+        prepare_for_update(sets, &same, &mut new, None);
+        assert_eq!(new["metadata"]["annotations"][ANNOTATION], "2");
+    }
+
+    #[test]
     fn a_new_pod_is_pending() {
         let pods = Table::builtin().find("", "v1", "pods").unwrap();
         let mut pod = json!({"metadata": {"name": "a", "uid": "x", "resourceVersion": "7"}, "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]}, "status": {"phase": "Running"}});

@@ -70,7 +70,7 @@ pub async fn run(config: Config) {
         writer: PodWriter { client: client.clone(), pods: Arc::clone(&pods) },
     }));
     let api = Api::<ReplicationController>::all(client);
-    tasks.spawn(controllers.reflect(api, watcher::Config::default(), replicaset::of_controller));
+    tasks.spawn(Arc::clone(&controllers).reflect(api, watcher::Config::default(), replicaset::of_controller));
     let client = (config.client_for)("deployment-controller");
     let deployments: Arc<Cache<Deployment>> = Cache::new();
     tasks.spawn(deployment::start(deployment::Reconciler {
@@ -88,22 +88,18 @@ pub async fn run(config: Config) {
     let all = watcher::Config::default;
     let client = (config.client_for)("disruption-controller");
     let budgets: Arc<Cache<PodDisruptionBudget>> = Cache::new();
-    let (stateful, replication) = (Cache::new(), Cache::new());
+    let stateful_sets: Arc<Cache<StatefulSet>> = Cache::new();
     tasks.spawn(disruption::start(disruption::Reconciler {
         recorder: Recorder::start(client.clone(), "controllermanager"),
         budgets: Arc::clone(&budgets),
         pods: Arc::clone(&pods),
         deployments,
         replica_sets: sets,
-        stateful_sets: Arc::clone(&stateful),
-        replication_controllers: Arc::clone(&replication),
+        stateful_sets: Arc::clone(&stateful_sets),
+        replication_controllers: controllers,
         client: client.clone(),
     }));
-    tasks.spawn(budgets.reflect(Api::<PodDisruptionBudget>::all(client.clone()), all(), |budget| budget));
-    let api = Api::<StatefulSet>::all(client.clone());
-    tasks.spawn(stateful.reflect(api, all(), disruption::Scale::of_stateful_set));
-    let api = Api::<ReplicationController>::all(client);
-    tasks.spawn(replication.reflect(api, all(), disruption::Scale::of_replication_controller));
+    tasks.spawn(budgets.reflect(Api::<PodDisruptionBudget>::all(client), all(), |budget| budget));
 
     let client = (config.client_for)("resourcequota-controller");
     let quotas: Arc<Cache<quota::QuotaFacts>> = Cache::new();
@@ -173,7 +169,6 @@ pub async fn run(config: Config) {
 
     let client = (config.client_for)("statefulset-controller");
     let revisions: Arc<Cache<ControllerRevision>> = Cache::new();
-    let stateful_sets: Arc<Cache<StatefulSet>> = Cache::new();
     tasks.spawn(statefulset::start(statefulset::Reconciler {
         writer: PodWriter { client: client.clone(), pods: Arc::clone(&pods) },
         history: Keeper { client: client.clone(), revisions: Arc::clone(&revisions) },
