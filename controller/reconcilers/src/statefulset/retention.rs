@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(uids(owners(&set, 1, Some(&pod), &by_pod)), Some(vec!["set".to_owned()]));
         let other =
             OwnerReference { uid: "x".into(), kind: "Other".into(), controller: Some(true), ..by_set[0].clone() };
-        assert_eq!(owners(&set, 1, Some(&pod), &[other.clone()]), None);
+        assert_eq!(owners(&set, 1, Some(&pod), std::slice::from_ref(&other)), None);
         let second = OwnerReference { controller: None, ..other };
         assert_eq!(uids(owners(&set, 1, Some(&pod), &[second])), Some(vec!["x".to_owned(), "set".to_owned()]));
     }
