@@ -1,5 +1,7 @@
 //! `rollout` and `scale` of both kinds, as kubectl asks for them and as `gantry` does.
 
+use std::time::Duration;
+
 use e2e::machine;
 use e2e::need;
 use serde_json::Value;
@@ -50,6 +52,8 @@ async fn rollouts_are_followed_undone_and_repeated_by_either_client() {
         assert_eq!(label(&fourth[0], REVISION), label(&second[0], REVISION));
         scene.kubectl(&["rollout", "restart", &what]).ok();
         let fifth = scene.all_new(app, &fourth).await;
+        // The time of a restart is told in whole seconds, and one second has one restart.
+        tokio::time::sleep(Duration::from_secs(1)).await;
         scene.gantry(&["rollout", "restart", &what]).ok();
         scene.gantry(&["rollout", "status", &what, "--timeout=60s"]).ok();
         scene.all_new(app, &fifth).await;
