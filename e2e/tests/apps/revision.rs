@@ -6,7 +6,7 @@ use e2e::need;
 use serde_json::{Value, json};
 
 use crate::daemonset::set;
-use crate::scene::{Scene, name_of};
+use crate::scene::{Scene, name_of, uids};
 
 fn seconds(seconds: u32) -> Value {
     json!({"spec": {"template": {"spec": {"terminationGracePeriodSeconds": seconds}}}})
@@ -104,4 +104,59 @@ async fn old_revisions_go_and_one_in_use_is_made_again() {
     };
     scene.api.until_all(&path, "it is made again", again).await;
     scene.ready("d", 1).await;
+}
+
+/// Pods and revisions of a set that is deleted without them are the next set's, and nothing is restarted.
+async fn orphans_are_taken(scene: &Scene, plural: &str, object: &Value, app: &str, count: usize) {
+    let made = scene.make(plural, object).await;
+    let before = scene.ready(app, count).await;
+    let path = format!("{}/{app}", scene.apps(plural));
+    scene.api.delete(&path, json!({"propagationPolicy": "Orphan"})).await.ok();
+    scene.api.until_gone(&path).await;
+    let is_free = |objects: &[Value]| {
+        objects.iter().all(|one| one["metadata"]["ownerReferences"].as_array().is_none_or(Vec::is_empty))
+    };
+    assert_eq!(uids(&scene.until_pods(app, "nobody owns them", is_free).await), uids(&before));
+    let next = scene.make(plural, object).await;
+    assert_ne!(next["metadata"]["uid"], made["metadata"]["uid"]);
+    let is_taken = |objects: &[Value]| {
+        objects.iter().all(|one| one["metadata"]["ownerReferences"][0]["uid"] == next["metadata"]["uid"])
+    };
+    assert_eq!(uids(&scene.until_pods(app, "the next set owns them", is_taken).await), uids(&before));
+    let revisions = format!("{}?labelSelector=app={app}", scene.apps("controllerrevisions"));
+    let what = "their revision too, and there is no other";
+    scene.api.until_all(&revisions, what, |all| all.len() == 1 && is_taken(all)).await;
+    assert_eq!(uids(&scene.still(app).await), uids(&before));
+}
+
+#[tokio::test]
+async fn a_set_takes_over_what_another_one_left() {
+    need!(machine::root());
+    let scene = Scene::new("orphans").await;
+    orphans_are_taken(&scene, "daemonsets", &set("d", |_| {}), "d", 1).await;
+    let stateful = crate::statefulset::set("web", 2, |_| {});
+    orphans_are_taken(&scene, "statefulsets", &stateful, "web", 2).await;
+}
+
+#[tokio::test]
+async fn a_name_that_is_taken_is_counted_and_another_one_found() {
+    need!(machine::root());
+    let scene = Scene::new("collision").await;
+    let stateful = crate::statefulset::set("web", 1, |_| {});
+    for (plural, app, object) in [("daemonsets", "d", set("d", |_| {})), ("statefulsets", "web", stateful)] {
+        let revisions = format!("{}?labelSelector=app={app}", scene.apps("controllerrevisions"));
+        scene.make(plural, &object).await;
+        let first = scene.api.until_all(&revisions, "a revision", |all| all.len() == 1).await.remove(0);
+        scene.api.delete(&format!("{}/{app}", scene.apps(plural)), Value::Null).await.ok();
+        scene.api.until_all(&revisions, "it goes with its set", <[Value]>::is_empty).await;
+        // Somebody has the name that the template leads to.
+        let stranger = json!({"metadata": {"name": name_of(&first)}, "data": {"other": "things"}, "revision": 1});
+        scene.make("controllerrevisions", &stranger).await;
+        scene.until_pods(app, "its pods go", <[Value]>::is_empty).await;
+        scene.make(plural, &object).await;
+        scene.until(plural, app, "the collision is counted", |set| set["status"]["collisionCount"] == 1).await;
+        scene.ready(app, 1).await;
+        let other = scene.api.until_all(&revisions, "another revision", |all| all.len() == 1).await.remove(0);
+        assert!(name_of(&other) != name_of(&first) && other["data"] == first["data"]);
+    }
 }
