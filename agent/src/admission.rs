@@ -17,7 +17,8 @@ pub(crate) struct Ports(HashMap<String, Vec<Port>>);
 
 impl Ports {
     /// Takes a pod's ports for it, or says why it cannot have them. A pod that was admitted once is not asked again.
-    pub(crate) fn admit(&mut self, uid: &str, pod: &Pod) -> Result<(), Failure> {
+    /// `counts` tells who is known to be here still.
+    pub(crate) fn admit(&mut self, uid: &str, pod: &Pod, counts: impl Fn(&str) -> bool) -> Result<(), Failure> {
         if api::pod::is_terminal(pod) {
             return Ok(());
         }
@@ -26,7 +27,7 @@ impl Ports {
             return Ok(());
         }
         let is_known = pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
-        let others = || self.0.iter().filter(|(other, _)| *other != uid).flat_map(|(_, ports)| ports);
+        let others = || self.0.iter().filter(|(other, _)| *other != uid && counts(other)).flat_map(|(_, ports)| ports);
         if !is_known && others().any(|taken| wanted.iter().any(|port| collide(port, taken))) {
             return Err(Failure {
                 reason: "NodePorts".into(),
@@ -64,6 +65,10 @@ mod tests {
 
     use super::*;
 
+    fn all(_: &str) -> bool {
+        true
+    }
+
     fn pod(address: &str, protocol: &str, status: Value) -> Pod {
         let port = json!({"containerPort": 80, "hostPort": 8080, "hostIP": address, "protocol": protocol});
         from_value(json!({"spec": {"containers": [{"name": "c", "ports": [port]}]}, "status": status})).unwrap()
@@ -73,21 +78,26 @@ mod tests {
     fn a_port_is_one_pods_until_that_is_gone() {
         let mut ports = Ports::default();
         let fresh = |address: &str, protocol: &str| pod(address, protocol, json!({}));
-        assert!(ports.admit("a", &fresh("", "TCP")).is_ok());
-        assert_eq!(ports.admit("b", &fresh("127.0.0.1", "TCP")).unwrap_err().reason, "NodePorts");
-        assert!(ports.admit("c", &fresh("", "UDP")).is_ok());
-        assert!(ports.admit("a", &fresh("", "TCP")).is_ok(), "it has them already");
+        assert!(ports.admit("a", &fresh("", "TCP"), all).is_ok());
+        assert_eq!(ports.admit("b", &fresh("127.0.0.1", "TCP"), all).unwrap_err().reason, "NodePorts");
+        assert!(ports.admit("c", &fresh("", "UDP"), all).is_ok());
+        assert!(ports.admit("a", &fresh("", "TCP"), all).is_ok(), "it has them already");
+        assert!(
+            ports.admit("b", &fresh("", "TCP"), |uid| uid != "a").is_ok(),
+            "who is not known to be here does not count"
+        );
+        ports.release("b");
         ports.release("a");
-        assert!(ports.admit("b", &fresh("127.0.0.1", "TCP")).is_ok());
-        assert!(ports.admit("d", &fresh("127.0.0.2", "TCP")).is_ok());
-        assert!(ports.admit("e", &fresh("0.0.0.0", "TCP")).is_err());
+        assert!(ports.admit("b", &fresh("127.0.0.1", "TCP"), all).is_ok());
+        assert!(ports.admit("d", &fresh("127.0.0.2", "TCP"), all).is_ok());
+        assert!(ports.admit("e", &fresh("0.0.0.0", "TCP"), all).is_err());
     }
 
     #[test]
     fn who_was_here_before_a_restart_stays_and_who_ended_counts_for_nothing() {
         let mut ports = Ports::default();
-        assert!(ports.admit("ended", &pod("", "TCP", json!({"phase": "Succeeded"}))).is_ok());
-        assert!(ports.admit("a", &pod("", "TCP", json!({}))).is_ok());
-        assert!(ports.admit("old", &pod("", "TCP", json!({"startTime": "2026-01-01T00:00:00Z"}))).is_ok());
+        assert!(ports.admit("ended", &pod("", "TCP", json!({"phase": "Succeeded"})), all).is_ok());
+        assert!(ports.admit("a", &pod("", "TCP", json!({})), all).is_ok());
+        assert!(ports.admit("old", &pod("", "TCP", json!({"startTime": "2026-01-01T00:00:00Z"})), all).is_ok());
     }
 }

@@ -71,7 +71,9 @@ impl Source {
             rev = pod.metadata.resource_version,
             "assigned"
         );
-        let refused = self.ports.admit(&uid, &pod).err();
+        // In the middle of a list, who was not in it yet may be gone.
+        let counts = |other: &str| self.listed.as_ref().is_none_or(|listed| listed.contains(other));
+        let refused = self.ports.admit(&uid, &pod, counts).err();
         self.workers.insert(uid.clone(), Worker::spawn(Arc::clone(&self.host), pod, uid, refused));
     }
 

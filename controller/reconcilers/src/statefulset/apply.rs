@@ -264,9 +264,12 @@ impl Reconciler {
                 match found {
                     // The watch had not told of it yet.
                     Some(pod) if pod.is_of(parent(set).uid()) => Ok(()),
-                    Some(_) => {
-                        let taken = format!("failed error: pods {name:?} already exists");
-                        self.tell(set, Severity::Warning, "FailedCreate", worded(set, "create", &name, &taken));
+                    Some(pod) => {
+                        // One that is on its way out, as of an earlier set of this name, is nobody's fault.
+                        if !pod.is_deleting {
+                            let taken = format!("failed error: pods {name:?} already exists");
+                            self.tell(set, Severity::Warning, "FailedCreate", worded(set, "create", &name, &taken));
+                        }
                         Err(ReconcileError::Waiting(format!("the end of a pod with the name {name}")))
                     }
                     None => Err(ReconcileError::Waiting(format!("the name {name}"))),
