@@ -198,4 +198,40 @@ mod tests {
         assert_eq!(names(Some(0)), [1, 3, 4, 5]);
         assert_eq!(names(None), [0; 0]);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn the_newest_number_is_the_templates_and_history_stays_short(
+            picks in proptest::collection::vec((0u8..5, 0usize..4), 1..40),
+        ) {
+            let metadata = ObjectMeta { name: Some("web".into()), ..ObjectMeta::default() };
+            let mut all: Vec<Arc<ControllerRevision>> = Vec::new();
+            for (pick, limit) in picks {
+                let template = template(&pick.to_string());
+                let known = all.iter().any(|revision| template_of(revision).as_ref() == Some(&template));
+                let current = match settle(&source(&metadata, &template), &all, 0) {
+                    Settled::Kept(revision) => revision,
+                    Settled::Renumbered(revision, number) => {
+                        let renumbered = Arc::new(ControllerRevision { revision: Some(number), ..(*revision).clone() });
+                        all.retain(|other| name_of(other) != name_of(&revision));
+                        all.push(Arc::clone(&renumbered));
+                        renumbered
+                    }
+                    Settled::Missing(revision) => {
+                        proptest::prop_assert!(!known, "what is kept is used again");
+                        all.push(Arc::from(revision));
+                        Arc::clone(all.last().unwrap())
+                    }
+                };
+                proptest::prop_assert_eq!(template_of(&current), Some(template));
+                let others = all.iter().filter(|other| name_of(other) != name_of(&current));
+                proptest::prop_assert!(others.into_iter().all(|other| number(other) < number(&current)));
+                let live: BTreeSet<&str> = [name_of(&current)].into();
+                let gone = surplus(&all, &live, i32::try_from(limit).ok());
+                proptest::prop_assert!(gone.iter().all(|old| name_of(old) != name_of(&current)));
+                all.retain(|revision| !gone.iter().any(|old| name_of(old) == name_of(revision)));
+                proptest::prop_assert!(all.len() <= limit + 1);
+            }
+        }
+    }
 }
