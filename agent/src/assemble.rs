@@ -10,18 +10,21 @@ use agent_network::{Network, NetworkError};
 use agent_runtime::seal::{Program, SealError};
 use k8s_openapi::jiff::Timestamp;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::event::Recorder;
-use crate::execute::{Host, chain};
+use crate::execute::{Host, chain, subpath};
 use crate::instance::Claim;
 use crate::node::{self, Capacity};
 use crate::objects::Objects;
 use crate::pressure::{Pressures, Sample};
 use crate::pulls::Pulls;
+use crate::roster::Roster;
 use crate::service::Known;
-use crate::{dns, kubelet, peers, preload, service, source, storage};
+use crate::shutdown::Grace;
+use crate::{csi, device, dns, eviction, kubelet, peers, preload, service, shutdown, source, storage};
 
 /// CAP_SYS_RESOURCE, capability.h.
 const CAP_SYS_RESOURCE: u64 = 24;
@@ -72,6 +75,7 @@ pub enum StartError {
 
 /// An agent that runs. Dropping it leaves pods alone.
 pub struct Agent {
+    host: Arc<Host>,
     tasks: JoinSet<()>,
     _claim: Claim,
 }
@@ -110,8 +114,13 @@ impl Config {
             allocatable: capacity.allocatable(),
             program: Program::own()?,
             objects: Objects::new(client.clone()),
+            pods: Roster::default(),
+            is_going_down: watch::Sender::new(false),
+            drivers: Default::default(),
+            devices: Default::default(),
             usage: Default::default(),
             access: Default::default(),
+            recursive_read_only: subpath::can_be_recursive(),
             can_lower_oom_score: has_capability(CAP_SYS_RESOURCE),
             recorder: Recorder::new(&self.node_name),
             config: self.clone(),
@@ -121,20 +130,32 @@ impl Config {
         tasks.spawn(kubelet::serve(Arc::clone(&host), listener));
         let registering = |source| StartError::Register { node: self.node_name.clone(), source: Box::new(source) };
         let mut pressures = Pressures::none();
-        pressures.take(&Sample::take(&instance.data_dir, &instance.image_dir()), Timestamp::now());
+        let sample = Sample::take(&instance.data_dir, &instance.image_dir());
+        pressures.take(&self.eviction.met(&sample), Timestamp::now());
         let node = node::register(&client, &self, &capacity, port, &pressures).await.map_err(registering)?;
+        let (told, pressures) = watch::channel(pressures);
         tasks.spawn(node::keep_alive(Arc::clone(&host), capacity, port, node, pressures));
+        tasks.spawn(eviction::run(Arc::clone(&host), told));
         tasks.spawn(service::run(client.clone(), network.clone(), Arc::clone(&host.services)));
         tasks.spawn(dns::supervise::run(Arc::clone(&host)));
         tasks.spawn(peers::run(Arc::clone(&host)));
         tasks.spawn(use_pod_range(client, self.node_name.clone(), network));
         tasks.spawn(storage::run(Arc::clone(&host)));
-        tasks.spawn(source::run(host));
-        Ok(Agent { tasks, _claim: claim })
+        tasks.spawn(csi::run(Arc::clone(&host)));
+        tasks.spawn(device::run(Arc::clone(&host)));
+        tasks.spawn(source::run(Arc::clone(&host)));
+        Ok(Agent { host, tasks, _claim: claim })
     }
 }
 
 impl Agent {
+    /// Ends the pods of a machine that goes down, if it does and they are to have time for it.
+    pub async fn end_pods_of_a_machine_that_stops(&self, grace: Grace) {
+        if !grace.total.is_zero() && shutdown::is_coming().await {
+            shutdown::end_pods(&self.host, grace).await;
+        }
+    }
+
     /// Stops the agent's own work; pods and their monitors go on.
     pub async fn drain(mut self) {
         self.tasks.shutdown().await;

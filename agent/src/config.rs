@@ -10,6 +10,7 @@ use ipnet::Ipv4Net;
 
 use prometheus_client::registry::Registry;
 
+use crate::eviction::Limits;
 use crate::instance::Instance;
 use crate::metrics::Metrics;
 use crate::resolver::ClusterDns;
@@ -41,6 +42,10 @@ pub struct Config {
     pub cluster_dns: ClusterDns,
     /// How the node's name server reaches the API server; a file with an identity of its own.
     pub dns_kubeconfig: PathBuf,
+    /// How many processes and threads a pod may have; `None`: as many as the machine.
+    pub pod_max_pids: Option<i64>,
+    /// When pods are evicted for what the machine runs out of.
+    pub eviction: Limits,
     /// What it is measured with.
     pub metrics: Metrics,
     /// What the kubelet API serves at `/metrics`.

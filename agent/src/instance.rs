@@ -64,6 +64,11 @@ impl Instance {
         self.data_dir.join("agent/images")
     }
 
+    /// Manifests of static pods.
+    pub fn static_pods_dir(&self) -> PathBuf {
+        self.data_dir.join("agent/manifests")
+    }
+
     /// Makes this process the one that works on the instance's pods, for as long as the answer lives. `None`: another
     /// process is that.
     pub fn claim(&self) -> io::Result<Option<Claim>> {
@@ -95,6 +100,31 @@ impl Instance {
         }
     }
 
+    /// What drivers keep on this machine, where they expect it.
+    pub fn plugins_dir(&self) -> PathBuf {
+        self.pods_dir().with_file_name("plugins")
+    }
+
+    /// Where device plugins register, and have their sockets.
+    pub fn device_plugins_dir(&self) -> PathBuf {
+        self.pods_dir().with_file_name("device-plugins")
+    }
+
+    /// Who has which device.
+    pub fn devices_file(&self) -> PathBuf {
+        self.data_dir.join("agent/devices.json")
+    }
+
+    /// Where drivers put the sockets by which they register.
+    pub fn plugins_registry_dir(&self) -> PathBuf {
+        self.pods_dir().with_file_name("plugins_registry")
+    }
+
+    /// Seccomp profiles that pods name, where other software expects them.
+    pub fn seccomp_dir(&self) -> PathBuf {
+        self.pods_dir().with_file_name("seccomp")
+    }
+
     /// Makes a pod's directory of volumes or logs and marks it as this instance's: at the default places other
     /// software may keep pods of its own beside ours.
     pub fn make_owned(&self, dir: &Path) -> io::Result<()> {
@@ -124,7 +154,11 @@ impl Instance {
             (run.join("pods"), 0o700),
             (self.pods_dir(), pods_mode),
             (self.import_dir(), 0o700),
+            (self.static_pods_dir(), 0o700),
             (self.storage_dir(), 0o700),
+            (self.device_plugins_dir(), 0o750),
+            (self.plugins_dir(), 0o750),
+            (self.plugins_registry_dir(), 0o750),
         ];
         for (path, mode) in closed {
             make_dir(&path, mode).map_err(|error| (path, error))?;

@@ -1,11 +1,10 @@
 //! The Node object of this machine: registration, status and the Lease that says it lives.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::event::Severity;
 use api::well_known::ANNOTATION_STORAGE_DIRECTORY;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
@@ -16,23 +15,20 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Owne
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 
-use tokio::task::JoinHandle;
+use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::device::Amount;
 use crate::environment::Allocatable;
 use crate::event::COMPONENT;
-use crate::execute::{Host, chain};
-use crate::pressure::{Kind, Pressures, Sample};
+use crate::execute::Host;
+use crate::pressure::Pressures;
 
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 /// Upstream's: a lease of 40 s, renewed every 10 s; status every 5 min.
 const LEASE_SECONDS: i32 = 40;
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 const STATUS_EVERY_RENEWALS: u32 = 30;
-/// While the disk is short, images that came meanwhile are pruned every minute.
-const PRUNE_EVERY_RENEWALS: u32 = 6;
-/// A file system that takes longer to say how full it is hangs.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_PODS: u32 = 110;
 /// Kept for the machine itself, as the kubelet keeps it for hard eviction.
 const RESERVED_MEMORY_BYTES: i64 = 100 << 20;
@@ -99,6 +95,17 @@ struct Machine<'a> {
     port: u16,
 }
 
+/// What else the node's status tells.
+#[derive(Clone, Default)]
+struct Told {
+    /// Volumes of drivers that it uses.
+    in_use: BTreeSet<String>,
+    /// Devices of plugins.
+    devices: BTreeMap<String, Amount>,
+    /// The machine goes down: nobody is to be sent here.
+    is_going_down: bool,
+}
+
 impl Machine<'_> {
     fn labels(&self) -> BTreeMap<String, String> {
         let mut labels = self.config.labels.clone();
@@ -114,7 +121,7 @@ impl Machine<'_> {
         BTreeMap::from([(ANNOTATION_STORAGE_DIRECTORY.to_owned(), directory)])
     }
 
-    fn status(&self, previous: &NodeStatus, pressures: &Pressures) -> NodeStatus {
+    fn status(&self, previous: &NodeStatus, pressures: &Pressures, told: &Told) -> NodeStatus {
         let address = |kind: &str, address: String| NodeAddress { type_: kind.into(), address };
         let uname = rustix::system::uname();
         let os_release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
@@ -124,9 +131,10 @@ impl Machine<'_> {
                 address("InternalIP", self.config.node_ip.to_string()),
                 address("Hostname", self.config.node_name.clone()),
             ]),
-            capacity: Some(self.capacity.quantities(0)),
-            allocatable: Some(self.capacity.quantities(RESERVED_MEMORY_BYTES)),
-            conditions: Some(conditions(previous, pressures)),
+            capacity: Some(with(self.capacity.quantities(0), told, |amount| amount.all)),
+            allocatable: Some(with(self.capacity.quantities(RESERVED_MEMORY_BYTES), told, |amount| amount.usable)),
+            conditions: Some(conditions(previous, pressures, told.is_going_down)),
+            volumes_in_use: Some(told.in_use.iter().cloned().collect()),
             daemon_endpoints: Some(NodeDaemonEndpoints {
                 kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(self.port) }),
             }),
@@ -148,15 +156,29 @@ impl Machine<'_> {
     }
 }
 
-fn conditions(previous: &NodeStatus, pressures: &Pressures) -> Vec<NodeCondition> {
+/// Quantities of the machine and of its devices.
+fn with(
+    mut all: BTreeMap<String, Quantity>,
+    told: &Told,
+    count: impl Fn(&Amount) -> usize,
+) -> BTreeMap<String, Quantity> {
+    all.extend(told.devices.iter().map(|(name, amount)| (name.clone(), Quantity(count(amount).to_string()))));
+    all
+}
+
+fn conditions(previous: &NodeStatus, pressures: &Pressures, is_going_down: bool) -> Vec<NodeCondition> {
     let old = previous.conditions.clone().unwrap_or_default();
     let word = |is_true: bool| if is_true { "True" } else { "False" };
     let pressures = pressures.0.iter().map(|own| {
         let (is_pressed, message) = (own.is_pressed, own.message.as_str());
         (own.kind.condition(), word(is_pressed), own.kind.reason(is_pressed), message)
     });
+    let ready = match is_going_down {
+        true => ("Ready", "False", "GantryNotReady", "node is shutting down"),
+        false => ("Ready", "True", "GantryReady", "the agent runs pods"),
+    };
     pressures
-        .chain([("Ready", "True", "GantryReady", "the agent runs pods")])
+        .chain([ready])
         .map(|(kind, status, reason, message)| {
             let before = old.iter().find(|condition| condition.type_ == kind && condition.status == status);
             NodeCondition {
@@ -199,84 +221,69 @@ pub(crate) async fn register(
             api.create(&PostParams::default(), &Node { metadata, spec, ..Default::default() }).await?
         }
     };
-    write_status(&api, &this, &node, pressures).await
+    write_status(&api, &this, &node, pressures, &Told::default()).await
 }
 
 fn params() -> PatchParams {
     PatchParams { field_manager: Some(COMPONENT.into()), ..Default::default() }
 }
 
-async fn write_status(api: &Api<Node>, this: &Machine<'_>, node: &Node, pressures: &Pressures) -> kube::Result<Node> {
-    let status = this.status(&node.status.clone().unwrap_or_default(), pressures);
-    let patch = serde_json::json!({"status": status});
+async fn write_status(
+    api: &Api<Node>,
+    this: &Machine<'_>,
+    node: &Node,
+    pressures: &Pressures,
+    told: &Told,
+) -> kube::Result<Node> {
+    let status = this.status(&node.status.clone().unwrap_or_default(), pressures, told);
+    let mut patch = serde_json::json!({"status": status});
+    // A list that is empty in the patch would stay as it was.
+    if told.in_use.is_empty() {
+        patch["status"]["volumesInUse"] = serde_json::Value::Null;
+    }
     api.patch_status(&this.config.node_name, &params(), &Patch::Strategic(patch)).await
 }
 
-/// What is looked at beside the lease.
-struct Watched {
-    pressures: Pressures,
-    /// A look that has not come back: the file system hangs, and another look would too.
-    look: Option<JoinHandle<Sample>>,
-    /// Renewals since images were last pruned.
-    since_prune: u32,
-}
-
-impl Watched {
-    /// Looks at the machine; answers what changed.
-    async fn look(&mut self, config: &Config) -> Vec<Kind> {
-        let (nodefs, imagefs) = (config.instance.data_dir.clone(), config.instance.image_dir());
-        let look =
-            self.look.get_or_insert_with(|| tokio::task::spawn_blocking(move || Sample::take(&nodefs, &imagefs)));
-        let Ok(sample) = tokio::time::timeout(LOOK_TIMEOUT, &mut *look).await else {
-            tracing::warn!("the file systems of the data directory do not answer");
-            return Vec::new();
-        };
-        self.look = None;
-        sample.map_or(Vec::new(), |sample| self.pressures.take(&sample, Timestamp::now()))
-    }
-
-    /// Frees what nobody needs while the disk is short: images that no container stands on, never pinned ones.
-    async fn relieve(&mut self, host: &Arc<Host>, began: bool) {
-        self.since_prune = self.since_prune.saturating_add(1);
-        let is_pressed = self.pressures.of(Kind::Disk).is_pressed;
-        if !is_pressed || !began && self.since_prune < PRUNE_EVERY_RENEWALS {
-            return;
-        }
-        self.since_prune = 0;
-        let images = host.images.clone();
-        match tokio::task::spawn_blocking(move || images.prune()).await {
-            Ok(Ok((names, freed))) => tracing::info!(?names, bytes = freed, "pruned images: the disk is short"),
-            Ok(Err(error)) => {
-                let message = format!("pruning images failed: {}", chain(&error));
-                host.recorder.node(&host.client, Severity::Warning, "FreeDiskSpaceFailed", &message).await;
-            }
-            Err(error) => tracing::error!(%error, "pruning images"),
-        }
-    }
-}
-
-/// Renews the lease and, less often, the status, for as long as the agent runs. Each time it also looks at what the
-/// machine has left, and tells at once when that changes.
-pub(crate) async fn keep_alive(host: Arc<Host>, capacity: Capacity, port: u16, node: Node, pressures: Pressures) {
+/// Renews the lease and, less often, the status, for as long as the agent runs. What the machine has left is told at once
+/// when that changes.
+pub(crate) async fn keep_alive(
+    host: Arc<Host>,
+    capacity: Capacity,
+    port: u16,
+    node: Node,
+    mut pressures: watch::Receiver<Pressures>,
+) {
     let (client, config) = (host.client.clone(), &host.config);
     let leases: Api<Lease> = Api::namespaced(client.clone(), LEASE_NAMESPACE);
-    let nodes: Api<Node> = Api::all(client.clone());
+    let nodes: Api<Node> = Api::all(client);
     let this = Machine { config, capacity: &capacity, port };
     let mut ticks = tokio::time::interval(RENEW_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut watched = Watched { pressures, look: None, since_prune: PRUNE_EVERY_RENEWALS };
     let (mut renewals, mut is_told) = (0u32, true);
+    let (mut in_use, mut devices) = (host.drivers.in_use(), host.devices.amounts());
+    let mut going_down = host.is_going_down.subscribe();
     loop {
-        ticks.tick().await;
-        if let Err(error) = renew(&leases, &config.node_name, &node).await {
-            tracing::warn!(%error, "renewing the node's lease");
+        tokio::select! {
+            _ = ticks.tick() => {
+                if let Err(error) = renew(&leases, &config.node_name, &node).await {
+                    tracing::warn!(%error, "renewing the node's lease");
+                }
+                renewals += 1;
+            }
+            Ok(()) = pressures.changed() => is_told = false,
+            Ok(()) = in_use.changed() => is_told = false,
+            Ok(()) = devices.changed() => is_told = false,
+            Ok(()) = going_down.changed() => is_told = false,
         }
-        let changed = watched.look(config).await;
-        is_told &= changed.is_empty();
-        renewals += 1;
         if !is_told || renewals.is_multiple_of(STATUS_EVERY_RENEWALS) {
+            let pressures = pressures.borrow_and_update().clone();
+            let told = Told {
+                in_use: in_use.borrow_and_update().clone(),
+                devices: devices.borrow_and_update().clone(),
+                is_going_down: *going_down.borrow_and_update(),
+            };
             let written = match nodes.get(&config.node_name).await {
-                Ok(node) => write_status(&nodes, &this, &node, &watched.pressures).await.map(drop),
+                Ok(node) => write_status(&nodes, &this, &node, &pressures, &told).await.map(drop),
                 Err(error) => Err(error),
             };
             is_told = written.is_ok();
@@ -284,13 +291,6 @@ pub(crate) async fn keep_alive(host: Arc<Host>, capacity: Capacity, port: u16, n
                 tracing::warn!(%error, "writing the node's status");
             }
         }
-        for kind in &changed {
-            let own = watched.pressures.of(*kind);
-            let message = format!("Node {} status is now: {}", config.node_name, kind.event(own.is_pressed));
-            tracing::warn!(condition = kind.condition(), status = own.is_pressed, why = own.message, "node");
-            host.recorder.node(&client, Severity::Normal, kind.event(own.is_pressed), &message).await;
-        }
-        watched.relieve(&host, changed.contains(&Kind::Disk)).await;
     }
 }
 

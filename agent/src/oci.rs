@@ -1,6 +1,6 @@
 //! A container of a pod as an OCI runtime specification. Pure: values in, `config.json` out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 
 use agent_pod::facts::Resources;
@@ -11,7 +11,7 @@ use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, PodSpec, ResourceRequirements, SeccompProfile, SecurityContext,
 };
-use oci_spec::runtime::LinuxSeccomp;
+use oci_spec::runtime::{Capability, LinuxSeccomp};
 use serde_json::{Value, json};
 
 use crate::user::Identity;
@@ -68,7 +68,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) can_lower_oom_score: bool,
     /// Bytes of memory of the machine, for OOM scores.
     pub(crate) memory_capacity: i64,
-    /// The profile for `RuntimeDefault`.
+    /// The system calls that it may make; `None`: all.
     pub(crate) seccomp: Option<LinuxSeccomp>,
     /// Devices of the machine for privileged containers: path, `c` or `b`, major, minor, mode.
     pub(crate) devices: Vec<Device>,
@@ -130,7 +130,7 @@ pub(crate) fn specification(parts: &Parts<'_>) -> Value {
                 "major": device.major, "minor": device.minor, "fileMode": device.mode})).collect::<Vec<_>>(),
             "maskedPaths": if unmasked { &none[..] } else { &DEFAULT_MASKED_PATHS[..] },
             "readonlyPaths": if unmasked { &none[..] } else { &DEFAULT_READONLY_PATHS[..] },
-            "seccomp": seccomp(parts, &security, privileged),
+            "seccomp": parts.seccomp,
             "rootfsPropagation": "rslave",
         },
     })
@@ -238,14 +238,34 @@ fn oom_score(parts: &Parts<'_>) -> i64 {
     if parts.can_lower_oom_score { score } else { score.max(0) }
 }
 
-fn seccomp(parts: &Parts<'_>, security: &SecurityContext, privileged: bool) -> Value {
-    let pod = parts.spec.security_context.as_ref().and_then(|pod| pod.seccomp_profile.as_ref());
-    let wish: Option<&SeccompProfile> = security.seccomp_profile.as_ref().or(pod);
+/// Which system calls a container may make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Confinement {
+    /// All.
+    None,
+    /// Those of the default profile for its capabilities.
+    Default(HashSet<Capability>),
+    /// Those of a profile in a file below the node's directory of profiles.
+    File(String),
+}
+
+/// What the container's `seccompProfile`, or its pod's, asks for. Who says nothing gets the default profile.
+pub(crate) fn confinement(spec: &PodSpec, container: &Container) -> Confinement {
+    let pod = spec.security_context.as_ref().and_then(|pod| pod.seccomp_profile.as_ref());
+    let security = container.security_context.as_ref();
+    let wish: Option<&SeccompProfile> = security.and_then(|own| own.seccomp_profile.as_ref()).or(pod);
     match wish.map(|wish| wish.type_.as_str()) {
-        Some("Unconfined") => Value::Null,
+        Some("Unconfined") => Confinement::None,
+        Some("Localhost") => {
+            Confinement::File(wish.and_then(|wish| wish.localhost_profile.clone()).unwrap_or_default())
+        }
         // Privileged containers are confined only where they ask for it.
-        None if privileged => Value::Null,
-        _ => json!(parts.seccomp),
+        None if is_privileged(container) => Confinement::None,
+        _ => {
+            let names = capabilities(security.and_then(|own| own.capabilities.as_ref()), is_privileged(container));
+            let known = names.into_iter().filter_map(|name| serde_json::from_value(name.into()).ok());
+            Confinement::Default(known.collect())
+        }
     }
 }
 
@@ -336,6 +356,25 @@ mod tests {
         let privileged = build(json!({"name": "c", "securityContext": {"privileged": true}}));
         assert_eq!(privileged["process"]["capabilities"]["bounding"].as_array().unwrap().len(), 41);
         assert!(privileged["linux"]["maskedPaths"].as_array().unwrap().is_empty());
-        assert!(privileged["linux"]["seccomp"].is_null());
+    }
+
+    #[test]
+    fn system_calls_are_confined_as_was_asked_for() {
+        let of = |pod: Value, container: Value| {
+            let container = json!({"name": "c", "securityContext": container});
+            let spec: PodSpec = from_value(json!({"securityContext": pod, "containers": [container]})).unwrap();
+            confinement(&spec, &spec.containers[0])
+        };
+        let profile = |kind: &str| json!({"seccompProfile": {"type": kind, "localhostProfile": "a/b.json"}});
+        let Confinement::Default(plain) = of(json!({}), json!({})) else { panic!("nothing was asked for") };
+        assert!(plain.contains(&Capability::Chown) && !plain.contains(&Capability::SysAdmin));
+        let Confinement::Default(more) = of(json!({}), json!({"capabilities": {"add": ["SYS_ADMIN"]}})) else {
+            panic!()
+        };
+        assert!(more.contains(&Capability::SysAdmin), "its calls are of no use without");
+        assert_eq!(of(json!({}), json!({"privileged": true})), Confinement::None);
+        assert_eq!(of(profile("Unconfined"), json!({})), Confinement::None);
+        assert_eq!(of(profile("Unconfined"), profile("Localhost")), Confinement::File("a/b.json".into()));
+        assert!(matches!(of(profile("RuntimeDefault"), json!({"privileged": true})), Confinement::Default(_)));
     }
 }

@@ -1,18 +1,12 @@
-//! Whether the machine runs out of memory, disk or process ids: thresholds, conditions and their words. Pure but for
-//! [`Sample::take`]. Thresholds are the kubelet's defaults for hard eviction (Kubernetes documentation, "Node-pressure
-//! Eviction"); for process ids it has none, ours is a thousand.
+//! Whether the machine runs out of memory, disk or process ids: what it has left, conditions and their words. Pure but for
+//! [`Sample::take`]. What is too little: `eviction/threshold.rs`.
 
 use std::path::Path;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-/// `memory.available`, in bytes.
-const MEMORY_BYTES: u64 = 100 << 20;
-/// `nodefs.available`, `imagefs.available` and `nodefs.inodesFree`, in percent.
-const NODEFS_PERCENT: u64 = 10;
-const IMAGEFS_PERCENT: u64 = 15;
-const INODES_PERCENT: u64 = 5;
-const PIDS: u64 = 1000;
+use crate::eviction::Met;
+
 /// A pressure counts until it was gone for so long, so that a node at the edge does not flap.
 const GONE_FOR: SignedDuration = SignedDuration::from_secs(30);
 
@@ -83,11 +77,15 @@ pub(crate) struct Space {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Sample {
     pub(crate) memory_bytes: Option<u64>,
+    /// All that there is.
+    pub(crate) memory_total_bytes: Option<u64>,
     /// Where volumes and logs are.
     pub(crate) nodefs: Option<Space>,
     /// Where images and writable layers are.
     pub(crate) imagefs: Option<Space>,
     pub(crate) pids: Option<u64>,
+    /// How many there can be.
+    pub(crate) pids_limit: Option<u64>,
 }
 
 impl Sample {
@@ -103,50 +101,25 @@ impl Sample {
             })
         };
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-        let memory = read("/proc/meminfo")
-            .lines()
-            .find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-        let limit = read("/proc/sys/kernel/pid_max").trim().parse::<u64>().ok();
+        let meminfo = read("/proc/meminfo");
+        let memory = |field: &str| {
+            let line = meminfo.lines().find_map(|line| line.strip_prefix(field)?.trim().strip_suffix("kB"));
+            line.and_then(|kb| kb.trim().parse::<u64>().ok()).map(|kb| kb * 1024)
+        };
+        let number = |path: &str| read(path).trim().parse::<u64>().ok();
+        // Whichever is met first, as the kubelet has it.
+        let limits = [number("/proc/sys/kernel/pid_max"), number("/proc/sys/kernel/threads-max")];
+        let limit = limits.into_iter().flatten().min();
         // proc(5), loadavg: the fourth field is RUNNING/ALL.
         let tasks =
             read("/proc/loadavg").split(' ').nth(3).and_then(|field| field.split_once('/')?.1.parse::<u64>().ok());
         Sample {
-            memory_bytes: memory.map(|kb| kb * 1024),
+            memory_bytes: memory("MemAvailable:"),
+            memory_total_bytes: memory("MemTotal:"),
             nodefs: space(nodefs),
             imagefs: space(imagefs),
             pids: limit.zip(tasks).map(|(limit, tasks)| limit.saturating_sub(tasks)),
-        }
-    }
-
-    /// Why the machine is pressed, in words, if it is.
-    fn complaint(&self, kind: Kind) -> Option<String> {
-        match kind {
-            Kind::Memory => {
-                let left = self.memory_bytes.filter(|left| *left < MEMORY_BYTES)?;
-                Some(format!("{} MiB of memory available, less than {} MiB", left >> 20, MEMORY_BYTES >> 20))
-            }
-            Kind::Pid => {
-                let left = self.pids.filter(|left| *left < PIDS)?;
-                Some(format!("{left} process ids left, fewer than {PIDS}"))
-            }
-            Kind::Disk => {
-                let of = |name: &str, space: Option<Space>, percent: u64| {
-                    let space = space?;
-                    let below = |left: u64, all: u64, percent: u64| {
-                        u128::from(left) * 100 < u128::from(all) * u128::from(percent)
-                    };
-                    if below(space.available_bytes, space.bytes, percent) {
-                        let (left, all) = (space.available_bytes >> 20, space.bytes >> 20);
-                        return Some(format!("{name}: {left} of {all} MiB available, less than {percent} %"));
-                    }
-                    let few = below(space.free_inodes, space.inodes, INODES_PERCENT);
-                    few.then(|| {
-                        let (left, all) = (space.free_inodes, space.inodes);
-                        format!("{name}: {left} of {all} inodes free, less than {INODES_PERCENT} %")
-                    })
-                };
-                of("nodefs", self.nodefs, NODEFS_PERCENT).or_else(|| of("imagefs", self.imagefs, IMAGEFS_PERCENT))
-            }
+            pids_limit: limit,
         }
     }
 }
@@ -172,11 +145,12 @@ impl Pressures {
         Self(Kind::ALL.map(calm))
     }
 
-    /// Takes a sample in; answers the kinds whose condition changed.
-    pub(crate) fn take(&mut self, sample: &Sample, now: Timestamp) -> Vec<Kind> {
+    /// Takes in which thresholds are met; answers the kinds whose condition changed.
+    pub(crate) fn take(&mut self, met: &[Met], now: Timestamp) -> Vec<Kind> {
         let mut changed = Vec::new();
         for own in &mut self.0 {
-            let is_pressed = match sample.complaint(own.kind) {
+            let complaint = met.iter().find(|one| one.threshold.signal.kind() == own.kind).map(Met::complaint);
+            let is_pressed = match complaint {
                 Some(complaint) => {
                     own.seen = Some(now);
                     own.message = complaint;
@@ -208,9 +182,14 @@ impl Pressures {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::eviction::Limits;
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(seconds).unwrap()
+    }
+
+    fn met(sample: &Sample) -> Vec<Met> {
+        Limits::default().met(sample)
     }
 
     fn disk(available_bytes: u64, free_inodes: u64) -> Sample {
@@ -221,32 +200,27 @@ mod tests {
     #[test]
     fn pressure_comes_at_once_and_goes_later() {
         let mut own = Pressures::none();
-        assert_eq!(own.take(&disk(100, 5), at(0)), []);
-        assert_eq!(own.take(&disk(99, 5), at(10)), [Kind::Disk]);
-        assert_eq!(own.of(Kind::Disk).message, "nodefs: 99 of 1000 MiB available, less than 10 %");
-        assert_eq!(own.take(&disk(99, 5), at(20)), []);
-        assert_eq!(own.take(&disk(500, 5), at(49)), [], "it was gone for 29 s only");
-        assert_eq!(own.take(&disk(500, 5), at(50)), [Kind::Disk]);
-        assert_eq!(own, {
-            let mut calm = Pressures::none();
-            calm.0[1].seen = Some(at(20));
-            calm
-        });
-        assert_eq!(own.take(&disk(500, 4), at(60)), [Kind::Disk], "inodes count as well");
+        let mut take = |sample, second| own.take(&met(&sample), at(second));
+        assert_eq!(take(disk(100, 5), 0), []);
+        assert_eq!(take(disk(99, 5), 10), [Kind::Disk]);
+        assert_eq!(take(disk(99, 5), 20), []);
+        assert_eq!(take(disk(500, 5), 49), [], "it was gone for 29 s only");
+        assert_eq!(take(disk(500, 5), 50), [Kind::Disk]);
+        assert_eq!(take(disk(500, 4), 60), [Kind::Disk], "inodes count as well");
+        assert_eq!(own.of(Kind::Disk).message, "nodefs.inodesFree is 4, less than 5");
     }
 
     #[test]
     fn images_have_a_limit_of_their_own_and_unknowns_press_nobody() {
-        let mut own = Pressures::none();
+        let take = |sample: &Sample| Pressures::none().take(&met(sample), at(0));
         let Sample { nodefs, .. } = disk(140, 50);
-        assert_eq!(own.take(&Sample { imagefs: nodefs, ..Sample::default() }, at(0)), [Kind::Disk]);
-        let mut own = Pressures::none();
-        assert_eq!(own.take(&Sample { nodefs, ..Sample::default() }, at(0)), []);
-        assert_eq!(own.take(&Sample::default(), at(0)), []);
+        assert_eq!(take(&Sample { imagefs: nodefs, ..Sample::default() }), [Kind::Disk]);
+        assert_eq!(take(&Sample { nodefs, ..Sample::default() }), []);
+        assert_eq!(take(&Sample::default()), []);
         let little = Sample { memory_bytes: Some(99 << 20), pids: Some(999), ..Sample::default() };
-        assert_eq!(own.take(&little, at(0)), [Kind::Memory, Kind::Pid]);
+        assert_eq!(take(&little), [Kind::Memory, Kind::Pid]);
         // A file system that counts no inodes has none to lack.
         let space = Space { bytes: 10, available_bytes: 10, inodes: 0, free_inodes: 0 };
-        assert_eq!(Pressures::none().take(&Sample { nodefs: Some(space), ..Sample::default() }, at(0)), []);
+        assert_eq!(take(&Sample { nodefs: Some(space), ..Sample::default() }), []);
     }
 }

@@ -1,9 +1,10 @@
 //! Pods bound to this node, from one watch, each to the worker of its uid.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use agent_pod::facts;
 use agent_pod::protocol::{Event, Exit, Found};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
@@ -11,9 +12,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::Api;
 use kube::runtime::{WatchStreamExt as _, watcher};
+use tokio::sync::watch;
 
 use crate::admission::Ports;
 use crate::execute::{Executor, Host, sandbox};
+use crate::static_pods::{self, local_uid, mirror};
 use crate::worker::{Input, Worker};
 
 const KILLED: i32 = 137;
@@ -23,12 +26,35 @@ pub(crate) async fn run(host: Arc<Host>) {
     let api: Api<Pod> = Api::all(host.client.clone());
     let config = watcher::Config::default().fields(&format!("spec.nodeName={}", host.config.node_name));
     let mut events = std::pin::pin!(watcher::watcher(api, config).default_backoff());
-    let mut source = Source { host, workers: HashMap::new(), listed: None, ports: Ports::default() };
-    while let Some(event) = events.next().await {
+    let (told, mut files) = watch::channel(static_pods::Pods::new());
+    // What stands in files runs before the API server has answered.
+    let statics = static_pods::read(&host, &mut BTreeMap::new()).await;
+    told.send_replace(statics.clone());
+    let following = tokio::spawn(static_pods::follow(Arc::clone(&host), told));
+    let _following = AbortOnDrop(following);
+    let mut source = Source {
+        host,
+        workers: HashMap::new(),
+        listed: None,
+        statics: static_pods::Pods::new(),
+        ports: Ports::default(),
+    };
+    source.files_are(statics);
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            Ok(()) = files.changed() => {
+                let now = files.borrow_and_update().clone();
+                source.files_are(now);
+                continue;
+            }
+        };
+        let Some(event) = event else { return };
         match event {
             Ok(watcher::Event::Init) => source.listed = Some(HashSet::new()),
             Ok(watcher::Event::InitApply(pod) | watcher::Event::Apply(pod)) => source.apply(pod),
             Ok(watcher::Event::InitDone) => source.listed_all().await,
+            Ok(watcher::Event::Delete(pod)) if mirror::is_mirror(&pod) => source.unmirrored(&pod),
             Ok(watcher::Event::Delete(pod)) => source.vanish(pod.metadata.uid.as_deref().unwrap_or_default()),
             Err(error) => tracing::warn!(%error, "watching pods"),
         }
@@ -41,24 +67,94 @@ struct Source {
     /// The uids seen in a list that is under way.
     listed: Option<HashSet<String>>,
     ports: Ports,
+    /// Those that files make.
+    statics: static_pods::Pods,
+}
+
+/// A task that ends with the value.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Source {
+    /// What the files of this machine say now: who is gone ends in its time, who is new begins. One of the same name
+    /// begins when the other has ended, and so does one that comes back.
+    fn files_are(&mut self, now: static_pods::Pods) {
+        let name = |pod: &Pod| (pod.metadata.namespace.clone(), pod.metadata.name.clone());
+        let mut ending = HashMap::new();
+        for (uid, pod) in self.statics.iter().filter(|(uid, _)| !now.contains_key(*uid)) {
+            if let Some(worker) = self.workers.get_mut(uid) {
+                let own = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
+                worker.end(own.unwrap_or(facts::DEFAULT_GRACE_SECONDS));
+                ending.insert(name(pod), worker.ended());
+            }
+            self.host.pods.remove(uid);
+        }
+        let before = std::mem::replace(&mut self.statics, now.clone());
+        for (uid, pod) in now.into_iter().filter(|(uid, _)| !before.contains_key(uid)) {
+            let after = ending.remove(&name(&pod)).or_else(|| self.workers.get(&uid).map(Worker::ended));
+            self.begin(uid, pod, after);
+        }
+    }
+
+    /// A mirror is there: of a pod that runs here, or of one that was here once.
+    fn mirrored(&self, pod: Pod) {
+        match self.workers.contains_key(&local_uid(&pod)) {
+            true if pod.metadata.deletion_timestamp.is_some() => self.unmirrored(&pod),
+            true => {}
+            false => {
+                let client = self.host.client.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = mirror::remove_stray(client, &pod).await {
+                        tracing::warn!(%error, "removing the mirror of a static pod that is gone");
+                    }
+                });
+            }
+        }
+    }
+
+    /// A mirror is gone, or is to go.
+    fn unmirrored(&self, mirror: &Pod) {
+        if let Some(worker) = self.workers.get(&local_uid(mirror)) {
+            drop(worker.inputs.send(Input::Unmirrored));
+        }
+    }
+
     fn apply(&mut self, pod: Pod) {
+        if mirror::is_mirror(&pod) {
+            return self.mirrored(pod);
+        }
         let Some(uid) = pod.metadata.uid.clone() else { return };
         if let Some(listed) = &mut self.listed {
             listed.insert(uid.clone());
         }
-        self.workers.retain(|_, worker| !worker.is_over());
+        let host = &self.host;
+        self.workers.retain(|uid, worker| {
+            let is_over = worker.is_over();
+            if is_over {
+                host.pods.remove(uid);
+            }
+            !is_over
+        });
         if api::pod::is_terminal(&pod) {
             self.ports.release(&uid);
         }
         let pod = Arc::new(pod);
         // A pod that was released may stay for its finalizers: its worker ended, and nothing is started again.
         if let Some(worker) = self.workers.get(&uid) {
+            self.host.pods.put(&uid, Arc::clone(&pod), worker.inputs.clone());
             drop(worker.inputs.send(Input::Object(pod)));
             return;
         }
+        self.begin(uid, pod, None);
+    }
+
+    /// Starts a pod's worker, which begins when another has ended.
+    fn begin(&mut self, uid: String, pod: Arc<Pod>, after: Option<watch::Receiver<()>>) {
         tracing::info!(
             hop = "agent",
             kind = "Pod",
@@ -74,11 +170,14 @@ impl Source {
         // In the middle of a list, who was not in it yet may be gone.
         let counts = |other: &str| self.listed.as_ref().is_none_or(|listed| listed.contains(other));
         let refused = self.ports.admit(&uid, &pod, counts).err();
-        self.workers.insert(uid.clone(), Worker::spawn(Arc::clone(&self.host), pod, uid, refused));
+        let worker = Worker::spawn(Arc::clone(&self.host), Arc::clone(&pod), uid.clone(), after, refused);
+        self.host.pods.put(&uid, pod, worker.inputs.clone());
+        self.workers.insert(uid, worker);
     }
 
     fn vanish(&mut self, uid: &str) {
         self.ports.release(uid);
+        self.host.pods.remove(uid);
         if let Some(worker) = self.workers.get_mut(uid) {
             worker.vanish();
         }
@@ -86,10 +185,15 @@ impl Source {
 
     /// After a full list: what was not in it is gone, also what only the disk remembers.
     async fn listed_all(&mut self) {
-        let Some(listed) = self.listed.take() else { return };
+        let Some(mut listed) = self.listed.take() else { return };
+        // What files make no list of the API server tells, nor its end.
+        listed.extend(self.statics.keys().cloned());
+        listed.extend(self.workers.iter().filter(|(_, worker)| worker.is_going()).map(|(uid, _)| uid.clone()));
+        self.host.pods.complete();
         for (uid, worker) in &mut self.workers {
             if !listed.contains(uid) {
                 self.ports.release(uid);
+                self.host.pods.remove(uid);
                 worker.vanish();
             }
         }
@@ -128,7 +232,7 @@ async fn clear_orphan(host: &Arc<Host>, uid: &str) {
         let (inputs, _) = tokio::sync::mpsc::unbounded_channel();
         let executor = Executor::new(Arc::clone(host), uid.to_owned(), Arc::new(pod.clone()), inputs);
         sandbox::stop(&executor).await;
-        crate::execute::volume::tear_down(&executor).await;
+        crate::execute::volume::tear_down(&executor, false).await;
         executor.remove_logs().await;
     }
 }

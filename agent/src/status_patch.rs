@@ -1,6 +1,6 @@
 //! A pod's status as a strategic merge patch: what others say of the pod stays, also what they said a moment ago.
 
-use agent_pod::condition::{OWN, RESIZES};
+use agent_pod::condition::{DISRUPTED, DISRUPTED_BY_NODE, OWN, RESIZES};
 use k8s_openapi::api::core::v1::PodStatus;
 use serde_json::{Value, json};
 
@@ -8,7 +8,10 @@ use serde_json::{Value, json};
 pub(crate) fn of(uid: &str, status: &PodStatus) -> Value {
     let mut patch = json!({"metadata": {"uid": uid}, "status": status});
     let told = status.conditions.iter().flatten();
-    let own = told.clone().filter(|condition| OWN.iter().chain(&RESIZES).any(|own| *own == condition.type_));
+    let own = told.clone().filter(|condition| {
+        OWN.iter().chain(&RESIZES).any(|own| *own == condition.type_)
+            || condition.type_ == DISRUPTED && condition.reason.as_deref() == Some(DISRUPTED_BY_NODE)
+    });
     let gone = RESIZES.iter().filter(|kind| told.clone().all(|condition| condition.type_ != **kind));
     let gone = gone.map(|kind| json!({"type": kind, "$patch": "delete"}));
     patch["status"]["conditions"] = own.map(|condition| json!(condition)).chain(gone).collect();
@@ -36,7 +39,7 @@ mod tests {
     #[test]
     fn only_what_is_the_agents_is_written() {
         let condition = |kind: &str| json!({"type": kind, "status": "True"});
-        let status = json!({"conditions": [condition("Ready"), condition("PodScheduled"), condition("example.com/gate"),
+        let status = json!({"conditions": [condition("DisruptionTarget"), condition("Ready"), condition("PodScheduled"), condition("example.com/gate"),
             condition("PodResizePending")], "podIPs": [{"ip": "10.0.0.2"}], "podIP": "10.0.0.2"});
         let patch = of("u", &serde_json::from_value(status).unwrap());
         let gone = json!({"type": "PodResizeInProgress", "$patch": "delete"});
@@ -44,6 +47,10 @@ mod tests {
         assert_eq!(kinds, ["Ready", "PodResizePending", "PodResizeInProgress"]);
         assert_eq!(patch["status"]["conditions"][2], gone);
         assert_eq!(patch["status"]["podIPs"], json!([{"$patch": "replace"}, {"ip": "10.0.0.2"}]));
+        let ours =
+            json!({"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}]});
+        let patch = of("u", &serde_json::from_value(ours).unwrap());
+        assert_eq!(patch["status"]["conditions"][0]["type"], "DisruptionTarget");
         let empty = of("u", &PodStatus::default());
         assert!(empty["status"]["podIP"].is_null() && empty["status"].as_object().unwrap().contains_key("podIPs"));
     }

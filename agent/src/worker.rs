@@ -16,9 +16,11 @@ use kube::api::{Api, Patch, PatchParams};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use crate::csi;
 use crate::event::COMPONENT;
 use crate::execute::{Executor, Host, sandbox, termination, volume};
 use crate::metrics::PodFigures;
+use crate::static_pods::{is_static, mirror};
 use crate::status_patch;
 use crate::timer::sleep_until;
 
@@ -29,6 +31,8 @@ pub(crate) enum Input {
     Object(Arc<Pod>),
     /// The pod's object is gone: it was deleted by force, or while the agent was away.
     Vanished,
+    /// The mirror of this static pod went, or changed: it is to be shown again.
+    Unmirrored,
     /// A container ended that has this name with its monitor.
     Exited {
         /// The name.
@@ -48,11 +52,20 @@ pub(crate) struct Worker {
     released: Arc<AtomicBool>,
     /// The pod's object is gone.
     vanished: bool,
+    /// Closed when the worker has ended.
+    ended: watch::Receiver<()>,
 }
 
 impl Worker {
-    /// Starts a worker. It first finds out how far the pod is. One that was refused fails at once.
-    pub(crate) fn spawn(host: Arc<Host>, pod: Arc<Pod>, uid: String, refused: Option<Failure>) -> Self {
+    /// Starts a worker, which waits until another one has ended. It first finds out how far the pod is. One that was
+    /// refused fails at once.
+    pub(crate) fn spawn(
+        host: Arc<Host>,
+        pod: Arc<Pod>,
+        uid: String,
+        after: Option<watch::Receiver<()>>,
+        refused: Option<Failure>,
+    ) -> Self {
         let (inputs, received) = mpsc::unbounded_channel();
         let state = PodState::new(facts(&host, &pod));
         let executor = Executor::new(host, uid, pod, inputs.clone());
@@ -60,6 +73,7 @@ impl Worker {
         tokio::spawn(publish(executor.clone(), published));
         let released = Arc::<AtomicBool>::default();
         let figures = PodFigures::new(executor.host.config.metrics.clone());
+        let (alive, ended) = watch::channel(());
         let run = Run {
             executor,
             figures,
@@ -70,8 +84,30 @@ impl Worker {
             released: Arc::clone(&released),
             refused,
         };
-        let task = tokio::spawn(run.run(received));
-        Self { inputs, task, released, vanished: false }
+        let task = tokio::spawn(async move {
+            if let Some(mut other) = after {
+                while other.changed().await.is_ok() {}
+            }
+            run.run(received).await;
+            drop(alive);
+        });
+        Self { inputs, task, released, vanished: false, ended }
+    }
+
+    /// The file that made the pod is gone: it ends in its time, and no object is to be waited for.
+    pub(crate) fn end(&mut self, grace_seconds: i64) {
+        self.vanished = true;
+        drop(self.inputs.send(Input::Machine(Event::DeletionRequested { grace_seconds })));
+    }
+
+    /// Whether it was told that the pod is gone, and is still at it.
+    pub(crate) fn is_going(&self) -> bool {
+        self.vanished && !self.task.is_finished()
+    }
+
+    /// Closed when the worker has ended.
+    pub(crate) fn ended(&self) -> watch::Receiver<()> {
+        self.ended.clone()
     }
 
     /// The pod's object is gone.
@@ -109,6 +145,7 @@ impl Run {
             match input {
                 Input::Object(pod) => self.executor.take(pod),
                 Input::Vanished => vanished = true,
+                Input::Unmirrored => {}
                 Input::Exited { id, exit } => happened.extend(self.exited(&id, exit)),
                 Input::Machine(event) => happened.push(event),
             }
@@ -127,6 +164,7 @@ impl Run {
         let mut following = tokio::task::JoinSet::new();
         following.spawn(volume::live::follow(self.executor.clone()));
         following.spawn(volume::limit::watch(self.executor.clone()));
+        following.spawn(csi::follow(self.executor.clone()));
         while self.state.stage != Stage::Gone {
             tokio::select! {
                 input = received.recv() => match input {
@@ -141,6 +179,7 @@ impl Run {
                     }
                     Some(Input::Vanished) => self.take(Event::DeletionRequested { grace_seconds: 0 }).await,
                     Some(Input::Machine(event)) => self.take(event).await,
+                    Some(Input::Unmirrored) => self.publish_again(),
                     None => return,
                 },
                 () = sleep_until(self.wake) => {
@@ -256,12 +295,20 @@ impl Run {
         self.executor.host.config.metrics.worked(began.elapsed());
     }
 
+    /// Says how the pod does, news or not.
+    fn publish_again(&self) {
+        self.publish(Timestamp::now());
+        self.statuses.send_modify(|_| ());
+    }
+
     /// Says how the pod does, if that is news.
     fn publish(&self, now: Timestamp) {
         if self.state.stage == Stage::Gone {
             return;
         }
-        let host = HostFacts { ips: vec![self.executor.host.config.node_ip.to_string()] };
+        let own = &self.executor.host;
+        let host =
+            HostFacts { ips: vec![own.config.node_ip.to_string()], recursive_read_only: own.recursive_read_only };
         let status = status(&self.state, &self.executor.pod, &host, now);
         self.statuses.send_if_modified(|current| {
             let changed = current.as_ref() != Some(&status);
@@ -286,9 +333,23 @@ async fn publish(executor: Executor, mut statuses: watch::Receiver<Option<PodSta
         let Some(status) = statuses.borrow_and_update().clone() else { continue };
         let mut wait = Duration::from_millis(100);
         loop {
-            let patch = status_patch::of(&executor.uid, &status);
-            match api.patch_status(executor.name(), &params, &Patch::Strategic(patch)).await {
-                Ok(_) => break,
+            let uid = match is_static(&executor.pod) {
+                true => mirror::ensure(&executor).await,
+                false => Ok(Some(executor.uid.clone())),
+            };
+            let written = match uid {
+                // Its name is somebody else's: there is no mirror.
+                Ok(None) => break,
+                Ok(Some(uid)) => {
+                    let patch = status_patch::of(&uid, &status);
+                    api.patch_status(executor.name(), &params, &Patch::Strategic(patch)).await.map(drop)
+                }
+                Err(error) => Err(error),
+            };
+            match written {
+                Ok(()) => break,
+                // A mirror that went meanwhile is made anew.
+                Err(kube::Error::Api(answer)) if is_static(&executor.pod) && matches!(answer.code, 404 | 409) => {}
                 // Gone, or not this node's any more.
                 Err(kube::Error::Api(answer)) if matches!(answer.code, 403 | 404 | 422) => break,
                 // Replaced by another of its name; or somebody else wrote at the same time.

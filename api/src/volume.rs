@@ -85,6 +85,8 @@ pub struct Volume {
     pub capacity: Quantity,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// The driver and its name of the volume, for one of a driver.
+    pub csi: Option<(String, String)>,
     /// The nodes that reach it; `None` for all.
     pub nodes: Option<NodeSelector>,
     /// `spec.claimRef`.
@@ -183,6 +185,7 @@ impl Volume {
             access_modes: spec.access_modes.unwrap_or_default(),
             is_block: spec.volume_mode.as_deref() == Some("Block"),
             capacity: storage(spec.capacity.as_ref()).unwrap_or(Quantity::ZERO),
+            csi: spec.csi.map(|source| (source.driver, source.volume_handle)),
             nodes: spec.node_affinity.and_then(|affinity| affinity.required),
             claim: spec.claim_ref.map(|claim| ClaimRef {
                 namespace: claim.namespace.unwrap_or_default(),
@@ -275,6 +278,14 @@ pub fn best_for<'a>(
         }
     }
     best
+}
+
+/// The name of the VolumeAttachment that says whether a volume of a driver is attached to a node; both sides make it
+/// (Kubernetes, `pkg/volume/csi/csi_attacher.go`).
+pub fn attachment_name(handle: &str, driver: &str, node: &str) -> String {
+    use sha2::Digest as _;
+    let digest = sha2::Sha256::digest(format!("{handle}{driver}{node}"));
+    digest.iter().fold("csi-".to_owned(), |name, byte| format!("{name}{byte:02x}"))
 }
 
 /// A claim that a pod uses.

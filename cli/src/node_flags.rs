@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
+use agent::eviction::{self, Soft};
+use agent::shutdown::Grace;
 use agent_image::registry::config::Registries;
 use k8s_openapi::api::core::v1::Taint;
 
@@ -27,6 +30,29 @@ pub(crate) struct NodeArgs {
     /// Port of the kubelet API.
     #[arg(long, default_value_t = 10250, value_name = "PORT")]
     kubelet_port: u16,
+    /// When pods are evicted at once, such as memory.available<100Mi,nodefs.available<10%; given ones stand for all of the
+    /// kubelet's defaults.
+    #[arg(long, value_name = "THRESHOLDS")]
+    eviction_hard: Option<String>,
+    /// When pods are evicted after a grace period.
+    #[arg(long, default_value = "", value_name = "THRESHOLDS")]
+    eviction_soft: String,
+    /// The grace period of each soft threshold, such as memory.available=1m30s.
+    #[arg(long, default_value = "", value_name = "PERIODS")]
+    eviction_soft_grace_period: String,
+    /// How many seconds pods have at most to end when a soft threshold is met.
+    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+    eviction_max_pod_grace_period: i64,
+    /// How many processes and threads a pod may have; by default as many as the machine.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(i64).range(1..))]
+    pod_max_pids: Option<i64>,
+    /// How many seconds pods have to end when the machine goes down; 0: it ends them as it likes. The unit's TimeoutStopSec
+    /// is to be longer.
+    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+    shutdown_grace_period: u64,
+    /// How many of these are for critical pods, which end last.
+    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+    shutdown_grace_period_critical_pods: u64,
     #[command(flatten)]
     registries: RegistriesFile,
 }
@@ -79,6 +105,32 @@ impl NodeArgs {
 
     pub(crate) fn kubelet_port(&self) -> u16 {
         self.kubelet_port
+    }
+
+    /// How long pods have when the machine goes down.
+    pub(crate) fn shutdown_grace(&self) -> Result<Grace, Failure> {
+        let (total, critical) = (self.shutdown_grace_period, self.shutdown_grace_period_critical_pods);
+        if critical > total {
+            return Err(Failure::new(format!(
+                "error: --shutdown-grace-period-critical-pods {critical}: expected at most --shutdown-grace-period {total}"
+            )));
+        }
+        Ok(Grace { total: Duration::from_secs(total), critical: Duration::from_secs(critical) })
+    }
+
+    pub(crate) fn pod_max_pids(&self) -> Option<i64> {
+        self.pod_max_pids
+    }
+
+    /// When pods are evicted. What cannot be read is told.
+    pub(crate) fn eviction(&self) -> Result<eviction::Limits, Failure> {
+        let soft = Soft {
+            thresholds: &self.eviction_soft,
+            grace_periods: &self.eviction_soft_grace_period,
+            max_pod_grace_seconds: self.eviction_max_pod_grace_period,
+        };
+        eviction::Limits::new(self.eviction_hard.as_deref(), &soft)
+            .map_err(|error| Failure::new(format!("error: --{error}")))
     }
 
     /// Mirrors, credentials and trust of registries. A file that cannot be used is told.

@@ -23,6 +23,8 @@ pub struct Cluster {
     starts: u32,
     flags: Vec<String>,
     address: IpAddr,
+    /// Programs that the server finds before the machine's.
+    pub programs: Option<PathBuf>,
 }
 
 /// Two ports that are free now.
@@ -55,7 +57,16 @@ impl Cluster {
         let dir = tempfile::Builder::new().prefix("gantry-e2e-").tempdir().expect("a temporary directory");
         // Instances in one network namespace need address ranges of their own.
         let cidr_base = 64 + (std::process::id() % 128) as u8;
-        let mut cluster = Self { dir, server: None, ports: free_ports(), cidr_base, starts: 0, flags: vec![], address };
+        let mut cluster = Self {
+            dir,
+            server: None,
+            ports: free_ports(),
+            cidr_base,
+            starts: 0,
+            flags: vec![],
+            address,
+            programs: None,
+        };
         cluster.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         for image in images {
             let data = cluster.data_dir();
@@ -100,7 +111,10 @@ impl Cluster {
     pub fn spawn_server(&mut self) {
         let log = File::create(self.log_path(self.starts)).expect("a log file");
         self.starts += 1;
+        let path = std::env::var("PATH").unwrap_or_default();
+        let path = self.programs.iter().map(|dir| format!("{}:", dir.display())).collect::<String>() + &path;
         let child = Command::new(machine::gantry())
+            .env("PATH", path)
             .arg("server")
             .arg("--data-dir")
             .arg(self.data_dir())

@@ -5,6 +5,8 @@
 pub mod api;
 pub mod client;
 pub mod cluster;
+pub mod devices;
+pub mod driver;
 pub mod machine;
 pub mod neighbour;
 pub mod shared;

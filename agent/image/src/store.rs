@@ -256,6 +256,11 @@ impl ImageStore {
         Ok(lock)
     }
 
+    /// Where a container writes; there once it has a snapshot.
+    pub fn written(&self, key: &str) -> PathBuf {
+        snapshot::container_dir(&self.root, key).join("upper")
+    }
+
     /// Removes what a container wrote. Nothing to remove is no error.
     pub fn release(&self, key: &str) -> Result<(), ImageError> {
         let path = snapshot::container_dir(&self.root, key);

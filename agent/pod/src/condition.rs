@@ -15,6 +15,11 @@ pub const OWN: [&str; 4] = ["PodReadyToStartContainers", "Initialized", "Ready",
 /// The types of those that are there only while they hold.
 pub const RESIZES: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
 
+/// Says that somebody ended the pod for what it had. Others say so too, so it is there only while this node does.
+pub const DISRUPTED: &str = "DisruptionTarget";
+/// Its reason where the node is who did.
+pub const DISRUPTED_BY_NODE: &str = "TerminationByKubelet";
+
 struct Verdict {
     kind: &'static str,
     holds: bool,
@@ -50,7 +55,7 @@ pub(crate) fn conditions(
         Verdict::new(OWN[2], not_ready.clone().or_else(gated)),
         Verdict::new(OWN[3], not_ready),
     ];
-    let own = verdicts.into_iter().chain(resizes(pod)).map(|verdict| {
+    let own = verdicts.into_iter().chain(resizes(pod)).chain(disrupted(pod)).map(|verdict| {
         let status = if verdict.holds { "True" } else { "False" };
         let before = old.iter().find(|condition| condition.type_ == verdict.kind && condition.status == status);
         let since = before.and_then(|condition| condition.last_transition_time.clone());
@@ -65,8 +70,17 @@ pub(crate) fn conditions(
             observed_generation: object.metadata.generation,
         }
     });
-    let is_own = |condition: &&PodCondition| OWN.iter().chain(&RESIZES).any(|own| *own == condition.type_);
+    let is_own = |condition: &&PodCondition| {
+        OWN.iter().chain(&RESIZES).any(|own| *own == condition.type_)
+            || pod.is_disrupted && condition.type_ == DISRUPTED
+    };
     own.chain(old.iter().filter(|condition| !is_own(condition)).cloned()).collect()
+}
+
+fn disrupted(pod: &PodState) -> Option<Verdict> {
+    let failure = pod.failed.as_ref().filter(|_| pod.is_disrupted)?;
+    let why = Some((DISRUPTED_BY_NODE.to_owned(), Some(failure.message.clone())));
+    Some(Verdict { kind: DISRUPTED, holds: true, why })
 }
 
 /// What keeps containers from having the resources that the spec gives them.

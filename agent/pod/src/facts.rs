@@ -6,7 +6,8 @@ use k8s_openapi::jiff::SignedDuration;
 
 use crate::probe::{ProbeFacts, ProbeKind};
 
-const DEFAULT_GRACE_SECONDS: i64 = 30;
+/// `terminationGracePeriodSeconds` of a pod that gives none.
+pub const DEFAULT_GRACE_SECONDS: i64 = 30;
 
 /// When a container that ended is started again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -46,11 +46,17 @@ fn take_in(pod: &mut PodState, now: Timestamp, event: Event, commands: &mut Vec<
                 stop::hurry(pod, deadline, now);
             }
         }
-        Event::Evicted(failure) => {
+        Event::Evicted(eviction) => {
             if !pod.goes_down() {
-                let message = failure.message.clone();
-                commands.push(Command::Emit(Notice { warning: true, reason: "Evicted", message, container: None }));
-                pod.failed = Some(failure);
+                let message = eviction.failure.message.clone();
+                // The words of the status, which are not many.
+                let reason = if eviction.failure.reason == "Terminated" { "NodeShutdown" } else { "Evicted" };
+                commands.push(Command::Emit(Notice { warning: true, reason, message, container: None }));
+                let own = pod.facts.grace_seconds.max(0);
+                let grace = eviction.grace_seconds.map_or(own, |most| own.min(most.max(0)));
+                pod.winding_down = Some(later(now, SignedDuration::from_secs(grace)));
+                pod.is_disrupted = eviction.is_disruption;
+                pod.failed = Some(eviction.failure);
             }
         }
         Event::VolumesReady => {

@@ -20,6 +20,17 @@ pub struct Exit {
     pub message: String,
 }
 
+/// Why and how the node ends a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Eviction {
+    /// What the pod's status says.
+    pub failure: Failure,
+    /// Seconds that its containers have at most; `None`: as many as the pod's own grace period.
+    pub grace_seconds: Option<i64>,
+    /// The node needs what the pod had, or goes: the condition DisruptionTarget says so.
+    pub is_disruption: bool,
+}
+
 /// How far the start of a container came before it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailedStep {
@@ -137,8 +148,8 @@ pub enum Event {
         /// The grace period; a later, shorter one overrides.
         grace_seconds: i64,
     },
-    /// The pod took more of the node than it may have: it fails with this reason.
-    Evicted(Failure),
+    /// The node ends the pod, which fails.
+    Evicted(Eviction),
     /// All volumes are in place.
     VolumesReady,
     /// A volume could not be set up.

@@ -212,6 +212,8 @@ pub struct PodState {
     pub deletion: Option<Deletion>,
     /// Why the pod as a whole has failed, whatever its containers do: `status.reason` and `status.message`.
     pub failed: Option<Failure>,
+    /// The node needs what it had, or goes.
+    pub(crate) is_disrupted: bool,
     /// When what outlives a pod that is over is killed.
     pub(crate) winding_down: Option<Timestamp>,
     /// The monitor of a sandbox that is being made has died already: the answer, when it comes, is out of date.
@@ -233,6 +235,7 @@ impl PodState {
             started_at: None,
             deletion: None,
             failed: None,
+            is_disrupted: false,
             winding_down: None,
             sandbox_died: false,
             volume_backoff: Backoff::default(),

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP,
-    Pod, PodIP, PodStatus, ResourceRequirements,
+    Pod, PodIP, PodStatus, ResourceRequirements, VolumeMount, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -61,19 +61,22 @@ pub fn phase(pod: &PodState) -> Phase {
 pub struct HostFacts {
     /// The node's addresses.
     pub ips: Vec<String>,
+    /// Whether mounts below a mount can be made read-only with it.
+    pub recursive_read_only: bool,
 }
 
 /// The status of a pod; `previous` keeps what others wrote and the times of conditions that did not change.
 pub fn status(pod: &PodState, object: &Pod, host: &HostFacts, now: Timestamp) -> PodStatus {
     let previous = object.status.clone().unwrap_or_default();
     let uid = object.metadata.uid.clone().unwrap_or_default();
-    let spec: Vec<_> = facts::containers(object).map(|(container, _)| container.resources).collect();
+    let spec: Vec<_> = facts::containers(object).map(|(own, _)| (own.resources, own.volume_mounts)).collect();
     let of = |index: usize| {
         let status = container_status(pod, &uid, index);
-        let resources = spec.get(index).cloned().flatten();
+        let (resources, mounts) = spec.get(index).cloned().unwrap_or_default();
+        let volume_mounts = mounts.map(|all| all.iter().map(|own| mounted(own, host)).collect());
         let resources = reported(pod, index, resources, &previous, &status.name);
         let allocated_resources = resources.as_ref().and_then(|own| own.requests.clone());
-        ContainerStatus { resources, allocated_resources, ..status }
+        ContainerStatus { resources, allocated_resources, volume_mounts, ..status }
     };
     let with = |roles: &[Role]| -> Vec<ContainerStatus> {
         (0..pod.containers.len()).filter(|index| roles.contains(&pod.role(*index))).map(of).collect()
@@ -98,6 +101,23 @@ pub fn status(pod: &PodState, object: &Pod, host: &HostFacts, now: Timestamp) ->
         start_time: previous.start_time.clone().or(pod.started_at.map(|at| Time(whole_seconds(at)))),
         observed_generation: object.metadata.generation,
         ..previous
+    }
+}
+
+/// How a volume is mounted: what `IfPossible` came to.
+fn mounted(mount: &VolumeMount, host: &HostFacts) -> VolumeMountStatus {
+    let is_recursive = match mount.recursive_read_only.as_deref() {
+        Some("Enabled") => true,
+        Some("IfPossible") => host.recursive_read_only,
+        _ => false,
+    };
+    let word = if is_recursive { "Enabled" } else { "Disabled" };
+    VolumeMountStatus {
+        name: mount.name.clone(),
+        mount_path: mount.mount_path.clone(),
+        read_only: mount.read_only,
+        recursive_read_only: (mount.read_only == Some(true)).then(|| word.to_owned()),
+        ..VolumeMountStatus::default()
     }
 }
 

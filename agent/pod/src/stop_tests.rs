@@ -1,7 +1,7 @@
 use super::*;
 use crate::driver::{Driver, at, facts};
 use crate::facts::{ContainerFacts, ExitCodes, OwnRestart, PodFacts, PullPolicy, RestartPolicy};
-use crate::protocol::{Event, Failure};
+use crate::protocol::{Event, Eviction, Failure};
 use crate::state::Stage;
 use crate::status::{HostFacts, Phase, phase, status};
 
@@ -229,13 +229,19 @@ fn who_takes_too_much_is_evicted_once() {
     all.grace_seconds = 4;
     let mut driver = Driver::up(all);
     driver.run(0, 0);
-    let failure = |message: &str| Failure { reason: "Evicted".into(), message: message.into() };
-    driver.send(5, Event::Evicted(failure("too much")));
+    let eviction = |message: &str| Eviction {
+        failure: Failure { reason: "Evicted".into(), message: message.into() },
+        grace_seconds: Some(0),
+        is_disruption: true,
+    };
+    driver.send(5, Event::Evicted(eviction("too much")));
     assert_eq!(driver.told(), [("Evicted", "too much"), ("Killing", "Stopping container c0")]);
     driver.exit(6, 0, 143);
     assert_eq!(phase(&driver.pod), Phase::Failed);
-    driver.send(7, Event::Evicted(failure("again")));
+    driver.send(7, Event::Evicted(eviction("again")));
     assert_eq!(driver.told(), [], "what is over is not evicted");
     let status = status(&driver.pod, &Default::default(), &HostFacts::default(), at(9));
     assert_eq!((status.reason.as_deref(), status.message.as_deref()), (Some("Evicted"), Some("too much")));
+    let told = status.conditions.unwrap().into_iter().find(|condition| condition.type_ == "DisruptionTarget").unwrap();
+    assert_eq!((told.reason.as_deref(), told.message.as_deref()), (Some("TerminationByKubelet"), Some("too much")));
 }

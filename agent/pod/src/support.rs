@@ -1,6 +1,6 @@
 //! Which fields of a pod this agent cannot honour yet. They are refused by name, never in silence.
 
-use k8s_openapi::api::core::v1::{Container, PodSpec, SeccompProfile, Volume};
+use k8s_openapi::api::core::v1::{Container, PodSpec, Volume};
 
 /// The paths of fields that are set and not supported.
 pub fn unsupported(spec: &PodSpec) -> Vec<String> {
@@ -26,8 +26,6 @@ pub fn unsupported(spec: &PodSpec) -> Vec<String> {
         }
     }
     let context = spec.security_context.as_ref();
-    let seccomp = context.and_then(|context| context.seccomp_profile.as_ref());
-    check(names_a_file(seccomp), "spec.securityContext.seccompProfile".into());
     for (index, sysctl) in context.and_then(|context| context.sysctls.as_ref()).into_iter().flatten().enumerate() {
         check(!is_own_sysctl(&sysctl.name, spec), format!("spec.securityContext.sysctls[{index}]"));
     }
@@ -43,12 +41,8 @@ pub(crate) fn unsupported_ephemeral(container: &Container) -> Vec<String> {
     container_fields(container).into_iter().filter(|(set, _)| *set).map(|(_, name)| name.to_owned()).collect()
 }
 
-fn container_fields(container: &Container) -> [(bool, &'static str); 2] {
-    let security = container.security_context.as_ref();
-    [
-        (names_a_file(security.and_then(|own| own.seccomp_profile.as_ref())), "securityContext.seccompProfile"),
-        (has_claims(container), "resources.claims"),
-    ]
+fn container_fields(container: &Container) -> [(bool, &'static str); 1] {
+    [(has_claims(container), "resources.claims")]
 }
 
 /// Whether a kernel setting belongs to a namespace that the pod has for itself; the monitor checks this again.
@@ -67,11 +61,6 @@ fn is_own_sysctl(name: &str, spec: &PodSpec) -> bool {
         }
 }
 
-/// Whether a seccomp profile lies in a file of the node.
-fn names_a_file(profile: Option<&SeccompProfile>) -> bool {
-    profile.is_some_and(|profile| profile.type_ == "Localhost")
-}
-
 fn has_claims(container: &Container) -> bool {
     let claims = container.resources.as_ref().and_then(|resources| resources.claims.as_ref());
     claims.is_some_and(|claims| !claims.is_empty())
@@ -88,12 +77,9 @@ fn unsupported_volume(volume: &Volume) -> Option<&'static str> {
         || volume.ephemeral.is_some()
         || volume.nfs.is_some()
         || volume.image.is_some()
+        || volume.csi.is_some()
         || volume.projected.is_some();
-    match supported {
-        true => None,
-        false if volume.csi.is_some() => Some("csi"),
-        false => Some("<source>"),
-    }
+    (!supported).then_some("<source>")
 }
 
 #[cfg(test)]
@@ -106,23 +92,10 @@ mod tests {
     fn fields_are_named_by_path() {
         let spec: PodSpec = from_value(json!({
             "containers": [{"name": "a"}, {"name": "b", "resources": {"claims": [{"name": "c"}]}}],
-            "volumes": [{"name": "v", "emptyDir": {}}, {"name": "w", "csi": {"driver": "d"}}]
+            "volumes": [{"name": "v", "emptyDir": {}}, {"name": "w", "rbd": {"image": "i", "monitors": []}}]
         }))
         .unwrap();
-        assert_eq!(unsupported(&spec), ["spec.containers[1].resources.claims", "spec.volumes[1].csi"]);
-    }
-
-    #[test]
-    fn a_seccomp_profile_in_a_file_is_refused_and_not_replaced() {
-        let profile = json!({"type": "Localhost", "localhostProfile": "x.json"});
-        let spec: PodSpec = from_value(json!({
-            "securityContext": {"seccompProfile": profile},
-            "containers": [{"name": "a", "securityContext": {"seccompProfile": profile}}, {"name": "b",
-                "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}}}]
-        }))
-        .unwrap();
-        let field = "securityContext.seccompProfile";
-        assert_eq!(unsupported(&spec), [format!("spec.containers[0].{field}"), format!("spec.{field}")]);
+        assert_eq!(unsupported(&spec), ["spec.containers[1].resources.claims", "spec.volumes[1].<source>"]);
     }
 
     #[test]

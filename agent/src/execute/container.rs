@@ -11,13 +11,13 @@ use agent_image::store::Image;
 use agent_pod::facts;
 use agent_pod::protocol::{FailedStep, Failure};
 use agent_runtime::monitor::protocol::RequestBody;
-use agent_runtime::seccomp::default_profile;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Secret, VolumeMount};
 use kube::api::Api;
 use nix::mount::{MsFlags, mount};
 
 use super::sandbox::{self, blocking, id};
 use super::{Executor, chain, failure, propagation, subpath, termination, volume};
+use crate::device::{self, Given};
 use crate::environment::{self, Sources};
 use crate::monitor::Monitor;
 use crate::oci::{self, Access, Bind, Device, Parts};
@@ -26,7 +26,7 @@ use crate::user::{self, Wish};
 
 const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
-const CREATE_ERROR: &str = "CreateContainerError";
+pub(crate) const CREATE_ERROR: &str = "CreateContainerError";
 const CONFIG_ERROR: &str = "CreateContainerConfigError";
 
 /// How a container is told to end.
@@ -80,6 +80,7 @@ async fn forget(executor: &Executor, monitor: &Monitor, id: String) {
 async fn create(executor: &Executor, index: usize, attempt: u32) -> Result<(Monitor, String), Failure> {
     let container = executor.container(index).ok_or_else(|| missing(index))?;
     let sources = fetch_sources(executor, &container).await?;
+    let given = device::give(executor, &container).await?;
     let id = id(&container.name, attempt);
     let bundle = executor.bundle(&id);
     let log = executor.log_dir().join(&container.name).join(format!("{attempt}.log"));
@@ -111,7 +112,7 @@ async fn create(executor: &Executor, index: usize, attempt: u32) -> Result<(Moni
             &key,
             &log,
         );
-        write_bundle(&this, &container, &sources, target, &bundle, &key)
+        write_bundle(&this, &container, (&sources, &given), target, &bundle, &key)
     })
     .await?;
     monitor.request(request).await.map_err(|error| failure(CREATE_ERROR, &error))?;
@@ -157,7 +158,7 @@ async fn fetch_sources(executor: &Executor, container: &Container) -> Result<Sou
 fn write_bundle(
     executor: &Executor,
     container: &Container,
-    sources: &Sources,
+    (sources, given): (&Sources, &Given),
     target: Option<i32>,
     bundle: &Path,
     key: &str,
@@ -175,11 +176,22 @@ fn write_bundle(
     place.service_links = executor.host.services.links(executor.namespace(), &spec);
     let variables = environment::variables(&executor.pod, container, sources, &place)?;
     let image_env = config.env().clone().unwrap_or_default();
-    let env = merge_environment(&image_env, &variables, &executor.pod);
+    let mut env = merge_environment(&image_env, &variables, &executor.pod);
+    env.extend(given.env.iter().map(|(name, value)| format!("{name}={value}")));
     let known: BTreeMap<String, String> = variables.into_iter().collect();
     let args = arguments(container, &config, &known)?;
     let cwd = container.working_dir.clone().filter(|dir| !dir.is_empty()).or_else(|| config.working_dir().clone());
-    let binds = binds(executor, container, bundle, &known)?;
+    let mut binds = binds(executor, container, bundle, &known)?;
+    binds.extend(given.mounts.iter().map(|(source, destination, read_only)| Bind {
+        source: source.clone(),
+        destination: destination.clone(),
+        access: if *read_only { Access::ReadOnly } else { Access::ReadWrite },
+        propagation: "rprivate",
+    }));
+    let mut attached = volume_devices(executor, container)?;
+    for (host, inside, permissions) in &given.devices {
+        attached.push(device_node(host, inside, permissions)?);
+    }
     let parts = Parts {
         spec: &spec,
         container,
@@ -194,9 +206,9 @@ fn write_bundle(
         cgroup: format!("{}/{}", executor.cgroup(), key.rsplit('_').next().unwrap_or(key)),
         can_lower_oom_score: executor.host.can_lower_oom_score,
         memory_capacity: executor.host.memory_capacity,
-        seccomp: Some(default_profile()),
+        seccomp: super::profile::load(executor, &oci::confinement(&spec, container))?,
         devices: if oci::is_privileged(container) { host_devices() } else { vec![] },
-        volume_devices: volume_devices(executor, container)?,
+        volume_devices: attached,
     };
     let bytes = serde_json::to_vec(&oci::specification(&parts)).map_err(|error| fail(&error))?;
     // It holds the values of Secrets.
@@ -334,7 +346,7 @@ fn volume_bind(
     let access = match mounted.recursive_read_only.as_deref() {
         _ if mounted.read_only != Some(true) && !place.read_only => Access::ReadWrite,
         Some("Enabled") => Access::RecursiveReadOnly,
-        Some("IfPossible") if subpath::can_be_recursive() => Access::RecursiveReadOnly,
+        Some("IfPossible") if executor.host.recursive_read_only => Access::RecursiveReadOnly,
         _ => Access::ReadOnly,
     };
     let propagation = match mounted.mount_propagation.as_deref() {
@@ -368,6 +380,25 @@ fn volume_devices(executor: &Executor, container: &Container) -> Result<Vec<Devi
         });
     }
     Ok(devices)
+}
+
+/// A device of the machine as a plugin wants it in a container.
+fn device_node(host: &Path, inside: &str, permissions: &str) -> Result<Device, Failure> {
+    use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+    let fail = |message: String| Failure {
+        reason: CREATE_ERROR.into(),
+        message: format!("device {}: {message}", host.display()),
+    };
+    let metadata = fs::metadata(host).map_err(|error| fail(error.to_string()))?;
+    let kind = match metadata.file_type() {
+        kind if kind.is_block_device() => "b",
+        kind if kind.is_char_device() => "c",
+        _ => return Err(fail("it is none".into())),
+    };
+    let number = metadata.rdev();
+    let mode = if permissions.contains('w') { 0o666 } else { 0o444 };
+    let (major, minor) = (u64::from(rustix::fs::major(number)), u64::from(rustix::fs::minor(number)));
+    Ok(Device { path: inside.to_owned(), kind, major, minor, mode })
 }
 
 /// The machine's own device nodes, for privileged containers.

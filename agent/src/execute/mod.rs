@@ -5,6 +5,7 @@ pub(crate) mod container;
 mod hook;
 pub(crate) mod image;
 mod probe;
+mod profile;
 mod propagation;
 mod resize;
 pub(crate) mod sandbox;
@@ -25,6 +26,8 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, Preconditions};
 
 use crate::config::Config;
+use crate::csi::Drivers;
+use crate::device::Devices;
 use crate::environment::{Allocatable, Place};
 use crate::event;
 use crate::kubelet::{access::Access, usage::Usage};
@@ -32,8 +35,10 @@ use crate::metrics;
 use crate::monitor::Monitor;
 use crate::objects::Objects;
 use crate::pulls::Pulls;
+use crate::roster::Roster;
 use crate::rotation;
 use crate::service::Known;
+use crate::static_pods::{is_static, mirror};
 
 /// What every pod of this node shares.
 pub(crate) struct Host {
@@ -48,11 +53,21 @@ pub(crate) struct Host {
     pub(crate) cpus: usize,
     pub(crate) allocatable: Allocatable,
     pub(crate) can_lower_oom_score: bool,
+    /// Whether mounts below a mount can be made read-only with it.
+    pub(crate) recursive_read_only: bool,
     /// This program, to be run as pod monitors.
     pub(crate) program: Program,
     pub(crate) recorder: event::Recorder,
     /// The objects that volumes show.
     pub(crate) objects: Objects,
+    /// Those that are here.
+    pub(crate) pods: Roster,
+    /// The machine goes down.
+    pub(crate) is_going_down: tokio::sync::watch::Sender<bool>,
+    /// Devices of plugins.
+    pub(crate) devices: Devices,
+    /// Drivers of storage.
+    pub(crate) drivers: Drivers,
     /// What was measured last.
     pub(crate) usage: Usage,
     /// Who may use the kubelet API.
@@ -207,7 +222,7 @@ impl Executor {
             }
             Command::TearDownVolumes => {
                 let _order = self.order.write().await;
-                volume::tear_down(&self).await;
+                volume::tear_down(&self, true).await;
                 Some(Event::VolumesTornDown)
             }
             Command::Emit(notice) => {
@@ -224,13 +239,18 @@ impl Executor {
 
     /// Deletes the pod's object and the last files. Tried until the server has said that it is gone.
     async fn release(&self) {
+        let is_static = is_static(&self.pod);
         let api: Api<Pod> = Api::namespaced(self.host.client.clone(), self.namespace());
         let preconditions = Preconditions { uid: Some(self.uid.clone()), resource_version: None };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default().grace_period(0) };
         let mut wait = std::time::Duration::from_millis(100);
         loop {
-            match api.delete(self.name(), &params).await {
-                Ok(_) => break,
+            let released = match is_static {
+                true => mirror::forget(self).await,
+                false => api.delete(self.name(), &params).await.map(drop),
+            };
+            match released {
+                Ok(()) => break,
                 // Gone already, or another pod has the name now, which may be another node's.
                 Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404 | 409) => break,
                 Err(error) => tracing::warn!(%error, uid = self.uid, "releasing the pod's object"),

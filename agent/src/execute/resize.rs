@@ -18,7 +18,7 @@ pub(crate) async fn apply(executor: &Executor, index: usize, attempt: u32, to: R
         check_memory(own.as_ref(), to.memory_limit)?;
         let own_settings: LinuxResources =
             serde_json::from_value(oci::resized(&to)).map_err(|error| error.to_string())?;
-        let pod_settings = unlimited_where_unset(sandbox::pod_resources(&this.pod));
+        let pod_settings = unlimited_where_unset(sandbox::pod_resources(&this.pod, this.host.config.pod_max_pids));
         within(own.as_ref(), &own_settings, pod.as_ref(), &pod_settings).map_err(|error| chain(&error))
     });
     applied.await.unwrap_or_else(|error| Err(error.to_string()))

@@ -229,7 +229,7 @@ fn prepare(executor: &Executor) -> Result<i32, Failure> {
     let cgroup_path = executor.cgroup();
     let group = cgroup::open(&cgroup_path).map_err(|error| fail(&error))?;
     group.create().map_err(|error| fail(&error))?;
-    group.apply(&pod_resources(&executor.pod)).map_err(|error| fail(&error))?;
+    group.apply(&pod_resources(&executor.pod, executor.host.config.pod_max_pids)).map_err(|error| fail(&error))?;
     let spec = executor.pod.spec.clone().unwrap_or_default();
     let host_network = executor.host_network();
     let sysctls = spec.security_context.as_ref().and_then(|context| context.sysctls.clone()).unwrap_or_default();
@@ -258,15 +258,18 @@ fn hostname(pod: &Pod) -> String {
     wished.chars().take(63).collect::<String>().trim_end_matches(['-', '.']).to_owned()
 }
 
-/// Limits of the pod as a whole: shares of all requests; quota and memory only when every container has a limit.
-pub(super) fn pod_resources(pod: &Pod) -> oci_spec::runtime::LinuxResources {
+/// Limits of the pod as a whole: shares of all requests; quota and memory only when the pod or every container has a limit;
+/// processes and threads as the node is told.
+pub(super) fn pod_resources(pod: &Pod, max_pids: Option<i64>) -> oci_spec::runtime::LinuxResources {
     let spec = pod.spec.clone().unwrap_or_default();
     let (requests, limits) = (api::pod::requests(&spec), api::pod::limits(&spec));
+    let of_pod = spec.resources.as_ref().and_then(|resources| resources.limits.as_ref());
     let every = |name: &str| {
-        spec.containers.iter().all(|container| {
-            let limits = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
-            limits.is_some_and(|limits| limits.contains_key(name))
-        })
+        of_pod.is_some_and(|limits| limits.contains_key(name))
+            || spec.containers.iter().all(|container| {
+                let limits = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+                limits.is_some_and(|limits| limits.contains_key(name))
+            })
     };
     let mut value = serde_json::json!({
         "cpu": {"shares": oci::cpu_shares(requests.get("cpu").copied().map_or(0, Quantity::milli))},
@@ -278,6 +281,9 @@ pub(super) fn pod_resources(pod: &Pod) -> oci_spec::runtime::LinuxResources {
     }
     if let Some(memory) = limits.get("memory").filter(|_| every("memory")) {
         value["memory"]["limit"] = memory.value().into();
+    }
+    if let Some(most) = max_pids {
+        value["pids"] = serde_json::json!({"limit": most});
     }
     serde_json::from_value(value).unwrap_or_default()
 }

@@ -1,8 +1,7 @@
 //! GET /containerLogs/NAMESPACE/POD/CONTAINER: a container's log, from a file that the pod's monitor writes.
 
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,13 +14,13 @@ use futures::stream;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
-use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
 use serde::Deserialize;
-use tokio::io::unix::AsyncFd;
 
 use super::Shared;
+use crate::changes::Changes;
 use crate::execute::Host;
 use crate::log::{Options, Reader};
+use crate::static_pods::local_uid;
 
 /// How long a silent file is followed before the container's end is asked for again.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
@@ -110,7 +109,7 @@ struct Found {
 async fn find(host: &Arc<Host>, namespace: &str, name: &str, container: &str, previous: bool) -> Result<Found, String> {
     let api: Api<Pod> = Api::namespaced(host.client.clone(), namespace);
     let pod = api.get(name).await.map_err(|error| error.to_string())?;
-    let uid = pod.metadata.uid.unwrap_or_default();
+    let uid = local_uid(&pod);
     let dir = host.config.instance.log_dir().join(format!("{namespace}_{name}_{uid}")).join(container);
     let mut attempts: Vec<u32> = std::fs::read_dir(&dir)
         .into_iter()
@@ -160,34 +159,9 @@ enum State {
     Done,
 }
 
-/// Wakes when the log's directory or file changes.
-struct Changes(AsyncFd<OwnedFd>);
-
-impl Changes {
-    fn of(path: &Path) -> io::Result<Self> {
-        let inotify = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        let flags = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVE;
-        add_watch(&inotify, path.parent().unwrap_or(path), flags)?;
-        #[expect(
-            deprecated,
-            reason = "its successor is unsafe; here the AsyncFd alone owns the descriptor, so it stays open"
-        )]
-        AsyncFd::new(inotify).map(Self)
-    }
-
-    async fn next(&self) {
-        // An error here ends the wait; the reader then finds out what is wrong.
-        if let Ok(mut ready) = self.0.readable().await {
-            let mut buffer = [0u8; 4096];
-            while rustix::io::read(self.0.get_ref(), &mut buffer).is_ok_and(|count| count > 0) {}
-            ready.clear_ready();
-        }
-    }
-}
-
 fn lines(reader: Reader, path: PathBuf, follow: Option<Follow>) -> impl futures::Stream<Item = io::Result<Bytes>> {
     // Watching begins before the first read, so that nothing written meanwhile is missed.
-    let changes = follow.as_ref().and_then(|_| Changes::of(&path).ok());
+    let changes = follow.as_ref().and_then(|_| Changes::of(path.parent().unwrap_or(&path)).ok());
     stream::unfold(State::Reading(Box::new(reader), changes, follow), |state| async move {
         let State::Reading(mut reader, changes, follow) = state else { return None };
         let mut last_look = false;

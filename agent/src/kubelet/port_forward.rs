@@ -24,6 +24,7 @@ use super::Shared;
 use super::spdy::{self, Frame, Reader, Writer};
 use super::stream::content;
 use crate::execute::{Host, sandbox};
+use crate::static_pods::local_uid;
 
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -105,7 +106,7 @@ struct Place {
 async fn locate(host: &Arc<Host>, namespace: &str, name: &str) -> Result<Place, String> {
     let api: Api<Pod> = Api::namespaced(host.client.clone(), namespace);
     let pod = api.get(name).await.map_err(|error| error.to_string())?;
-    let run_dir = host.config.instance.pod_run_dir(pod.metadata.uid.as_deref().unwrap_or_default());
+    let run_dir = host.config.instance.pod_run_dir(&local_uid(&pod));
     let absent = || format!("pod {name} does not run");
     let monitor = UnixStream::connect(sandbox::socket_path(&run_dir)).await.map_err(|_| absent())?;
     // Whoever listens on the pod's socket is its monitor, which sits in the pod's network namespace.

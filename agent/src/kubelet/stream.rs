@@ -27,6 +27,7 @@ use tokio::net::unix::OwnedReadHalf;
 use super::Shared;
 use crate::execute::{Host, chain, sandbox};
 use crate::monitor;
+use crate::static_pods::local_uid;
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -130,7 +131,7 @@ struct Place {
 async fn locate(host: &Arc<Host>, (namespace, name, container): &(String, String, String)) -> Result<Place, String> {
     let api: Api<Pod> = Api::namespaced(host.client.clone(), namespace);
     let pod = api.get(name).await.map_err(|error| error.to_string())?;
-    let run_dir = host.config.instance.pod_run_dir(pod.metadata.uid.as_deref().unwrap_or_default());
+    let run_dir = host.config.instance.pod_run_dir(&local_uid(&pod));
     let socket = sandbox::socket_path(&run_dir);
     let absent = || format!("container {container} is not running in pod {name}");
     let (monitor, _) = crate::monitor::Monitor::connect(&socket).await.map_err(|_| absent())?;

@@ -15,18 +15,37 @@ const DEPTH_MAX: usize = 256;
 /// More entries than this are not looked at: so many take a while, and their directories alone take room that is counted.
 const ENTRIES_MAX: u64 = 1_000_000;
 
-/// Bytes of the blocks that a tree has, files with several names once.
-pub fn used(dir: &Path) -> Result<u64, VolumeError> {
+/// What a tree takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Used {
+    /// Of its blocks.
+    pub bytes: u64,
+    /// Files and directories in it.
+    pub inodes: u64,
+}
+
+impl Used {
+    /// Both together.
+    pub fn plus(self, other: Self) -> Self {
+        Self { bytes: self.bytes.saturating_add(other.bytes), inodes: self.inodes.saturating_add(other.inodes) }
+    }
+}
+
+/// What a tree takes, files with several names once. One that is not there takes nothing.
+pub fn used(dir: &Path) -> Result<Used, VolumeError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = rustix::fs::openat(CWD, dir, flags, Mode::empty());
-    let root = root.map_err(|error| VolumeError::at("open", dir)(error.into()))?;
-    let mut walk = Walk { bytes: 0, entries: 0, seen: HashSet::new() };
+    let root = match root {
+        Err(Errno::NOENT) => return Ok(Used::default()),
+        root => root.map_err(|error| VolumeError::at("open", dir)(error.into()))?,
+    };
+    let mut walk = Walk { used: Used::default(), entries: 0, seen: HashSet::new() };
     walk.count(root.as_fd(), 0).map_err(|error| VolumeError::at("measure", dir)(error.into()))?;
-    Ok(walk.bytes)
+    Ok(walk.used)
 }
 
 struct Walk {
-    bytes: u64,
+    used: Used,
     entries: u64,
     /// Files with several names that were counted.
     seen: HashSet<u64>,
@@ -51,7 +70,8 @@ impl Walk {
             let is_dir = FileType::from_raw_mode(stat.st_mode).is_dir();
             if is_dir || stat.st_nlink == 1 || self.seen.insert(stat.st_ino) {
                 // stat(2): blocks are of 512 bytes whatever the file system's are.
-                self.bytes = self.bytes.saturating_add(u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512));
+                let bytes = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
+                self.used = self.used.plus(Used { bytes, inodes: 1 });
             }
             if !is_dir || depth == DEPTH_MAX {
                 continue;
@@ -88,7 +108,10 @@ mod tests {
         file.set_len(1 << 30).unwrap();
         file.sync_all().unwrap();
         fs::File::open(volume.join("a/f")).unwrap().sync_all().unwrap();
-        let taken = used(&volume).unwrap() - empty;
+        let now = used(&volume).unwrap();
+        let taken = now.bytes - empty.bytes;
+        assert_eq!((empty.inodes, now.inodes), (1, 4));
         assert!((1 << 20..2 << 20).contains(&taken), "{taken}");
+        assert_eq!(used(&dir.path().join("absent")).unwrap(), Used::default());
     }
 }

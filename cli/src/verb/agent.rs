@@ -68,8 +68,9 @@ async fn serve(args: Args) -> Result<(), Failure> {
     std::fs::create_dir_all(&args.data.data_dir)?;
     state_version::claim(&args.data.data_dir)?;
     // What cannot be used is told before anything runs.
-    let registries = args.node.registries()?;
+    let (registries, eviction) = (args.node.registries()?, args.node.eviction()?);
     let token = args.token()?;
+    let grace = args.node.shutdown_grace()?;
     let mut stop = service::Stop::listen()?;
     let instance = Instance::of(&args.data.data_dir)?;
     let (node_name, node_ip) = (args.node.name()?, args.node.address());
@@ -101,6 +102,8 @@ async fn serve(args: Args) -> Result<(), Failure> {
         service_cidr: cluster.service_cidr,
         cluster_dns: ClusterDns { address: cluster.cluster_dns, domain: cluster.cluster_domain.clone() },
         dns_kubeconfig: kubeconfig.clone(),
+        eviction,
+        pod_max_pids: args.node.pod_max_pids(),
         metrics,
         registry: Arc::new(registry),
     };
@@ -111,6 +114,7 @@ async fn serve(args: Args) -> Result<(), Failure> {
         () = stop.asked_for() => {}
         () = member.keep() => {}
     }
+    agent.end_pods_of_a_machine_that_stops(grace).await;
     agent.drain().await;
     Ok(())
 }

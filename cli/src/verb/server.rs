@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent::assemble::Agent;
+use agent::eviction;
 use agent::instance::Instance;
 use agent::resolver::ClusterDns;
 use agent_image::registry::config::Registries;
@@ -114,7 +115,8 @@ async fn serve(args: Args) -> Result<(), Failure> {
     std::fs::create_dir_all(&args.data.data_dir)?;
     state_version::claim(&args.data.data_dir)?;
     // A file that cannot be used is told before anything runs.
-    let registries = args.node.registries()?;
+    let (registries, eviction) = (args.node.registries()?, args.node.eviction()?);
+    let grace = args.node.shutdown_grace()?;
     let mut stop = service::Stop::listen()?;
     let node_ip = args.node.address();
     let node_name = args.node.name()?;
@@ -150,12 +152,13 @@ async fn serve(args: Args) -> Result<(), Failure> {
     plane.api.write_kubeconfig(&args.write_kubeconfig, &url)?;
     let agent = match args.disable_agent {
         true => None,
-        false => Some(start_agent(&args, registries, &plane, node_name, node_ip, &url).await?),
+        false => Some(start_agent(&args, (registries, eviction), &plane, node_name, node_ip, &url).await?),
     };
     eprintln!("ready {url} {}", args.write_kubeconfig.display());
     service::tell_ready();
     stop.asked_for().await;
     if let Some(agent) = agent {
+        agent.end_pods_of_a_machine_that_stops(grace).await;
         agent.drain().await;
     }
     plane.drain().await;
@@ -190,7 +193,7 @@ fn cluster_dns(args: &Args) -> Result<Ipv4Addr, Failure> {
 
 async fn start_agent(
     args: &Args,
-    registries: Registries,
+    (registries, eviction): (Registries, eviction::Limits),
     plane: &ControlPlane,
     node_name: String,
     node_ip: IpAddr,
@@ -217,6 +220,8 @@ async fn start_agent(
         service_cidr: args.service_cidr.trunc(),
         cluster_dns: ClusterDns { address: cluster_dns(args)?, domain: args.cluster_domain.clone() },
         dns_kubeconfig,
+        eviction,
+        pod_max_pids: args.node.pod_max_pids(),
         node_name: node_name.clone(),
         metrics,
         registry: Arc::new(registry),

@@ -4,6 +4,7 @@
 mod abandoned;
 mod adoption;
 mod aggregation;
+mod attachment;
 mod cache;
 mod certificate;
 mod claim;

@@ -43,6 +43,8 @@ pub(crate) struct PodFacts {
     pub(crate) restarts: i32,
     pub(crate) deletion_cost: i32,
     pub(crate) tolerations: Vec<Toleration>,
+    /// The claims that it uses.
+    pub(crate) claims: Vec<Box<str>>,
     /// It has volumes of kind `ephemeral`, whose claims are made for it.
     pub(crate) brings_claims: bool,
 }
@@ -72,6 +74,7 @@ impl PodFacts {
     /// Takes the facts out.
     pub(crate) fn new(pod: Pod) -> Self {
         let key = key_of(&pod.metadata);
+        let claims = api::volume::claims_of(&pod).into_iter().map(|used| used.name.into()).collect();
         let controller = controller_of(pod.metadata.owner_references.as_ref())
             .map(|owner| (owner.kind.as_str().into(), owner.name.as_str().into(), owner.uid.as_str().into()));
         let metadata = pod.metadata;
@@ -99,6 +102,7 @@ impl PodFacts {
             is_deleting: metadata.deletion_timestamp.is_some(),
             created,
             restarts,
+            claims,
             deletion_cost: cost.and_then(|text| text.parse().ok()).unwrap_or_default(),
             brings_claims: spec.volumes.iter().flatten().any(|volume| volume.ephemeral.is_some()),
             tolerations: spec.tolerations.unwrap_or_default(),

@@ -9,8 +9,8 @@ use crate::node::{self, NodeFacts};
 use crate::pod::{PodFacts, PodWriter};
 use crate::record::Recorder;
 use crate::{
-    abandoned, aggregation, daemonset, deployment, disruption, ephemeral_volume, garbage, manifests, namespace,
-    protection, quota, replicaset, statefulset, volume_binding,
+    abandoned, aggregation, attachment, daemonset, deployment, disruption, ephemeral_volume, garbage, manifests,
+    namespace, protection, quota, replicaset, statefulset, volume_binding,
 };
 use api::volume::{Claim, Class, Volume};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
@@ -22,7 +22,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass, VolumeAttachment};
 use kube::Api;
 use kube::runtime::watcher;
 use std::path::Path;
@@ -155,6 +155,22 @@ pub async fn run(config: Config) {
     tasks.spawn(ephemeral_volume::start(ephemeral, Arc::clone(&pods), recorder));
     let binder = (config.client_for)("persistent-volume-binder");
     let (bindings, volumes, classes) = (Cache::new(), Cache::new(), Cache::new());
+    let attacher = (config.client_for)("attachdetach-controller");
+    let (drivers, attachments) = (Cache::new(), Cache::new());
+    tasks.spawn(attachment::start(attachment::Reconciler {
+        recorder: Recorder::start(attacher.clone(), "attachdetach-controller"),
+        pods: Arc::clone(&pods),
+        claims: Arc::clone(&bindings),
+        volumes: Arc::clone(&volumes),
+        nodes: Arc::clone(&nodes),
+        drivers: Arc::clone(&drivers),
+        attachments: Arc::clone(&attachments),
+        unready: Default::default(),
+        client: attacher.clone(),
+    }));
+    tasks.spawn(drivers.reflect(Api::<CSIDriver>::all(attacher.clone()), all(), attachment::DriverFacts::new));
+    let api = Api::<VolumeAttachment>::all(attacher);
+    tasks.spawn(attachments.reflect(api, all(), attachment::AttachmentFacts::new));
     tasks.spawn(volume_binding::start(volume_binding::Reconciler {
         recorder: Recorder::start(binder.clone(), "persistentvolume-controller"),
         claims: Arc::clone(&bindings),

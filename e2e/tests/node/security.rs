@@ -91,3 +91,37 @@ async fn c346_c347_kernel_settings_of_the_pod_are_set_and_others_refused() {
         "{said}"
     );
 }
+
+#[tokio::test]
+async fn a_seccomp_profile_of_the_node_forbids_what_it_says() {
+    need!(machine::root());
+    let pods = Pods::new("profile").await;
+    let dir = e2e::shared::kubeconfig(&crate::IMAGES).with_file_name("data").join("agent/kubelet/seccomp/own");
+    std::fs::create_dir_all(&dir).expect("a directory");
+    let profile = json!({"defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}]});
+    std::fs::write(dir.join("no-directories.json"), profile.to_string()).expect("a file");
+    let wish = |file: &str| json!({"seccompProfile": {"type": "Localhost", "localhostProfile": file}});
+    let script = "mkdir /made 2>&1; echo $?; touch /file && echo touched";
+    let (_, said) = run(&pods, "confined", script, wish("own/no-directories.json"), json!({})).await;
+    assert!(said.contains("not supported") && said.contains("1\ntouched"), "{said}");
+    let (_, said) = run(&pods, "of-pod", script, json!({}), wish("own/no-directories.json")).await;
+    assert!(said.contains("not supported"), "{said}");
+
+    let mut container = container("c", "true");
+    container["securityContext"] = wish("own/none.json");
+    pods.create(pod("without", &[container])).await;
+    pods.event("without", "Failed", "own/none.json\": No such file").await;
+}
+
+#[tokio::test]
+async fn the_default_profile_follows_capabilities() {
+    need!(machine::root());
+    let pods = Pods::new("gated").await;
+    let script = "mount -t tmpfs none /mnt 2>&1 || mkdir -p /mnt && mount -t tmpfs none /mnt && echo mounted";
+    let (_, said) = run(&pods, "plain", script, json!({}), json!({})).await;
+    assert!(!said.contains("mounted"), "{said}");
+    let more = json!({"capabilities": {"add": ["SYS_ADMIN"]}});
+    let (_, said) = run(&pods, "more", script, more, json!({})).await;
+    assert!(said.contains("mounted"), "{said}");
+}

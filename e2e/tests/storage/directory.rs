@@ -242,7 +242,12 @@ async fn mounts_below_are_seen_and_may_be_read_only_too() {
         container("all", json!({"readOnly": true, "recursiveReadOnly": "Enabled"}))
     ]);
     scene.make("pods", reader).await;
-    scene.running("reader").await;
+    let reader = scene.running("reader").await;
+    let told: Vec<&Value> =
+        (0..2).map(|index| &reader["status"]["containerStatuses"][index]["volumeMounts"][0]).collect();
+    let words = |own: &Value| format!("{} {} {}", own["name"], own["mountPath"], own["recursiveReadOnly"]);
+    assert_eq!(words(told[0]), r#""v" "/v" "Disabled""#);
+    assert_eq!(words(told[1]), r#""v" "/v" "Enabled""#);
     exec("reader", "top", "touch /v/m/g").ok();
     for (container, file) in [("top", "/v/f"), ("all", "/v/m/h")] {
         let said = exec("reader", container, if file == "/v/f" { "touch /v/f" } else { "touch /v/m/h" });

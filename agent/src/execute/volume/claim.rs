@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Volume
 use kube::api::Api;
 
 use super::{Executor, Place, fail, said};
+use crate::csi;
 use crate::execute::sandbox::blocking;
 use crate::storage;
 
@@ -21,8 +22,9 @@ fn link(pod_dir: &Path, volume: &str) -> PathBuf {
 /// Where the volume of a claim was set up.
 pub(super) fn place(executor: &Executor, volume: &Volume) -> Option<Place> {
     let path = fs::read_link(link(&executor.pod_dir(), &volume.name)).ok()?;
-    let source = volume.persistent_volume_claim.as_ref();
-    Some(Place { path, read_only: source.is_some_and(|source| source.read_only == Some(true)) })
+    let of_claim = volume.persistent_volume_claim.as_ref().and_then(|source| source.read_only);
+    let of_driver = volume.csi.as_ref().and_then(|source| source.read_only);
+    Some(Place { path, read_only: of_claim.or(of_driver) == Some(true) })
 }
 
 /// What the pod is to wait for, or where the data is.
@@ -60,10 +62,15 @@ pub(super) async fn set_up(executor: &Executor, volume: &Volume) -> Result<(), F
     }
     let is_block = held.spec.as_ref().and_then(|spec| spec.volume_mode.as_deref()) == Some("Block");
     check_use(executor, &volume.name, is_block).map_err(said)?;
+    if held.spec.as_ref().is_some_and(|spec| spec.csi.is_some()) {
+        let path = csi::set_up(executor, csi::Source::Persistent(&held)).await?;
+        let (dir, volume) = (executor.pod_dir(), volume.name.clone());
+        return blocking(move || remember(&dir, &volume, &path).map_err(fail)).await;
+    }
     let (this, volume) = (executor.clone(), volume.name.clone());
     blocking(move || {
         let path = if is_block { bring_device(&this, &name, &held)? } else { bring(&this, &name, &held)? };
-        remember(&link(&this.pod_dir(), &volume), &path).map_err(fail)
+        remember(&this.pod_dir(), &volume, &path).map_err(fail)
     })
     .await
 }
@@ -142,11 +149,13 @@ fn bring(executor: &Executor, name: &str, held: &PersistentVolume) -> Result<Pat
         return Ok(dir);
     }
     Err(said(format!(
-        "persistentvolume {name:?}: only spec.local, spec.hostPath and spec.nfs are supported by this node"
+        "persistentvolume {name:?}: only spec.csi, spec.local, spec.hostPath and spec.nfs are supported by this node"
     )))
 }
 
-fn remember(link: &Path, path: &Path) -> std::io::Result<()> {
+/// Notes where a volume of the pod is.
+pub(super) fn remember(pod_dir: &Path, volume: &str, path: &Path) -> std::io::Result<()> {
+    let link = &link(pod_dir, volume);
     if let Some(parent) = link.parent() {
         fs::create_dir_all(parent)?;
     }

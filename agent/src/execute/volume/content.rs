@@ -232,7 +232,12 @@ fn token_access(pod: &Pod, mode: u32) -> (u32, Option<u32>) {
     (if user.is_some() || has_group { 0o600 } else { mode }, user)
 }
 
-async fn request_token(executor: &Executor, audience: Option<String>, seconds: i64) -> Result<Token, Failure> {
+/// A token for the pod's account, bound to the pod.
+pub(crate) async fn request_token(
+    executor: &Executor,
+    audience: Option<String>,
+    seconds: i64,
+) -> Result<Token, Failure> {
     let account = executor.pod.spec.as_ref().and_then(|spec| spec.service_account_name.clone());
     let account = account.filter(|name| !name.is_empty()).unwrap_or_else(|| "default".into());
     let request = TokenRequest {
@@ -255,7 +260,7 @@ async fn request_token(executor: &Executor, audience: Option<String>, seconds: i
     let status = reply.status.unwrap_or_default();
     let text = status.token.ok_or_else(|| said("the server gave no token".into()))?;
     let expires_at = status.expiration_timestamp.map_or(asked_at, |time| time.0);
-    Ok(Token { text, renew_at: renew_at(asked_at, expires_at) })
+    Ok(Token { text, renew_at: renew_at(asked_at, expires_at), expires_at })
 }
 
 fn renew_at(asked_at: Timestamp, expires_at: Timestamp) -> Timestamp {

@@ -40,9 +40,10 @@ impl Seen {
 
 /// A token that was given, and until when it is shown.
 #[derive(Debug, Clone)]
-pub(super) struct Token {
-    pub(super) text: String,
+pub(crate) struct Token {
+    pub(crate) text: String,
     pub(super) renew_at: Timestamp,
+    pub(crate) expires_at: Timestamp,
 }
 
 /// What a token is for: audience and the seconds that were asked for.
@@ -88,7 +89,7 @@ impl Live {
     }
 
     /// Whether they are set up.
-    pub(super) fn is_up(&self) -> bool {
+    pub(crate) fn is_up(&self) -> bool {
         self.shown.borrow().is_some()
     }
 

@@ -17,38 +17,40 @@ use agent_volume::{atomic, directory, removal};
 use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, NFSVolumeSource, Volume};
 
+pub(crate) use self::content::request_token;
 use self::live::Seen;
 use super::sandbox::blocking;
 use super::{Executor, failure};
+use crate::csi;
 
 const REASON: &str = "FailedMount";
 /// Files of projections beyond this are refused.
 const DATA_BYTES: u64 = 64 << 20;
 
-fn fail(error: impl std::error::Error + 'static) -> Failure {
+pub(crate) fn fail(error: impl std::error::Error + 'static) -> Failure {
     failure(REASON, &error)
 }
 
-fn said(message: String) -> Failure {
+pub(crate) fn said(message: String) -> Failure {
     Failure { reason: REASON.into(), message }
 }
 
 impl Executor {
-    fn pod_dir(&self) -> PathBuf {
+    pub(crate) fn pod_dir(&self) -> PathBuf {
         self.host.config.instance.pods_dir().join(&self.uid)
     }
 
-    fn volume_dir(&self, plugin: &str, name: &str) -> PathBuf {
+    pub(crate) fn volume_dir(&self, plugin: &str, name: &str) -> PathBuf {
         self.pod_dir().join("volumes").join(format!("kubernetes.io~{plugin}")).join(name)
     }
 
-    fn fs_group(&self) -> Option<u32> {
+    pub(crate) fn fs_group(&self) -> Option<u32> {
         let context = self.pod.spec.as_ref()?.security_context.as_ref()?;
         u32::try_from(context.fs_group?).ok()
     }
 
     /// `fsGroupChangePolicy: OnRootMismatch`.
-    fn gives_on_mismatch(&self) -> bool {
+    pub(crate) fn gives_on_mismatch(&self) -> bool {
         let context = self.pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
         context.and_then(|context| context.fs_group_change_policy.as_deref()) == Some("OnRootMismatch")
     }
@@ -133,6 +135,11 @@ async fn set_up_kind(executor: &Executor, volume: &Volume) -> Result<Seen, Failu
         let (path, kind) = (PathBuf::from(&host.path), host.type_.clone().unwrap_or_default());
         return blocking(move || directory::host_path(&path, &kind).map_err(fail)).await.map(|()| Seen::default());
     }
+    if let Some(own) = &volume.csi {
+        let place = csi::set_up(executor, csi::Source::Inline(&volume.name, own)).await?;
+        let (link, name) = (executor.pod_dir(), volume.name.clone());
+        return blocking(move || claim::remember(&link, &name, &place).map_err(fail)).await.map(|()| Seen::default());
+    }
     let Some(plugin) = plugin(volume) else {
         return claim::set_up(executor, volume).await.map(|()| Seen::default());
     };
@@ -207,10 +214,15 @@ fn show(dir: &Path, payload: &Payload, is_secret: bool, gid: Option<u32>) -> Res
     atomic::write(dir, payload, &version, gid).map_err(fail)
 }
 
-/// Removes every volume of the pod and its directory, if they are this instance's.
-pub(crate) async fn tear_down(executor: &Executor) {
+/// Removes every volume of the pod and its directory, if they are this instance's. `is_patient` waits for drivers that
+/// cannot let go yet.
+pub(crate) async fn tear_down(executor: &Executor, is_patient: bool) {
     executor.live.is_gone();
     let _turn = executor.live.turn().await;
+    // Nothing of a volume that its driver still holds is removed.
+    if csi::has_any(&executor.pod_dir()) && !csi::tear_down(executor, is_patient).await {
+        return;
+    }
     let (dir, instance) = (executor.pod_dir(), executor.host.config.instance.clone());
     let (images, uid) = (executor.host.images.clone(), executor.uid.clone());
     let done = tokio::task::spawn_blocking(move || match instance.owns(&dir) {

@@ -110,6 +110,21 @@ async fn sample(host: &Arc<Host>) -> Sample {
     Sample { at: Timestamp::now(), taken: Instant::now(), machine: machine::measure(&host.config.instance), pods }
 }
 
+/// What a pod and its containers, by name, use now.
+pub(crate) struct OfPod {
+    pub(crate) stats: Stats,
+    pub(crate) containers: BTreeMap<String, Stats>,
+}
+
+/// By uid: every pod with a sandbox.
+pub(crate) async fn of_pods(host: &Arc<Host>) -> BTreeMap<String, OfPod> {
+    let all = pods::measure(host).await.into_iter().map(|pod| {
+        let containers = pod.containers.into_iter().map(|container| (container.name, container.stats)).collect();
+        (pod.uid, OfPod { stats: pod.stats, containers })
+    });
+    all.collect()
+}
+
 /// GET /stats/summary
 pub(super) async fn summary(State(host): Shared, RawQuery(query): RawQuery) -> Response {
     let only_cpu_and_memory = form_urlencoded::parse(query.unwrap_or_default().as_bytes())

@@ -16,6 +16,7 @@ use crate::authn::User;
 
 const PODS: &str = "/registry/core/pods/";
 const POD_CERTIFICATES: &str = "/registry/certificates.k8s.io/podcertificaterequests/";
+const CLAIMS: &str = "/registry/core/persistentvolumeclaims/";
 const VOLUMES: &str = "/registry/core/persistentvolumes/";
 
 /// What one pod lets its node read.
@@ -47,9 +48,20 @@ impl NodeAuthorizer {
             ("", "pods") => self.may_use_pods(node, action),
             ("", "secrets" | "configmaps" | "persistentvolumeclaims") => {
                 // Lists and watches must name the one object (`metadata.name=`), which is then `name`.
-                let reads = matches!(action.verb, "get" | "list" | "watch");
-                reads && action.subresource.is_none() && self.refers(node, action.resource, action)
+                let reads = matches!(action.verb, "get" | "list" | "watch") && action.subresource.is_none();
+                // What has grown on a node is told by it.
+                let tells = action.resource == "persistentvolumeclaims"
+                    && matches!(action.verb, "patch" | "update")
+                    && action.subresource == Some("status");
+                (reads || tells) && self.refers(node, action.resource, action)
+                    || reads && action.resource == "secrets" && self.volume_needs(node, action)
             }
+            ("storage.k8s.io", "csinodes") => match action.verb {
+                // The name of a new one is in its body; NodeRestriction compares it.
+                "create" => true,
+                "get" | "update" | "patch" | "delete" => action.name == Some(node),
+                _ => false,
+            },
             ("", "persistentvolumes") => self.may_use_volumes(node, action),
             ("storage.k8s.io", "csidrivers" | "volumeattachments") | ("certificates.k8s.io", "clustertrustbundles") => {
                 matches!(action.verb, "get" | "list" | "watch")
@@ -95,7 +107,9 @@ impl NodeAuthorizer {
                 let gone = self.store.get(format!("{PODS}{namespace}/{name}").as_bytes()).is_none();
                 gone || self.any_pod(|pod| pod.node == node && pod.namespace == namespace && pod.name == name)
             }
-            // Agents make no pods: one that names other people's Secrets would let its node read them.
+            // Mirrors of its static pods, says NodeRestriction: a pod that names other people's Secrets would let its node
+            // read them.
+            ("create", None) => true,
             _ => false,
         }
     }
@@ -137,6 +151,32 @@ impl NodeAuthorizer {
         }
     }
 
+    /// Whether a volume that a pod of the node uses names a Secret for its driver.
+    fn volume_needs(&self, node: &str, action: &ResourceAction<'_>) -> bool {
+        let (Some(namespace), Some(name)) = (action.namespace, action.name) else { return false };
+        let read =
+            |key: String| -> Option<Value> { serde_json::from_slice(&self.store.get(key.as_bytes())?.value).ok() };
+        let names_it = |claim: &(String, String)| {
+            let claim = read(format!("{CLAIMS}{}/{}", claim.0, claim.1))?;
+            let volume = read(format!("{VOLUMES}{}", claim["spec"]["volumeName"].as_str()?))?;
+            if volume["spec"]["claimRef"]["uid"] != claim["metadata"]["uid"] {
+                return None;
+            }
+            let source = &volume["spec"]["csi"];
+            let fields = ["nodeStageSecretRef", "nodePublishSecretRef", "nodeExpandSecretRef"];
+            Some(fields.iter().any(|field| source[*field]["namespace"] == namespace && source[*field]["name"] == name))
+        };
+        let mut claims = Vec::new();
+        self.any_pod(|pod| {
+            if pod.node == node {
+                let own = pod.refs.iter().filter(|(kind, _)| *kind == "persistentvolumeclaims");
+                claims.extend(own.map(|(_, name)| (pod.namespace.clone(), name.clone())));
+            }
+            false
+        });
+        claims.iter().any(|claim| names_it(claim) == Some(true))
+    }
+
     fn refers(&self, node: &str, resource: &str, action: &ResourceAction<'_>) -> bool {
         let (Some(namespace), Some(name)) = (action.namespace, action.name) else { return false };
         self.any_pod(|pod| {
@@ -152,7 +192,7 @@ impl NodeAuthorizer {
     }
 
     /// Takes in what changed since the last question, then looks.
-    fn any_pod(&self, matches: impl Fn(&PodRefs) -> bool) -> bool {
+    fn any_pod(&self, matches: impl FnMut(&PodRefs) -> bool) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (watcher, pods) = &mut *state;
         match watcher.as_mut().map(Watcher::poll_batch) {
@@ -209,6 +249,7 @@ fn pod_refs(pod: &[u8]) -> Option<PodRefs> {
     }
     for volume in list(spec, "volumes") {
         add("secrets", volume.pointer("/secret/secretName"));
+        add("secrets", volume.pointer("/csi/nodePublishSecretRef/name"));
         add("configmaps", volume.pointer("/configMap/name"));
         add("persistentvolumeclaims", volume.pointer("/persistentVolumeClaim/claimName"));
         if let (Some(_), Some(name)) = (volume.get("ephemeral"), volume.get("name").and_then(Value::as_str)) {

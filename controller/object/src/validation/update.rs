@@ -18,6 +18,8 @@ fn fixed(resource: &Resource) -> &'static [&'static str] {
         ("discovery.k8s.io", "endpointslices") => &["addressType"],
         ("node.k8s.io", "runtimeclasses") => &["handler"],
         ("networking.k8s.io", "ingressclasses") => &["spec.controller"],
+        ("storage.k8s.io", "csidrivers") => &["spec.attachRequired", "spec.volumeLifecycleModes"],
+        ("storage.k8s.io", "volumeattachments") => &["spec"],
         ("apps", "controllerrevisions") => &["data"],
         ("certificates.k8s.io", "podcertificaterequests") => &["spec"],
         ("apiextensions.k8s.io", "customresourcedefinitions") => &["spec.group", "spec.scope", "spec.names.plural"],

@@ -25,12 +25,29 @@ pub(crate) struct NodeFacts {
     taints: Vec<Taint>,
     conditions: Vec<NodeCondition>,
     labels: BTreeMap<String, String>,
+    /// `status.volumesInUse`
+    in_use: Vec<String>,
 }
 
 impl NodeFacts {
     /// Its name.
     pub(crate) fn name(&self) -> &Key {
         &self.name
+    }
+
+    /// The volumes that it uses, as `status.volumesInUse` names them.
+    pub(crate) fn in_use(&self) -> &[String] {
+        &self.in_use
+    }
+
+    /// Whether it says, or is said, to be ready.
+    pub(crate) fn is_ready(&self) -> bool {
+        plan::health(&self.conditions) == Health::Ready
+    }
+
+    /// Whether people say that it is off.
+    pub(crate) fn is_out_of_service(&self) -> bool {
+        self.taints.iter().any(|taint| taint.key == api::well_known::TAINT_OUT_OF_SERVICE)
     }
 
     /// The zone it is in.
@@ -57,6 +74,7 @@ impl NodeFacts {
     /// Takes the facts out.
     pub(crate) fn new(node: Node) -> Self {
         let spec = node.spec.unwrap_or_default();
+        let status = node.status.unwrap_or_default();
         Self {
             name: key_of(&node.metadata),
             uid: node.metadata.uid.unwrap_or_default(),
@@ -64,7 +82,8 @@ impl NodeFacts {
             range: spec.pod_cidr.filter(|range| !range.is_empty()),
             taints: spec.taints.unwrap_or_default(),
             labels: node.metadata.labels.unwrap_or_default(),
-            conditions: node.status.and_then(|status| status.conditions).unwrap_or_default(),
+            in_use: status.volumes_in_use.unwrap_or_default(),
+            conditions: status.conditions.unwrap_or_default(),
         }
     }
 }

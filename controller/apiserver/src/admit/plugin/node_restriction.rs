@@ -6,7 +6,7 @@ use controller_object::resource::Subresource;
 use controller_object::status::{About, Status};
 use serde_json::Value;
 
-use crate::admit::Attributes;
+use crate::admit::{Attributes, Operation};
 use crate::registry::names;
 
 pub(super) fn admit(attributes: &Attributes<'_>, object: &Value) -> Result<(), Status> {
@@ -23,6 +23,10 @@ pub(super) fn admit(attributes: &Attributes<'_>, object: &Value) -> Result<(), S
                 Some(label) => refuse(format!("node {node:?} is not allowed to modify labels: {label}")),
                 None => Ok(()),
             },
+        },
+        ("", "pods", None) if attributes.operation == Operation::Create => match no_mirror(node, attributes, object) {
+            Some(why) => refuse(why),
+            None => Ok(()),
         },
         ("", "pods", Some(Subresource::Status)) => {
             let bound = attributes.old.and_then(|old| old.pointer("/spec/nodeName")).and_then(Value::as_str);
@@ -41,6 +45,9 @@ pub(super) fn admit(attributes: &Attributes<'_>, object: &Value) -> Result<(), S
         },
         ("", "serviceaccounts", Some(Subresource::Token)) => token_is_of_own_pod(node, attributes, object),
         ("certificates.k8s.io", "podcertificaterequests", _) => certificate_is_of_own_pod(node, attributes, object),
+        ("storage.k8s.io", "csinodes", _) if name != node => {
+            refuse(format!("can only access CSINode with the same name as the requesting node {node:?}"))
+        }
         ("coordination.k8s.io", "leases", _) if name != node => {
             refuse(format!("can only access node lease with the same name as the requesting node {node:?}"))
         }
@@ -94,6 +101,44 @@ fn token_is_of_own_pod(node: &str, attributes: &Attributes<'_>, request: &Value)
     match pod_text("/spec/nodeName") == Some(node) && pod_text("/metadata/uid") == text("uid") {
         true => Ok(()),
         false => refuse("node requested token bound to a pod scheduled on a different node"),
+    }
+}
+
+/// Why a pod that a node makes is not the mirror of a static pod of its own: one that refers to nothing that its node could
+/// read by it.
+fn no_mirror(node: &str, attributes: &Attributes<'_>, pod: &Value) -> Option<String> {
+    if pod["metadata"]["annotations"]["kubernetes.io/config.mirror"].as_str().is_none_or(str::is_empty) {
+        return Some(format!(
+            "pod does not have \"kubernetes.io/config.mirror\" annotation, node {node:?} can only create mirror pods"
+        ));
+    }
+    if pod["spec"]["nodeName"] != node {
+        return Some(format!("node {node:?} can only create pods with spec.nodeName set to itself"));
+    }
+    let own = attributes.state.registry.peek("", "v1", "nodes", None, node);
+    let owners = pod["metadata"]["ownerReferences"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let is_own = |owner: &Value| {
+        owner["kind"] == "Node"
+            && owner["name"] == node
+            && own.as_ref().is_some_and(|own| own["metadata"]["uid"] == owner["uid"])
+    };
+    if owners.len() != 1 || !owners.iter().all(is_own) {
+        return Some(format!("node {node:?} can only create pods with an owner reference set to itself"));
+    }
+    let fields = ["secret", "configMap", "persistentVolumeClaim", "serviceAccountName", "resourceClaims"];
+    let referred = reference(&pod["spec"], &fields)?;
+    Some(format!("node {node:?} can not create pods that reference {referred}"))
+}
+
+/// The first field with one of these beginnings that says something.
+fn reference<'a>(value: &'a Value, fields: &[&str]) -> Option<&'a str> {
+    match value {
+        Value::Object(all) => all.iter().find_map(|(key, value)| {
+            let refers = fields.iter().any(|field| key.starts_with(field)) && *value != "";
+            if refers { Some(key.as_str()) } else { reference(value, fields) }
+        }),
+        Value::Array(all) => all.iter().find_map(|value| reference(value, fields)),
+        _ => None,
     }
 }
 

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use crate::admit::{Attributes, random_suffix};
 use crate::registry::names;
 
+/// On the mirror of a static pod.
+const MIRROR: &str = "kubernetes.io/config.mirror";
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const VOLUME_PREFIX: &str = "kube-api-access-";
 /// An hour and a bit, as upstream: recognisable among requests that users make.
@@ -14,6 +16,18 @@ const TOKEN_SECONDS: u64 = 3607;
 pub(super) fn admit(attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), Status> {
     if !attributes.creates("", "pods") {
         return Ok(());
+    }
+    // The mirror of a static pod has no account; NodeRestriction looks that it names none.
+    let annotations = pod["metadata"]["annotations"].as_object();
+    if annotations.is_some_and(|all| all.contains_key(MIRROR)) {
+        let account = pod["spec"]["serviceAccountName"].as_str().unwrap_or_default();
+        return match account.is_empty() {
+            true => Ok(()),
+            false => {
+                let about = About::resource(attributes.resource, names(pod).1);
+                Err(Status::forbidden(about, "a mirror pod may not reference service accounts"))
+            }
+        };
     }
     let (namespace, pod_name) = names(pod);
     let (namespace, pod_name) = (namespace.unwrap_or("default").to_owned(), pod_name.to_owned());

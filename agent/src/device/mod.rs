@@ -1,0 +1,13 @@
+//! Devices of others: plugins register here, tell what devices this machine has and in what health, and say what a container
+//! needs to use one. Kubernetes documentation, "Device Plugins"; the protocol is the kubelet's `deviceplugin/v1beta1`.
+//! Start reading at `register`, then `allocate`.
+
+mod allocate;
+mod book;
+mod message;
+mod plugin;
+mod register;
+
+pub(crate) use allocate::{Given, give};
+pub(crate) use plugin::{Amount, Devices};
+pub(crate) use register::run;

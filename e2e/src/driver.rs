@@ -1,0 +1,308 @@
+//! A small storage driver of the tests' own. It speaks the Container Storage Interface (csi.proto 1.11) over gRPC and is
+//! written against that page alone: its messages are read and written here, field by field.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use futures::StreamExt as _;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::{Bytes, Frame, Incoming};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use tokio::net::UnixListener;
+
+/// The driver's name.
+pub const NAME: &str = "test.example.com";
+
+/// A message: the values of each field, in order; what is nested is bytes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Message(BTreeMap<u64, Vec<Value>>);
+
+#[derive(Debug, Clone)]
+pub(crate) enum Value {
+    Number(u64),
+    Bytes(Vec<u8>),
+}
+
+impl Message {
+    pub(crate) fn read(mut bytes: &[u8]) -> Self {
+        let mut fields: BTreeMap<u64, Vec<Value>> = BTreeMap::new();
+        while !bytes.is_empty() {
+            let tag = number(&mut bytes);
+            let value = match tag & 7 {
+                0 => Value::Number(number(&mut bytes)),
+                2 => {
+                    let length = usize::try_from(number(&mut bytes)).expect("a length");
+                    let (value, rest) = bytes.split_at(length);
+                    bytes = rest;
+                    Value::Bytes(value.to_vec())
+                }
+                other => panic!("wire type {other} is not used by these messages"),
+            };
+            fields.entry(tag >> 3).or_default().push(value);
+        }
+        Self(fields)
+    }
+
+    pub(crate) fn all(&self, field: u64) -> impl Iterator<Item = &[u8]> {
+        let values = self.0.get(&field).into_iter().flatten();
+        values.filter_map(|value| if let Value::Bytes(bytes) = value { Some(bytes.as_slice()) } else { None })
+    }
+
+    pub(crate) fn text(&self, field: u64) -> String {
+        self.all(field).next().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default()
+    }
+
+    fn number(&self, field: u64) -> u64 {
+        match self.0.get(&field).and_then(|values| values.last()) {
+            Some(Value::Number(number)) => *number,
+            _ => 0,
+        }
+    }
+
+    pub(crate) fn message(&self, field: u64) -> Option<Self> {
+        self.all(field).next().map(Self::read)
+    }
+
+    /// `map<string, string>`: entries with a key and a value.
+    fn map(&self, field: u64) -> BTreeMap<String, String> {
+        self.all(field).map(Self::read).map(|entry| (entry.text(1), entry.text(2))).collect()
+    }
+}
+
+fn number(bytes: &mut &[u8]) -> u64 {
+    let (mut value, mut shift) = (0, 0);
+    loop {
+        let (byte, rest) = bytes.split_first().expect("a number ends");
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return value;
+        }
+        shift += 7;
+    }
+}
+
+fn put_number(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+pub(crate) fn put(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
+    put_number(out, field << 3 | 2);
+    put_number(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+pub(crate) fn number_field(field: u64, value: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_number(&mut out, field << 3);
+    put_number(&mut out, value);
+    out
+}
+
+/// A call that came.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Call {
+    /// Such as `NodeStageVolume`.
+    pub method: String,
+    /// The volume.
+    pub volume: String,
+    /// The target, or where it is staged.
+    pub path: String,
+    /// What attaching told.
+    pub publish_context: BTreeMap<String, String>,
+    /// The secrets.
+    pub secrets: BTreeMap<String, String>,
+    /// What is known of volume and pod.
+    pub volume_context: BTreeMap<String, String>,
+    /// The file system that was asked for.
+    pub fs_type: String,
+    /// The access mode.
+    pub access_mode: u64,
+    /// The bytes that are wanted.
+    pub required_bytes: u64,
+}
+
+/// The driver, until dropped: its sockets go with it, what it has mounted stays.
+pub struct Driver {
+    calls: Arc<Mutex<Vec<Call>>>,
+    sockets: [PathBuf; 2],
+    tasks: tokio::task::JoinSet<()>,
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.tasks.abort_all();
+        for socket in &self.sockets {
+            drop(fs::remove_file(socket));
+        }
+    }
+}
+
+struct Service {
+    /// Where volumes are.
+    backing: PathBuf,
+    endpoint: PathBuf,
+    calls: Arc<Mutex<Vec<Call>>>,
+}
+
+impl Driver {
+    /// Serves below a node's directory of plugins; `backing` holds the volumes. Then it registers.
+    pub fn start(kubelet: &Path, backing: &Path) -> Self {
+        let dir = kubelet.join("plugins").join(NAME);
+        fs::create_dir_all(&dir).expect("a directory");
+        let sockets = [dir.join("csi.sock"), kubelet.join("plugins_registry").join(format!("{NAME}-reg.sock"))];
+        let calls = Arc::<Mutex<Vec<Call>>>::default();
+        let mut tasks = tokio::task::JoinSet::new();
+        for socket in &sockets {
+            drop(fs::remove_file(socket));
+            let listener = UnixListener::bind(socket).expect("a socket");
+            let (backing, endpoint) = (backing.to_owned(), sockets[0].clone());
+            let service = Arc::new(Service { backing, endpoint, calls: Arc::clone(&calls) });
+            tasks.spawn(async move {
+                let mut connections = tokio::task::JoinSet::new();
+                while let Ok((stream, _)) = listener.accept().await {
+                    let service = Arc::clone(&service);
+                    let answer = hyper::service::service_fn(move |request| answer(Arc::clone(&service), request));
+                    let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                    connections.spawn(async move { drop(server.serve_connection(TokioIo::new(stream), answer).await) });
+                }
+            });
+        }
+        Self { calls, sockets, tasks }
+    }
+
+    /// The calls of a method so far.
+    pub fn calls(&self, method: &str) -> Vec<Call> {
+        let calls = self.calls.lock().expect("nobody panics with it");
+        calls.iter().filter(|call| call.method == method).cloned().collect()
+    }
+}
+
+async fn answer(
+    service: Arc<Service>,
+    request: Request<Incoming>,
+) -> Result<Response<impl hyper::body::Body<Data = Bytes, Error = Infallible>>, Infallible> {
+    let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+    let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let message = Message::read(body.get(5..).unwrap_or_default());
+    let (status, reply) = match service.call(&method, &message) {
+        Ok(reply) => ("0", reply),
+        Err(why) => {
+            eprintln!("{method}: {why}");
+            ("13", Vec::new())
+        }
+    };
+    let mut frame = vec![0];
+    frame.extend_from_slice(&u32::try_from(reply.len()).expect("small").to_be_bytes());
+    frame.extend(reply);
+    let trailers = HeaderMap::from_iter([("grpc-status".parse().expect("a name"), HeaderValue::from_static(status))]);
+    let frames = [Ok(Frame::data(Bytes::from(frame))), Ok(Frame::trailers(trailers))];
+    let body = StreamBody::new(futures::stream::iter(frames).boxed());
+    Ok(Response::builder().header("content-type", "application/grpc").body(body).expect("well formed"))
+}
+
+fn bind(from: &Path, to: &Path) -> Result<(), String> {
+    fs::create_dir_all(to).map_err(|error| error.to_string())?;
+    if is_mounted(to) {
+        return Ok(());
+    }
+    mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(|error| format!("bind {to:?}: {error}"))
+}
+
+fn is_mounted(path: &Path) -> bool {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    table.lines().any(|line| line.split(' ').nth(4) == path.to_str())
+}
+
+fn unbind(path: &Path) -> Result<(), String> {
+    if is_mounted(path) {
+        umount2(path, MntFlags::empty()).map_err(|error| format!("unmount {path:?}: {error}"))?;
+    }
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.to_string()),
+        _ => Ok(()),
+    }
+}
+
+impl Service {
+    fn call(&self, method: &str, asked: &Message) -> Result<Vec<u8>, String> {
+        let mut call = Call { method: method.into(), volume: asked.text(1), ..Call::default() };
+        let capability = |call: &mut Call, asked: Option<Message>| {
+            let Some(asked) = asked else { return };
+            call.fs_type = asked.message(2).map(|mount| mount.text(1)).unwrap_or_default();
+            call.access_mode = asked.message(3).map(|mode| mode.number(1)).unwrap_or_default();
+        };
+        let mut reply = Vec::new();
+        match method {
+            "GetInfo" => {
+                let endpoint = self.endpoint.display().to_string();
+                for (field, text) in [(1, "CSIPlugin"), (2, NAME), (3, endpoint.as_str()), (4, "1.0.0")] {
+                    put(&mut reply, field, text.as_bytes());
+                }
+            }
+            "NotifyRegistrationStatus" => call.volume = format!("{} {}", asked.number(1), asked.text(2)),
+            "NodeGetInfo" => {
+                put(&mut reply, 1, b"machine-7");
+                reply.extend(number_field(2, 5));
+                let (mut entry, mut topology) = (Vec::new(), Vec::new());
+                put(&mut entry, 1, b"topology.test.example.com/rack");
+                put(&mut entry, 2, b"r1");
+                put(&mut topology, 1, &entry);
+                put(&mut reply, 3, &topology);
+            }
+            "NodeGetCapabilities" => {
+                // Stage and expand.
+                for kind in [1, 3] {
+                    let mut own = Vec::new();
+                    put(&mut own, 1, &number_field(1, kind));
+                    put(&mut reply, 1, &own);
+                }
+            }
+            "NodeStageVolume" => {
+                call.path = asked.text(3);
+                call.publish_context = asked.map(2);
+                capability(&mut call, asked.message(4));
+                (call.secrets, call.volume_context) = (asked.map(5), asked.map(6));
+                let own = self.backing.join(&call.volume);
+                fs::create_dir_all(&own).map_err(|error| error.to_string())?;
+                bind(&own, Path::new(&call.path))?;
+            }
+            "NodePublishVolume" => {
+                call.path = asked.text(4);
+                call.publish_context = asked.map(2);
+                capability(&mut call, asked.message(5));
+                (call.secrets, call.volume_context) = (asked.map(7), asked.map(8));
+                let staged = asked.text(3);
+                let from = match staged.is_empty() {
+                    true => self.backing.join(&call.volume),
+                    false => PathBuf::from(staged),
+                };
+                fs::create_dir_all(&from).map_err(|error| error.to_string())?;
+                bind(&from, Path::new(&call.path))?;
+                let told: Vec<String> =
+                    call.volume_context.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                fs::write(from.join("context"), told.join("\n")).map_err(|error| error.to_string())?;
+            }
+            "NodeUnpublishVolume" | "NodeUnstageVolume" => {
+                call.path = asked.text(2);
+                unbind(Path::new(&call.path))?;
+            }
+            "NodeExpandVolume" => {
+                call.path = asked.text(2);
+                call.required_bytes = asked.message(3).map(|range| range.number(1)).unwrap_or_default();
+            }
+            other => return Err(format!("no method {other}")),
+        }
+        self.calls.lock().map_err(|error| error.to_string())?.push(call);
+        Ok(reply)
+    }
+}

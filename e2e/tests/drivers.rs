@@ -1,0 +1,313 @@
+//! Storage of others: a driver of the tests' own, which registers with the node. The tests play its provisioner and its
+//! attacher, as its sidecars would.
+
+use std::time::Duration;
+
+use e2e::api::{Api, Patch};
+use e2e::cluster::Cluster;
+use e2e::devices::Plugin;
+use e2e::driver::{Driver, NAME};
+use e2e::{machine, need};
+use serde_json::{Value, json};
+
+const GIBIBYTE: u64 = 1 << 30;
+
+struct Scene {
+    cluster: Cluster,
+    api: Api,
+    backing: tempfile::TempDir,
+}
+
+impl Scene {
+    async fn start(csi_driver: Value) -> Self {
+        let image = machine::image("busybox").expect("hack/image makes the image");
+        let cluster = Cluster::start(&[&image]);
+        let api = Api::fresh(&cluster.kubeconfig(), "drivers").await;
+        api.until(&api.path("v1", "serviceaccounts"), "default", "the default account", |_| true).await;
+        let object = json!({"metadata": {"name": NAME}, "spec": csi_driver});
+        api.post("/apis/storage.k8s.io/v1/csidrivers", object).await.ok();
+        Self { cluster, api, backing: tempfile::tempdir().expect("a directory") }
+    }
+
+    async fn driver(&self) -> Driver {
+        let driver = Driver::start(&self.cluster.data_dir().join("agent/kubelet"), self.backing.path());
+        let has_it = |node: &Value| node["spec"]["drivers"][0]["name"] == NAME;
+        self.api.until("/apis/storage.k8s.io/v1/csinodes", "node-1", "the driver is registered", has_it).await;
+        within("it is told so", || driver.calls("NotifyRegistrationStatus").first().cloned()).await;
+        driver
+    }
+
+    async fn pod(&self, name: &str, script: &str, volume: Value) {
+        let pod = json!({"metadata": {"name": name}, "spec": {"terminationGracePeriodSeconds": 1, "restartPolicy": "Never",
+            "securityContext": {"fsGroup": 4242}, "tolerations": [{"operator": "Exists", "effect": "NoSchedule"}],
+            "containers": [{"name": "c", "image": "busybox", "imagePullPolicy": "Never", "command": ["sh", "-c", script],
+                "volumeMounts": [{"name": "v", "mountPath": "/data"}]}], "volumes": [volume]}});
+        self.api.post(&self.api.path("v1", "pods"), pod).await.ok();
+    }
+
+    async fn phase(&self, name: &str, phase: &str) -> Value {
+        let what = format!("pod {name} is {phase}");
+        self.api.until(&self.api.path("v1", "pods"), name, &what, |pod| pod["status"]["phase"] == phase).await
+    }
+
+    async fn log(&self, name: &str) -> String {
+        let answer = self.api.get(&format!("{}/{name}/log", self.api.path("v1", "pods"))).await;
+        String::from_utf8_lossy(&answer.bytes).into_owned()
+    }
+
+    async fn event(&self, about: &str, reason: &str, text: &str) {
+        let path =
+            format!("{}?fieldSelector=involvedObject.name={about},reason={reason}", self.api.path("v1", "events"));
+        let says = |event: &Value| event["message"].as_str().is_some_and(|said| said.contains(text));
+        self.api.until_all(&path, &format!("{reason} {text:?} about {about}"), |all| all.iter().any(says)).await;
+    }
+
+    async fn delete(&self, pod: &str) {
+        self.api.delete(&format!("{}/{pod}", self.api.path("v1", "pods")), json!({})).await.ok();
+    }
+
+    async fn gone(&self, pod: &str) {
+        self.api.until_gone(&format!("{}/{pod}", self.api.path("v1", "pods"))).await;
+    }
+}
+
+async fn within<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..600 {
+        if let Some(found) = look() {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("not within 30 s: {what}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_of_a_driver_lives_from_its_claim_to_its_end() {
+    need!(machine::root());
+    let mut scene =
+        Scene::start(json!({"attachRequired": true, "podInfoOnMount": true, "fsGroupPolicy": "File"})).await;
+    let driver = scene.driver().await;
+    let api = scene.api.clone();
+    let node = api.get("/api/v1/nodes/node-1").await.ok();
+    assert_eq!(
+        node["metadata"]["annotations"]["csi.volume.kubernetes.io/nodeid"],
+        format!("{{\"{NAME}\":\"machine-7\"}}")
+    );
+    assert_eq!(node["metadata"]["labels"]["topology.test.example.com/rack"], "r1");
+    let csi_node = api.get("/apis/storage.k8s.io/v1/csinodes/node-1").await.ok();
+    assert_eq!(csi_node["spec"]["drivers"][0]["allocatable"]["count"], 5);
+    assert_eq!(csi_node["spec"]["drivers"][0]["topologyKeys"], json!(["topology.test.example.com/rack"]));
+
+    // A claim waits for its pod, then for the provisioner, which is told where the pod is to run.
+    let class = json!({"metadata": {"name": "theirs"}, "provisioner": NAME, "volumeBindingMode": "WaitForFirstConsumer",
+        "allowVolumeExpansion": true});
+    api.post("/apis/storage.k8s.io/v1/storageclasses", class).await.ok();
+    let claims = api.path("v1", "persistentvolumeclaims");
+    let claim = json!({"metadata": {"name": "c"}, "spec": {"storageClassName": "theirs", "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1Gi"}}}});
+    api.post(&claims, claim).await.ok();
+    let volume = json!({"name": "v", "persistentVolumeClaim": {"claimName": "c"}});
+    let script = "stat -c %g /data; cat /data/context; echo; echo hello > /data/greeting; sleep 1d";
+    scene.pod("first", script, volume.clone()).await;
+    let annotation = |claim: &Value, key: &str| claim["metadata"]["annotations"][key].as_str().map(str::to_owned);
+    let asked = api
+        .until(&claims, "c", "the provisioner is asked", |claim| {
+            annotation(claim, "volume.kubernetes.io/selected-node").as_deref() == Some("node-1")
+                && annotation(claim, "volume.kubernetes.io/storage-provisioner").as_deref() == Some(NAME)
+        })
+        .await;
+    let secret = json!({"metadata": {"name": "s"}, "stringData": {"key": "opens"}});
+    api.post(&api.path("v1", "secrets"), secret).await.ok();
+    let secret = json!({"namespace": api.namespace, "name": "s"});
+    let made = json!({"metadata": {"name": "pv-theirs", "annotations": {"pv.kubernetes.io/provisioned-by": NAME}}, "spec": {
+        "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "theirs",
+        "persistentVolumeReclaimPolicy": "Delete",
+        "claimRef": {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": api.namespace, "name": "c", "uid": asked["metadata"]["uid"]},
+        "csi": {"driver": NAME, "volumeHandle": "vol-1", "fsType": "ext4", "volumeAttributes": {"pool": "fast"},
+            "nodeStageSecretRef": secret, "nodePublishSecretRef": secret}}});
+    api.post("/api/v1/persistentvolumes", made).await.ok();
+
+    // The node waits for the attacher.
+    let attachments = "/apis/storage.k8s.io/v1/volumeattachments";
+    let all = api.until_all(attachments, "an attachment is asked for", |all| !all.is_empty()).await;
+    let (spec, name) = (&all[0]["spec"], all[0]["metadata"]["name"].as_str().expect("a name").to_owned());
+    assert_eq!((&spec["attacher"], &spec["nodeName"]), (&json!(NAME), &json!("node-1")));
+    assert_eq!(spec["source"]["persistentVolumeName"], "pv-theirs");
+    scene.event("first", "FailedMount", "to attach volume \"vol-1\"").await;
+    assert!(driver.calls("NodeStageVolume").is_empty(), "nothing is staged before it is attached");
+    let status = json!({"status": {"attached": true, "attachmentMetadata": {"device": "sdz"}}});
+    api.patch(&format!("{attachments}/{name}/status"), Patch::Merge, status).await.ok();
+    let pod = scene.phase("first", "Running").await;
+
+    let staged = driver.calls("NodeStageVolume")[0].clone();
+    assert_eq!((staged.volume.as_str(), staged.fs_type.as_str(), staged.access_mode), ("vol-1", "ext4", 1));
+    assert_eq!(staged.publish_context["device"], "sdz");
+    assert_eq!((staged.secrets["key"].as_str(), staged.volume_context["pool"].as_str()), ("opens", "fast"));
+    assert!(
+        staged.path.contains(&format!("plugins/kubernetes.io/csi/{NAME}/")) && staged.path.ends_with("/globalmount")
+    );
+    let published = driver.calls("NodePublishVolume")[0].clone();
+    let uid = pod["metadata"]["uid"].as_str().expect("a uid").to_owned();
+    assert!(
+        published.path.ends_with(&format!("pods/{uid}/volumes/kubernetes.io~csi/pv-theirs/mount")),
+        "{}",
+        published.path
+    );
+    assert_eq!(published.secrets["key"], "opens");
+    let log = within("the pod has looked", {
+        let mut log = scene.log("first").await;
+        move || (!log.is_empty()).then(|| std::mem::take(&mut log))
+    })
+    .await;
+    assert!(log.starts_with("4242\n"), "files are the group's: {log}");
+    assert!(
+        log.contains("csi.storage.k8s.io/pod.name=first") && log.contains(&uid) && log.contains("ephemeral=false"),
+        "{log}"
+    );
+    let uses = |node: &Value| node["status"]["volumesInUse"] == json!([format!("kubernetes.io/csi/{NAME}^vol-1")]);
+    api.until("/api/v1/nodes", "node-1", "the node says what it uses", uses).await;
+
+    // It has grown: the driver is told by the next pod, and the claim says so.
+    let larger = json!({"spec": {"resources": {"requests": {"storage": "2Gi"}}}});
+    api.patch(&format!("{claims}/c"), Patch::Merge, larger).await.ok();
+    api.patch("/api/v1/persistentvolumes/pv-theirs", Patch::Merge, json!({"spec": {"capacity": {"storage": "2Gi"}}}))
+        .await
+        .ok();
+    scene.pod("second", "cat /data/greeting; sleep 1d", volume).await;
+    scene.phase("second", "Running").await;
+    let grown = driver.calls("NodeExpandVolume");
+    assert_eq!(grown.iter().map(|call| call.required_bytes).collect::<Vec<_>>(), [2 * GIBIBYTE]);
+    let claim = api.get(&format!("{claims}/c")).await.ok();
+    assert_eq!(claim["status"]["capacity"]["storage"], "2Gi");
+
+    // The last pod's end is the volume's; meanwhile another agent has come.
+    scene.delete("second").await;
+    scene.gone("second").await;
+    assert_eq!((driver.calls("NodeUnpublishVolume").len(), driver.calls("NodeUnstageVolume").len()), (1, 0));
+    scene.cluster.kill_server();
+    scene.cluster.start_server();
+    let registered = |driver: &Driver| driver.calls("NotifyRegistrationStatus").len();
+    within("it registers with the new agent", || (registered(&driver) == 2).then_some(())).await;
+    let api = Api::fresh(&scene.cluster.kubeconfig(), "again").await;
+    scene.api = Api::seen_by(&scene.api, kube_config(&scene.cluster).await);
+    assert_eq!(scene.phase("first", "Running").await["metadata"]["uid"], uid.as_str());
+
+    // A driver that is away cannot let go: the pod waits, and people are told.
+    drop(driver);
+    let none = |node: &Value| node["spec"]["drivers"].as_array().is_none_or(Vec::is_empty);
+    api.until("/apis/storage.k8s.io/v1/csinodes", "node-1", "the driver is gone", none).await;
+    scene.delete("first").await;
+    scene.event("first", "FailedUnMount", "the driver is not registered here").await;
+    let pod = scene.api.get(&format!("{}/first", scene.api.path("v1", "pods"))).await.ok();
+    assert!(pod["metadata"]["deletionTimestamp"].is_string());
+    assert_eq!(api.get(attachments).await.ok()["items"].as_array().map(Vec::len), Some(1), "it is in use");
+    let driver = scene.driver().await;
+    scene.gone("first").await;
+    assert_eq!((driver.calls("NodeUnpublishVolume").len(), driver.calls("NodeUnstageVolume").len()), (1, 1));
+    api.until_all(attachments, "nothing is attached", <[Value]>::is_empty).await;
+    let free = |node: &Value| node["status"]["volumesInUse"].as_array().is_none_or(Vec::is_empty);
+    api.until("/api/v1/nodes", "node-1", "the node uses nothing", free).await;
+    assert_eq!(std::fs::read_to_string(scene.backing.path().join("vol-1/greeting")).expect("it is kept"), "hello\n");
+    scene.cluster.reset(true);
+}
+
+async fn kube_config(cluster: &Cluster) -> kube::Config {
+    let read = kube::config::Kubeconfig::read_from(cluster.kubeconfig()).expect("a kubeconfig");
+    kube::Config::from_custom_kubeconfig(read, &Default::default()).await.expect("a configuration")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_of_the_pods_own_needs_a_driver_that_has_such() {
+    need!(machine::root());
+    let mut scene =
+        Scene::start(json!({"attachRequired": false, "podInfoOnMount": true, "volumeLifecycleModes": ["Persistent"]}))
+            .await;
+    let volume = json!({"name": "v", "csi": {"driver": NAME, "fsType": "xfs", "volumeAttributes": {"size": "small"}}});
+    scene.pod("p", "cat /data/context; sleep 1d", volume).await;
+    scene.event("p", "FailedMount", "has no volumes of mode Ephemeral").await;
+    let modes = json!({"spec": {"volumeLifecycleModes": ["Ephemeral"]}});
+    let path = format!("/apis/storage.k8s.io/v1/csidrivers/{NAME}");
+    // Its modes never change: it is made anew.
+    scene.api.patch(&path, Patch::Merge, modes).await.refused(422);
+    scene.api.delete(&path, json!({})).await.ok();
+    let object = json!({"metadata": {"name": NAME}, "spec": {"attachRequired": false, "podInfoOnMount": true,
+        "volumeLifecycleModes": ["Ephemeral"]}});
+    scene.api.post("/apis/storage.k8s.io/v1/csidrivers", object).await.ok();
+    scene.event("p", "FailedMount", "not found in the list of registered CSI drivers").await;
+    let driver = scene.driver().await;
+    scene.phase("p", "Running").await;
+    assert!(driver.calls("NodeStageVolume").is_empty());
+    let published = driver.calls("NodePublishVolume")[0].clone();
+    assert!(
+        published.volume.starts_with("csi-") && published.path.ends_with("/kubernetes.io~csi/v/mount"),
+        "{published:?}"
+    );
+    assert_eq!((published.fs_type.as_str(), published.volume_context["size"].as_str()), ("xfs", "small"));
+    assert_eq!(published.volume_context["csi.storage.k8s.io/ephemeral"], "true");
+    scene.delete("p").await;
+    scene.gone("p").await;
+    assert_eq!(driver.calls("NodeUnpublishVolume")[0].volume, published.volume);
+    scene.cluster.reset(true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_of_a_plugin_are_given_to_one_container_each() {
+    need!(machine::root());
+    const RESOURCE: &str = "example.com/thing";
+    let image = machine::image("busybox").expect("hack/image makes the image");
+    let mut cluster = Cluster::start(&[&image]);
+    let kubelet = cluster.data_dir().join("agent/kubelet");
+    let plugin = Plugin::start(&kubelet, RESOURCE, &["a", "b", "c"]).await;
+    let api = Api::fresh(&cluster.kubeconfig(), "devices").await;
+    api.until(&api.path("v1", "serviceaccounts"), "default", "the default account", |_| true).await;
+    let counts = |all: &'static str, usable: &'static str| {
+        move |node: &Value| {
+            node["status"]["capacity"][RESOURCE] == all && node["status"]["allocatable"][RESOURCE] == usable
+        }
+    };
+    api.until("/api/v1/nodes", "node-1", "the node tells of them", counts("3", "3")).await;
+    plugin.set("c", false);
+    api.until("/api/v1/nodes", "node-1", "one is ill", counts("3", "2")).await;
+
+    let pods = api.path("v1", "pods");
+    let container = |name: &str, count: u32, script: &str| {
+        json!({"name": name, "image": "busybox", "imagePullPolicy": "Never", "command": ["sh", "-c", script],
+            "resources": {"limits": {RESOURCE: count.to_string()}}})
+    };
+    let pod = |name: &str, init: Value, own: Value| {
+        json!({"metadata": {"name": name}, "spec": {"terminationGracePeriodSeconds": 1, "restartPolicy": "Never",
+            "tolerations": [{"operator": "Exists", "effect": "NoSchedule"}], "initContainers": init, "containers": own}})
+    };
+    let look = "echo $GIVEN; cat /library/version; dd if=/dev/test bs=4 count=1 2>/dev/null | wc -c; touch /library/x 2>&1; sleep 1d";
+    let first = pod("first", json!([container("init", 1, "echo $GIVEN")]), json!([container("c", 1, look)]));
+    api.post(&pods, first).await.ok();
+    let is_up = |pod: &Value| pod["status"]["phase"] == "Running";
+    api.until(&pods, "first", "it runs", is_up).await;
+    let log = api.get(&format!("{pods}/first/log?container=c")).await;
+    let log = String::from_utf8_lossy(&log.bytes).into_owned();
+    assert!(log.starts_with("a\n7\n4\n") && log.contains("Read-only file system"), "{log}");
+    assert_eq!(plugin.given(), [["a"], ["a"]], "what the init container had is the container's");
+    let second = pod("second", json!([]), json!([container("c", 1, "echo $GIVEN; sleep 1d")]));
+    api.post(&pods, second.clone()).await.ok();
+    api.until(&pods, "second", "it runs", is_up).await;
+    assert_eq!(plugin.given()[2], ["b"]);
+
+    // Nothing is left: the scheduler knows. Another agent remembers who has what.
+    let mut third = second;
+    third["metadata"]["name"] = "third".into();
+    api.post(&pods, third).await.ok();
+    let told = |pod: &Value| pod["status"]["conditions"][0]["reason"] == "Unschedulable";
+    let waits = api.until(&pods, "third", "it waits", told).await;
+    let message = waits["status"]["conditions"][0]["message"].as_str().expect("a message").to_owned();
+    assert!(message.contains("Insufficient example.com/thing"), "{message}");
+    cluster.kill_server();
+    cluster.start_server();
+    plugin.register().await.expect("it is taken");
+    plugin.set("c", true);
+    let api = api.seen_by(kube_config(&cluster).await);
+    api.until(&pods, "third", "it runs", is_up).await;
+    assert_eq!(plugin.given()[3], ["c"]);
+    drop(plugin);
+    api.until("/api/v1/nodes", "node-1", "nobody answers for them", counts("3", "0")).await;
+    cluster.reset(true);
+}

@@ -1,0 +1,280 @@
+//! A node looks after itself: what runs short is told, and one pod after the other is evicted until there is enough.
+
+use std::time::Duration;
+
+use e2e::client::{Client, eventually};
+use e2e::cluster::Cluster;
+use e2e::{machine, need};
+use serde_json::{Value, json};
+
+const SOON: Duration = Duration::from_secs(60);
+/// What the pods below fork, each.
+const PROCESSES: u64 = 1000;
+
+fn apply(client: &Client, object: &Value) {
+    client.run_with(&["apply", "-f", "-"], &object.to_string()).ok();
+}
+
+fn get(client: &Client, what: &[&str]) -> Value {
+    let said = client.run(&[&["get", "-o", "json"], what].concat());
+    serde_json::from_str(&said.out).unwrap_or(Value::Null)
+}
+
+fn condition(object: &Value, kind: &str) -> Value {
+    let all = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    all.into_iter().find(|condition| condition["type"] == kind).unwrap_or(Value::Null)
+}
+
+fn number(path: &str) -> u64 {
+    std::fs::read_to_string(path).expect("procfs").trim().parse().expect("a number")
+}
+
+/// Process ids that are left, as the node counts them.
+fn left() -> u64 {
+    let limit = number("/proc/sys/kernel/pid_max").min(number("/proc/sys/kernel/threads-max"));
+    let loadavg = std::fs::read_to_string("/proc/loadavg").expect("procfs");
+    let running = loadavg.split_whitespace().nth(3).and_then(|field| field.split_once('/')).expect("proc(5)").1;
+    limit - running.parse::<u64>().expect("a number")
+}
+
+/// A pod of so many processes that tolerates a node that says it lacks them.
+fn forks(name: &str, class: &str) -> Value {
+    let script = format!("for i in $(seq {PROCESSES}); do sleep 1d & done; echo done; wait");
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"priorityClassName": class,
+        "terminationGracePeriodSeconds": 1,
+        "tolerations": [{"operator": "Exists", "effect": "NoSchedule"}],
+        "containers": [{"name": "c", "image": "busybox", "imagePullPolicy": "IfNotPresent", "command": ["sh", "-c", script]}]}})
+}
+
+#[test]
+fn who_matters_least_goes_first_when_process_ids_run_out() {
+    need!(machine::root());
+    let image = machine::image("busybox").expect("hack/image makes the image");
+    // One pod fits, two do not.
+    let threshold = format!("--eviction-hard=pid.available<{}", left() - PROCESSES * 3 / 2);
+    let mut cluster = Cluster::start_with(&[&image], &[&threshold]);
+    let client = cluster.gantry();
+    for (name, value) in [("low", 1), ("high", 1000)] {
+        apply(
+            &client,
+            &json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name}, "value": value}),
+        );
+    }
+    apply(&client, &forks("matters", "high"));
+    eventually("the first pod has forked", SOON, || {
+        client.run(&["logs", "matters"]).out.contains("done").then_some(())
+    });
+    apply(&client, &forks("little", "low"));
+    eventually("the other pod is evicted", SOON, || {
+        (get(&client, &["pod", "little"])["status"]["phase"] == "Failed").then_some(())
+    });
+
+    let evicted = get(&client, &["pod", "little"]);
+    assert_eq!(evicted["status"]["reason"], "Evicted");
+    let message = evicted["status"]["message"].as_str().expect("a message");
+    assert!(message.starts_with("The node was low on resource: pids. Threshold quantity: "), "{message}");
+    assert!(message.contains("Container c was using 1"), "{message}");
+    let disrupted = condition(&evicted, "DisruptionTarget");
+    assert_eq!((&disrupted["status"], &disrupted["reason"]), (&json!("True"), &json!("TerminationByKubelet")));
+    let events = get(&client, &["events", "-A"])["items"].as_array().cloned().unwrap_or_default();
+    let told = |reason: &str| events.iter().any(|event| event["reason"] == reason);
+    assert!(told("EvictionThresholdMet") && told("NodeHasInsufficientPID") && told("Evicted"), "{events:#?}");
+    // The condition stays for a while, so that nobody is sent here at once.
+    let node = get(&client, &["nodes"])["items"][0].clone();
+    assert_eq!(condition(&node, "PIDPressure")["status"], "True", "{node:#}");
+    // Whoever matters more was left alone, and there is enough again.
+    assert_eq!(get(&client, &["pod", "matters"])["status"]["phase"], "Running");
+    eventually("there is enough again", SOON, || {
+        (condition(&get(&client, &["nodes"])["items"][0], "PIDPressure")["status"] == "False").then_some(())
+    });
+    assert_eq!(get(&client, &["pod", "matters"])["status"]["phase"], "Running");
+    cluster.reset(true);
+}
+
+#[test]
+fn a_threshold_that_cannot_be_read_is_told_before_anything_runs() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = |flag: &str| {
+        let mut command = std::process::Command::new(machine::gantry());
+        let output = command.args(["server", flag, "--data-dir"]).arg(dir.path()).output().expect("gantry runs");
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let said = server("--eviction-hard=memory<100Mi");
+    assert!(
+        said.contains("error: --eviction-hard: unknown signal \"memory\": expected one of memory.available"),
+        "{said}"
+    );
+    let said = server("--eviction-soft=memory.available<1Gi");
+    assert!(said.contains("--eviction-soft-grace-period: memory.available needs one"), "{said}");
+}
+
+#[test]
+fn pods_of_files_run_and_have_mirrors() {
+    need!(machine::root());
+    let image = machine::image("busybox").expect("hack/image makes the image");
+    let mut cluster = Cluster::start(&[&image]);
+    let client = cluster.gantry();
+    let dir = cluster.data_dir().join("agent/manifests");
+    let manifest = |text: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: web, labels: {{app: web}}}}\nspec:\n  terminationGracePeriodSeconds: 1\n  \
+             containers:\n  - {{name: c, image: busybox, command: [sh, -c, 'echo {text}; exec sleep 1d']}}\n"
+        )
+    };
+    std::fs::write(dir.join("web.yaml"), manifest("one")).expect("a file");
+    let node = get(&client, &["nodes"])["items"][0]["metadata"]["name"].as_str().expect("a name").to_owned();
+    let name = format!("web-{node}");
+    let running = |what: &str| {
+        eventually(what, SOON, || {
+            let pod = get(&client, &["pod", &name]);
+            (pod["status"]["phase"] == "Running" && condition(&pod, "Ready")["status"] == "True").then_some(pod)
+        })
+    };
+    let container =
+        |pod: &Value| pod["status"]["containerStatuses"][0]["containerID"].as_str().expect("an id").to_owned();
+    let first = running("the pod of the file runs");
+    assert_eq!(first["metadata"]["ownerReferences"][0]["kind"], "Node");
+    assert_eq!(client.run(&["logs", &name]).out, "one\n");
+    assert_eq!(client.run(&["exec", &name, "--", "echo", "inside"]).out, "inside\n");
+
+    // Whoever deletes the mirror deletes nothing else.
+    client.run(&["delete", "pod", &name]).ok();
+    let again = running("the mirror is back");
+    assert_ne!(again["metadata"]["uid"], first["metadata"]["uid"]);
+    assert_eq!(container(&again), container(&first), "it ran on");
+
+    // Neither does an agent that is killed.
+    cluster.kill_server();
+    cluster.start_server();
+    assert_eq!(container(&running("the pod is still there")), container(&first), "it ran on");
+
+    std::fs::write(dir.join(".new"), manifest("two")).expect("a file");
+    std::fs::rename(dir.join(".new"), dir.join("web.yaml")).expect("the same directory");
+    eventually("the new pod runs", SOON, || (client.run(&["logs", &name]).out == "two\n").then_some(()));
+    assert_ne!(container(&running("the new pod is told")), container(&first));
+
+    let wrong =
+        manifest("three").replace("command", "envFrom: [{secretRef: {name: s}}], command").replace("web", "other");
+    std::fs::write(dir.join("other.yaml"), wrong).expect("a file");
+    eventually("the node says what is wrong", SOON, || {
+        let events = get(&client, &["events", "-A"])["items"].as_array().cloned().unwrap_or_default();
+        let is_it = |event: &&Value| event["reason"] == "InvalidStaticPod";
+        let said = events.iter().find(is_it)?["message"].as_str()?.to_owned();
+        assert!(
+            said.contains("other.yaml: spec.containers[0].envFrom[0].secretRef: a static pod cannot refer"),
+            "{said}"
+        );
+        Some(())
+    });
+
+    std::fs::remove_file(dir.join("web.yaml")).expect("it is there");
+    eventually("the pod is gone", SOON, || (client.run(&["get", "pod", &name]).code != 0).then_some(()));
+    cluster.reset(true);
+}
+
+#[test]
+fn a_fork_bomb_a_flood_of_logs_and_a_greedy_pod_harm_themselves_only() {
+    need!(machine::root());
+    let image = machine::image("busybox").expect("hack/image makes the image");
+    let mut cluster = Cluster::start_with(&[&image], &["--pod-max-pids=200"]);
+    let client = cluster.gantry();
+    let pod = |name: &str, script: &str, limits: Value| {
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"terminationGracePeriodSeconds": 1,
+            "restartPolicy": "Never", "tolerations": [{"operator": "Exists", "effect": "NoSchedule"}], "resources": limits,
+            "containers": [{"name": "c", "image": "busybox", "imagePullPolicy": "IfNotPresent", "command": ["sh", "-c", script]}]}})
+    };
+    let before = left();
+    apply(&client, &pod("bomb", "bomb() { bomb | bomb & }; bomb; sleep 1d", json!({})));
+    apply(&client, &pod("flood", "yes flood", json!({})));
+    // The pod as a whole has the limit, no container has.
+    let limits = json!({"limits": {"memory": "48Mi"}});
+    apply(&client, &pod("greedy", "head -c 200m /dev/zero | tail | wc -c", limits));
+    let phase = |name: &str| get(&client, &["pod", name])["status"]["phase"].as_str().unwrap_or_default().to_owned();
+    eventually("the greedy pod is ended", SOON, || {
+        (phase("greedy") == "Failed" || phase("greedy") == "Succeeded").then_some(())
+    });
+    eventually("the others run", SOON, || (phase("bomb") == "Running" && phase("flood") == "Running").then_some(()));
+    std::thread::sleep(Duration::from_secs(10));
+    assert!(before.saturating_sub(left()) < 1000, "{before} process ids were left, now {}", left());
+    // A node that is harmed runs nothing more.
+    apply(&client, &pod("well", "echo fine", json!({})));
+    eventually("another pod runs", SOON, || (phase("well") == "Succeeded").then_some(()));
+    assert_eq!(client.run(&["logs", "well"]).out, "fine\n");
+    let logs = cluster.data_dir().join("agent/log/pods");
+    let bytes: u64 = walk(&logs)
+        .iter()
+        .filter(|path| path.to_string_lossy().contains("flood"))
+        .map(|path| path.metadata().map_or(0, |own| own.len()))
+        .sum();
+    assert!(bytes > 1 << 20 && bytes < 120 << 20, "{bytes} bytes of logs");
+    for name in ["bomb", "flood"] {
+        client.run(&["delete", "pod", name]).ok();
+    }
+    eventually("their processes are gone", SOON, || (before.saturating_sub(left()) < 100).then_some(()));
+    cluster.reset(true);
+}
+
+fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn pods_of_a_machine_that_goes_down_end_in_their_time_and_the_critical_ones_last() {
+    need!(machine::root());
+    let image = machine::image("busybox").expect("hack/image makes the image");
+    let flags = ["--shutdown-grace-period=8", "--shutdown-grace-period-critical-pods=4"];
+    let mut cluster = Cluster::start_with(&[&image], &flags);
+    let client = cluster.gantry();
+    let notes = tempfile::tempdir().expect("a directory");
+    let pod = |name: &str, class: Value| {
+        let script = format!(
+            "trap 'cut -d\" \" -f1 /proc/uptime > /notes/{name}; sleep 1; exit' TERM; echo up; while true; do sleep 0.1; done"
+        );
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "kube-system"}, "spec": {
+            "priorityClassName": class, "tolerations": [{"operator": "Exists", "effect": "NoSchedule"}],
+            "volumes": [{"name": "v", "hostPath": {"path": notes.path()}}],
+            "containers": [{"name": "c", "image": "busybox", "imagePullPolicy": "IfNotPresent", "command": ["sh", "-c", script],
+                "volumeMounts": [{"name": "v", "mountPath": "/notes"}]}]}})
+    };
+    apply(&client, &pod("critical", json!("system-cluster-critical")));
+    apply(&client, &pod("plain", Value::Null));
+    for name in ["critical", "plain"] {
+        let logs = || client.run(&["-n", "kube-system", "logs", name]).out.contains("up").then_some(());
+        eventually("it runs", SOON, logs);
+    }
+    // The machine says nothing: pods are left alone.
+    let programs = tempfile::tempdir().expect("a directory");
+    let systemctl = programs.path().join("systemctl");
+    std::fs::write(&systemctl, "#!/bin/sh\necho running\n").expect("a file");
+    std::fs::set_permissions(&systemctl, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("it is ours");
+    cluster.programs = Some(programs.path().to_owned());
+    cluster.stop_server();
+    cluster.start_server();
+    cluster.stop_server();
+    assert!(!notes.path().join("plain").exists(), "the service stops, not the machine");
+    cluster.start_server();
+    std::fs::write(&systemctl, "#!/bin/sh\n[ \"$1\" = is-system-running ] && echo stopping\n").expect("a file");
+    cluster.stop_server();
+    let at = |name: &str| -> f64 {
+        std::fs::read_to_string(notes.path().join(name)).expect("it was told").trim().parse().expect("a time")
+    };
+    assert!(at("critical") - at("plain") >= 1.0, "the plain one was over first: {} {}", at("plain"), at("critical"));
+
+    std::fs::write(&systemctl, "#!/bin/sh\necho running\n").expect("a file");
+    cluster.start_server();
+    for name in ["critical", "plain"] {
+        let told = get(&client, &["-n", "kube-system", "pod", name]);
+        assert_eq!(
+            (&told["status"]["phase"], &told["status"]["reason"]),
+            (&json!("Failed"), &json!("Terminated")),
+            "{told:#}"
+        );
+        assert_eq!(condition(&told, "DisruptionTarget")["reason"], "TerminationByKubelet");
+    }
+    eventually("the node is ready again", SOON, || {
+        (condition(&get(&client, &["nodes"])["items"][0], "Ready")["status"] == "True").then_some(())
+    });
+    cluster.reset(true);
+}
