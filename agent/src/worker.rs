@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use agent_pod::facts::{NodeFacts, PodFacts, Role};
 use agent_pod::machine::step;
-use agent_pod::protocol::{Command, Event, Exit, Failure};
+use agent_pod::protocol::{Command, Event, Exit, Failure, Notice};
 use agent_pod::state::{Deletion, PodState, Stage};
 use agent_pod::status::{HostFacts, Phase, status};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -60,8 +60,15 @@ pub(crate) struct Worker {
 const LAST_WORDS: Duration = Duration::from_secs(30);
 
 impl Worker {
-    /// Starts a worker, which waits until another one has ended. It first finds out how far the pod is.
-    pub(crate) fn spawn(host: Arc<Host>, pod: Arc<Pod>, uid: String, after: Option<watch::Receiver<()>>) -> Self {
+    /// Starts a worker, which waits until another one has ended. It first finds out how far the pod is. One that was
+    /// refused fails at once.
+    pub(crate) fn spawn(
+        host: Arc<Host>,
+        pod: Arc<Pod>,
+        uid: String,
+        after: Option<watch::Receiver<()>>,
+        refused: Option<Failure>,
+    ) -> Self {
         let (inputs, received) = mpsc::unbounded_channel();
         let state = PodState::new(facts(&host, &pod));
         let executor = Executor::new(host, uid, pod, inputs.clone());
@@ -79,6 +86,7 @@ impl Worker {
             wake: None,
             deletion_seen: None,
             released: Arc::clone(&released),
+            refused,
         };
         let task = tokio::spawn(async move {
             if let Some(mut other) = after {
@@ -129,6 +137,8 @@ struct Run {
     deletion_seen: Option<i64>,
     released: Arc<AtomicBool>,
     figures: PodFigures,
+    /// Why the node does not take the pod.
+    refused: Option<Failure>,
 }
 
 impl Run {
@@ -148,6 +158,7 @@ impl Run {
         }
         self.find_deletion(vanished);
         self.remember();
+        self.refuse(&first).await;
         if matches!(first, Event::Adopted { .. }) {
             self.figures.is_old();
             self.executor.live.is_adopted();
@@ -207,6 +218,15 @@ impl Run {
             let text = |field: &Option<String>| field.clone().unwrap_or_default();
             self.state.failed = Some(Failure { reason: text(&status.reason), message: text(&status.message) });
         }
+    }
+
+    /// Nothing of a refused pod is started. One that is here already is not refused.
+    async fn refuse(&mut self, first: &Event) {
+        let Some(failure) = self.refused.take().filter(|_| matches!(first, Event::Assigned)) else { return };
+        let message = failure.message.trim_start_matches("Pod was rejected: ").to_owned();
+        let notice = Notice { warning: true, reason: "NodePorts", message, container: None };
+        self.state.failed.get_or_insert(failure);
+        self.executor.clone().run(Command::Emit(notice)).await;
     }
 
     /// The end of a container, with what it left for people.

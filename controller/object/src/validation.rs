@@ -12,6 +12,7 @@ mod network;
 mod pod;
 mod policy;
 mod quota;
+mod stateful;
 mod update;
 mod volume;
 mod webhook;
@@ -96,8 +97,9 @@ fn validate_spec(resource: &Resource, object: &Value, faults: &mut Faults) {
         ("", "replicationcontrollers") => workload::replication_controller(object, faults),
         ("apps", "deployments") => workload::deployment(object, faults),
         ("apps", "replicasets") => workload::replica_set(object, faults),
-        ("apps", "statefulsets") => workload::stateful_set(object, faults),
-        ("apps", "daemonsets") => workload::daemon_set(object, faults),
+        ("apps", "statefulsets") => stateful::stateful_set(object, faults),
+        ("apps", "daemonsets") => stateful::daemon_set(object, faults),
+        ("apps", "controllerrevisions") => stateful::controller_revision(object, faults),
         ("batch", "jobs") => job::job(object, faults),
         ("batch", "cronjobs") => job::cron_job(object, faults),
         ("autoscaling", "horizontalpodautoscalers") => workload::autoscaler(object, faults),

@@ -3,5 +3,14 @@
 
 mod batch;
 mod cronjob;
+mod daemonset;
+mod deployment;
 mod disruption;
+mod hollow;
+mod identity;
 mod job;
+mod replicaset;
+mod revision;
+mod rollout;
+mod scene;
+mod statefulset;

@@ -1,7 +1,9 @@
 //! Values that the server chooses once and keeps.
-use crate::tree::{child, list, list_mut, text};
+use crate::tree::{at, child, list, list_mut, text};
 use api::well_known::{LABEL_JOB_CONTROLLER_UID, LABEL_JOB_CONTROLLER_UID_OLD, LABEL_JOB_NAME, LABEL_JOB_NAME_OLD};
 use serde_json::Value;
+
+const GENERATION: &str = "deprecated.daemonset.template.generation";
 
 /// A job selects its pods by its uid, unless the user says otherwise.
 pub(super) fn job_selector(object: &mut Value, uid: &str) {
@@ -27,6 +29,21 @@ pub(super) fn job_selector(object: &mut Value, uid: &str) {
         && let Some(labels) = selector.as_object_mut()
     {
         labels.insert(LABEL_JOB_CONTROLLER_UID.to_owned(), uid.into());
+    }
+}
+
+/// A DaemonSet tells in an annotation which template of its history this is, for the clients of old that asked for it.
+pub(super) fn template_generation(old: Option<&Value>, new: &mut Value) {
+    let told = |object: &Value| text(object, &["metadata", "annotations", GENERATION])?.parse::<i64>().ok();
+    let next = match old {
+        None => told(new).unwrap_or(1),
+        Some(old) => {
+            let is_new = at(old, &["spec", "template"]) != at(new, &["spec", "template"]);
+            told(old).unwrap_or(0).saturating_add(i64::from(is_new))
+        }
+    };
+    if let Some(annotations) = child(new, "metadata").and_then(|metadata| child(metadata, "annotations")) {
+        annotations[GENERATION] = next.max(1).to_string().into();
     }
 }
 
