@@ -2,6 +2,7 @@
 //! Never knows a controller crate.
 //! Start reading at `assemble`.
 
+mod admission;
 pub mod assemble;
 mod changes;
 pub mod config;

@@ -14,6 +14,7 @@ use kube::api::Api;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use tokio::sync::watch;
 
+use crate::admission::Ports;
 use crate::execute::{Executor, Host, sandbox};
 use crate::static_pods::{self, local_uid, mirror};
 use crate::worker::{Input, Worker};
@@ -31,7 +32,13 @@ pub(crate) async fn run(host: Arc<Host>) {
     told.send_replace(statics.clone());
     let following = tokio::spawn(static_pods::follow(Arc::clone(&host), told));
     let _following = AbortOnDrop(following);
-    let mut source = Source { host, workers: HashMap::new(), listed: None, statics: static_pods::Pods::new() };
+    let mut source = Source {
+        host,
+        workers: HashMap::new(),
+        listed: None,
+        statics: static_pods::Pods::new(),
+        ports: Ports::default(),
+    };
     source.files_are(statics);
     loop {
         let event = tokio::select! {
@@ -59,6 +66,7 @@ struct Source {
     workers: HashMap<String, Worker>,
     /// The uids seen in a list that is under way.
     listed: Option<HashSet<String>>,
+    ports: Ports,
     /// Those that files make.
     statics: static_pods::Pods,
 }
@@ -132,6 +140,9 @@ impl Source {
             }
             !is_over
         });
+        if api::pod::is_terminal(&pod) {
+            self.ports.release(&uid);
+        }
         let pod = Arc::new(pod);
         // A pod that was released may stay for its finalizers: its worker ended, and nothing is started again.
         if let Some(worker) = self.workers.get(&uid) {
@@ -156,12 +167,16 @@ impl Source {
             rev = pod.metadata.resource_version,
             "assigned"
         );
-        let worker = Worker::spawn(Arc::clone(&self.host), Arc::clone(&pod), uid.clone(), after);
+        // In the middle of a list, who was not in it yet may be gone.
+        let counts = |other: &str| self.listed.as_ref().is_none_or(|listed| listed.contains(other));
+        let refused = self.ports.admit(&uid, &pod, counts).err();
+        let worker = Worker::spawn(Arc::clone(&self.host), Arc::clone(&pod), uid.clone(), after, refused);
         self.host.pods.put(&uid, pod, worker.inputs.clone());
         self.workers.insert(uid, worker);
     }
 
     fn vanish(&mut self, uid: &str) {
+        self.ports.release(uid);
         self.host.pods.remove(uid);
         if let Some(worker) = self.workers.get_mut(uid) {
             worker.vanish();
@@ -177,6 +192,7 @@ impl Source {
         self.host.pods.complete();
         for (uid, worker) in &mut self.workers {
             if !listed.contains(uid) {
+                self.ports.release(uid);
                 self.host.pods.remove(uid);
                 worker.vanish();
             }

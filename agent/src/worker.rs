@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use agent_pod::facts::{NodeFacts, PodFacts, Role};
 use agent_pod::machine::step;
-use agent_pod::protocol::{Command, Event, Exit, Failure};
+use agent_pod::protocol::{Command, Event, Exit, Failure, Notice};
 use agent_pod::state::{Deletion, PodState, Stage};
 use agent_pod::status::{HostFacts, Phase, status};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -56,14 +56,24 @@ pub(crate) struct Worker {
     ended: watch::Receiver<()>,
 }
 
+/// So long a pod that could go waits for its last status to be written.
+const LAST_WORDS: Duration = Duration::from_secs(30);
+
 impl Worker {
-    /// Starts a worker, which waits until another one has ended. It first finds out how far the pod is.
-    pub(crate) fn spawn(host: Arc<Host>, pod: Arc<Pod>, uid: String, after: Option<watch::Receiver<()>>) -> Self {
+    /// Starts a worker, which waits until another one has ended. It first finds out how far the pod is. One that was
+    /// refused fails at once.
+    pub(crate) fn spawn(
+        host: Arc<Host>,
+        pod: Arc<Pod>,
+        uid: String,
+        after: Option<watch::Receiver<()>>,
+        refused: Option<Failure>,
+    ) -> Self {
         let (inputs, received) = mpsc::unbounded_channel();
         let state = PodState::new(facts(&host, &pod));
         let executor = Executor::new(host, uid, pod, inputs.clone());
         let (statuses, published) = watch::channel(None);
-        tokio::spawn(publish(executor.clone(), published));
+        let publisher = tokio::spawn(publish(executor.clone(), published));
         let released = Arc::<AtomicBool>::default();
         let figures = PodFigures::new(executor.host.config.metrics.clone());
         let (alive, ended) = watch::channel(());
@@ -72,9 +82,11 @@ impl Worker {
             figures,
             state,
             statuses,
+            publisher: Some(publisher),
             wake: None,
             deletion_seen: None,
             released: Arc::clone(&released),
+            refused,
         };
         let task = tokio::spawn(async move {
             if let Some(mut other) = after {
@@ -118,11 +130,15 @@ struct Run {
     executor: Executor,
     state: PodState,
     statuses: watch::Sender<Option<PodStatus>>,
+    /// Writes them; `None` once the last one is written.
+    publisher: Option<tokio::task::JoinHandle<()>>,
     wake: Option<Timestamp>,
     /// The grace period last told to the machine.
     deletion_seen: Option<i64>,
     released: Arc<AtomicBool>,
     figures: PodFigures,
+    /// Why the node does not take the pod.
+    refused: Option<Failure>,
 }
 
 impl Run {
@@ -142,6 +158,7 @@ impl Run {
         }
         self.find_deletion(vanished);
         self.remember();
+        self.refuse(&first).await;
         if matches!(first, Event::Adopted { .. }) {
             self.figures.is_old();
             self.executor.live.is_adopted();
@@ -203,6 +220,15 @@ impl Run {
         }
     }
 
+    /// Nothing of a refused pod is started. One that is here already is not refused.
+    async fn refuse(&mut self, first: &Event) {
+        let Some(failure) = self.refused.take().filter(|_| matches!(first, Event::Assigned)) else { return };
+        let message = failure.message.trim_start_matches("Pod was rejected: ").to_owned();
+        let notice = Notice { warning: true, reason: "NodePorts", message, container: None };
+        self.state.failed.get_or_insert(failure);
+        self.executor.clone().run(Command::Emit(notice)).await;
+    }
+
     /// The end of a container, with what it left for people.
     fn exited(&self, id: &str, mut exit: Exit) -> Option<Event> {
         let (container, attempt) = sandbox::parse_id(&self.executor.pod, id)?;
@@ -256,7 +282,10 @@ impl Run {
             match command {
                 Command::WakeAt(at) => self.wake = Some(at),
                 // The last command: nothing may run beside or after it.
-                Command::Release => drop(self.executor.clone().run(Command::Release).await),
+                Command::Release => {
+                    self.say_last_words().await;
+                    drop(self.executor.clone().run(Command::Release).await);
+                }
                 command => {
                     let executor = self.executor.clone();
                     tokio::spawn(async move {
@@ -273,6 +302,20 @@ impl Run {
             self.publish(now);
         }
         self.executor.host.config.metrics.worked(began.elapsed());
+    }
+
+    /// Who looks at a pod that is gone but for a finalizer, or at its last event, sees how it has ended.
+    async fn say_last_words(&mut self) {
+        if is_static(&self.executor.pod) {
+            return;
+        }
+        self.statuses = watch::channel(None).0;
+        let Some(publisher) = self.publisher.take() else { return };
+        match tokio::time::timeout(LAST_WORDS, publisher).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, uid = self.executor.uid, "writing the pod's status"),
+            Err(_) => tracing::warn!(uid = self.executor.uid, "the pod goes before its last status is written"),
+        }
     }
 
     /// Says how the pod does, news or not.
@@ -311,7 +354,7 @@ async fn publish(executor: Executor, mut statuses: watch::Receiver<Option<PodSta
     let params = PatchParams { field_manager: Some(COMPONENT.into()), ..Default::default() };
     while statuses.changed().await.is_ok() {
         let Some(status) = statuses.borrow_and_update().clone() else { continue };
-        let mut wait = Duration::from_millis(100);
+        let (mut wait, mut is_last) = (Duration::from_millis(100), false);
         loop {
             let uid = match is_static(&executor.pod) {
                 true => mirror::ensure(&executor).await,
@@ -342,7 +385,16 @@ async fn publish(executor: Executor, mut statuses: watch::Receiver<Option<PodSta
             }
             tokio::select! {
                 () = tokio::time::sleep(wait) => wait = (wait * 2).min(Duration::from_secs(10)),
-                changed = statuses.changed() => if changed.is_err() { return } else { statuses.mark_changed(); break },
+                changed = statuses.changed(), if !is_last => match changed {
+                    Ok(()) => {
+                        statuses.mark_changed();
+                        break;
+                    }
+                    // What a mirror shows goes with it.
+                    Err(_) if is_static(&executor.pod) => return,
+                    // Nothing newer will come: this one is tried on.
+                    Err(_) => is_last = true,
+                },
             }
         }
     }

@@ -212,6 +212,13 @@ async fn restart(session: &Session, workload: &Workload<'_>) -> Result<(), Failu
         return Err(Failure::error("can't restart paused deployment (run rollout resume first)"));
     }
     let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let last = workload.object.pointer("/spec/template/metadata/annotations/kubectl.kubernetes.io~1restartedAt");
+    if last.and_then(Value::as_str) == Some(&now) {
+        return Err(Failure::error(format!(
+            "failed to create patch for {}: if restart has already been triggered within the past second, please wait before attempting to trigger another",
+            workload.name
+        )));
+    }
     let annotations = json!({"kubectl.kubernetes.io/restartedAt": now});
     let patch = json!({"spec": {"template": {"metadata": {"annotations": annotations}}}});
     workload.patch(session, MERGE, &patch).await?;

@@ -74,6 +74,9 @@ pub fn prepare_for_create(resource: &Resource, object: &mut Value, stamp: &Stamp
     if resource.is("batch", "jobs") {
         generated::job_selector(object, &stamp.uid);
     }
+    if resource.is("apps", "daemonsets") {
+        generated::template_generation(None, object);
+    }
     initial_status(resource, object, stamp);
 }
 
@@ -201,6 +204,9 @@ pub fn prepare_for_update(resource: &Resource, old: &Value, new: &mut Value, sub
         ) => {}
     }
     restore_metadata(old, new, sub);
+    if resource.is("apps", "daemonsets") {
+        generated::template_generation(Some(old), new);
+    }
     if resource.is("", "secrets") {
         crate::defaulting::default(resource, new);
     }
@@ -342,6 +348,26 @@ mod tests {
         assert_eq!(new["spec"]["clusterIP"], "10.43.0.9");
         assert_eq!(new["spec"]["ports"][1]["nodePort"], 30001);
         assert!(new["spec"]["ports"][0].get("nodePort").is_none());
+    }
+
+    #[test]
+    fn a_daemon_set_counts_its_templates() {
+        const ANNOTATION: &str = "deprecated.daemonset.template.generation";
+        let sets = Table::builtin().find("apps", "v1", "daemonsets").unwrap();
+        let mut old = json!({"metadata": {"name": "d"}, "spec": {"template": {"spec": {}}}});
+        prepare_for_create(sets, &mut old, &stamp());
+        assert_eq!(old["metadata"]["annotations"][ANNOTATION], "1");
+        let mut same = json!({"metadata": {"name": "d", "annotations": {"a": "b"}},
+            "spec": {"minReadySeconds": 1, "template": {"spec": {}}}});
+        prepare_for_update(sets, &old, &mut same, None);
+        assert_eq!(
+            (&same["metadata"]["annotations"][ANNOTATION], &same["metadata"]["generation"]),
+            (&json!("1"), &json!(2))
+        );
+        let mut new = json!({"metadata": {"name": "d", "annotations": {ANNOTATION: "9"}},
+            "spec": {"template": {"spec": {"hostNetwork": true}}}});
+        prepare_for_update(sets, &same, &mut new, None);
+        assert_eq!(new["metadata"]["annotations"][ANNOTATION], "2");
     }
 
     #[test]

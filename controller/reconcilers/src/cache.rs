@@ -8,9 +8,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt::Debug;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::watch;
 
 /// `namespace/name`, or the name alone.
@@ -20,12 +20,44 @@ type Listener<F> = Box<dyn Fn(Option<&Arc<F>>, Option<&Arc<F>>) + Send + Sync>;
 
 struct Entry<F> {
     revision: u64,
+    /// Which object it is: another one of the same name may follow.
+    uid: Box<str>,
+    /// No news of this object count any more, but that it is gone.
+    is_pinned: bool,
     fact: Arc<F>,
+}
+
+/// So many deletions are remembered: the answers of writes that were under way then are late by moments.
+const REMEMBERED: usize = 1024;
+
+/// What the watch told of last deletions: an answer that comes after them must not bring an object back.
+#[derive(Default)]
+struct Gone {
+    revisions: HashMap<Key, u64>,
+    order: VecDeque<Key>,
+}
+
+impl Gone {
+    fn note(&mut self, key: &Key, revision: u64) {
+        if self.revisions.insert(Arc::clone(key), revision).is_none() {
+            self.order.push_back(Arc::clone(key));
+        }
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.revisions.remove(&oldest);
+        }
+    }
+}
+
+struct Content<F> {
+    entries: BTreeMap<Key, Entry<F>>,
+    gone: Gone,
 }
 
 /// The cache of one kind.
 pub(crate) struct Cache<F> {
-    entries: RwLock<BTreeMap<Key, Entry<F>>>,
+    content: RwLock<Content<F>>,
     listeners: RwLock<Vec<Listener<F>>>,
     listed: watch::Sender<bool>,
 }
@@ -52,7 +84,7 @@ impl<F: Send + Sync + 'static> Cache<F> {
     /// An empty cache.
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
-            entries: RwLock::new(BTreeMap::new()),
+            content: RwLock::new(Content { entries: BTreeMap::new(), gone: Gone::default() }),
             listeners: RwLock::new(Vec::new()),
             listed: watch::channel(false).0,
         })
@@ -71,51 +103,74 @@ impl<F: Send + Sync + 'static> Cache<F> {
 
     /// One object.
     pub(crate) fn get(&self, key: &str) -> Option<Arc<F>> {
-        self.read().get(key).map(|entry| Arc::clone(&entry.fact))
+        self.read().entries.get(key).map(|entry| Arc::clone(&entry.fact))
     }
 
     /// All objects of a namespace.
     pub(crate) fn in_namespace(&self, namespace: &str) -> Vec<Arc<F>> {
         // '0' follows '/'.
         let (from, to): (Key, Key) = (format!("{namespace}/").into(), format!("{namespace}0").into());
-        self.read().range(from..to).map(|(_, entry)| Arc::clone(&entry.fact)).collect()
+        self.read().entries.range(from..to).map(|(_, entry)| Arc::clone(&entry.fact)).collect()
     }
 
     /// All objects.
     pub(crate) fn all(&self) -> Vec<Arc<F>> {
-        self.read().values().map(|entry| Arc::clone(&entry.fact)).collect()
+        self.read().entries.values().map(|entry| Arc::clone(&entry.fact)).collect()
     }
 
     /// Takes in what a write of ours answered, or what the watch told; older news are dropped.
     pub(crate) fn put(&self, metadata: &ObjectMeta, fact: F) {
-        self.put_at(key_of(metadata), revision_of(metadata), fact);
+        self.put_at(key_of(metadata), revision_of(metadata), metadata.uid.as_deref().unwrap_or_default(), fact);
     }
 
-    /// Replaces an object by what is known of it until the watch tells that it is gone.
-    pub(crate) fn pin(&self, key: &Key, fact: F) {
-        if self.get(key).is_some() {
-            self.put_at(Arc::clone(key), u64::MAX, fact);
+    /// The same for an object that may be gone by now: what nobody knows any more does not come back.
+    pub(crate) fn put_known(&self, metadata: &ObjectMeta, fact: F) {
+        if self.get(&key_of(metadata)).is_some() {
+            self.put(metadata, fact);
         }
     }
 
-    fn put_at(&self, key: Key, revision: u64, fact: F) {
+    /// Replaces an object by what is known of it until the watch tells that it is gone, or that another one has its name.
+    pub(crate) fn pin(&self, key: &Key, fact: F) {
         let fact = Arc::new(fact);
         let before = {
-            let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-            if entries.get(&key).is_some_and(|known| known.revision >= revision) {
+            let mut content = self.write();
+            let Some(entry) = content.entries.get_mut(key) else { return };
+            entry.is_pinned = true;
+            std::mem::replace(&mut entry.fact, Arc::clone(&fact))
+        };
+        self.tell(Some(&before), Some(&fact));
+    }
+
+    fn put_at(&self, key: Key, revision: u64, uid: &str, fact: F) {
+        let fact = Arc::new(fact);
+        let before = {
+            let mut content = self.write();
+            if content.gone.revisions.get(&key).is_some_and(|gone| *gone >= revision) {
                 return;
             }
-            entries.insert(key, Entry { revision, fact: Arc::clone(&fact) })
+            let is_old = |known: &Entry<F>| known.revision >= revision || (known.is_pinned && *known.uid == *uid);
+            if content.entries.get(&key).is_some_and(is_old) {
+                return;
+            }
+            content.entries.insert(key, Entry { revision, uid: uid.into(), is_pinned: false, fact: Arc::clone(&fact) })
         };
         self.tell(before.as_ref().map(|entry| &entry.fact), Some(&fact));
     }
 
     /// The object is gone.
     pub(crate) fn remove(&self, key: &str) {
-        let before = self.entries.write().unwrap_or_else(PoisonError::into_inner).remove(key);
+        let before = self.write().entries.remove(key);
         if let Some(before) = before {
             self.tell(Some(&before.fact), None);
         }
+    }
+
+    /// The watch tells that the object is gone.
+    fn vanish(&self, metadata: &ObjectMeta) {
+        let key = key_of(metadata);
+        self.write().gone.note(&key, revision_of(metadata));
+        self.remove(&key);
     }
 
     fn tell(&self, before: Option<&Arc<F>>, after: Option<&Arc<F>>) {
@@ -124,8 +179,12 @@ impl<F: Send + Sync + 'static> Cache<F> {
         }
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<Key, Entry<F>>> {
-        self.entries.read().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> RwLockReadGuard<'_, Content<F>> {
+        self.content.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Content<F>> {
+        self.content.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Fills the cache from a watch until dropped. `project` keeps what is needed of an object.
@@ -138,7 +197,7 @@ impl<F: Send + Sync + 'static> Cache<F> {
         while let Some(event) = stream.next().await {
             match event {
                 // What is written between here and the end of the list is not in this set, and stays.
-                Ok(Event::Init) => unseen = self.read().keys().cloned().collect(),
+                Ok(Event::Init) => unseen = self.read().entries.keys().cloned().collect(),
                 Ok(Event::InitApply(object)) => {
                     unseen.remove(&key_of(object.meta()));
                     self.apply(object, project);
@@ -150,7 +209,7 @@ impl<F: Send + Sync + 'static> Cache<F> {
                     self.listed.send_replace(true);
                 }
                 Ok(Event::Apply(object)) => self.apply(object, project),
-                Ok(Event::Delete(object)) => self.remove(&key_of(object.meta())),
+                Ok(Event::Delete(object)) => self.vanish(object.meta()),
                 Err(error) => {
                     tracing::warn!(kind = std::any::type_name::<K>(), %error, "the watch is started again");
                 }
@@ -159,9 +218,8 @@ impl<F: Send + Sync + 'static> Cache<F> {
     }
 
     fn apply<K: Resource>(&self, object: K, project: fn(K) -> F) {
-        let metadata = object.meta();
-        let (key, revision) = (key_of(metadata), revision_of(metadata));
-        self.put_at(key, revision, project(object));
+        let metadata = object.meta().clone();
+        self.put(&metadata, project(object));
     }
 }
 
@@ -192,15 +250,35 @@ mod tests {
         cache.put(&metadata("a", 6), 6);
         cache.pin(&"d/b".into(), 1);
         assert_eq!(cache.get("d/a").as_deref(), Some(&9));
+        let other = ObjectMeta { uid: Some("other".into()), ..metadata("a", 7) };
+        cache.put(&other, 7);
         cache.remove("d/a");
-        assert_eq!(*told.lock().unwrap(), [(None, Some(5)), (Some(5), Some(9)), (Some(9), None)]);
+        cache.put_known(&metadata("a", 20), 20);
+        assert_eq!(cache.get("d/a"), None, "what is gone stays so");
+        assert_eq!(*told.lock().unwrap(), [(None, Some(5)), (Some(5), Some(9)), (Some(9), Some(7)), (Some(7), None)]);
+    }
+
+    #[test]
+    fn what_is_gone_is_not_brought_back_by_a_late_answer() {
+        let cache = Cache::new();
+        cache.put(&metadata("a", 5), 5);
+        cache.vanish(&metadata("a", 7));
+        cache.put(&metadata("a", 6), 6);
+        cache.put(&metadata("a", 7), 7);
+        assert_eq!(cache.get("d/a"), None);
+        cache.put(&metadata("a", 8), 8);
+        assert_eq!(cache.get("d/a").as_deref(), Some(&8));
+        for n in 0..2 * REMEMBERED {
+            cache.vanish(&metadata(&n.to_string(), 9));
+        }
+        assert_eq!(cache.read().gone.revisions.len(), REMEMBERED);
     }
 
     #[test]
     fn namespaces_do_not_mix() {
         let cache = Cache::new();
         for key in ["d/a", "d/b", "d-e/a", "d0/a", "c/z"] {
-            cache.put_at(key.into(), 1, key);
+            cache.put_at(key.into(), 1, "u", key);
         }
         assert_eq!(cache.in_namespace("d").iter().map(|f| **f).collect::<Vec<_>>(), ["d/a", "d/b"]);
         assert_eq!(cache.all().len(), 5);

@@ -3,4 +3,4 @@
 mod apply;
 mod plan;
 
-pub(crate) use apply::{Reconciler, Scale, start};
+pub(crate) use apply::{Reconciler, start};

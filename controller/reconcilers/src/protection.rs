@@ -3,4 +3,4 @@
 mod apply;
 mod plan;
 
-pub(crate) use apply::{ClaimFacts, VolumeFacts, claims, volumes};
+pub(crate) use apply::{VolumeFacts, claims, is_waiting, volumes};

@@ -1,17 +1,20 @@
 //! All reconcilers on one screen.
 use crate::cache::{Cache, Key, key_of};
 use crate::certificate;
+use crate::claim::ClaimFacts;
 use crate::endpoints::{self, BackendFacts, EndpointsFacts, ServiceFacts, SliceFacts};
+use crate::history::Keeper;
 use crate::namespaced_default::{self, NamespaceFacts, RootCaFacts};
 use crate::node::{self, NodeFacts};
-use crate::pod::PodFacts;
+use crate::pod::{PodFacts, PodWriter};
 use crate::record::Recorder;
 use crate::{
-    abandoned, aggregation, attachment, deployment, disruption, ephemeral_volume, garbage, manifests, namespace,
-    protection, quota, replicaset, volume_binding,
+    abandoned, aggregation, attachment, cronjob, daemonset, deployment, disruption, ephemeral_volume, garbage, job,
+    manifests, namespace, protection, quota, replicaset, statefulset, volume_binding,
 };
 use api::volume::{Claim, Class, Volume};
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController,
@@ -55,8 +58,7 @@ pub async fn run(config: Config) {
         flavor: replicaset::Flavor::ReplicaSet,
         recorder: Recorder::start(client.clone(), "replicaset-controller"),
         sets: Arc::clone(&sets),
-        pods: Arc::clone(&pods),
-        client: client.clone(),
+        writer: PodWriter { client: client.clone(), pods: Arc::clone(&pods) },
     }));
     tasks.spawn(Arc::clone(&pods).reflect(Api::<Pod>::all(client.clone()), watcher::Config::default(), PodFacts::new));
     tasks.spawn(Arc::clone(&sets).reflect(Api::<ReplicaSet>::all(client), watcher::Config::default(), |set| set));
@@ -66,11 +68,10 @@ pub async fn run(config: Config) {
         flavor: replicaset::Flavor::ReplicationController,
         recorder: Recorder::start(client.clone(), "replication-controller"),
         sets: Arc::clone(&controllers),
-        pods: Arc::clone(&pods),
-        client: client.clone(),
+        writer: PodWriter { client: client.clone(), pods: Arc::clone(&pods) },
     }));
     let api = Api::<ReplicationController>::all(client);
-    tasks.spawn(controllers.reflect(api, watcher::Config::default(), replicaset::of_controller));
+    tasks.spawn(Arc::clone(&controllers).reflect(api, watcher::Config::default(), replicaset::of_controller));
     let client = (config.client_for)("deployment-controller");
     let deployments: Arc<Cache<Deployment>> = Cache::new();
     tasks.spawn(deployment::start(deployment::Reconciler {
@@ -88,22 +89,38 @@ pub async fn run(config: Config) {
     let all = watcher::Config::default;
     let client = (config.client_for)("disruption-controller");
     let budgets: Arc<Cache<PodDisruptionBudget>> = Cache::new();
-    let (stateful, replication) = (Cache::new(), Cache::new());
+    let stateful_sets: Arc<Cache<StatefulSet>> = Cache::new();
     tasks.spawn(disruption::start(disruption::Reconciler {
         recorder: Recorder::start(client.clone(), "controllermanager"),
         budgets: Arc::clone(&budgets),
         pods: Arc::clone(&pods),
         deployments,
         replica_sets: sets,
-        stateful_sets: Arc::clone(&stateful),
-        replication_controllers: Arc::clone(&replication),
+        stateful_sets: Arc::clone(&stateful_sets),
+        replication_controllers: controllers,
         client: client.clone(),
     }));
-    tasks.spawn(budgets.reflect(Api::<PodDisruptionBudget>::all(client.clone()), all(), |budget| budget));
-    let api = Api::<StatefulSet>::all(client.clone());
-    tasks.spawn(stateful.reflect(api, all(), disruption::Scale::of_stateful_set));
-    let api = Api::<ReplicationController>::all(client);
-    tasks.spawn(replication.reflect(api, all(), disruption::Scale::of_replication_controller));
+    tasks.spawn(budgets.reflect(Api::<PodDisruptionBudget>::all(client), all(), |budget| budget));
+
+    let client = (config.client_for)("job-controller");
+    let jobs: Arc<Cache<Job>> = Cache::new();
+    tasks.spawn(job::start(job::Reconciler {
+        recorder: Recorder::start(client.clone(), "job-controller"),
+        jobs: Arc::clone(&jobs),
+        pods: Arc::clone(&pods),
+        client: client.clone(),
+    }));
+    tasks.spawn(job::delete_finished((config.client_for)("ttl-after-finished-controller"), Arc::clone(&jobs)));
+    tasks.spawn(Arc::clone(&jobs).reflect(Api::<Job>::all(client), all(), |job| job));
+    let client = (config.client_for)("cronjob-controller");
+    let crons: Arc<Cache<CronJob>> = Cache::new();
+    tasks.spawn(cronjob::start(cronjob::Reconciler {
+        recorder: Recorder::start(client.clone(), "cronjob-controller"),
+        crons: Arc::clone(&crons),
+        jobs,
+        client: client.clone(),
+    }));
+    tasks.spawn(crons.reflect(Api::<CronJob>::all(client), all(), |cron| cron));
 
     let client = (config.client_for)("resourcequota-controller");
     let quotas: Arc<Cache<quota::QuotaFacts>> = Cache::new();
@@ -111,9 +128,9 @@ pub async fn run(config: Config) {
     tasks.spawn(quotas.reflect(Api::<ResourceQuota>::all(client), all(), quota::QuotaFacts::new));
 
     let client = (config.client_for)("pvc-protection-controller");
-    let claims: Arc<Cache<protection::ClaimFacts>> = Cache::new();
+    let claims: Arc<Cache<ClaimFacts>> = Cache::new();
     tasks.spawn(protection::claims(client.clone(), Arc::clone(&claims), Arc::clone(&pods)));
-    tasks.spawn(claims.reflect(Api::<PersistentVolumeClaim>::all(client), all(), protection::ClaimFacts::new));
+    tasks.spawn(Arc::clone(&claims).reflect(Api::<PersistentVolumeClaim>::all(client), all(), ClaimFacts::new));
     let client = (config.client_for)("pv-protection-controller");
     let volumes: Arc<Cache<protection::VolumeFacts>> = Cache::new();
     tasks.spawn(protection::volumes(client.clone(), Arc::clone(&volumes)));
@@ -139,18 +156,18 @@ pub async fn run(config: Config) {
     let api = Api::<Namespace>::all(client);
     tasks.spawn(namespaces.reflect(api, watcher::Config::default(), NamespaceFacts::new));
 
-    let client = (config.client_for)("node-controller");
+    let monitor = (config.client_for)("node-controller");
     let nodes: Arc<Cache<NodeFacts>> = Cache::new();
     let leases: Arc<Cache<node::LeaseFacts>> = Cache::new();
     tasks.spawn(node::start(node::Reconciler {
-        client: client.clone(),
+        client: monitor.clone(),
         nodes: Arc::clone(&nodes),
         leases: Arc::clone(&leases),
         pods: Arc::clone(&pods),
         ranges: node::Ranges::new(config.cluster_cidr, config.node_prefix),
     }));
     tasks.spawn(Arc::clone(&nodes).reflect(
-        Api::<Node>::all(client.clone()),
+        Api::<Node>::all(monitor.clone()),
         watcher::Config::default(),
         NodeFacts::new,
     ));
@@ -158,13 +175,13 @@ pub async fn run(config: Config) {
     let recorder = Recorder::start(ephemeral.clone(), "ephemeral-volume-controller");
     tasks.spawn(ephemeral_volume::start(ephemeral, Arc::clone(&pods), recorder));
     let binder = (config.client_for)("persistent-volume-binder");
-    let (claims, volumes, classes) = (Cache::new(), Cache::new(), Cache::new());
+    let (bindings, volumes, classes) = (Cache::new(), Cache::new(), Cache::new());
     let attacher = (config.client_for)("attachdetach-controller");
     let (drivers, attachments) = (Cache::new(), Cache::new());
     tasks.spawn(attachment::start(attachment::Reconciler {
         recorder: Recorder::start(attacher.clone(), "attachdetach-controller"),
         pods: Arc::clone(&pods),
-        claims: Arc::clone(&claims),
+        claims: Arc::clone(&bindings),
         volumes: Arc::clone(&volumes),
         nodes: Arc::clone(&nodes),
         drivers: Arc::clone(&drivers),
@@ -177,15 +194,38 @@ pub async fn run(config: Config) {
     tasks.spawn(attachments.reflect(api, all(), attachment::AttachmentFacts::new));
     tasks.spawn(volume_binding::start(volume_binding::Reconciler {
         recorder: Recorder::start(binder.clone(), "persistentvolume-controller"),
-        claims: Arc::clone(&claims),
+        claims: Arc::clone(&bindings),
         volumes: Arc::clone(&volumes),
         classes: Arc::clone(&classes),
         nodes: Arc::clone(&nodes),
         client: binder.clone(),
     }));
-    tasks.spawn(claims.reflect(Api::<PersistentVolumeClaim>::all(binder.clone()), all(), Claim::new));
+    tasks.spawn(bindings.reflect(Api::<PersistentVolumeClaim>::all(binder.clone()), all(), Claim::new));
     tasks.spawn(volumes.reflect(Api::<PersistentVolume>::all(binder.clone()), all(), Volume::new));
     tasks.spawn(classes.reflect(Api::<StorageClass>::all(binder), all(), Class::new));
+
+    let client = (config.client_for)("statefulset-controller");
+    let revisions: Arc<Cache<ControllerRevision>> = Cache::new();
+    tasks.spawn(statefulset::start(statefulset::Reconciler {
+        writer: PodWriter { client: client.clone(), pods: Arc::clone(&pods) },
+        history: Keeper { client: client.clone(), revisions: Arc::clone(&revisions) },
+        sets: Arc::clone(&stateful_sets),
+        claims,
+        recorder: Recorder::start(client.clone(), "statefulset-controller"),
+    }));
+    tasks.spawn(stateful_sets.reflect(Api::<StatefulSet>::all(client.clone()), all(), |set| set));
+    let api = Api::<ControllerRevision>::all(client);
+    tasks.spawn(Arc::clone(&revisions).reflect(api, all(), |revision| revision));
+    let client = (config.client_for)("daemon-set-controller");
+    let daemon_sets: Arc<Cache<DaemonSet>> = Cache::new();
+    tasks.spawn(daemonset::start(daemonset::Reconciler {
+        writer: PodWriter { client: client.clone(), pods: Arc::clone(&pods) },
+        history: Keeper { client: client.clone(), revisions },
+        sets: Arc::clone(&daemon_sets),
+        nodes: Arc::clone(&nodes),
+        recorder: Recorder::start(client.clone(), "daemonset-controller"),
+    }));
+    tasks.spawn(daemon_sets.reflect(Api::<DaemonSet>::all(client), all(), |set| set));
 
     let slices_client = (config.client_for)("endpointslice-controller");
     let endpoints_client = (config.client_for)("endpoint-controller");
@@ -211,7 +251,7 @@ pub async fn run(config: Config) {
 
     let collector = (config.client_for)("pod-garbage-collector");
     tasks.spawn(abandoned::start(abandoned::Reconciler { client: collector, nodes: Arc::clone(&nodes), pods }));
-    let api = Api::<Lease>::namespaced(client, api::well_known::NAMESPACE_NODE_LEASE);
+    let api = Api::<Lease>::namespaced(monitor, api::well_known::NAMESPACE_NODE_LEASE);
     tasks.spawn(leases.reflect(api, watcher::Config::default(), node::LeaseFacts::new));
 
     let client = (config.client_for)("clusterrole-aggregation-controller");

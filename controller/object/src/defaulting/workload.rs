@@ -56,7 +56,7 @@ pub(super) fn stateful_set(object: &mut Value) {
     fill(spec, "revisionHistoryLimit", 10);
     if let Some(strategy) = child(spec, "updateStrategy") {
         fill_text(strategy, "type", "RollingUpdate");
-        rolling(strategy, &[("partition", json!(0))]);
+        rolling(strategy, &[("partition", json!(0)), ("maxUnavailable", json!(1))]);
     }
     if let Some(retention) = child(spec, "persistentVolumeClaimRetentionPolicy") {
         fill_text(retention, "whenDeleted", "Retain");

@@ -3,10 +3,10 @@ use super::check::{Faults, is_blank, join, selector};
 use super::pod::template;
 use crate::tree::{at, entries, list, text};
 use api::selector::Selector;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// The selector must be there and match the template's labels.
-fn selector_matches_template(spec: &Value, faults: &mut Faults) {
+fn selector_matches_template(spec: &Value, kind: &str, faults: &mut Faults) {
     let wanted = spec.get("selector");
     if is_blank(wanted) {
         faults.required("spec.selector", "");
@@ -15,7 +15,8 @@ fn selector_matches_template(spec: &Value, faults: &mut Faults) {
     let wanted = &spec["selector"];
     selector(wanted, "spec.selector", faults);
     if is_blank(wanted.get("matchLabels")) && is_blank(wanted.get("matchExpressions")) {
-        faults.invalid("spec.selector", wanted.clone(), "empty selector is invalid for deployment");
+        let detail = format!("empty selector is invalid for {}", kind.to_lowercase());
+        faults.invalid("spec.selector", wanted.clone(), &detail);
         return;
     }
     let labels = at(spec, &["template", "metadata", "labels"]);
@@ -26,7 +27,7 @@ fn selector_matches_template(spec: &Value, faults: &mut Faults) {
     }
 }
 
-fn always_restarts(spec: &Value, path: &str, faults: &mut Faults) {
+fn always_restarts(spec: &Value, path: &str, kind: &str, faults: &mut Faults) {
     let policy = &spec["template"]["spec"]["restartPolicy"];
     if policy != "Always" && !is_blank(Some(policy)) {
         let field = join(path, "template.spec.restartPolicy");
@@ -35,43 +36,28 @@ fn always_restarts(spec: &Value, path: &str, faults: &mut Faults) {
     if spec["template"]["spec"].get("activeDeadlineSeconds").is_some() {
         faults.forbidden(
             join(path, "template.spec.activeDeadlineSeconds"),
-            "activeDeadlineSeconds in ReplicaSet is not Supported",
+            &format!("activeDeadlineSeconds in {kind} is not Supported"),
         );
     }
 }
 
-fn common(object: &Value, faults: &mut Faults) {
-    common_with(object, &object["spec"]["template"], faults);
+fn common(object: &Value, kind: &str, faults: &mut Faults) {
+    common_with(object, &object["spec"]["template"], kind, faults);
 }
 
-fn common_with(object: &Value, pods: &Value, faults: &mut Faults) {
+/// What every kind of group apps has: a template of pods and a selector for them.
+pub(super) fn common_with(object: &Value, pods: &Value, kind: &str, faults: &mut Faults) {
     let spec = &object["spec"];
     for key in ["replicas", "minReadySeconds", "revisionHistoryLimit"] {
         faults.not_negative(spec, key, "spec");
     }
-    selector_matches_template(spec, faults);
+    selector_matches_template(spec, kind, faults);
     template(pods, "spec.template", faults);
-    always_restarts(spec, "spec", faults);
+    always_restarts(spec, "spec", kind, faults);
 }
 
-/// A StatefulSet's pods as they will be: each claim of its templates is a volume of that name, in place of one that the
-/// pod's template has (API field `volumeClaimTemplates`).
-fn with_claims(spec: &Value) -> Value {
-    let mut pods = spec["template"].clone();
-    let claims: Vec<&str> =
-        list(spec, &["volumeClaimTemplates"]).iter().filter_map(|c| text(c, &["metadata", "name"])).collect();
-    if claims.is_empty() || !pods["spec"].is_object() {
-        return pods;
-    }
-    let own = list(&pods, &["spec", "volumes"]);
-    let own = own.iter().filter(|volume| text(volume, &["name"]).is_none_or(|name| !claims.contains(&name))).cloned();
-    let made = claims.iter().map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": name}}));
-    let volumes: Vec<Value> = own.chain(made).collect();
-    pods["spec"]["volumes"] = Value::Array(volumes);
-    pods
-}
-
-fn is_zero(value: Option<&Value>) -> bool {
+/// A number or percentage that is nothing.
+pub(super) fn is_zero(value: Option<&Value>) -> bool {
     match value {
         Some(Value::Number(n)) => n.as_i64() == Some(0),
         Some(Value::String(text)) => text.trim_end_matches('%').parse() == Ok(0),
@@ -94,7 +80,7 @@ fn rolling(strategy: &Value, path: &str, faults: &mut Faults) {
 }
 
 pub(super) fn deployment(object: &Value, faults: &mut Faults) {
-    common(object, faults);
+    common(object, "ReplicaSet", faults);
     let spec = &object["spec"];
     let strategy = &spec["strategy"];
     match text(strategy, &["type"]) {
@@ -116,7 +102,7 @@ pub(super) fn deployment(object: &Value, faults: &mut Faults) {
 }
 
 pub(super) fn replica_set(object: &Value, faults: &mut Faults) {
-    common(object, faults);
+    common(object, "ReplicaSet", faults);
 }
 
 pub(super) fn replication_controller(object: &Value, faults: &mut Faults) {
@@ -132,101 +118,7 @@ pub(super) fn replication_controller(object: &Value, faults: &mut Faults) {
         faults.invalid("spec.template.metadata.labels", shown, "`selector` does not match template `labels`");
     }
     template(&spec["template"], "spec.template", faults);
-    always_restarts(spec, "spec", faults);
-}
-
-pub(super) fn stateful_set(object: &Value, faults: &mut Faults) {
-    common_with(object, &with_claims(&object["spec"]), faults);
-    let spec = &object["spec"];
-    faults.needs_one_of(spec, "podManagementPolicy", "spec", &["OrderedReady", "Parallel"]);
-    faults.needs_one_of(&spec["updateStrategy"], "type", "spec.updateStrategy", &["RollingUpdate", "OnDelete"]);
-    faults.not_negative(&spec["updateStrategy"]["rollingUpdate"], "partition", "spec.updateStrategy.rollingUpdate");
-    for key in ["whenDeleted", "whenScaled"] {
-        faults.one_of(
-            &spec["persistentVolumeClaimRetentionPolicy"],
-            key,
-            "spec.persistentVolumeClaimRetentionPolicy",
-            &["Retain", "Delete"],
-        );
-    }
-    faults.not_negative(&spec["ordinals"], "start", "spec.ordinals");
-}
-
-pub(super) fn daemon_set(object: &Value, faults: &mut Faults) {
-    common(object, faults);
-    let strategy = &object["spec"]["updateStrategy"];
-    faults.needs_one_of(strategy, "type", "spec.updateStrategy", &["RollingUpdate", "OnDelete"]);
-    if strategy["type"] == "RollingUpdate" {
-        rolling(strategy, "spec.updateStrategy", faults);
-    }
-}
-
-fn job_spec(spec: &Value, path: &str, faults: &mut Faults) {
-    for key in [
-        "parallelism",
-        "completions",
-        "activeDeadlineSeconds",
-        "backoffLimit",
-        "ttlSecondsAfterFinished",
-        "backoffLimitPerIndex",
-        "maxFailedIndexes",
-    ] {
-        faults.not_negative(spec, key, path);
-    }
-    faults.one_of(spec, "completionMode", path, &["Indexed", "NonIndexed"]);
-    if spec["completionMode"] == "Indexed" && spec.get("completions").is_none() {
-        faults.required(join(path, "completions"), "when completion mode is Indexed");
-    }
-    let policy = &spec["template"]["spec"]["restartPolicy"];
-    if policy != "OnFailure" && policy != "Never" {
-        faults.add(crate::status::Cause::unsupported(
-            join(path, "template.spec.restartPolicy"),
-            policy,
-            &["OnFailure", "Never"],
-        ));
-    }
-    template(&spec["template"], &join(path, "template"), faults);
-}
-
-pub(super) fn job(object: &Value, faults: &mut Faults) {
-    let spec = &object["spec"];
-    job_spec(spec, "spec", faults);
-    if is_blank(spec.get("selector")) {
-        faults.required("spec.selector", "");
-    } else {
-        selector(&spec["selector"], "spec.selector", faults);
-    }
-}
-
-pub(super) fn cron_job(object: &Value, faults: &mut Faults) {
-    let spec = &object["spec"];
-    match text(spec, &["schedule"]) {
-        None | Some("") => faults.required("spec.schedule", ""),
-        Some(schedule) if schedule.contains("TZ") => {
-            faults.invalid(
-                "spec.schedule",
-                schedule,
-                "cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
-            );
-        }
-        Some(schedule) if !schedule.starts_with('@') && schedule.split_whitespace().count() != 5 => {
-            let found = schedule.split_whitespace().count();
-            faults.invalid(
-                "spec.schedule",
-                schedule,
-                &format!("expected exactly 5 fields, found {found}: [{schedule}]"),
-            );
-        }
-        Some(_) => {}
-    }
-    faults.needs_one_of(spec, "concurrencyPolicy", "spec", &["Allow", "Forbid", "Replace"]);
-    for key in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
-        faults.not_negative(spec, key, "spec");
-    }
-    if text(object, &["metadata", "name"]).is_some_and(|n| n.len() > 52) {
-        faults.invalid("metadata.name", object["metadata"]["name"].clone(), "must be no more than 52 characters");
-    }
-    job_spec(&spec["jobTemplate"]["spec"], "spec.jobTemplate.spec", faults);
+    always_restarts(spec, "spec", "ReplicaSet", faults);
 }
 
 pub(super) fn autoscaler(object: &Value, faults: &mut Faults) {

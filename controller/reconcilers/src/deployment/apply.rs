@@ -216,7 +216,8 @@ impl Reconciler {
             .filter_map(|set| set.metadata.uid.as_deref())
             .collect();
         self.pods.in_namespace(namespace).iter().any(|pod| {
-            pod.phase != crate::pod::Phase::Ended
+            // One that is being deleted holds its volumes and ports until it is gone.
+            (pod.phase != crate::pod::Phase::Ended || pod.is_deleting)
                 && pod.controller.as_ref().is_some_and(|(_, _, uid)| old.contains(&&**uid))
         })
     }

@@ -1,6 +1,6 @@
 //! What a rolling update may do: `maxSurge` and `maxUnavailable` as numbers.
+use crate::share::{self, Rounding};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 /// Both bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,21 +9,6 @@ pub(super) struct Bounds {
     pub(super) surge: i32,
     /// So many fewer than asked for may be available.
     pub(super) unavailable: i32,
-}
-
-fn resolve(value: Option<&IntOrString>, total: i32, round_up: bool) -> i32 {
-    let share = |percent: i64| {
-        let product = percent * i64::from(total);
-        let rounded = if round_up { (product + 99).div_euclid(100) } else { product.div_euclid(100) };
-        i32::try_from(rounded).unwrap_or(i32::MAX).max(0)
-    };
-    match value {
-        None => share(25),
-        Some(IntOrString::Int(count)) => (*count).max(0),
-        Some(IntOrString::String(text)) => {
-            text.strip_suffix('%').and_then(|t| t.parse::<u32>().ok()).map_or(0, |percent| share(percent.into()))
-        }
-    }
 }
 
 /// The number of replicas that is asked for.
@@ -45,8 +30,11 @@ pub(super) fn bounds(deployment: &Deployment) -> Bounds {
     }
     let strategy = deployment.spec.strategy.as_ref();
     let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
-    let surge = resolve(rolling.and_then(|r| r.max_surge.as_ref()), total, true);
-    let unavailable = resolve(rolling.and_then(|r| r.max_unavailable.as_ref()), total, false);
+    let surge = rolling.and_then(|r| r.max_surge.as_ref());
+    let surge = surge.map_or_else(|| share::percent_of(25, total, Rounding::Up), |s| share::of(s, total, Rounding::Up));
+    let unavailable = rolling.and_then(|r| r.max_unavailable.as_ref());
+    let unavailable = unavailable
+        .map_or_else(|| share::percent_of(25, total, Rounding::Down), |u| share::of(u, total, Rounding::Down));
     match (surge, unavailable) {
         (0, 0) => Bounds { surge: 0, unavailable: 1 },
         (surge, unavailable) => Bounds { surge, unavailable: unavailable.min(total) },

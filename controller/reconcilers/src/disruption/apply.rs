@@ -7,7 +7,7 @@ use crate::queue::{Next, Queue};
 use crate::record::{Recorder, Severity};
 use api::selector::Selector;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::core::v1::{ObjectReference, ReplicationController};
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
@@ -29,8 +29,9 @@ pub(crate) struct Reconciler {
     pub(crate) pods: Arc<Cache<PodFacts>>,
     pub(crate) deployments: Arc<Cache<Deployment>>,
     pub(crate) replica_sets: Arc<Cache<ReplicaSet>>,
-    pub(crate) stateful_sets: Arc<Cache<Scale>>,
-    pub(crate) replication_controllers: Arc<Cache<Scale>>,
+    pub(crate) stateful_sets: Arc<Cache<StatefulSet>>,
+    /// In the form of ReplicaSets.
+    pub(crate) replication_controllers: Arc<Cache<ReplicaSet>>,
     pub(crate) recorder: Recorder,
 }
 
@@ -39,15 +40,28 @@ impl Scale {
         Self { uid: uid.unwrap_or_default().into(), replicas: replicas.unwrap_or(1).into() }
     }
 
-    /// That of a StatefulSet.
-    pub(crate) fn of_stateful_set(set: StatefulSet) -> Self {
-        Self::new(set.metadata.uid, set.spec.replicas)
+    fn of_stateful_set(set: &StatefulSet) -> Self {
+        Self::new(set.metadata.uid.clone(), set.spec.replicas)
     }
 
-    /// That of a ReplicationController.
-    pub(crate) fn of_replication_controller(controller: ReplicationController) -> Self {
-        Self::new(controller.metadata.uid, controller.spec.and_then(|spec| spec.replicas))
+    fn of_replica_set(set: &ReplicaSet) -> Self {
+        Self::new(set.metadata.uid.clone(), set.spec.replicas)
     }
+}
+
+/// Looks at all budgets anew where the number that an object asks for changes.
+fn wake_on_scale<F: Send + Sync + 'static>(
+    queue: &Arc<Queue<Key>>,
+    reconciler: &Reconciler,
+    objects: &Cache<F>,
+    scale: fn(&F) -> Scale,
+) {
+    let (wake, budgets) = (Arc::clone(queue), Arc::clone(&reconciler.budgets));
+    objects.on_change(move |before, after| {
+        if before.map(|object| scale(object)) != after.map(|object| scale(object)) {
+            budgets.all().iter().for_each(|budget| wake.add(key_of(&budget.metadata)));
+        }
+    });
 }
 
 /// Reconciles until dropped.
@@ -86,14 +100,8 @@ pub(crate) async fn start(reconciler: Reconciler) {
             wake_namespace(&wake, &budgets, one.and_then(|one| one.metadata.namespace.as_deref()));
         }
     });
-    for scales in [&reconciler.stateful_sets, &reconciler.replication_controllers] {
-        let (wake, budgets) = (Arc::clone(&queue), Arc::clone(&reconciler.budgets));
-        scales.on_change(move |before, after| {
-            if before != after {
-                budgets.all().iter().for_each(|budget| wake.add(key_of(&budget.metadata)));
-            }
-        });
-    }
+    wake_on_scale(&queue, &reconciler, &reconciler.stateful_sets, Scale::of_stateful_set);
+    wake_on_scale(&queue, &reconciler, &reconciler.replication_controllers, Scale::of_replica_set);
     reconciler.budgets.listed().await;
     reconciler.pods.listed().await;
     reconciler.deployments.listed().await;
@@ -179,11 +187,11 @@ impl Reconciler {
                 });
                 match deployment {
                     Some(deployment) => Scale::new(deployment.metadata.uid.clone(), deployment.spec.replicas),
-                    None => Scale::new(set.metadata.uid.clone(), set.spec.replicas),
+                    None => Scale::of_replica_set(&set),
                 }
             }
-            "StatefulSet" => Scale::clone(&*self.stateful_sets.get(&key)?),
-            "ReplicationController" => Scale::clone(&*self.replication_controllers.get(&key)?),
+            "StatefulSet" => Scale::of_stateful_set(&*self.stateful_sets.get(&key)?),
+            "ReplicationController" => Scale::of_replica_set(&*self.replication_controllers.get(&key)?),
             _ => return None,
         };
         Some((scale.uid, scale.replicas))

@@ -9,7 +9,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::json;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ pub(crate) struct NodeFacts {
     range: Option<String>,
     taints: Vec<Taint>,
     conditions: Vec<NodeCondition>,
-    zone: Option<String>,
+    labels: BTreeMap<String, String>,
     /// `status.volumesInUse`
     in_use: Vec<String>,
 }
@@ -52,7 +52,17 @@ impl NodeFacts {
 
     /// The zone it is in.
     pub(crate) fn zone(&self) -> Option<&str> {
-        self.zone.as_deref()
+        self.labels.get(api::well_known::LABEL_ZONE).map(String::as_str)
+    }
+
+    /// Its labels.
+    pub(crate) fn labels(&self) -> &BTreeMap<String, String> {
+        &self.labels
+    }
+
+    /// Its taints.
+    pub(crate) fn taints(&self) -> &[Taint] {
+        &self.taints
     }
 
     /// Its name, and its own address in its part of the pods' range, the first: where it serves the cluster's names.
@@ -63,8 +73,6 @@ impl NodeFacts {
 
     /// Takes the facts out.
     pub(crate) fn new(node: Node) -> Self {
-        let labels = node.metadata.labels.as_ref();
-        let zone = labels.and_then(|labels| labels.get(api::well_known::LABEL_ZONE).cloned());
         let spec = node.spec.unwrap_or_default();
         let status = node.status.unwrap_or_default();
         Self {
@@ -73,7 +81,7 @@ impl NodeFacts {
             revision: node.metadata.resource_version,
             range: spec.pod_cidr.filter(|range| !range.is_empty()),
             taints: spec.taints.unwrap_or_default(),
-            zone,
+            labels: node.metadata.labels.unwrap_or_default(),
             in_use: status.volumes_in_use.unwrap_or_default(),
             conditions: status.conditions.unwrap_or_default(),
         }
@@ -281,6 +289,12 @@ impl Shared {
             let own = Preconditions { uid: Some(pod.uid.to_string()), resource_version: None };
             let params = DeleteParams { preconditions: Some(own), ..DeleteParams::default() };
             let pods: Api<Pod> = Api::namespaced(self.reconciler.client.clone(), pod.namespace());
+            let said = pod.disrupted("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint");
+            match pods.patch_status(pod.name(), &PatchParams::default(), &Patch::Strategic(said)).await {
+                Ok(_) => {}
+                Err(error) if matches!(code(&error), 404 | 409) => continue,
+                Err(error) => return Err(at("saying that a pod is evicted")(error)),
+            }
             match pods.delete(pod.name(), &params).await {
                 Ok(_) => {
                     tracing::info!(kind = "Pod", object = pod.key.as_deref(), uid = &*pod.uid, "evicted by a taint")

@@ -1,6 +1,7 @@
 //! Looks at claims and volumes that are being deleted, woken by them and by pods that end.
 use super::plan::{keeps, without};
 use crate::cache::{Cache, Key, key_of, split};
+use crate::claim::ClaimFacts;
 use crate::error::{ReconcileError, at, code};
 use crate::pod::{Phase, PodFacts};
 use crate::queue::{Next, Queue};
@@ -14,13 +15,6 @@ use std::sync::Arc;
 
 const WORKERS: usize = 2;
 
-/// What is known of a claim.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct ClaimFacts {
-    key: Key,
-    is_waiting: bool,
-}
-
 /// What is known of a volume.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct VolumeFacts {
@@ -29,15 +23,8 @@ pub(crate) struct VolumeFacts {
 }
 
 /// Whether an object is being deleted and waits for this finalizer.
-fn is_waiting(metadata: &ObjectMeta, finalizer: &str) -> bool {
+pub(crate) fn is_waiting(metadata: &ObjectMeta, finalizer: &str) -> bool {
     metadata.deletion_timestamp.is_some() && metadata.finalizers.iter().flatten().any(|own| own == finalizer)
-}
-
-impl ClaimFacts {
-    /// Takes the facts out.
-    pub(crate) fn new(claim: PersistentVolumeClaim) -> Self {
-        Self { key: key_of(&claim.metadata), is_waiting: is_waiting(&claim.metadata, FINALIZER_PVC_PROTECTION) }
-    }
 }
 
 impl VolumeFacts {

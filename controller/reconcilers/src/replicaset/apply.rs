@@ -3,7 +3,7 @@ use super::flavor::Flavor;
 use super::plan::{self, Plan};
 use crate::cache::{Cache, Key, key_of, split};
 use crate::error::{ReconcileError, at, code};
-use crate::pod::PodFacts;
+use crate::pod::{PodFacts, PodWriter};
 use crate::queue::{Next, Queue};
 use crate::record::{Recorder, Severity};
 use api::selector::Selector;
@@ -11,7 +11,6 @@ use futures::future::join_all;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,9 +20,8 @@ const WORKERS: usize = 8;
 /// Everything a run uses.
 pub(crate) struct Reconciler {
     pub(crate) flavor: Flavor,
-    pub(crate) client: kube::Client,
+    pub(crate) writer: PodWriter,
     pub(crate) sets: Arc<Cache<ReplicaSet>>,
-    pub(crate) pods: Arc<Cache<PodFacts>>,
     pub(crate) recorder: Recorder,
 }
 
@@ -38,7 +36,7 @@ pub(crate) async fn start(reconciler: Reconciler) {
     });
     let (wake, sets) = (Arc::clone(&queue), Arc::clone(&reconciler.sets));
     let own_kind = reconciler.flavor.kind();
-    reconciler.pods.on_change(move |before, after| {
+    reconciler.writer.pods.on_change(move |before, after| {
         for pod in [before, after].into_iter().flatten() {
             match &pod.controller {
                 Some((kind, name, _)) if **kind == *own_kind => {
@@ -56,7 +54,7 @@ pub(crate) async fn start(reconciler: Reconciler) {
         }
     });
     reconciler.sets.listed().await;
-    reconciler.pods.listed().await;
+    reconciler.writer.pods.listed().await;
     for set in reconciler.sets.all() {
         queue.add(key_of(&set.metadata));
     }
@@ -87,7 +85,7 @@ impl Reconciler {
                 return Ok(Next::Wait);
             }
         };
-        let plan = plan::plan(&set, &selector, &self.pods.in_namespace(namespace));
+        let plan = plan::plan(&set, &selector, &self.writer.pods.in_namespace(namespace));
         tracing::debug!(
             hop = "reconcile",
             kind = self.flavor.kind(),
@@ -100,12 +98,12 @@ impl Reconciler {
         let mut failure = None;
         let done = self.carry_out(&set, namespace, &plan, &mut failure).await;
         let now = jiff::Timestamp::now();
-        let (status, next) = plan::status(&set, &self.pods.in_namespace(namespace), failure, now);
+        let (status, next) = plan::status(&set, &self.writer.pods.in_namespace(namespace), failure, now);
         let told = set.status.as_ref().map(|told| self.flavor.comparable(told));
         if told.as_ref() != Some(&self.flavor.comparable(&status)) {
             let patch = json!({"metadata": {"uid": set.metadata.uid}, "status": whole(&status)});
             let name = set.metadata.name.as_deref().unwrap_or_default();
-            match self.flavor.write_status(self.client.clone(), namespace, name, patch).await {
+            match self.flavor.write_status(self.writer.client.clone(), namespace, name, patch).await {
                 Ok(set) => self.sets.put(&set.metadata.clone(), set),
                 Err(error) if matches!(code(&error), 404 | 409) => {}
                 Err(error) => return done.and(Err(at("writing the status")(error))),
@@ -122,23 +120,23 @@ impl Reconciler {
         plan: &Plan,
         failure: &mut Option<(&'static str, String)>,
     ) -> Result<(), ReconcileError> {
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        let adopts = !plan.adopt.is_empty() && self.flavor.may_adopt(&self.client, namespace, &set.metadata).await?;
+        let may_adopt = || self.flavor.may_adopt(&self.writer.client, namespace, &set.metadata);
+        let adopts = !plan.adopt.is_empty() && may_adopt().await?;
         for pod in plan.adopt.iter().filter(|_| adopts) {
             let owner = json!({"metadata": {"uid": &*pod.uid, "ownerReferences": [self.owner_reference(set)]}});
-            self.change(&pods, pod, owner, "adopting a pod").await?;
+            self.writer.patch(pod, owner, "adopting a pod").await?;
         }
         for pod in &plan.release {
             let uid = set.metadata.uid.as_deref().unwrap_or_default();
             let owner = json!({"metadata": {"uid": &*pod.uid, "ownerReferences": [{"$patch": "delete", "uid": uid}]}});
-            self.change(&pods, pod, owner, "releasing a pod").await?;
+            self.writer.patch(pod, owner, "releasing a pod").await?;
         }
         let mut batch = 1;
         let mut left = plan.create;
         while left > 0 {
             // Slow start: if pods are refused, few requests are wasted.
             let size = batch.min(left);
-            let results = join_all((0..size).map(|_| self.create(&pods, set))).await;
+            let results = join_all((0..size).map(|_| self.create(set))).await;
             if let Some(Err(error)) = results.into_iter().find(Result::is_err) {
                 *failure = Some(("FailedCreate", error.to_string()));
                 return Err(at("creating a pod")(error));
@@ -147,7 +145,7 @@ impl Reconciler {
             batch *= 2;
         }
         for chunk in plan.delete.chunks(64) {
-            let results = join_all(chunk.iter().map(|pod| self.delete(&pods, set, pod))).await;
+            let results = join_all(chunk.iter().map(|pod| self.delete(set, pod))).await;
             if let Some(Err(error)) = results.into_iter().find(Result::is_err) {
                 *failure = Some(("FailedDelete", error.to_string()));
                 return Err(at("deleting a pod")(error));
@@ -156,27 +154,11 @@ impl Reconciler {
         Ok(())
     }
 
-    async fn change(
-        &self,
-        pods: &Api<Pod>,
-        pod: &PodFacts,
-        patch: serde_json::Value,
-        step: &'static str,
-    ) -> Result<(), ReconcileError> {
-        match pods.patch(pod.name(), &PatchParams::default(), &Patch::Strategic(patch)).await {
-            Ok(pod) => self.pods.put(&pod.metadata.clone(), PodFacts::new(pod)),
-            // Gone, or another pod by now.
-            Err(error) if matches!(code(&error), 404 | 409) => {}
-            Err(error) => return Err(at(step)(error)),
-        }
-        Ok(())
-    }
-
-    async fn create(&self, pods: &Api<Pod>, set: &ReplicaSet) -> Result<(), kube::Error> {
-        match pods.create(&PostParams::default(), &pod_of(set, self.owner_reference(set))).await {
-            Ok(pod) => {
-                let message = format!("Created pod: {}", pod.metadata.name.as_deref().unwrap_or_default());
-                self.pods.put(&pod.metadata.clone(), PodFacts::new(pod));
+    async fn create(&self, set: &ReplicaSet) -> Result<(), kube::Error> {
+        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+        match self.writer.create(namespace, &pod_of(set, self.owner_reference(set))).await {
+            Ok(name) => {
+                let message = format!("Created pod: {name}");
                 self.recorder.send(self.reference(set), Severity::Normal, "SuccessfulCreate", message);
                 Ok(())
             }
@@ -194,29 +176,20 @@ impl Reconciler {
         }
     }
 
-    async fn delete(&self, pods: &Api<Pod>, set: &ReplicaSet, pod: &Arc<PodFacts>) -> Result<(), kube::Error> {
-        let own = Preconditions { uid: Some(pod.uid.to_string()), resource_version: None };
-        let params = DeleteParams { preconditions: Some(own), ..DeleteParams::default() };
-        match pods.delete(pod.name(), &params).await {
-            Ok(_) => {}
-            Err(error) if matches!(code(&error), 404 | 409) => {}
+    async fn delete(&self, set: &ReplicaSet, pod: &PodFacts) -> Result<(), kube::Error> {
+        match self.writer.delete(pod).await {
+            Ok(true) => {
+                let message = format!("Deleted pod: {}", pod.name());
+                self.recorder.send(self.reference(set), Severity::Normal, "SuccessfulDelete", message);
+                Ok(())
+            }
+            Ok(false) => Ok(()),
             Err(error) => {
-                self.recorder.send(
-                    self.reference(set),
-                    Severity::Warning,
-                    "FailedDelete",
-                    format!("Error deleting: {error}"),
-                );
-                return Err(error);
+                let message = format!("Error deleting: {error}");
+                self.recorder.send(self.reference(set), Severity::Warning, "FailedDelete", message);
+                Err(error)
             }
         }
-        if let Some(key) = &pod.key {
-            // Until the watch tells that it is gone, it counts as going.
-            self.pods.pin(key, PodFacts { is_deleting: true, ..PodFacts::clone(pod) });
-        }
-        let message = format!("Deleted pod: {}", pod.name());
-        self.recorder.send(self.reference(set), Severity::Normal, "SuccessfulDelete", message);
-        Ok(())
     }
 
     fn owner_reference(&self, set: &ReplicaSet) -> OwnerReference {
