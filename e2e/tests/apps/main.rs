@@ -13,4 +13,5 @@ mod replicaset;
 mod revision;
 mod rollout;
 mod scene;
+mod scheduling;
 mod statefulset;
