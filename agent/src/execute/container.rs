@@ -253,7 +253,8 @@ fn merge_environment(
         None => all.push((name.to_owned(), value.to_owned())),
     };
     set("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-    if let Some(name) = &pod.metadata.name {
+    let wished = pod.spec.as_ref().and_then(|spec| spec.hostname.as_ref()).filter(|own| !own.is_empty());
+    if let Some(name) = wished.or(pod.metadata.name.as_ref()) {
         set("HOSTNAME", name);
     }
     for pair in image {
