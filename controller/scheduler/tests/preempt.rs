@@ -93,7 +93,7 @@ fn budgets_are_broken_last() {
         "status": {"disruptionsAllowed": 0, "currentHealthy": 1, "desiredHealthy": 1, "expectedPods": 1}});
     let mut with = |budget: &Value| {
         let budget = Budget::new(serde_json::from_value(budget.clone()).unwrap());
-        snapshot.budgets.insert(budget.key.clone(), budget);
+        snapshot.set_budget(budget.key.clone(), Some(budget));
         said(&snapshot, &pod("p", 10, "4", Value::Null))
     };
     assert_eq!(with(&budget), "free leave n1");
