@@ -96,7 +96,7 @@ fn pod(name: &str, shape: Shape, n: usize) -> PodFacts {
 fn run(workload: &Workload) {
     let mut snapshot = Snapshot::default();
     for n in 0..workload.nodes {
-        drop(snapshot.set_node(node(n)));
+        snapshot.set_node(node(n));
     }
     for n in 0..workload.before.0 {
         snapshot.place(&pod(&format!("before-{n}"), workload.before.1, n), &format!("node-{}", n % workload.nodes));

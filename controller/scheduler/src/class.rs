@@ -1,6 +1,7 @@
 //! Pods that are alike share one pass over the nodes: whether each fits and how good it is, kept up as nodes change.
 use crate::decide::{FitError, taken};
 use crate::filter;
+use crate::memo::Memo;
 use crate::pod::Shape;
 use crate::score::{self, Wishes};
 use crate::snapshot::{Slot, Snapshot};
@@ -41,6 +42,9 @@ pub(crate) struct Class {
     pub(crate) unfit: Option<((u64, u64), FitError)>,
     /// When it was used last.
     pub(crate) used: u64,
+    pub(crate) memo: Memo,
+    /// The version of the snapshot that the memo is of.
+    version: u64,
 }
 
 impl Class {
@@ -56,6 +60,8 @@ impl Class {
             leaves: 0,
             unfit: None,
             used: 0,
+            memo: Memo::default(),
+            version: 0,
         }
     }
 
@@ -70,9 +76,14 @@ impl Class {
                 for slot in changes {
                     self.look(snapshot, *slot);
                     self.climb(*slot);
+                    self.memo.forget(*slot);
                 }
             }
             Some(_) | None => self.build(snapshot),
+        }
+        if self.version != snapshot.version {
+            self.version = snapshot.version;
+            self.memo.forget_trials();
         }
         self.seen = snapshot.now();
     }
@@ -84,6 +95,7 @@ impl Class {
         self.wishes = vec![Wishes::default(); self.leaves];
         self.wished = 0;
         self.winners = vec![0; self.leaves];
+        self.memo.clear(self.leaves);
         for slot in 0..snapshot.slots() {
             self.look(snapshot, slot);
         }

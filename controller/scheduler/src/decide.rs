@@ -1,6 +1,7 @@
 //! The decision: pure, deterministic, and never more than a node has.
 use crate::class::Class;
 use crate::filter::{self, Reason, Tally};
+use crate::memo::Memo;
 use crate::node::{NodeFacts, Taken};
 use crate::pod::{PodFacts, Shape};
 use crate::preempt::{self, Preemption};
@@ -115,13 +116,19 @@ impl Decider {
         {
             error.refusal = Some(refusal);
             let class = Class::new(shape);
-            return preempt::instead(&View { snapshot, pod, class: &class }, error);
+            return preempt::instead(&View::new(snapshot, pod, &class), error, &mut Memo::default());
+        }
+        // Who may go to one node only is like nobody else, and needs no pass, unless it counts what other nodes have.
+        let is_spread = shape.terms.as_ref().is_some_and(|terms| !terms.hard.is_empty());
+        if let Some(only) = shape.only.as_deref().filter(|_| !is_spread).and_then(|name| snapshot.slot(name)) {
+            let mut class = Class::new(shape);
+            return self.decide_in(snapshot, pod, &mut class, Some(only), error);
         }
         self.used += 1;
         let mut class = self.classes.remove(shape).unwrap_or_else(|| Class::new(shape));
         class.used = self.used;
         class.follow(snapshot);
-        let decision = self.decide_in(snapshot, pod, &mut class, error);
+        let decision = self.decide_in(snapshot, pod, &mut class, None, error);
         // Claims are a pod's own: nobody else will be like it.
         if shape.load.claims.is_empty() {
             if self.classes.len() >= MAX_CLASSES
@@ -135,16 +142,23 @@ impl Decider {
         decision
     }
 
-    fn decide_in(&mut self, snapshot: &Snapshot, pod: &PodFacts, class: &mut Class, mut error: FitError) -> Decision {
-        let is_alone = pod.shape.load.claims.is_empty() && snapshot.nomination(&pod.key).is_none();
+    fn decide_in(
+        &mut self,
+        snapshot: &Snapshot,
+        pod: &PodFacts,
+        class: &mut Class,
+        only: Option<Slot>,
+        mut error: FitError,
+    ) -> Decision {
         let now = (snapshot.now(), snapshot.version);
-        if is_alone
+        if View::new(snapshot, pod, class).is_shared()
             && let Some((then, known)) = &class.unfit
             && *then == now
         {
             return Decision::Unfit(known.clone());
         }
-        let view = View { snapshot, pod, class };
+        let view = View { snapshot, pod, class, only };
+        let is_shared = view.is_shared();
         let chosen = view.choose(&mut self.fitting);
         if let Some(node) = chosen.and_then(|slot| snapshot.at(slot)) {
             let work = match pod.shape.load.claims.is_empty() {
@@ -156,9 +170,12 @@ impl Decider {
                 false => Decision::Prepare(node.name.clone(), work),
             };
         }
-        error.reasons = view.reasons();
-        let decision = preempt::instead(&view, error);
-        if is_alone && let Decision::Unfit(error) = &decision {
+        let mut memo = std::mem::take(&mut class.memo);
+        let view = View { snapshot, pod, class, only };
+        error.reasons = view.reasons(&mut memo);
+        let decision = preempt::instead(&view, error, &mut memo);
+        class.memo = memo;
+        if is_shared && let Decision::Unfit(error) = &decision {
             class.unfit = Some((now, error.clone()));
         }
         decision
@@ -171,9 +188,22 @@ pub(crate) struct View<'a> {
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) pod: &'a PodFacts,
     pub(crate) class: &'a Class,
+    /// The one node that comes into question, if only one does.
+    pub(crate) only: Option<Slot>,
 }
 
 impl<'a> View<'a> {
+    pub(crate) fn new(snapshot: &'a Snapshot, pod: &'a PodFacts, class: &'a Class) -> Self {
+        Self { snapshot, pod, class, only: None }
+    }
+
+    /// Whether a node takes the pod as things are.
+    fn fits(&self, relations: Option<&mut Relations<'a>>, slot: Slot) -> bool {
+        let (snapshot, shape) = (self.snapshot, &self.pod.shape);
+        let fits = |node| filter::fits(node, &taken(snapshot, slot, node, &self.pod.key, shape), shape);
+        snapshot.at(slot).is_some_and(fits) && self.obstacle(relations, slot).is_none()
+    }
+
     /// What other pods mean for this one.
     pub(crate) fn relations(&self) -> Option<Relations<'a>> {
         let is_awaited = self.snapshot.awaits_terms();
@@ -183,6 +213,11 @@ impl<'a> View<'a> {
         matters.then(known).filter(|relations| relations.is_some() || is_awaited)
     }
 
+    /// Whether all of its class are in the same case: no claims of its own, and no node is being emptied for it.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.pod.shape.load.claims.is_empty() && self.snapshot.nomination(&self.pod.key).is_none()
+    }
+
     fn choose(&self, fitting: &mut Vec<(Slot, i64)>) -> Option<Slot> {
         let (snapshot, shape) = (self.snapshot, &self.pod.shape);
         let has_claims = !shape.load.claims.is_empty();
@@ -190,11 +225,12 @@ impl<'a> View<'a> {
             return None;
         }
         let mut relations = self.relations();
+        if let Some(slot) = self.only {
+            return self.fits(relations.as_mut(), slot).then_some(slot);
+        }
         // The node that was emptied for it comes first, so that nobody left in vain.
         if let Some(slot) = snapshot.nomination(&self.pod.key)
-            && let Some(node) = snapshot.at(slot)
-            && filter::fits(node, &taken(snapshot, slot, node, &self.pod.key, shape), shape)
-            && self.obstacle(relations.as_mut(), slot).is_none()
+            && self.fits(relations.as_mut(), slot)
         {
             return Some(slot);
         }
@@ -254,11 +290,20 @@ impl<'a> View<'a> {
     }
 
     /// How many nodes have each reason not to take the pod.
-    fn reasons(&self) -> BTreeMap<Reason, usize> {
+    fn reasons(&self, memo: &mut Memo) -> BTreeMap<Reason, usize> {
+        let mut relations = self.relations();
+        if relations.is_none() && self.is_shared() && self.only.is_none() {
+            return memo.reasons(|slot, tally| {
+                if let Some(node) = self.snapshot.at(slot) {
+                    filter::tell(node, &taken(self.snapshot, slot, node, "", &self.pod.shape), &self.pod.shape, tally);
+                }
+            });
+        }
         let mut tally = Tally::default();
         let is_taken = !self.snapshot.claim_holders(self.pod).is_empty();
-        let mut relations = self.relations();
-        for (slot, node) in self.snapshot.nodes() {
+        let rest = if self.only.is_some() { self.snapshot.count() - 1 } else { 0 };
+        tally.add_many(Reason::Affinity, rest);
+        for (slot, node) in self.snapshot.nodes().filter(|(slot, _)| self.only.is_none_or(|only| only == *slot)) {
             let taken = taken(self.snapshot, slot, node, &self.pod.key, &self.pod.shape);
             if filter::tell(node, &taken, &self.pod.shape, &mut tally) {
                 if is_taken {

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Why a node does not take a pod. Displays as the words that Kubernetes uses.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
     /// Cordoned.
     Unschedulable,
@@ -88,6 +88,13 @@ impl fmt::Display for Reason {
 pub(crate) struct Tally(Vec<(Reason, usize)>);
 
 impl Tally {
+    /// So many nodes have this reason.
+    pub(crate) fn add_many(&mut self, reason: Reason, count: usize) {
+        if count > 0 {
+            self.0.push((reason, count));
+        }
+    }
+
     pub(crate) fn add(&mut self, reason: Reason) {
         self.count(|other| *other == reason, || reason.clone());
     }
@@ -105,7 +112,11 @@ impl Tally {
     }
 
     pub(crate) fn into_counts(self) -> BTreeMap<Reason, usize> {
-        self.0.into_iter().collect()
+        let mut counts = BTreeMap::new();
+        for (reason, count) in self.0 {
+            *counts.entry(reason).or_default() += count;
+        }
+        counts
     }
 }
 

@@ -9,6 +9,7 @@ pub mod decide;
 pub mod driver;
 mod filter;
 pub mod hint;
+mod memo;
 pub mod metrics;
 pub mod node;
 pub mod pod;

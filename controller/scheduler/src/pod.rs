@@ -53,6 +53,8 @@ pub struct Shape {
     pub load: Load,
     /// The parts of the spec that choose nodes; empty for bound pods.
     pub constraints: Box<PodSpec>,
+    /// The one node that it may go to, by name, as pods of DaemonSets do.
+    pub only: Option<Box<str>>,
     /// What it says about other pods.
     pub terms: Option<Box<Terms>>,
     /// The uid of the ReplicaSet, ReplicationController or StatefulSet that it belongs to.
@@ -162,6 +164,7 @@ impl PodFacts {
         let shape = Shape {
             hash: 0,
             namespace: namespace.into(),
+            only: if node.is_none() { only(&spec).map(Into::into) } else { None },
             terms,
             owner,
             labels,
@@ -194,6 +197,22 @@ impl PodFacts {
     pub fn decides_like(&self, earlier: &Self) -> bool {
         self.uid == earlier.uid && self.shape == earlier.shape
     }
+}
+
+/// The name that every term of the required node affinity asks for.
+fn only(spec: &PodSpec) -> Option<&str> {
+    let affinity = spec.affinity.as_ref()?.node_affinity.as_ref()?;
+    let terms = &affinity.required_during_scheduling_ignored_during_execution.as_ref()?.node_selector_terms;
+    let mut names = terms.iter().map(|term| {
+        let fields = term.match_fields.as_deref().unwrap_or_default();
+        let named = fields.iter().find(|field| field.key == "metadata.name" && field.operator == "In")?;
+        match named.values.as_deref() {
+            Some([name]) => Some(name.as_str()),
+            Some(_) | None => None,
+        }
+    });
+    let first = names.next()??;
+    names.all(|name| name == Some(first)).then_some(first)
 }
 
 /// Node selector, node affinity and tolerations only.

@@ -4,6 +4,7 @@ use crate::budget::Budget;
 use crate::class::Class;
 use crate::decide::{Decision, FitError, View, available, taken};
 use crate::filter::{self, Reason, Tally};
+use crate::memo::Memo;
 use crate::node::{NodeFacts, Taken};
 use crate::pod::{PodFacts, PodKey, Shape};
 use crate::relation::Relations;
@@ -41,10 +42,10 @@ pub struct Preemption {
 
 /// How much is lost at a node, the most weighty first: broken budgets, the highest priority, the sum of priorities, how
 /// many, and how long the most important ones have run.
-type Loss = (usize, i64, i64, usize, Reverse<i64>);
+pub(crate) type Loss = (usize, i64, i64, usize, Reverse<i64>);
 
 /// What can be done for a pod that fits nowhere, and if nothing, why.
-pub(crate) fn instead(view: &View<'_>, mut error: FitError) -> Decision {
+pub(crate) fn instead(view: &View<'_>, mut error: FitError, memo: &mut Memo) -> Decision {
     let (snapshot, pod) = (view.snapshot, view.pod);
     if error.nodes == 0 {
         return Decision::Unfit(error);
@@ -62,7 +63,7 @@ pub(crate) fn instead(view: &View<'_>, mut error: FitError) -> Decision {
         Some(_) => BTreeMap::from([(Reason::NotHelpful, error.nodes)]),
         None => {
             let mut obstacles = Tally::default();
-            if let Some(preemption) = choose(view, &mut obstacles) {
+            if let Some(preemption) = choose(view, memo, &mut obstacles) {
                 return Decision::Preempt(preemption, error);
             }
             obstacles.into_counts()
@@ -72,9 +73,8 @@ pub(crate) fn instead(view: &View<'_>, mut error: FitError) -> Decision {
     Decision::Unfit(error)
 }
 
-fn choose(view: &View<'_>, obstacles: &mut Tally) -> Option<Preemption> {
+fn choose(view: &View<'_>, memo: &mut Memo, obstacles: &mut Tally) -> Option<Preemption> {
     let (snapshot, pod) = (view.snapshot, view.pod);
-    let enough = MIN_CANDIDATES.max(snapshot.count() / SHARE_OF_NODES);
     let mut run = DryRun {
         view,
         relations: view.relations(),
@@ -82,28 +82,57 @@ fn choose(view: &View<'_>, obstacles: &mut Tally) -> Option<Preemption> {
         lower: Vec::new(),
         victims: Vec::new(),
     };
-    let mut best: Option<(Loss, Slot, Vec<Victim>)> = None;
+    if view.only.is_some() {
+        obstacles.add_many(Reason::NotHelpful, snapshot.count() - 1);
+    }
+    let slot = match run.relations.is_none() && view.is_shared() && view.only.is_none() {
+        true => {
+            let best = memo.cheapest(snapshot.slots(), |slot| run.on(slot, &mut Tally::default()));
+            match best {
+                Some((_, slot)) => slot,
+                None => {
+                    for slot in 0..snapshot.slots() {
+                        run.on(slot, obstacles);
+                    }
+                    return None;
+                }
+            }
+        }
+        false => match view.only {
+            Some(slot) => slot,
+            None => sampled(&mut run, obstacles)?,
+        },
+    };
+    run.on(slot, obstacles)?;
+    let name = |placed: &&Placed| Victim { key: Arc::clone(&placed.key), uid: Arc::clone(&placed.uid) };
+    let victims = run.victims.iter().map(name).collect();
+    let lower = |(_, shape): &&(PodKey, Arc<Shape>)| shape.priority < pod.shape.priority;
+    let displaced = snapshot.nominated_at(slot).iter().filter(lower).map(|(key, _)| Arc::clone(key)).collect();
+    Some(Preemption { node: snapshot.at(slot)?.name.clone(), victims, displaced })
+}
+
+/// The best of the first candidates, where each pod needs a run of its own.
+fn sampled(run: &mut DryRun<'_, '_>, obstacles: &mut Tally) -> Option<Slot> {
+    let snapshot = run.view.snapshot;
+    let enough = MIN_CANDIDATES.max(snapshot.count() / SHARE_OF_NODES);
+    let mut best: Option<(Loss, Slot)> = None;
     let mut found = 0;
     let mut ended = DefaultHasher::new();
-    pod.uid.hash(&mut ended);
+    run.view.pod.uid.hash(&mut ended);
     // Pods that preempt at the same time begin at different nodes.
     let slots = snapshot.slots();
     let first = usize::try_from(ended.finish() % slots.max(1) as u64).unwrap_or(0);
     for slot in (first..slots).chain(0..first) {
         let Some(loss) = run.on(slot, obstacles) else { continue };
-        if best.as_ref().is_none_or(|(least, at, _)| (loss, slot) < (*least, *at)) {
-            let name = |placed: &&Placed| Victim { key: Arc::clone(&placed.key), uid: Arc::clone(&placed.uid) };
-            best = Some((loss, slot, run.victims.iter().map(name).collect()));
+        if best.is_none_or(|best| (loss, slot) < best) {
+            best = Some((loss, slot));
         }
         found += 1;
         if found >= enough {
             break;
         }
     }
-    let (_, slot, victims) = best?;
-    let lower = |(_, shape): &&(PodKey, Arc<Shape>)| shape.priority < pod.shape.priority;
-    let displaced = snapshot.nominated_at(slot).iter().filter(lower).map(|(key, _)| Arc::clone(key)).collect();
-    Some(Preemption { node: snapshot.at(slot)?.name.clone(), victims, displaced })
+    best.map(|(_, slot)| slot)
 }
 
 /// What is tried on one node after the other.
@@ -124,7 +153,7 @@ impl<'a> DryRun<'_, 'a> {
         let (snapshot, pod) = (self.view.snapshot, self.view.pod);
         let (node, shape) = (snapshot.at(slot)?, &pod.shape);
         self.victims.clear();
-        if !self.view.class.standing(slot).is_open || filter::is_too_small(node, shape) {
+        if !filter::standing(node, shape).is_open || filter::is_too_small(node, shape) {
             obstacles.add(Reason::NotHelpful);
             return None;
         }
@@ -247,7 +276,7 @@ pub fn would_fit(snapshot: &Snapshot, pod: &PodFacts, preemption: &Preemption) -
     let Some(node) = snapshot.at(slot) else { return false };
     let mut class = Class::new(&pod.shape);
     class.follow(snapshot);
-    let view = View { snapshot, pod, class: &class };
+    let view = View::new(snapshot, pod, &class);
     let (mut taken, mut relations) = (taken(snapshot, slot, node, &pod.key, &pod.shape), view.relations());
     for placed in snapshot.pods_at(slot) {
         let goes = snapshot.is_leaving(placed) && placed.shape.priority < pod.shape.priority;

@@ -187,8 +187,10 @@ impl Snapshot {
             && known.is_terminating == pod.is_terminating
             && known.shape.weighs_like(&shape)
         {
-            known.started = pod.started;
             known.shape = shape;
+            if std::mem::replace(&mut known.started, pod.started) != pod.started {
+                self.changed(slot);
+            }
             return false;
         }
         let doomed = self.doomed.contains(&pod.uid);
@@ -269,15 +271,19 @@ impl Snapshot {
     }
 
     /// Notes that a pod is about to be deleted.
-    pub fn doom(&mut self, uid: &Arc<str>) {
-        self.version += 1;
+    pub fn doom(&mut self, key: &str, uid: &Arc<str>) {
         self.doomed.insert(Arc::clone(uid));
+        if let Some(slot) = self.placed.get(key) {
+            self.changed(*slot);
+        }
     }
 
     /// It is not deleted after all.
-    pub fn spare(&mut self, uid: &str) {
-        self.version += 1;
+    pub fn spare(&mut self, key: &str, uid: &str) {
         self.doomed.remove(uid);
+        if let Some(slot) = self.placed.get(key) {
+            self.changed(*slot);
+        }
     }
 
     /// Whether a placed pod is on its way out.
