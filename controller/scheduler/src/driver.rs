@@ -2,7 +2,8 @@
 //!
 //! Flow: watch -> snapshot and queue -> decide -> assume -> bind (several at once). Guarantees: a decision sees every
 //! earlier one. Errors: a refused binding is forgotten and the pod tried again; a broken watch is listed anew.
-use crate::decide::{Decision, FitError, decide};
+use crate::decide::{Decider, Decision, FitError};
+use crate::hint::{self, Moved};
 use crate::metrics::{Ended, Metrics};
 use crate::node::NodeFacts;
 use crate::pod::{PodFacts, PodKey};
@@ -51,6 +52,7 @@ struct Bound {
 struct Driver {
     client: kube::Client,
     snapshot: Snapshot,
+    decider: Decider,
     queue: Queue,
     binding: JoinSet<Bound>,
     notices: Notices,
@@ -82,6 +84,7 @@ pub async fn run(config: Config) {
         notices: Notices::start(config.client.clone()),
         client: config.client,
         snapshot: Snapshot::default(),
+        decider: Decider::default(),
         queue: Queue::default(),
         binding: JoinSet::new(),
         pods_seen: None,
@@ -143,15 +146,16 @@ impl Driver {
             }
             let Some(pod) = self.queue.pop() else { return false };
             let since = Instant::now();
-            match decide(&self.snapshot, &pod) {
+            self.snapshot.attend(&pod.shape);
+            match self.decider.decide(&self.snapshot, &pod) {
                 Decision::Bind(node) => {
                     tracing::debug!(hop = "schedule", kind = "Pod", object = &*pod.key, uid = &*pod.uid, %node, "bind");
-                    self.snapshot.place(&pod, &node);
+                    self.assume(&pod, &node);
                     self.spawn_binding(pod, node, since);
                 }
                 Decision::Prepare(node, work) => {
                     tracing::debug!(hop = "schedule", kind = "Pod", object = &*pod.key, uid = &*pod.uid, %node, ?work, "prepare");
-                    self.snapshot.place(&pod, &node);
+                    self.assume(&pod, &node);
                     self.snapshot.volumes.assume(&node, &work);
                     self.spawn_preparation(pod, node, since, work);
                 }
@@ -173,8 +177,24 @@ impl Driver {
         true
     }
 
+    /// The pod counts as placed from now on.
+    fn assume(&mut self, pod: &Arc<PodFacts>, node: &str) {
+        let awaited = self.snapshot.nomination(&pod.key);
+        self.snapshot.place(pod, node);
+        self.queue.next_like(&pod.shape, Instant::now());
+        self.moved(Moved::Came(&pod.shape));
+        if let Some(slot) = awaited.filter(|slot| Some(*slot) != self.snapshot.slot(node)) {
+            self.moved(Moved::Left(slot));
+        }
+    }
+
+    fn moved(&mut self, moved: Moved<'_>) {
+        let snapshot = &self.snapshot;
+        self.queue.move_those(Instant::now(), |shape, causes| hint::helps(snapshot, moved, shape, causes));
+    }
+
     fn unfit(&mut self, pod: &Arc<PodFacts>, since: Instant, error: &FitError) {
-        self.queue.unfit(&pod.key, Instant::now());
+        self.queue.unfit(&pod.key, hint::causes(error), Instant::now());
         self.metrics.attempted(Ended::UNSCHEDULABLE, since.elapsed().as_secs_f64());
         self.notices.send(Notice::Unfit(Arc::clone(pod), error.to_string()));
     }
@@ -206,8 +226,8 @@ impl Driver {
                 if self.snapshot.placed_uid(&pod.key) == Some(&pod.uid) {
                     let waits = self.queue.get(&pod.key).is_some_and(|waiting| waiting.uid == pod.uid);
                     // If the watch has told meanwhile that another one bound it, its place is real.
-                    if waits {
-                        self.snapshot.unplace(&pod.key);
+                    if waits && let Some(slot) = self.snapshot.unplace(&pod.key) {
+                        self.moved(Moved::Left(slot));
                     }
                 }
                 if self.queue.get(&pod.key).is_none() {
@@ -215,6 +235,7 @@ impl Driver {
                 }
                 let gone = matches!(&error, kube::Error::Api(status) if status.code == 404);
                 self.queue.failed(&pod.key, Instant::now());
+                self.queue.next_like(&pod.shape, Instant::now());
                 self.metrics.attempted(Ended::ERROR, since.elapsed().as_secs_f64());
                 if !gone {
                     tracing::warn!(hop = "schedule", kind = "Pod", object = &*pod.key, uid = &*pod.uid, %node, %error, "binding failed");
@@ -258,7 +279,9 @@ impl Driver {
             }
             self.queue.remove(&pod.key);
             self.preparing.remove(&pod.key);
-            self.snapshot.place(&pod, node);
+            if self.snapshot.place(&pod, node) {
+                self.moved(Moved::Came(&pod.shape));
+            }
         } else {
             match self.snapshot.placed_uid(&pod.key) {
                 Some(uid) if *uid != pod.uid => {
@@ -275,7 +298,13 @@ impl Driver {
                     if let (Some(node), None) = (&pod.nominated, self.queue.get(&pod.key)) {
                         self.snapshot.nominate(&pod.key, &pod.shape, node);
                     }
-                    self.queue.offer(pod);
+                    let earlier = self.queue.get(&pod.key).map(|known| Arc::clone(&known.shape));
+                    let shape = self.snapshot.share(&pod.shape);
+                    self.queue.offer(PodFacts { shape: Arc::clone(&shape), ..pod });
+                    // Whoever stood behind it in line is first now.
+                    if let Some(earlier) = earlier.filter(|earlier| *earlier != shape) {
+                        self.queue.next_like(&earlier, Instant::now());
+                    }
                 }
                 false => {
                     self.queue.remove(&pod.key);
@@ -287,45 +316,49 @@ impl Driver {
 
     fn pod_gone(&mut self, key: &str) {
         self.first_seen.remove(key);
-        self.queue.remove(key);
+        // Whatever it was woken for may help the next in line.
+        if let Some(pod) = self.queue.remove(key) {
+            self.queue.next_like(&pod.shape, Instant::now());
+        }
         self.preparing.remove(key);
-        let was_awaited = self.snapshot.renounce(key);
-        if let Some(slot) = self.snapshot.unplace(key) {
-            // A pod that waits for several to leave is tried once all of them have.
-            let snapshot = &self.snapshot;
-            let helps = |pod: &PodFacts| snapshot.nomination(&pod.key) != Some(slot) || !is_awaited(snapshot, pod);
-            self.queue.move_those(Instant::now(), helps);
-        } else if was_awaited {
-            self.queue.move_all(Instant::now());
+        let awaited = self.snapshot.nomination(key);
+        self.snapshot.renounce(key);
+        let left = self.snapshot.unplace(key);
+        for slot in awaited.into_iter().chain(left) {
+            self.moved(Moved::Left(slot));
+            // Who waits for several to leave is tried once all of them have.
+            for key in self.snapshot.waiting_for(slot) {
+                self.queue.move_one(&key, Instant::now());
+            }
         }
     }
 
     fn node_event(&mut self, event: watcher::Event<Node>) {
-        let moved = match event {
-            watcher::Event::Init => {
-                self.nodes_seen = Some(BTreeSet::new());
-                false
-            }
+        match event {
+            watcher::Event::Init => self.nodes_seen = Some(BTreeSet::new()),
             watcher::Event::InitApply(node) => {
                 let node = NodeFacts::new(node);
                 if let Some(seen) = &mut self.nodes_seen {
                     seen.insert(node.name.clone());
                 }
-                self.snapshot.set_node(node)
+                self.node_applied(node);
             }
             watcher::Event::InitDone => {
                 self.nodes_listed = true;
                 self.snapshot.retain_nodes(&self.nodes_seen.take().unwrap_or_default());
-                false
+                self.moved(Moved::Places);
             }
-            watcher::Event::Apply(node) => self.snapshot.set_node(NodeFacts::new(node)),
+            watcher::Event::Apply(node) => self.node_applied(NodeFacts::new(node)),
             watcher::Event::Delete(node) => {
                 self.snapshot.remove_node(&node.metadata.name.unwrap_or_default());
-                false
+                self.moved(Moved::Places);
             }
-        };
-        if moved {
-            self.queue.move_all(Instant::now());
+        }
+    }
+
+    fn node_applied(&mut self, node: NodeFacts) {
+        if let Some(slot) = self.snapshot.set_node(node) {
+            self.moved(Moved::Node(slot));
         }
     }
 }

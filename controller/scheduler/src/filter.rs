@@ -4,12 +4,14 @@ mod ports;
 mod resources;
 mod taint;
 
+use crate::class::Standing;
 use crate::node::{NodeFacts, Taken};
 use crate::pod::Shape;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Why a node does not take a pod. Displays as the words that Kubernetes uses.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
     /// Cordoned.
     Unschedulable,
@@ -36,6 +38,18 @@ pub enum Reason {
     VolumeGone,
     /// No volume is there for a claim, and none can be made.
     NoVolume,
+    /// The node has as many volumes of a driver as it takes.
+    TooManyVolumes,
+    /// Spreading: its place is too full already.
+    Spread,
+    /// Spreading: the node lacks the label.
+    SpreadLabel,
+    /// No pod of those that it has to be with is in its place.
+    PodAffinity,
+    /// A pod that it must not be with is in its place.
+    PodAntiAffinity,
+    /// A pod in its place must not be with it.
+    ExistingAntiAffinity,
     /// Nobody on the node has a lower priority.
     NoVictims,
     /// Whoever left the node, the pod would not fit.
@@ -57,20 +71,66 @@ impl fmt::Display for Reason {
             Self::VolumeElsewhere => "node(s) had volume node affinity conflict",
             Self::VolumeGone => "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)",
             Self::NoVolume => "node(s) didn't find available persistent volumes to bind",
+            Self::TooManyVolumes => "node(s) exceed max volume count",
+            Self::Spread => "node(s) didn't match pod topology spread constraints",
+            Self::SpreadLabel => "node(s) didn't match pod topology spread constraints (missing required label)",
+            Self::PodAffinity => "node(s) didn't match pod affinity rules",
+            Self::PodAntiAffinity => "node(s) didn't match pod anti-affinity rules",
+            Self::ExistingAntiAffinity => "node(s) didn't satisfy existing pods anti-affinity rules",
             Self::NoVictims => "No preemption victims found for incoming pod",
             Self::NotHelpful => "Preemption is not helpful for scheduling",
         })
     }
 }
 
-/// Whether `node`, of which so much is taken, takes the pod, as far as other nodes do not matter. Allocates nothing.
-pub(crate) fn fits(node: &NodeFacts, taken: &Taken, pod: &Shape) -> bool {
-    resources::fit(node, taken, pod) && is_open(node, pod) && !ports::conflict(taken, pod)
+/// How many nodes gave each reason; a reason that is there already costs nothing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tally(Vec<(Reason, usize)>);
+
+impl Tally {
+    /// So many nodes have this reason.
+    pub(crate) fn add_many(&mut self, reason: Reason, count: usize) {
+        if count > 0 {
+            self.0.push((reason, count));
+        }
+    }
+
+    pub(crate) fn add(&mut self, reason: Reason) {
+        self.count(|other| *other == reason, || reason.clone());
+    }
+
+    fn count(&mut self, is_same: impl Fn(&Reason) -> bool, make: impl FnOnce() -> Reason) {
+        match self.0.iter_mut().find(|(other, _)| is_same(other)) {
+            Some((_, count)) => *count += 1,
+            None => self.0.push((make(), 1)),
+        }
+    }
+
+    fn insufficient(&mut self, resource: &str) {
+        let is_same = |other: &Reason| matches!(other, Reason::Insufficient(name) if **name == *resource);
+        self.count(is_same, || Reason::Insufficient(resource.into()));
+    }
+
+    pub(crate) fn into_counts(self) -> BTreeMap<Reason, usize> {
+        let mut counts = BTreeMap::new();
+        for (reason, count) in self.0 {
+            *counts.entry(reason).or_default() += count;
+        }
+        counts
+    }
 }
 
-/// Whether room is all that the node could lack for the pod.
-pub(crate) fn is_open(node: &NodeFacts, pod: &Shape) -> bool {
-    !taint::is_closed(node, pod) && taint::untolerated(node, pod).is_none() && !affinity::mismatch(node, pod)
+/// Whether `node`, of which so much is taken, takes the pod, as far as other nodes do not matter. Allocates nothing.
+pub(crate) fn fits(node: &NodeFacts, taken: &Taken, pod: &Shape) -> bool {
+    has_room(node, taken, pod) && standing(node, pod).is_open
+}
+
+/// What of the node itself, whoever is on it, matters to the pod.
+pub(crate) fn standing(node: &NodeFacts, pod: &Shape) -> Standing {
+    let is_affine = !affinity::mismatch(node, pod);
+    let is_tolerated = taint::untolerated(node, pod).is_none();
+    let is_open = is_affine && is_tolerated && !taint::is_closed(node, pod);
+    Standing { is_there: true, is_affine, is_tolerated, is_open }
 }
 
 /// Whether there is room and ports for the pod.
@@ -78,22 +138,39 @@ pub(crate) fn has_room(node: &NodeFacts, taken: &Taken, pod: &Shape) -> bool {
     resources::fit(node, taken, pod) && !ports::conflict(taken, pod)
 }
 
-/// Why the node does not take the pod; empty if it does. The first question with a "no" answers for the node.
-pub(crate) fn reasons(node: &NodeFacts, taken: &Taken, pod: &Shape) -> Vec<Reason> {
+/// Tells why the node does not take the pod, and whether it does. The first question with a "no" answers for the node.
+pub(crate) fn tell(node: &NodeFacts, taken: &Taken, pod: &Shape, tally: &mut Tally) -> bool {
     if taint::is_closed(node, pod) {
-        return vec![Reason::Unschedulable];
+        tally.add(Reason::Unschedulable);
+    } else if let Some(taint) = taint::untolerated(node, pod) {
+        let (own, value) = (taint.key.as_str(), taint.value.as_deref().unwrap_or_default());
+        let is_same =
+            |other: &Reason| matches!(other, Reason::Taint { key, value: its } if **key == *own && **its == *value);
+        tally.count(is_same, || Reason::Taint { key: own.into(), value: value.into() });
+    } else if affinity::mismatch(node, pod) {
+        tally.add(Reason::Affinity);
+    } else {
+        return tell_room(node, taken, pod, tally);
     }
-    if let Some(taint) = taint::untolerated(node, pod) {
-        let (key, value) = (taint.key.as_str().into(), taint.value.as_deref().unwrap_or_default().into());
-        return vec![Reason::Taint { key, value }];
-    }
-    if affinity::mismatch(node, pod) {
-        return vec![Reason::Affinity];
-    }
+    false
+}
+
+/// Tells why there is no room for the pod, and whether there is.
+pub(crate) fn tell_room(node: &NodeFacts, taken: &Taken, pod: &Shape, tally: &mut Tally) -> bool {
     if ports::conflict(taken, pod) {
-        return vec![Reason::Ports];
+        tally.add(Reason::Ports);
+        return false;
     }
-    resources::missing(node, taken, pod)
+    let is_full = taken.pod_count >= node.max_pods;
+    if is_full {
+        tally.add(Reason::TooManyPods);
+    }
+    let mut is_enough = !is_full;
+    resources::missing(node, taken, pod, |resource| {
+        is_enough = false;
+        tally.insufficient(resource);
+    });
+    is_enough
 }
 
 /// Whether even the empty node has too little for the pod.

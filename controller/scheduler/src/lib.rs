@@ -3,17 +3,23 @@
 //! Start reading at `driver`.
 pub mod amounts;
 pub mod budget;
+mod class;
+mod counts;
 pub mod decide;
 pub mod driver;
 mod filter;
+pub mod hint;
+mod memo;
 pub mod metrics;
 pub mod node;
 pub mod pod;
 pub mod preempt;
 pub mod queue;
 mod record;
+mod relation;
 mod score;
 pub mod snapshot;
+pub mod terms;
 pub mod volumes;
 
 pub use driver::{Config, run};

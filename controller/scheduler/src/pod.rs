@@ -1,5 +1,6 @@
 //! The few facts about a pod that decisions need; the typed object is dropped once these are taken.
 use crate::amounts::Amounts;
+use crate::terms::{Owner, Terms, ToOthers};
 use api::volume::UsedClaim;
 use k8s_openapi::api::core::v1::{Affinity, NodeAffinity, Pod, PodSpec, Toleration};
 use std::collections::BTreeMap;
@@ -11,6 +12,8 @@ pub type PodKey = Arc<str>;
 
 /// The scheduler whose pods are ours.
 pub const SCHEDULER_NAME: &str = "default-scheduler";
+/// The kinds whose pods are spread without asking.
+const SETS: [&str; 3] = ["ReplicaSet", "ReplicationController", "StatefulSet"];
 /// What a container that asks for nothing counts for when nodes are ranked (Kubernetes' figures).
 const UNASKED_MILLI_CPU: i64 = 100;
 const UNASKED_MEMORY: i64 = 200 * 1024 * 1024;
@@ -50,6 +53,12 @@ pub struct Shape {
     pub load: Load,
     /// The parts of the spec that choose nodes; empty for bound pods.
     pub constraints: Box<PodSpec>,
+    /// The one node that it may go to, by name, as pods of DaemonSets do.
+    pub only: Option<Box<str>>,
+    /// What it says about other pods.
+    pub terms: Option<Box<Terms>>,
+    /// The uid of the ReplicaSet, ReplicationController or StatefulSet that it belongs to.
+    pub owner: Option<Box<str>>,
 }
 
 impl Hash for Shape {
@@ -66,6 +75,19 @@ impl Shape {
         self.constraints.tolerations.as_deref().unwrap_or_default()
     }
 
+    fn to_others(&self) -> ToOthers<'_> {
+        self.terms.as_ref().map(|terms| terms.to_others()).unwrap_or_default()
+    }
+
+    /// Whether it is the same to other pods and to its node.
+    pub(crate) fn weighs_like(&self, other: &Self) -> bool {
+        self.load == other.load
+            && self.labels == other.labels
+            && self.priority == other.priority
+            && self.owner == other.owner
+            && self.to_others() == other.to_others()
+    }
+
     /// Notes the hash of what there is.
     fn sealed(mut self) -> Self {
         let mut hasher = DefaultHasher::new();
@@ -76,6 +98,7 @@ impl Shape {
         for claim in &self.load.claims {
             claim.name.hash(&mut hasher);
         }
+        (&self.terms, &self.owner).hash(&mut hasher);
         if *self.constraints != PodSpec::default() {
             serde_json::to_string(&self.constraints).unwrap_or_default().hash(&mut hasher);
         }
@@ -132,10 +155,19 @@ impl PodFacts {
             .map(|c| c.message.unwrap_or_default().into_boxed_str());
         let is_terminating = metadata.deletion_timestamp.is_some();
         let created = metadata.creation_timestamp.map_or(0, |t| t.0.as_second());
+        let labels = metadata.labels.unwrap_or_default();
+        let owners = metadata.owner_references.unwrap_or_default().into_iter();
+        let mut sets = owners.filter(|one| one.controller == Some(true) && SETS.contains(&one.kind.as_str()));
+        let owner: Option<Box<str>> = sets.next().map(|owner| owner.uid.into());
+        let whose = Owner { namespace: &namespace, labels: &labels, set: owner.as_deref(), is_placed: node.is_some() };
+        let terms = Terms::read(whose, spec.affinity.as_ref(), spec.topology_spread_constraints.as_deref());
         let shape = Shape {
             hash: 0,
             namespace: namespace.into(),
-            labels: metadata.labels.unwrap_or_default(),
+            only: if node.is_none() { only(&spec).map(Into::into) } else { None },
+            terms,
+            owner,
+            labels,
             priority: spec.priority.unwrap_or_default(),
             may_preempt: spec.preemption_policy.as_deref() != Some("Never"),
             load: Load::new(&spec, claims),
@@ -165,6 +197,22 @@ impl PodFacts {
     pub fn decides_like(&self, earlier: &Self) -> bool {
         self.uid == earlier.uid && self.shape == earlier.shape
     }
+}
+
+/// The name that every term of the required node affinity asks for.
+fn only(spec: &PodSpec) -> Option<&str> {
+    let affinity = spec.affinity.as_ref()?.node_affinity.as_ref()?;
+    let terms = &affinity.required_during_scheduling_ignored_during_execution.as_ref()?.node_selector_terms;
+    let mut names = terms.iter().map(|term| {
+        let fields = term.match_fields.as_deref().unwrap_or_default();
+        let named = fields.iter().find(|field| field.key == "metadata.name" && field.operator == "In")?;
+        match named.values.as_deref() {
+            Some([name]) => Some(name.as_str()),
+            Some(_) | None => None,
+        }
+    });
+    let first = names.next()??;
+    names.all(|name| name == Some(first)).then_some(first)
 }
 
 /// Node selector, node affinity and tolerations only.

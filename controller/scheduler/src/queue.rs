@@ -1,6 +1,7 @@
-//! Pods that wait: *active* ones are tried now, *backoff* ones a little later, *unschedulable* ones when something moved.
-//! Pure: time is an argument.
-use crate::pod::{PodFacts, PodKey};
+//! Pods that wait: *active* ones are tried now, *backoff* ones a little later, *unschedulable* ones when something moved
+//! that can help them. Unschedulable pods that are alike wait in one line: what helps one helps its first, and whoever got
+//! a node wakes the next; while the first does not fit, the others do not either. Pure: time is an argument.
+use crate::pod::{PodFacts, PodKey, Shape};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -10,6 +11,8 @@ use std::time::{Duration, Instant};
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 /// No wait is longer.
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
+/// So many at the head of a line are looked at for one whose backoff is over.
+const LOOKED_AT: usize = 16;
 
 /// Order among active pods: priority, age, arrival.
 type Rank = (Reverse<i32>, i64, u64);
@@ -18,7 +21,7 @@ type Rank = (Reverse<i32>, i64, u64);
 enum Place {
     Active(Rank),
     Backoff(Instant),
-    Unschedulable,
+    Unschedulable(Rank),
     /// Handed out by `pop`.
     InHand,
 }
@@ -30,8 +33,24 @@ struct Entry {
     failures: u32,
     /// Not tried again before.
     not_before: Option<Instant>,
-    /// Something moved while it was in hand.
+    /// It changed while it was in hand.
     moved: bool,
+}
+
+/// What kept the pods of a line from all nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Causes {
+    /// Other pods: affinity of either side, or spread.
+    pub relations: bool,
+    /// Claims and volumes.
+    pub volumes: bool,
+}
+
+/// Unschedulable pods that are alike.
+#[derive(Debug, Default)]
+struct Line {
+    causes: Causes,
+    pods: BTreeMap<Rank, PodKey>,
 }
 
 /// The three queues.
@@ -40,6 +59,7 @@ pub struct Queue {
     entries: HashMap<PodKey, Entry>,
     active: BTreeMap<Rank, PodKey>,
     backoff: BTreeSet<(Instant, PodKey)>,
+    lines: HashMap<Arc<Shape>, Line>,
     arrivals: u64,
 }
 
@@ -61,7 +81,7 @@ impl Queue {
         };
         self.remove(&pod.key);
         let key = Arc::clone(&pod.key);
-        let entry = Entry { pod: Arc::new(pod), place: Place::Unschedulable, failures, not_before, moved: false };
+        let entry = Entry { pod: Arc::new(pod), place: Place::InHand, failures, not_before, moved: false };
         self.entries.insert(Arc::clone(&key), entry);
         self.activate(&key);
     }
@@ -69,7 +89,7 @@ impl Queue {
     /// Forgets a pod: it is bound or gone.
     pub fn remove(&mut self, key: &str) -> Option<Arc<PodFacts>> {
         let entry = self.entries.remove(key)?;
-        self.leave(&entry);
+        self.leave(&entry.pod, entry.place);
         Some(entry.pod)
     }
 
@@ -82,38 +102,50 @@ impl Queue {
         Some(Arc::clone(&entry.pod))
     }
 
-    /// No node takes the pod that was popped: it waits until something moves.
-    pub fn unfit(&mut self, key: &str, now: Instant) {
-        self.put_back(key, now, false);
+    /// No node takes the pod that was popped: it waits until something moves that can help.
+    pub fn unfit(&mut self, key: &str, causes: Causes, now: Instant) {
+        let Some(entry) = self.set_back(key, now, false) else { return };
+        if entry.moved {
+            let key = Arc::clone(&entry.pod.key);
+            return self.wake(&key, now);
+        }
+        self.arrivals += 1;
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let rank = (Reverse(entry.pod.shape.priority), entry.pod.created, self.arrivals);
+        entry.place = Place::Unschedulable(rank);
+        let line = self.lines.entry(Arc::clone(&entry.pod.shape)).or_default();
+        line.causes = causes;
+        line.pods.insert(rank, Arc::clone(&entry.pod.key));
     }
 
     /// Binding the pod failed: it is tried again after its backoff.
     pub fn failed(&mut self, key: &str, now: Instant) {
-        self.put_back(key, now, true);
-    }
-
-    /// Something moved that may let pods fit: a node came or offers more, a pod left.
-    pub fn move_all(&mut self, now: Instant) {
-        self.move_those(now, |_| true);
-    }
-
-    /// Something moved that may let these pods fit.
-    pub fn move_those(&mut self, now: Instant, concerns: impl Fn(&PodFacts) -> bool) {
-        let is_waiting = |entry: &Entry| entry.place == Place::Unschedulable && concerns(&entry.pod);
-        let waiting: Vec<PodKey> =
-            self.entries.iter().filter(|(_, e)| is_waiting(e)).map(|(k, _)| Arc::clone(k)).collect();
-        for key in waiting {
+        if let Some(entry) = self.set_back(key, now, true) {
+            let key = Arc::clone(&entry.pod.key);
             self.wake(&key, now);
         }
-        for entry in self.entries.values_mut().filter(|e| e.place == Place::InHand && concerns(&e.pod)) {
-            entry.moved = true;
+    }
+
+    /// Something moved that helps pods of some shapes: the first of each line is tried.
+    pub fn move_those(&mut self, now: Instant, mut helps: impl FnMut(&Shape, Causes) -> bool) {
+        let lines = self.lines.iter().filter(|(shape, line)| helps(shape, line.causes));
+        let firsts: Vec<PodKey> = lines.filter_map(|(_, line)| self.first(line, now)).collect();
+        for key in firsts {
+            self.wake(&key, now);
+        }
+    }
+
+    /// A pod of this shape got a node: the next that is like it may too.
+    pub fn next_like(&mut self, shape: &Arc<Shape>, now: Instant) {
+        if let Some(key) = self.lines.get(shape).and_then(|line| self.first(line, now)) {
+            self.wake(&key, now);
         }
     }
 
     /// This pod may fit now, or lost its place in line; it is tried when its backoff allows.
     pub fn move_one(&mut self, key: &PodKey, now: Instant) {
         match self.entries.get_mut(key) {
-            Some(entry) if entry.place == Place::Unschedulable => self.wake(key, now),
+            Some(entry) if matches!(entry.place, Place::Unschedulable(_)) => self.wake(key, now),
             Some(entry) if entry.place == Place::InHand => entry.moved = true,
             Some(_) | None => {}
         }
@@ -155,11 +187,16 @@ impl Queue {
         self.entries.keys()
     }
 
-    fn put_back(&mut self, key: &str, now: Instant, retry: bool) {
-        let Some(entry) = self.entries.get_mut(key) else { return };
-        if entry.place != Place::InHand {
-            return;
-        }
+    /// The pod of a line that is tried next: the first whose backoff is over, else the one whose backoff ends first.
+    fn first(&self, line: &Line, now: Instant) -> Option<PodKey> {
+        let ready = |key: &PodKey| self.entries.get(key).and_then(|entry| entry.not_before).filter(|at| *at > now);
+        let head = line.pods.values().take(LOOKED_AT);
+        head.min_by_key(|key| ready(key)).map(Arc::clone)
+    }
+
+    /// Notes a failure of a pod in hand.
+    fn set_back(&mut self, key: &str, now: Instant, retry: bool) -> Option<&Entry> {
+        let entry = self.entries.get_mut(key).filter(|entry| entry.place == Place::InHand)?;
         // The first failure is free: at start a pod often comes a moment before its node.
         let wait = match entry.failures {
             0 if !retry => Duration::ZERO,
@@ -167,21 +204,22 @@ impl Queue {
         };
         entry.failures = entry.failures.saturating_add(1);
         entry.not_before = Some(now + wait);
-        entry.place = Place::Unschedulable;
-        if retry || entry.moved {
-            let key = Arc::clone(&entry.pod.key);
-            self.wake(&key, now);
-        }
+        Some(entry)
     }
 
     fn wake(&mut self, key: &PodKey, now: Instant) {
         let Some(entry) = self.entries.get_mut(key) else { return };
+        let (pod, place) = (Arc::clone(&entry.pod), entry.place);
         match entry.not_before.filter(|at| *at > now) {
             Some(at) => {
                 entry.place = Place::Backoff(at);
+                self.leave(&pod, place);
                 self.backoff.insert((at, Arc::clone(key)));
             }
-            None => self.activate(key),
+            None => {
+                self.leave(&pod, place);
+                self.activate(key);
+            }
         }
     }
 
@@ -193,11 +231,19 @@ impl Queue {
         self.active.insert(rank, Arc::clone(key));
     }
 
-    fn leave(&mut self, entry: &Entry) {
-        match entry.place {
+    fn leave(&mut self, pod: &PodFacts, place: Place) {
+        match place {
             Place::Active(rank) => drop(self.active.remove(&rank)),
-            Place::Backoff(at) => drop(self.backoff.remove(&(at, Arc::clone(&entry.pod.key)))),
-            Place::Unschedulable | Place::InHand => {}
+            Place::Backoff(at) => drop(self.backoff.remove(&(at, Arc::clone(&pod.key)))),
+            Place::Unschedulable(rank) => {
+                if let Some(line) = self.lines.get_mut(&pod.shape) {
+                    line.pods.remove(&rank);
+                    if line.pods.is_empty() {
+                        self.lines.remove(&pod.shape);
+                    }
+                }
+            }
+            Place::InHand => {}
         }
     }
 }

@@ -3,10 +3,22 @@ use crate::node::{NodeFacts, Taken};
 use crate::pod::Shape;
 
 /// Full marks of one question.
-const FULL: i64 = 100;
-/// How much the pod's own wishes count beside the spreading of load (Kubernetes' weights).
+pub(crate) const FULL: i64 = 100;
+/// How much wishes count beside the spreading of load (Kubernetes' weights).
 const PREFERENCE_WEIGHT: i64 = 2;
 const TAINT_WEIGHT: i64 = 3;
+/// The same of affinity between pods, and of spread.
+pub(crate) const AFFINITY_WEIGHT: i64 = 2;
+pub(crate) const SPREAD_WEIGHT: i64 = 2;
+
+/// What is compared among the nodes that fit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wishes {
+    /// The sum of the weights of the preferred terms that the node meets.
+    pub(crate) preferred: i32,
+    /// How many of its taints would rather not have the pod.
+    pub(crate) disliked: i32,
+}
 
 /// The higher the better. Taking the pod in is counted.
 pub(crate) fn score(node: &NodeFacts, taken: &Taken, pod: &Shape) -> i64 {
@@ -15,15 +27,25 @@ pub(crate) fn score(node: &NodeFacts, taken: &Taken, pod: &Shape) -> i64 {
     let least_allocated = (cpu + memory) / 2;
     // The standard deviation of two values is half of their difference.
     let balanced = FULL - (cpu - memory).abs() / 2;
-    let facts = api::affinity::NodeFacts { name: &node.name, labels: &node.labels };
-    let preferred = api::affinity::preference(&pod.constraints, facts).clamp(0, FULL);
-    let disliked = node
-        .taints
-        .iter()
-        .filter(|taint| taint.effect == "PreferNoSchedule" && !api::toleration::tolerated(pod.tolerations(), taint))
-        .count();
-    let disliked = i64::try_from(disliked).unwrap_or(FULL).saturating_mul(FULL).min(FULL);
-    least_allocated + balanced + PREFERENCE_WEIGHT * preferred - TAINT_WEIGHT * disliked
+    least_allocated + balanced
+}
+
+pub(crate) fn wishes(node: &NodeFacts, pod: &Shape) -> Wishes {
+    let mut wishes = Wishes::default();
+    if pod.constraints.affinity.is_some() {
+        let facts = api::affinity::NodeFacts { name: &node.name, labels: &node.labels };
+        wishes.preferred = i32::try_from(api::affinity::preference(&pod.constraints, facts)).unwrap_or(i32::MAX);
+    }
+    for taint in node.taints.iter().filter(|taint| taint.effect == "PreferNoSchedule") {
+        wishes.disliked += i32::from(!api::toleration::tolerated(pod.tolerations(), taint));
+    }
+    wishes
+}
+
+/// What wishes count, where these are the most of all nodes that fit.
+pub(crate) fn weighted(wishes: Wishes, most: Wishes) -> i64 {
+    let share = |of: i32, most: i32| if most > 0 { FULL * i64::from(of) / i64::from(most) } else { 0 };
+    PREFERENCE_WEIGHT * share(wishes.preferred, most.preferred) - TAINT_WEIGHT * share(wishes.disliked, most.disliked)
 }
 
 /// How many hundredths are left.

@@ -1,8 +1,11 @@
 //! What a decision looks at: nodes in numbered slots, the pods that have their place, those that a node is emptied for.
 use crate::budget::Budget;
+use crate::counts::{Counts, Topology};
 use crate::node::NodeFacts;
-use crate::pod::{Load, PodFacts, PodKey, Shape};
+use crate::pod::{PodFacts, PodKey, Shape};
+use crate::terms::{Labels, Matcher, Seen};
 use crate::volumes::Volumes;
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -12,8 +15,8 @@ pub type Slot = usize;
 /// A pod that is bound, or about to be.
 #[derive(Clone, Debug)]
 pub(crate) struct Placed {
+    pub(crate) key: PodKey,
     pub(crate) uid: Arc<str>,
-    slot: Slot,
     /// When it started, in seconds since 1970.
     pub(crate) started: i64,
     /// Whether it is being deleted.
@@ -26,7 +29,7 @@ pub(crate) struct Placed {
 struct Seat {
     facts: NodeFacts,
     is_there: bool,
-    pods: Vec<PodKey>,
+    pods: Vec<Placed>,
     /// The pods that it is being emptied for.
     nominated: Vec<(PodKey, Arc<Shape>)>,
 }
@@ -38,17 +41,26 @@ pub struct Snapshot {
     slots: HashMap<Box<str>, Slot>,
     free: Vec<Slot>,
     count: usize,
-    placed: HashMap<PodKey, Placed>,
+    placed: HashMap<PodKey, Slot>,
     nominations: HashMap<PodKey, Slot>,
+    /// How many of them have terms about other pods.
+    with_terms: usize,
     /// Pods whose deletion was decided and is not told by the watch yet, by uid.
     doomed: HashSet<Arc<str>>,
     shapes: HashSet<Arc<Shape>>,
     /// At so many shapes those that nobody uses are dropped.
     sweep_at: usize,
+    pub(crate) counts: Counts,
+    namespaces: HashMap<Box<str>, Labels>,
+    /// The slots that changed, the latest last, and how many were dropped before the first.
+    changes: Vec<Slot>,
+    dropped: u64,
     /// What the claims of pods need.
     pub volumes: Volumes,
     /// By `namespace/name`.
-    pub budgets: HashMap<String, Budget>,
+    pub(crate) budgets: HashMap<String, Budget>,
+    /// How often something changed that is no node's.
+    pub(crate) version: u64,
 }
 
 impl Snapshot {
@@ -83,9 +95,8 @@ impl Snapshot {
     }
 
     /// The pods that have their place on a node.
-    pub(crate) fn pods_at(&self, slot: Slot) -> impl Iterator<Item = (&PodKey, &Placed)> {
-        let keys = self.seats.get(slot).map(|seat| &*seat.pods).unwrap_or_default();
-        keys.iter().filter_map(|key| self.placed.get_key_value(key))
+    pub(crate) fn pods_at(&self, slot: Slot) -> &[Placed] {
+        self.seats.get(slot).map(|seat| &*seat.pods).unwrap_or_default()
     }
 
     /// The pods that a node is being emptied for.
@@ -116,12 +127,12 @@ impl Snapshot {
         }
     }
 
-    /// Takes a node in; tells whether waiting pods may fit now that did not before.
-    pub fn set_node(&mut self, mut node: NodeFacts) -> bool {
+    /// Takes a node in; tells its slot where waiting pods may fit now that did not before.
+    pub fn set_node(&mut self, mut node: NodeFacts) -> Option<Slot> {
         let slot = self.seat(&node.name);
         let seat = &mut self.seats[slot];
         if seat.is_there && seat.facts.offers_like(&node) {
-            return false;
+            return None;
         }
         if !seat.is_there {
             seat.is_there = true;
@@ -129,7 +140,9 @@ impl Snapshot {
         }
         node.taken = std::mem::take(&mut seat.facts.taken);
         seat.facts = node;
-        true
+        self.counts.set_node(slot, Some(&self.seats[slot].facts.labels));
+        self.changed(slot);
+        Some(slot)
     }
 
     /// Forgets a node; its pods stay known in case it comes back.
@@ -137,6 +150,8 @@ impl Snapshot {
         let Some(slot) = self.slots.get(name).copied() else { return };
         if std::mem::take(&mut self.seats[slot].is_there) {
             self.count -= 1;
+            self.counts.set_node(slot, None);
+            self.changed(slot);
         }
         self.leave(slot);
     }
@@ -162,42 +177,58 @@ impl Snapshot {
         Arc::clone(shape)
     }
 
-    /// Notes that a pod has its place.
-    pub fn place(&mut self, pod: &PodFacts, node: &str) {
+    /// Notes that a pod has its place; tells whether that is new to others.
+    pub fn place(&mut self, pod: &PodFacts, node: &str) -> bool {
         let slot = self.seat(node);
         let shape = self.share(&pod.shape);
-        if let Some(known) = self.placed.get_mut(&pod.key)
+        if self.placed.get(&pod.key) == Some(&slot)
+            && let Some(known) = self.seats[slot].pods.iter_mut().find(|placed| placed.key == pod.key)
             && known.uid == pod.uid
-            && known.slot == slot
-            && known.shape.load == shape.load
-            && known.shape.labels == shape.labels
-            && known.shape.priority == shape.priority
+            && known.is_terminating == pod.is_terminating
+            && known.shape.weighs_like(&shape)
         {
-            known.started = pod.started;
-            known.is_terminating = pod.is_terminating;
             known.shape = shape;
-            return;
+            if std::mem::replace(&mut known.started, pod.started) != pod.started {
+                self.changed(slot);
+            }
+            return false;
         }
+        let doomed = self.doomed.contains(&pod.uid);
         self.unplace(&pod.key);
         self.renounce(&pod.key);
+        if doomed {
+            self.doomed.insert(Arc::clone(&pod.uid));
+        }
+        // Giving the old place back may have given the slot back too.
+        let slot = self.seat(node);
+        for topology in shape.terms.iter().flat_map(|terms| terms.topologies()) {
+            self.learn(topology);
+        }
+        let seen = seen(&self.namespaces, &shape);
+        self.counts.change(slot, &shape, seen, pod.is_terminating, 1);
         let seat = &mut self.seats[slot];
         seat.facts.taken.add(&shape.load);
-        seat.pods.push(Arc::clone(&pod.key));
-        let (uid, started, is_terminating) = (Arc::clone(&pod.uid), pod.started, pod.is_terminating);
-        self.placed.insert(Arc::clone(&pod.key), Placed { uid, slot, started, is_terminating, shape });
+        let (key, uid) = (Arc::clone(&pod.key), Arc::clone(&pod.uid));
+        let (started, is_terminating) = (pod.started, pod.is_terminating);
+        seat.pods.push(Placed { key, uid, started, is_terminating, shape });
+        self.placed.insert(Arc::clone(&pod.key), slot);
+        self.changed(slot);
+        true
     }
 
     /// Notes that a pod takes nothing any more; tells the slot where it did.
     pub fn unplace(&mut self, key: &str) -> Option<Slot> {
-        let placed = self.placed.remove(key)?;
-        self.doomed.remove(&placed.uid);
-        let seat = &mut self.seats[placed.slot];
+        let slot = self.placed.remove(key)?;
+        let seat = &mut self.seats[slot];
+        let at = seat.pods.iter().position(|placed| *placed.key == *key)?;
+        let placed = seat.pods.swap_remove(at);
         seat.facts.taken.subtract(&placed.shape.load);
-        if let Some(at) = seat.pods.iter().position(|other| **other == *key) {
-            seat.pods.swap_remove(at);
-        }
-        self.leave(placed.slot);
-        Some(placed.slot)
+        self.doomed.remove(&placed.uid);
+        let seen = seen(&self.namespaces, &placed.shape);
+        self.counts.change(slot, &placed.shape, seen, placed.is_terminating, -1);
+        self.changed(slot);
+        self.leave(slot);
+        Some(slot)
     }
 
     /// Notes that a node is being emptied for a pod, instead of any other.
@@ -205,14 +236,20 @@ impl Snapshot {
         self.renounce(key);
         let slot = self.seat(node);
         let shape = self.share(shape);
+        self.with_terms += usize::from(shape.terms.is_some());
         self.seats[slot].nominated.push((Arc::clone(key), shape));
         self.nominations.insert(Arc::clone(key), slot);
+        self.changed(slot);
     }
 
     /// Notes that no node is being emptied for a pod; tells whether one was.
     pub fn renounce(&mut self, key: &str) -> bool {
         let Some(slot) = self.nominations.remove(key) else { return false };
-        self.seats[slot].nominated.retain(|(other, _)| **other != *key);
+        let nominated = &mut self.seats[slot].nominated;
+        if let Some(at) = nominated.iter().position(|(other, _)| **other == *key) {
+            self.with_terms -= usize::from(nominated.swap_remove(at).1.terms.is_some());
+        }
+        self.changed(slot);
         self.leave(slot);
         true
     }
@@ -222,14 +259,31 @@ impl Snapshot {
         self.nominations.get(key).copied()
     }
 
+    /// Whether a pod that a node is being emptied for has terms about others.
+    pub(crate) fn awaits_terms(&self) -> bool {
+        self.with_terms > 0
+    }
+
+    /// The pods that a node is being emptied for, once nobody is left whom they wait for.
+    pub fn waiting_for(&self, slot: Slot) -> Vec<PodKey> {
+        let nominated = self.nominated_at(slot).iter();
+        nominated.filter(|(_, shape)| !self.is_emptied(slot, shape.priority)).map(|(key, _)| Arc::clone(key)).collect()
+    }
+
     /// Notes that a pod is about to be deleted.
-    pub fn doom(&mut self, uid: &Arc<str>) {
+    pub fn doom(&mut self, key: &str, uid: &Arc<str>) {
         self.doomed.insert(Arc::clone(uid));
+        if let Some(slot) = self.placed.get(key) {
+            self.changed(*slot);
+        }
     }
 
     /// It is not deleted after all.
-    pub fn spare(&mut self, uid: &str) {
+    pub fn spare(&mut self, key: &str, uid: &str) {
         self.doomed.remove(uid);
+        if let Some(slot) = self.placed.get(key) {
+            self.changed(*slot);
+        }
     }
 
     /// Whether a placed pod is on its way out.
@@ -239,35 +293,34 @@ impl Snapshot {
 
     /// The pods of a node below a priority, with their uids.
     pub fn below(&self, slot: Slot, priority: i32) -> impl Iterator<Item = (&PodKey, &Arc<str>)> {
-        let below = move |(_, placed): &(&PodKey, &Placed)| placed.shape.priority < priority;
-        self.pods_at(slot).filter(below).map(|(key, placed)| (key, &placed.uid))
+        let below = self.pods_at(slot).iter().filter(move |placed| placed.shape.priority < priority);
+        below.map(|placed| (&placed.key, &placed.uid))
     }
 
     /// Whether pods below a priority are on their way out of a node.
     pub fn is_emptied(&self, slot: Slot, priority: i32) -> bool {
-        self.pods_at(slot).any(|(_, placed)| placed.shape.priority < priority && self.is_leaving(placed))
-    }
-
-    /// Whether a pod that has its place uses a claim that `pod` would have to have for itself.
-    pub fn is_claim_taken(&self, pod: &PodFacts) -> bool {
-        self.claim_holders(pod).next().is_some()
+        self.pods_at(slot).iter().any(|placed| placed.shape.priority < priority && self.is_leaving(placed))
     }
 
     /// The pods that use a claim that `pod` would have to have for itself.
-    pub(crate) fn claim_holders<'a>(&'a self, pod: &'a PodFacts) -> impl Iterator<Item = (&'a PodKey, &'a Placed)> {
+    pub(crate) fn claim_holders(&self, pod: &PodFacts) -> Vec<PodKey> {
+        if pod.shape.load.claims.is_empty() {
+            return Vec::new();
+        }
         let only: Vec<String> = self.volumes.one_pod_claims(pod).collect();
-        self.placed.iter().filter(move |(key, placed)| {
-            let is_only = |name: &str| {
-                let own = only.iter().filter_map(|claim| claim.split_once('/'));
-                own.into_iter().any(|(namespace, claim)| *namespace == *placed.shape.namespace && claim == name)
-            };
-            !only.is_empty() && **key != pod.key && placed.shape.load.claims.iter().any(|used| is_only(&used.name))
-        })
+        let is_held = |placed: &&Placed| {
+            let own = only.iter().filter_map(|claim| claim.split_once('/'));
+            let mut own = own.filter(|(namespace, _)| **namespace == *placed.shape.namespace);
+            placed.key != pod.key && own.any(|(_, name)| placed.shape.load.claims.iter().any(|used| used.name == name))
+        };
+        let all = self.seats.iter().filter(|_| !only.is_empty()).flat_map(|seat| &seat.pods);
+        all.filter(is_held).map(|placed| Arc::clone(&placed.key)).collect()
     }
 
     /// The uid of the pod that was placed under this key.
     pub fn placed_uid(&self, key: &str) -> Option<&Arc<str>> {
-        self.placed.get(key).map(|placed| &placed.uid)
+        let placed = self.pods_at(*self.placed.get(key)?).iter().find(|placed| *placed.key == *key);
+        placed.map(|placed| &placed.uid)
     }
 
     /// The keys of all placed pods.
@@ -275,8 +328,122 @@ impl Snapshot {
         self.placed.keys()
     }
 
-    /// What a placed pod takes.
-    pub fn placed_load(&self, key: &str) -> Option<&Load> {
-        self.placed.get(key).map(|placed| &placed.shape.load)
+    /// A budget, or its end.
+    pub fn set_budget(&mut self, key: String, budget: Option<Budget>) {
+        self.version += 1;
+        match budget {
+            Some(budget) => drop(self.budgets.insert(key, budget)),
+            None => drop(self.budgets.remove(&key)),
+        }
+    }
+
+    /// Keeps only these budgets.
+    pub fn retain_budgets(&mut self, keys: &HashSet<String>) {
+        self.version += 1;
+        self.budgets.retain(|key, _| keys.contains(key));
+    }
+
+    /// The labels of a namespace.
+    pub fn set_namespace(&mut self, name: &str, labels: Option<Labels>) {
+        let changed = match labels {
+            Some(labels) => self.namespaces.insert(name.into(), labels.clone()) != Some(labels),
+            None => self.namespaces.remove(name).is_some(),
+        };
+        if changed {
+            self.version += 1;
+            self.counts.namespaces_changed();
+        }
+    }
+
+    /// The names of the namespaces that are known.
+    pub fn namespaces(&self) -> impl Iterator<Item = &str> {
+        self.namespaces.keys().map(|name| &**name)
+    }
+
+    /// A pod as terms see it.
+    pub(crate) fn seen<'a>(&'a self, shape: &'a Shape) -> Seen<'a> {
+        seen(&self.namespaces, shape)
+    }
+
+    /// Counts from now on what the terms of a pod that is about to be decided ask for. Decisions are the same without it,
+    /// only slower.
+    pub fn attend(&mut self, shape: &Shape) {
+        let Some(terms) = &shape.terms else { return };
+        for topology in terms.topologies() {
+            self.learn(topology);
+        }
+        for matcher in terms.counted() {
+            if !self.counts.ask(matcher) {
+                let found = self.count_now(matcher);
+                self.counts.count(matcher, found.into_iter());
+            }
+        }
+    }
+
+    fn learn(&mut self, topology: &Arc<str>) {
+        if !self.counts.knows(topology) {
+            let there = self.seats.iter().enumerate().filter(|(_, seat)| seat.is_there);
+            self.counts.learn(topology, there.map(|(slot, seat)| (slot, &seat.facts.labels)));
+        }
+    }
+
+    /// The slots of all pods that a matcher is about.
+    fn count_now(&self, matcher: &Matcher) -> Vec<Slot> {
+        let pods = self.seats.iter().enumerate().flat_map(|(slot, seat)| seat.pods.iter().map(move |pod| (slot, pod)));
+        let counts = |pod: &Placed| {
+            !(matcher.live_only && pod.is_terminating) && matcher.is_about(seen(&self.namespaces, &pod.shape))
+        };
+        pods.filter(|(_, pod)| counts(pod)).map(|(slot, _)| slot).collect()
+    }
+
+    /// By slot, how many pods a matcher is about.
+    pub(crate) fn by_slot(&self, matcher: &Arc<Matcher>) -> Cow<'_, [u32]> {
+        if let Some(counted) = self.counts.by_slot(matcher) {
+            return Cow::Borrowed(counted);
+        }
+        let mut by_slot = vec![0; self.seats.len()];
+        for slot in self.count_now(matcher) {
+            by_slot[slot] += 1;
+        }
+        Cow::Owned(by_slot)
+    }
+
+    /// The places of nodes by a label.
+    pub(crate) fn topology(&self, key: &Arc<str>) -> Cow<'_, Topology> {
+        if let Some(topology) = self.counts.topology(key) {
+            return Cow::Borrowed(topology);
+        }
+        let mut counts = Counts::default();
+        counts.learn(key, self.nodes().map(|(slot, node)| (slot, &node.labels)));
+        Cow::Owned(counts.topology(key).cloned().unwrap_or_default())
+    }
+
+    fn changed(&mut self, slot: Slot) {
+        if self.changes.len() > 4 * self.seats.len() + 1024 {
+            let half = self.changes.len() / 2;
+            self.changes.drain(..half);
+            self.dropped += half as u64;
+        }
+        self.changes.push(slot);
+    }
+
+    /// How many changes there were so far.
+    pub(crate) fn now(&self) -> u64 {
+        self.dropped + self.changes.len() as u64
+    }
+
+    /// The slots that changed since then; `None` where that is not known any more.
+    pub(crate) fn since(&self, then: u64) -> Option<&[Slot]> {
+        let from = usize::try_from(then.checked_sub(self.dropped)?).ok()?;
+        self.changes.get(from..)
+    }
+}
+
+fn seen<'a>(namespaces: &'a HashMap<Box<str>, Labels>, shape: &'a Shape) -> Seen<'a> {
+    Seen {
+        namespace: &shape.namespace,
+        namespace_labels: namespaces.get(&shape.namespace),
+        labels: &shape.labels,
+        owner: shape.owner.as_deref(),
     }
 }

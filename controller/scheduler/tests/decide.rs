@@ -2,7 +2,7 @@
 use controller_scheduler::decide::{Decision, decide};
 use controller_scheduler::node::NodeFacts;
 use controller_scheduler::pod::PodFacts;
-use controller_scheduler::queue::Queue;
+use controller_scheduler::queue::{Causes, Queue};
 use controller_scheduler::snapshot::Snapshot;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -111,26 +111,29 @@ fn whose_pod_is_it() {
 fn the_queue_orders_waits_and_wakes() {
     let now = Instant::now();
     let mut queue = Queue::default();
+    let causes = Causes::default();
     queue.offer(pod("late", "1", json!({})));
     queue.offer(pod("urgent", "1", json!({"priority": 5})));
     let first = queue.pop().unwrap();
     assert_eq!(&*first.key, "d/urgent");
-    queue.unfit(&first.key, now);
+    queue.unfit(&first.key, causes, now);
     assert_eq!(&*queue.pop().unwrap().key, "d/late");
     queue.remove("d/late");
     assert!(queue.pop().is_none(), "an unfit pod waits for a move");
     queue.offer(pod("urgent", "1", json!({"priority": 5})));
     assert!(queue.pop().is_none(), "news without a change do not wake it");
-    queue.move_all(now);
+    queue.move_those(now, |_, _| false);
+    assert!(queue.pop().is_none(), "nor does what cannot help");
+    queue.move_those(now, |_, _| true);
     let again = queue.pop().unwrap();
-    queue.unfit(&again.key, now);
-    queue.move_all(now);
+    queue.unfit(&again.key, causes, now);
+    queue.move_those(now, |_, _| true);
     assert!(queue.pop().is_none(), "the second failure backs off");
     assert_eq!(queue.next_wake(), Some(now + Duration::from_secs(1)));
     queue.advance(now + Duration::from_secs(1));
     let again = queue.pop().unwrap();
-    queue.move_all(now);
-    queue.unfit(&again.key, now);
+    queue.move_one(&again.key, now);
+    queue.unfit(&again.key, causes, now);
     assert_eq!(queue.next_wake(), Some(now + Duration::from_secs(2)), "what moved while it was in hand counts");
     queue.offer(pod("urgent", "2", json!({"priority": 5})));
     assert!(queue.pop().is_some(), "a changed pod is tried at once");
@@ -141,6 +144,28 @@ fn the_queue_orders_waits_and_wakes() {
         queue.failed("d/urgent", now);
     }
     assert_eq!(queue.next_wake(), Some(now + Duration::from_secs(10)));
+}
+
+#[test]
+fn pods_that_are_alike_wait_in_line() {
+    let now = Instant::now();
+    let mut queue = Queue::default();
+    for name in ["a", "b", "c"] {
+        queue.offer(pod(name, "1", json!({})));
+    }
+    queue.offer(pod("other", "2", json!({})));
+    while let Some(pod) = queue.pop() {
+        queue.unfit(&pod.key, Causes::default(), now);
+    }
+    queue.move_those(now, |shape, _| shape.load.requests.milli_cpu == 1000);
+    let first = queue.pop().unwrap();
+    assert_eq!((&*first.key, queue.pop().is_none()), ("d/a", true), "the first of those whom it helps");
+    queue.next_like(&first.shape, now);
+    assert_eq!(&*queue.pop().unwrap().key, "d/b", "it got a node, so the next is tried");
+    assert!(queue.pop().is_none());
+    queue.remove("d/c");
+    queue.next_like(&first.shape, now);
+    assert!(queue.pop().is_none());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Who leaves for whom, by table, and what holds for every preemption.
 use controller_scheduler::budget::Budget;
-use controller_scheduler::decide::{Decision, decide};
+use controller_scheduler::decide::{Decider, Decision, decide};
 use controller_scheduler::node::NodeFacts;
 use controller_scheduler::pod::PodFacts;
 use controller_scheduler::preempt::{Preemption, would_fit};
@@ -93,7 +93,7 @@ fn budgets_are_broken_last() {
         "status": {"disruptionsAllowed": 0, "currentHealthy": 1, "desiredHealthy": 1, "expectedPods": 1}});
     let mut with = |budget: &Value| {
         let budget = Budget::new(serde_json::from_value(budget.clone()).unwrap());
-        snapshot.budgets.insert(budget.key.clone(), budget);
+        snapshot.set_budget(budget.key.clone(), Some(budget));
         said(&snapshot, &pod("p", 10, "4", Value::Null))
     };
     assert_eq!(with(&budget), "free leave n1");
@@ -116,7 +116,7 @@ fn who_waits_for_a_node_holds_it_against_lower_priorities() {
     let waiting = pod("waiting", 10, "3", Value::Null);
     assert_eq!(said(&snapshot, &waiting), "victim leave n0");
     snapshot.nominate(&waiting.key, &waiting.shape, "n0");
-    snapshot.doom(&"victim".into());
+    snapshot.doom("d/victim", &"victim".into());
     assert_eq!(said(&snapshot, &waiting), "not eligible due to a terminating pod on the nominated node.");
     let second = pod("second", 10, "1", Value::Null);
     assert_eq!(said(&snapshot, &second), " leave n0", "what leaves anyway is enough");
@@ -135,8 +135,99 @@ fn who_waits_for_a_node_holds_it_against_lower_priorities() {
     assert_eq!(preemption.displaced, ["d/second".into()], "who is displaced looks elsewhere");
 }
 
+#[test]
+fn who_may_go_to_one_node_only_empties_no_other() {
+    let mut snapshot = nodes(3);
+    put(&mut snapshot, "n0", "a", 1, "4");
+    let to = |node: &str, priority: i32| {
+        let affinity = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}]}}});
+        pod("daemon", priority, "1", json!({"spec": {"affinity": affinity}}))
+    };
+    assert_eq!(said(&snapshot, &to("n1", 0)), "bind to n1");
+    assert_eq!(said(&snapshot, &to("n0", 5)), "a leave n0");
+    let Decision::Unfit(error) = decide(&snapshot, &to("n0", 0)) else { panic!("it fits") };
+    assert_eq!(
+        error.to_string(),
+        "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) didn't match Pod's node affinity/selector. preemption: \
+         0/3 nodes are available: 1 No preemption victims found for incoming pod, 2 Preemption is not helpful for scheduling."
+    );
+    assert!(matches!(decide(&snapshot, &to("elsewhere", 5)), Decision::Unfit(_)));
+}
+
+#[test]
+fn victims_may_be_those_that_it_cannot_be_with() {
+    let mut snapshot = nodes(2);
+    let host = |n: &str| json!({"metadata": {"name": n, "labels": {"host": n}}, "status": {"allocatable": {"cpu": "4", "memory": "4Gi", "pods": "10"}}});
+    for name in ["n0", "n1"] {
+        snapshot.set_node(NodeFacts::new(serde_json::from_value(host(name)).unwrap()));
+    }
+    let apart = |app: &str| {
+        let term = json!({"labelSelector": {"matchLabels": {"app": app}}, "topologyKey": "host"});
+        json!({"spec": {"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}}})
+    };
+    put(&mut snapshot, "n0", "web", 5, "1");
+    put(&mut snapshot, "n0", "other", 1, "1");
+    snapshot.place(&pod("hermit", 7, "1", apart("p")), "n1");
+    put(&mut snapshot, "n1", "more", 1, "1");
+    assert_eq!(
+        said(&snapshot, &pod("p", 10, "1", apart("web"))),
+        "web leave n0",
+        "neighbours that are in nobody's way stay"
+    );
+    snapshot.unplace("d/web");
+    put(&mut snapshot, "n0", "web", 9, "1");
+    assert_eq!(said(&snapshot, &pod("p", 10, "1", apart("web"))), "hermit leave n1");
+    assert_eq!(
+        said(&snapshot, &pod("p", 3, "1", apart("web"))),
+        "0/2 nodes are available: 1 node(s) didn't match pod anti-affinity rules, 1 node(s) didn't satisfy existing pods anti-affinity rules."
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
+    /// What is remembered from one decision to the next changes none, whatever happens in between.
+    #[test]
+    fn memory_changes_no_decision(
+        steps in prop::collection::vec((0u8..4, 0usize..4, 0i32..4, 1u32..4), 1..40),
+    ) {
+        let mut snapshot = nodes(4);
+        let mut decider = Decider::default();
+        let mut names: Vec<String> = Vec::new();
+        for (step, (what, which, priority, cpu)) in steps.into_iter().enumerate() {
+            match what {
+                0 if !names.is_empty() => {
+                    let key = names.swap_remove(which % names.len());
+                    snapshot.unplace(&key);
+                }
+                1 if !names.is_empty() => {
+                    let key = names[which % names.len()].clone();
+                    snapshot.doom(&key, &key[2..].into());
+                }
+                _ => {
+                    let new = pod(&format!("p{step}"), priority, &cpu.to_string(), json!({"metadata": {"labels": {}}}));
+                    let decision = decider.decide(&snapshot, &new);
+                    prop_assert_eq!(&decide(&snapshot, &new), &decision);
+                    match decision {
+                        Decision::Bind(node) => {
+                            snapshot.place(&new, &node);
+                            names.push(new.key.to_string());
+                        }
+                        Decision::Preempt(preemption, _) => {
+                            prop_assert!(would_fit(&snapshot, &new, &preemption));
+                            snapshot.nominate(&new.key, &new.shape, &preemption.node);
+                            for victim in &preemption.victims {
+                                snapshot.doom(&victim.key, &victim.uid);
+                            }
+                        }
+                        Decision::Unfit(_) => {}
+                        Decision::Prepare(..) => prop_assert!(false),
+                    }
+                }
+            }
+        }
+    }
+
     /// Whoever leaves: only lower priorities, the pod fits then, and it would not if one of them stayed.
     #[test]
     fn nobody_leaves_in_vain(

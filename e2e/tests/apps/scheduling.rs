@@ -223,3 +223,75 @@ async fn c367_replica_sets_of_four_priorities_share_a_node() {
     without_classes(&scene.api, &classes).await;
     hollow.end().await;
 }
+
+/// The node of a pod as soon as it runs.
+async fn nodes_of(scene: &Scene, app: &str, count: usize) -> Vec<String> {
+    let mut nodes: Vec<String> = Vec::new();
+    for pod in scene.ready(app, count).await {
+        nodes.push(pod["spec"]["nodeName"].as_str().expect("a node").to_owned());
+    }
+    nodes.sort();
+    nodes
+}
+
+/// A ReplicaSet whose pods have this in their spec.
+async fn replicas(scene: &Scene, hollow: &Hollow, app: &str, count: usize, more: Value) {
+    let mut template = pod(hollow, app, json!({}));
+    template["metadata"] = json!({"labels": {"app": app}});
+    for (key, value) in more.as_object().into_iter().flatten() {
+        match (key.as_str(), template["spec"].get_mut(key)) {
+            ("affinity", Some(known)) => {
+                for (kind, terms) in value.as_object().into_iter().flatten() {
+                    known[kind] = terms.clone();
+                }
+            }
+            _ => template["spec"][key] = value.clone(),
+        }
+    }
+    let spec = json!({"replicas": count, "selector": {"matchLabels": {"app": app}}, "template": template});
+    scene.make("replicasets", &json!({"metadata": {"name": app}, "spec": spec})).await;
+}
+
+fn beside(kind: &str, app: &str, key: &str) -> Value {
+    let term = json!({"labelSelector": {"matchLabels": {"app": app}}, "topologyKey": key});
+    json!({"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}})
+}
+
+#[tokio::test]
+async fn pods_keep_apart_or_together_and_wait_until_they_can() {
+    let scene = Scene::new("apart").await;
+    let mut hollow = Hollow::new(&scene.api, 2).await;
+    let host = "kubernetes.io/hostname";
+    replicas(&scene, &hollow, "apart", 3, beside("podAntiAffinity", "apart", host)).await;
+    let is_bound = |pod: &&Value| pod["spec"]["nodeName"].is_string();
+    let pods = scene.until_pods("apart", "two have nodes", |pods| pods.iter().filter(is_bound).count() == 2).await;
+    let third = pods.iter().find(|pod| !is_bound(pod)).expect("three pods");
+    pending(&scene, names(std::slice::from_ref(third))[0], "2 node(s) didn't match pod anti-affinity rules").await;
+    let added = hollow.add().await;
+    let mut all = hollow.names().to_vec();
+    all.sort();
+    assert_eq!(nodes_of(&scene, "apart", 3).await, all, "the third waited for {added}");
+    replicas(&scene, &hollow, "follower", 1, beside("podAffinity", "leader", host)).await;
+    let followers = scene.until_pods("follower", "the pod is there", |pods| pods.len() == 1).await;
+    pending(&scene, names(&followers)[0], "node(s) didn't match pod affinity rules").await;
+    replicas(&scene, &hollow, "leader", 1, json!({})).await;
+    assert_eq!(nodes_of(&scene, "follower", 1).await, nodes_of(&scene, "leader", 1).await, "it waited for the leader");
+    hollow.end().await;
+}
+
+#[tokio::test]
+async fn pods_spread_over_zones_within_their_skew() {
+    let scene = Scene::new("spread").await;
+    let hollow = Hollow::new(&scene.api, 3).await;
+    let zone = "topology.kubernetes.io/zone";
+    for (n, node) in hollow.names().iter().enumerate() {
+        hollow.patch(node, json!({"metadata": {"labels": {zone: format!("z{}", n / 2)}}})).await;
+    }
+    let constraint = json!([{"maxSkew": 1, "topologyKey": zone, "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"app": "even"}}}]);
+    replicas(&scene, &hollow, "even", 6, json!({"topologySpreadConstraints": constraint})).await;
+    let nodes = nodes_of(&scene, "even", 6).await;
+    let last = &hollow.names()[2];
+    assert_eq!(nodes.iter().filter(|node| *node == last).count(), 3, "half of them in the zone of one node: {nodes:?}");
+    hollow.end().await;
+}

@@ -32,7 +32,7 @@ impl Driver {
         }
         self.snapshot.nominate(&pod.key, &pod.shape, &preemption.node);
         for victim in &preemption.victims {
-            self.snapshot.doom(&victim.uid);
+            self.snapshot.doom(&victim.key, &victim.uid);
         }
         let (client, notices) = (self.client.clone(), self.notices.clone());
         self.emptying.spawn(async move {
@@ -65,7 +65,7 @@ impl Driver {
             return;
         }
         for victim in &emptied.kept {
-            self.snapshot.spare(&victim.uid);
+            self.snapshot.spare(&victim.key, &victim.uid);
         }
         self.queue.move_one(&emptied.pod.key, Instant::now());
     }

@@ -1,10 +1,11 @@
 //! Kinds beside pods and nodes that decisions look at: watched, and what news of them wakes.
 use super::Driver;
 use crate::budget::Budget;
+use crate::hint::Moved;
 use api::volume::{Claim, Class, Volume};
 use futures::StreamExt as _;
 use futures::stream::{BoxStream, select_all};
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{Api, ResourceExt as _};
@@ -20,6 +21,7 @@ pub(super) enum News {
     Volume(Box<Event<PersistentVolume>>),
     Class(Box<Event<StorageClass>>),
     Budget(Box<Event<PodDisruptionBudget>>),
+    Namespace(Box<Event<Namespace>>),
     /// A watch broke and is started again.
     Broken(watcher::Error),
 }
@@ -75,11 +77,13 @@ pub(super) struct Watched {
     volumes: Listing,
     classes: Listing,
     budgets: Listing,
+    namespaces: Listing,
 }
 
 impl Watched {
     pub(super) fn are_listed(&self) -> bool {
-        [&self.claims, &self.volumes, &self.classes, &self.budgets].iter().all(|listing| listing.is_done)
+        let all = [&self.claims, &self.volumes, &self.classes, &self.budgets, &self.namespaces];
+        all.iter().all(|listing| listing.is_done)
     }
 }
 
@@ -97,6 +101,7 @@ pub(super) fn watch(client: &kube::Client) -> BoxStream<'static, News> {
         one(client, |event| News::Volume(Box::new(event))),
         one(client, |event| News::Class(Box::new(event))),
         one(client, |event| News::Budget(Box::new(event))),
+        one(client, |event| News::Namespace(Box::new(event))),
     ])
     .boxed()
 }
@@ -134,18 +139,35 @@ impl Driver {
                 return match watched.budgets.step(*event) {
                     Step::Keep(budget) => {
                         let budget = Budget::new(budget);
-                        snapshot.budgets.insert(budget.key.clone(), budget);
+                        snapshot.set_budget(budget.key.clone(), Some(budget));
                     }
-                    Step::Forget(key) => drop(snapshot.budgets.remove(&key)),
-                    Step::Retain(seen) => snapshot.budgets.retain(|key, _| seen.contains(key)),
+                    Step::Forget(key) => snapshot.set_budget(key, None),
+                    Step::Retain(seen) => snapshot.retain_budgets(&seen),
                     Step::Begin => {}
                 };
+            }
+            News::Namespace(event) => {
+                match watched.namespaces.step(*event) {
+                    Step::Keep(namespace) => {
+                        let labels = namespace.metadata.labels.clone().unwrap_or_default();
+                        snapshot.set_namespace(&namespace.name_any(), Some(labels));
+                    }
+                    Step::Forget(name) => snapshot.set_namespace(&name, None),
+                    Step::Retain(seen) => {
+                        let known: Vec<String> = snapshot.namespaces().map(str::to_owned).collect();
+                        for name in known.iter().filter(|name| !seen.contains(*name)) {
+                            snapshot.set_namespace(name, None);
+                        }
+                    }
+                    Step::Begin => {}
+                }
+                return self.moved(Moved::Places);
             }
         }
         if !self.watched.are_listed() {
             return;
         }
-        self.queue.move_those(Instant::now(), |pod| !pod.shape.load.claims.is_empty());
+        self.queue.move_those(Instant::now(), |shape, causes| causes.volumes && !shape.load.claims.is_empty());
         let waiting: Vec<Arc<str>> = self.preparing.keys().cloned().collect();
         for key in waiting {
             self.look_at(&key);

@@ -1,5 +1,6 @@
 //! Volumes of pods: watched, reserved or asked for, and waited for while the pod keeps its place.
 use super::{Bound, Driver};
+use crate::hint::Moved;
 use crate::pod::PodFacts;
 use crate::record::Notice;
 use crate::volumes::{Preparation, Progress, Volumes};
@@ -83,8 +84,10 @@ impl Driver {
 
     fn give_up(&mut self, key: &Arc<str>, why: &str) {
         let Some(waiting) = self.preparing.remove(key) else { return };
-        if self.snapshot.placed_uid(key) == Some(&waiting.pod.uid) {
-            self.snapshot.unplace(key);
+        if self.snapshot.placed_uid(key) == Some(&waiting.pod.uid)
+            && let Some(slot) = self.snapshot.unplace(key)
+        {
+            self.moved(Moved::Left(slot));
         }
         self.queue.failed(key, Instant::now());
         self.notices.send(Notice::Failed(waiting.pod, why.to_owned()));

@@ -1,5 +1,4 @@
 //! Whether enough is left. A pod fits a node that has too little of what the pod does not ask for.
-use super::Reason;
 use crate::node::{NodeFacts, Taken};
 use crate::pod::Shape;
 
@@ -7,7 +6,7 @@ fn lacks(want: i64, have: i64, taken: i64) -> bool {
     want > 0 && want > have.saturating_sub(taken)
 }
 
-/// The same questions as [`missing`], without telling which one failed.
+/// The same questions as [`missing`] and the number of pods, without telling which one failed.
 pub(super) fn fit(node: &NodeFacts, taken: &Taken, pod: &Shape) -> bool {
     let (have, used, want) = (&node.allocatable, &taken.requested, &pod.load.requests);
     taken.pod_count < node.max_pods
@@ -17,15 +16,12 @@ pub(super) fn fit(node: &NodeFacts, taken: &Taken, pod: &Shape) -> bool {
         && !want.extended.iter().any(|(name, want)| lacks(*want, have.of(name), used.of(name)))
 }
 
-pub(super) fn missing(node: &NodeFacts, taken: &Taken, pod: &Shape) -> Vec<Reason> {
+/// Names every resource of which too little is left.
+pub(super) fn missing(node: &NodeFacts, taken: &Taken, pod: &Shape, mut tell: impl FnMut(&str)) {
     let (have, used, want) = (&node.allocatable, &taken.requested, &pod.load.requests);
-    let mut reasons = Vec::new();
-    if taken.pod_count >= node.max_pods {
-        reasons.push(Reason::TooManyPods);
-    }
     let mut check = |name: &str, want: i64, have: i64, taken: i64| {
         if lacks(want, have, taken) {
-            reasons.push(Reason::Insufficient(name.into()));
+            tell(name);
         }
     };
     check("cpu", want.milli_cpu, have.milli_cpu, used.milli_cpu);
@@ -34,5 +30,4 @@ pub(super) fn missing(node: &NodeFacts, taken: &Taken, pod: &Shape) -> Vec<Reaso
     for (name, want) in &want.extended {
         check(name, *want, have.of(name), used.of(name));
     }
-    reasons
 }

@@ -1,0 +1,67 @@
+//! Whom an event can help: waiting pods that could not possibly fit because of it are not tried again. Pure.
+use crate::decide::{FitError, taken};
+use crate::filter::{self, Reason};
+use crate::pod::Shape;
+use crate::queue::Causes;
+use crate::snapshot::{Slot, Snapshot};
+
+/// Something that may let pods fit.
+#[derive(Clone, Copy, Debug)]
+pub enum Moved<'a> {
+    /// A node came, or offers other things.
+    Node(Slot),
+    /// A pod left a node, or the claim of a pod to the node's room was given up.
+    Left(Slot),
+    /// A pod with this shape came to a node.
+    Came(&'a Shape),
+    /// Nodes left, or labels of namespaces changed.
+    Places,
+}
+
+/// What a refusal says of its causes.
+pub fn causes(error: &FitError) -> Causes {
+    let mut causes = Causes { relations: false, volumes: error.refusal.is_some() };
+    for reason in error.reasons.keys() {
+        match reason {
+            Reason::Spread
+            | Reason::SpreadLabel
+            | Reason::PodAffinity
+            | Reason::PodAntiAffinity
+            | Reason::ExistingAntiAffinity => causes.relations = true,
+            Reason::VolumeElsewhere
+            | Reason::VolumeGone
+            | Reason::NoVolume
+            | Reason::OnePodClaim
+            | Reason::TooManyVolumes => causes.volumes = true,
+            Reason::Unschedulable
+            | Reason::Taint { .. }
+            | Reason::Affinity
+            | Reason::Ports
+            | Reason::TooManyPods
+            | Reason::Insufficient(_)
+            | Reason::NoVictims
+            | Reason::NotHelpful => {}
+        }
+    }
+    causes
+}
+
+/// Whether a pod that waits for these causes may fit now, or make room for itself.
+pub fn helps(snapshot: &Snapshot, moved: Moved<'_>, shape: &Shape, causes: Causes) -> bool {
+    let has_use_for = |slot: Slot| {
+        snapshot.at(slot).is_some_and(|node| {
+            let could_empty = || shape.may_preempt && snapshot.below(slot, shape.priority).next().is_some();
+            filter::standing(node, shape).is_open
+                && !filter::is_too_small(node, shape)
+                && (filter::has_room(node, &taken(snapshot, slot, node, "", shape), shape) || could_empty())
+        })
+    };
+    match moved {
+        Moved::Node(slot) => causes.relations || has_use_for(slot),
+        Moved::Left(slot) => causes.relations || causes.volumes || has_use_for(slot),
+        Moved::Came(other) => {
+            causes.relations && shape.terms.as_ref().is_some_and(|terms| terms.waits_for(snapshot.seen(other)))
+        }
+        Moved::Places => causes.relations,
+    }
+}
