@@ -16,6 +16,7 @@ use kube::api::Api;
 use nix::mount::{MsFlags, mount};
 
 use super::sandbox::{self, blocking, id};
+use super::users::{self, Users};
 use super::{Executor, chain, failure, propagation, subpath, termination, volume};
 use crate::device::{self, Given};
 use crate::environment::{self, Sources};
@@ -166,7 +167,8 @@ fn write_bundle(
     let fail = |error: &(dyn std::error::Error + 'static)| failure(CREATE_ERROR, error);
     let image = executor.host.images.find(container.image.as_deref().unwrap_or_default()).map_err(|e| fail(&e))?;
     let image = image.ok_or_else(|| Failure { reason: CREATE_ERROR.into(), message: "the image is gone".into() })?;
-    let root = mount_root(executor, &image, bundle, key)?;
+    let users = users::of(executor)?;
+    let root = mount_root(executor, &image, bundle, key, users.as_ref())?;
     let config = executor.host.images.config(&image).map_err(|error| fail(&error))?;
     let config = config.config().clone().unwrap_or_default();
     let spec = executor.pod.spec.clone().unwrap_or_default();
@@ -181,7 +183,7 @@ fn write_bundle(
     let known: BTreeMap<String, String> = variables.into_iter().collect();
     let args = arguments(container, &config, &known)?;
     let cwd = container.working_dir.clone().filter(|dir| !dir.is_empty()).or_else(|| config.working_dir().clone());
-    let mut binds = binds(executor, container, bundle, &known)?;
+    let mut binds = binds(executor, container, bundle, &known, users.as_ref())?;
     binds.extend(given.mounts.iter().map(|(source, destination, read_only)| Bind {
         source: source.clone(),
         destination: destination.clone(),
@@ -190,12 +192,17 @@ fn write_bundle(
     }));
     let mut attached = volume_devices(executor, container)?;
     for (host, inside, permissions) in &given.devices {
+        if users.is_some() && host != Path::new(inside) {
+            let message = format!("device {} cannot be {inside} with hostUsers: false", host.display());
+            return Err(Failure { reason: CREATE_ERROR.into(), message });
+        }
         attached.push(device_node(host, inside, permissions)?);
     }
     let parts = Parts {
         spec: &spec,
         container,
         target,
+        users: users.as_ref().map(|users| users.pin.as_path()),
         qos: api::pod::recorded_qos_class(&executor.pod),
         identity: &identity,
         args,
@@ -227,13 +234,23 @@ fn wish(spec: &k8s_openapi::api::core::v1::PodSpec, container: &Container) -> Wi
     }
 }
 
-fn mount_root(executor: &Executor, image: &Image, bundle: &Path, key: &str) -> Result<PathBuf, Failure> {
+fn mount_root(
+    executor: &Executor,
+    image: &Image,
+    bundle: &Path,
+    key: &str,
+    users: Option<&Users>,
+) -> Result<PathBuf, Failure> {
     let fail = |error: &(dyn std::error::Error + 'static)| failure(CREATE_ERROR, error);
     let snapshot = executor.host.images.snapshot(key, image).map_err(|error| fail(&error))?;
     let root = bundle.join("rootfs");
     fs::create_dir_all(&root).map_err(|error| fail(&error))?;
     // What an agent that was killed mounted is not mounted upon.
     agent_volume::removal::unmount_below(bundle).map_err(|error| fail(&error))?;
+    if let Some(users) = users {
+        let mounted = users.mount_root(&snapshot, &root, bundle);
+        return mounted.map(|()| root).map_err(|message| Failure { reason: CREATE_ERROR.into(), message });
+    }
     let options = snapshot.options();
     mount(Some("overlay"), &root, Some("overlay"), MsFlags::empty(), Some(options.as_os_str())).map_err(|error| {
         Failure { reason: CREATE_ERROR.into(), message: format!("mount overlay on {}: {error}", root.display()) }
@@ -296,6 +313,7 @@ fn binds(
     container: &Container,
     bundle: &Path,
     known: &BTreeMap<String, String>,
+    users: Option<&Users>,
 ) -> Result<Vec<Bind>, Failure> {
     let run_dir = executor.run_dir();
     let etc = sandbox::etc_dir(&run_dir);
@@ -321,6 +339,10 @@ fn binds(
     binds.push(Bind { source: termination, destination, access: Access::ReadWrite, propagation: "rprivate" });
     for (index, mounted) in container.volume_mounts.iter().flatten().enumerate() {
         let bind = volume_bind(executor, mounted, &bundle.join(format!("subpath-{index}")), known)?;
+        if let Some(users) = users {
+            let fail = |message| Failure { reason: CONFIG_ERROR.into(), message };
+            users.check(&mounted.name, &bind.source).map_err(fail)?;
+        }
         // A volume on one of the shared files wins over it.
         binds.retain(|other| other.destination != bind.destination);
         binds.push(bind);

@@ -11,6 +11,7 @@ mod resize;
 pub(crate) mod sandbox;
 pub(crate) mod subpath;
 pub(crate) mod termination;
+mod users;
 pub(crate) mod volume;
 
 use std::collections::HashMap;

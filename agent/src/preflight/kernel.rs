@@ -9,9 +9,11 @@ use super::Finding;
 const FLOOR: (u32, u32) = (5, 10);
 
 /// A feature, the kernel that brought it, and what is done without it.
-const FEATURES: [(&str, (u32, u32), &str); 2] = [
+const FEATURES: [(&str, (u32, u32), &str); 4] = [
     ("mount_setattr(2)", (5, 12), "mounts are made read-only one by one, and the program runs from a copy in memory"),
     ("cgroup.kill", (5, 14), "the processes of a cgroup are killed one by one"),
+    ("overlay mounts over id-mapped layers", (5, 19), "pods with hostUsers: false do not start"),
+    ("id-mapped mounts of tmpfs", (6, 3), "pods with hostUsers: false do not start"),
 ];
 
 /// The running kernel's release, such as `6.1.0-56-cloud-amd64`.
@@ -39,7 +41,7 @@ mod tests {
     #[test]
     fn old_kernels_are_told_what_stands_in() {
         let count = |release: &str| findings(release).len();
-        assert_eq!((count("6.1.0-56-cloud-amd64"), count("5.13.1"), count("5.10.0-8-amd64")), (1, 2, 3));
+        assert_eq!((count("6.1.0-56-cloud-amd64"), count("5.13.1"), count("5.10.0-8-amd64")), (2, 4, 5));
         assert!(matches!(findings("4.19.0").as_slice(), [Finding::Broken(what, _)] if what.contains("5.10")));
     }
 }

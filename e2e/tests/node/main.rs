@@ -14,6 +14,7 @@ mod probes;
 mod resize;
 mod restarts;
 mod security;
+mod users;
 
 use std::time::Duration;
 
