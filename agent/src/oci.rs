@@ -26,6 +26,8 @@ pub(crate) struct Bind {
     pub(crate) access: Access,
     /// `rprivate`, `rslave` or `rshared`.
     pub(crate) propagation: &'static str,
+    /// Its files are shown as the pod's users own them already.
+    pub(crate) is_mapped: bool,
 }
 
 /// What a container may do with what is bound.
@@ -298,7 +300,7 @@ fn mounts(parts: &Parts<'_>, privileged: bool) -> Vec<Value> {
     binds.sort_by_key(|bind| bind.destination.matches('/').count());
     all.extend(binds.into_iter().map(|bind| {
         let mut options = vec!["rbind", bind.propagation, bind.access.option()];
-        options.extend(parts.users.map(|_| "idmap"));
+        options.extend(parts.users.filter(|_| !bind.is_mapped).map(|_| "idmap"));
         json!({"destination": bind.destination, "type": "bind", "source": bind.source, "options": options})
     }));
     all

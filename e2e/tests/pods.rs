@@ -209,13 +209,12 @@ fn tokens(client: &Client) {
 }
 
 fn refusals(client: &Client) {
-    let mut pod = script("mapped", "true");
-    pod["spec"]["hostUsers"] = json!(false);
-    pod["spec"]["volumes"] = json!([{"name": "v", "image": {"reference": "busybox"}}]);
+    let mut pod = script("old-volume", "true");
+    pod["spec"]["volumes"] = json!([{"name": "v", "rbd": {"image": "i", "monitors": ["m"]}}]);
     apply(client, &pod);
     eventually("the field is refused by name", SOON, || {
-        let conditions = client.get(&["pod", "mapped"])["status"]["conditions"].to_string();
-        conditions.contains("spec.volumes[0].image").then_some(())
+        let conditions = client.get(&["pod", "old-volume"])["status"]["conditions"].to_string();
+        conditions.contains("spec.volumes[0].<source>").then_some(())
     });
     let mut pod = script("large", "true");
     pod["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "4000"}});
@@ -232,7 +231,7 @@ fn refusals(client: &Client) {
         let pod = client.get(&["pod", "imageless"]);
         (pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == "ErrImageNeverPull").then_some(())
     });
-    client.run(&["delete", "pod", "mapped", "large", "imageless", "--now"]).ok();
+    client.run(&["delete", "pod", "old-volume", "large", "imageless", "--now"]).ok();
 }
 
 fn logs(client: &Client) {

@@ -189,6 +189,7 @@ fn write_bundle(
         destination: destination.clone(),
         access: if *read_only { Access::ReadOnly } else { Access::ReadWrite },
         propagation: "rprivate",
+        is_mapped: false,
     }));
     let mut attached = volume_devices(executor, container)?;
     for (host, inside, permissions) in &given.devices {
@@ -322,6 +323,7 @@ fn binds(
         destination: destination.to_owned(),
         access: if read_only { Access::ReadOnly } else { Access::ReadWrite },
         propagation: "rprivate",
+        is_mapped: false,
     };
     let mut binds = vec![
         shared(&run_dir.join("shm"), "/dev/shm", false),
@@ -336,13 +338,15 @@ fn binds(
         .and_then(|()| fs::set_permissions(&termination, fs::Permissions::from_mode(0o666)))
         .map_err(|error| failure(CREATE_ERROR, &error))?;
     let destination = container.termination_message_path.clone().unwrap_or_else(|| "/dev/termination-log".into());
-    binds.push(Bind { source: termination, destination, access: Access::ReadWrite, propagation: "rprivate" });
+    binds.push(Bind {
+        source: termination,
+        destination,
+        access: Access::ReadWrite,
+        propagation: "rprivate",
+        is_mapped: false,
+    });
     for (index, mounted) in container.volume_mounts.iter().flatten().enumerate() {
-        let bind = volume_bind(executor, mounted, &bundle.join(format!("subpath-{index}")), known)?;
-        if let Some(users) = users {
-            let fail = |message| Failure { reason: CONFIG_ERROR.into(), message };
-            users.check(&mounted.name, &bind.source).map_err(fail)?;
-        }
+        let bind = volume_bind(executor, mounted, (bundle, index), known, users)?;
         // A volume on one of the shared files wins over it.
         binds.retain(|other| other.destination != bind.destination);
         binds.push(bind);
@@ -353,16 +357,22 @@ fn binds(
 fn volume_bind(
     executor: &Executor,
     mounted: &VolumeMount,
-    subpath_target: &Path,
+    (bundle, index): (&Path, usize),
     known: &BTreeMap<String, String>,
+    users: Option<&Users>,
 ) -> Result<Bind, Failure> {
     let fail = |message: String| Failure { reason: CONFIG_ERROR.into(), message };
-    let place = volume::place(executor, &mounted.name)
+    let mut place = volume::place(executor, &mounted.name)
         .ok_or_else(|| fail(format!("the pod has no volume {:?}", mounted.name)))?;
+    let image = users.zip(volume::image_layers(executor, &mounted.name));
+    if let Some((users, layers)) = &image {
+        place.path = bundle.join(format!("image-{index}"));
+        users.mount_image(layers, &place.path, bundle).map_err(fail)?;
+    }
     let sub_path = subpath::wanted(mounted, known).map_err(fail)?;
     let source = match sub_path.as_deref().filter(|path| !path.is_empty()) {
         None => place.path,
-        Some(path) => subpath::bind(&place.path, path, subpath_target)
+        Some(path) => subpath::bind(&place.path, path, &bundle.join(format!("subpath-{index}")))
             .map_err(|error| fail(format!("subPath {path:?} of volume {:?}: {error}", mounted.name)))?,
     };
     let access = match mounted.recursive_read_only.as_deref() {
@@ -377,7 +387,11 @@ fn volume_bind(
         _ => "rprivate",
     };
     propagation::check(&source, propagation).map_err(fail)?;
-    Ok(Bind { source, destination: mounted.mount_path.clone(), access, propagation })
+    if let Some(users) = users.filter(|_| image.is_none()) {
+        users.check(&mounted.name, &source).map_err(fail)?;
+    }
+    let destination = mounted.mount_path.clone();
+    Ok(Bind { source, destination, access, propagation, is_mapped: image.is_some() })
 }
 
 /// The block devices of volumes that a container asks for.

@@ -2,6 +2,7 @@
 //! as its own. Kubernetes documentation, "User Namespaces".
 
 use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::chown;
@@ -16,7 +17,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use rustix::fs::{CWD, FlockOperation, flock};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
-use super::Executor;
+use super::{Executor, volume};
 
 /// Kubernetes documentation: "the kubelet assigns 64K (65536) ids".
 const SIZE: u32 = 65_536;
@@ -116,43 +117,77 @@ impl Users {
         })
     }
 
-    /// Mounts a root file system: layers as the pod's own files, and on top what it writes. The layers are mounted for as
-    /// long as the overlay is being made: it keeps mounts of its own.
+    /// Mounts a root file system: layers as the pod's own files, and on top what it writes, which is not mapped but given
+    /// to its root.
     pub(super) fn mount_root(&self, snapshot: &Snapshot, root: &Path, bundle: &Path) -> Result<(), String> {
-        let told = |what: &str, path: &Path| format!("{what} {}", path.display());
         chown(&snapshot.upper, Some(self.first), Some(self.first))
-            .map_err(|error| format!("{}: {error}", told("give to the pod's root", &snapshot.upper)))?;
-        let mut layers = Vec::new();
-        let mut points = Vec::new();
-        let mut place = || {
-            for (index, layer) in snapshot.lower.iter().enumerate() {
+            .map_err(|error| format!("give {} to the pod's root: {error}", snapshot.upper.display()))?;
+        self.with_layers(&snapshot.lower, bundle, |lower| {
+            let options = Snapshot { lower, upper: snapshot.upper.clone(), work: snapshot.work.clone() }.options();
+            overlay(root, MsFlags::empty(), &options)
+        })
+    }
+
+    /// Mounts an image for one container: no mount of it could be mapped, an overlay's owners are those of its layers.
+    pub(super) fn mount_image(&self, layers: &[PathBuf], point: &Path, bundle: &Path) -> Result<(), String> {
+        // Without a layer to write to the kernel wants two.
+        let empty = bundle.join("empty");
+        for dir in [point, &empty] {
+            fs::create_dir_all(dir).map_err(|error| format!("create {}: {error}", dir.display()))?;
+        }
+        self.with_layers(layers, bundle, |mut lower| {
+            lower.push(empty);
+            overlay(point, volume::image::FLAGS, &options_of(&lower))
+        })
+    }
+
+    /// Gives layers as mounts whose owners are the pod's, for as long as an overlay of them is being made: it keeps mounts
+    /// of its own.
+    fn with_layers(
+        &self,
+        layers: &[PathBuf],
+        bundle: &Path,
+        make: impl FnOnce(Vec<PathBuf>) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let (mut trees, mut points) = (Vec::new(), Vec::new());
+        let mut attach = || {
+            for (index, layer) in layers.iter().enumerate() {
                 let tree =
-                    self.mapped(layer).map_err(|error| format!("{}: {error}", told("map the owners of", layer)))?;
+                    self.mapped(layer).map_err(|error| format!("map the owners of {}: {error}", layer.display()))?;
                 let point = bundle.join(format!("layer-{index}"));
-                let fail = |error: std::io::Error| format!("{}: {error}", told("mount a layer on", &point));
+                let fail = |error: std::io::Error| format!("mount a layer on {}: {error}", point.display());
                 fs::create_dir_all(&point).map_err(fail)?;
                 move_mount(&tree, c"", CWD, &point, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
                     .map_err(|error| fail(error.into()))?;
                 points.push(point);
-                layers.push(tree);
+                trees.push(tree);
             }
-            // By descriptor: many long paths do not fit in the options of a mount.
-            let lower =
-                layers.iter().map(|tree| PathBuf::from(format!("/proc/self/fd/{}", tree.as_raw_fd()))).collect();
-            let options = Snapshot { lower, upper: snapshot.upper.clone(), work: snapshot.work.clone() }.options();
-            mount(Some("overlay"), root, Some("overlay"), MsFlags::empty(), Some(options.as_os_str()))
-                .map_err(|error| format!("{}: {error}", told("mount overlay on", root)))
+            Ok(())
         };
-        let mounted = place();
+        // By descriptor: many long paths do not fit in the options of a mount.
+        let made = attach().and_then(|()| {
+            make(trees.iter().map(|tree| PathBuf::from(format!("/proc/self/fd/{}", tree.as_raw_fd()))).collect())
+        });
         for point in points {
-            let undone = umount2(&point, MntFlags::MNT_DETACH);
-            if let Err(error) = undone.map_err(std::io::Error::from).and_then(|()| fs::remove_dir(&point)) {
+            let undone = umount2(&point, MntFlags::MNT_DETACH).map_err(std::io::Error::from);
+            if let Err(error) = undone.and_then(|()| fs::remove_dir(&point)) {
                 // It goes with the sandbox.
                 tracing::warn!(%error, path = %point.display(), "unmounting a layer");
             }
         }
-        mounted
+        made
     }
+}
+
+fn options_of(lower: &[PathBuf]) -> OsString {
+    let mut options = OsString::from("lowerdir=");
+    options.push(lower.iter().map(|path| path.as_os_str()).collect::<Vec<_>>().join(OsStr::new(":")));
+    options
+}
+
+fn overlay(point: &Path, flags: MsFlags, options: &OsStr) -> Result<(), String> {
+    mount(Some("overlay"), point, Some("overlay"), flags, Some(options))
+        .map_err(|error| format!("mount overlay on {}: {error}", point.display()))
 }
 
 #[cfg(test)]

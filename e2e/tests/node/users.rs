@@ -81,13 +81,14 @@ async fn files_of_volumes_have_the_ids_that_the_spec_says() {
     let secret =
         json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"key": "value"}});
     pods.api.post(&pods.api.path("v1", "secrets"), secret).await.ok();
-    let script = "stat -c '%n %u:%g' /host/of-root /host/of-user /map/key /sec/key /empty /memory /etc/hosts /bin /dev/shm; \
+    let script = "stat -c '%n %u:%g' /host/of-root /host/of-user /map/key /sec/key /empty /memory /img/bin /etc/hosts /bin /dev/shm; \
         cat /host/of-root /host/of-user; echo mine > /host/made; echo x > /empty/f && stat -c '%n %u:%g' /empty/f; \
         id -u; id -G; cat /var/run/secrets/kubernetes.io/serviceaccount/token > /dev/null && echo token; \
         echo x > /dev/shm/x && echo >> /etc/hosts && echo written; echo farewell > /dev/termination-log";
     let volumes = json!([{"name": "host", "hostPath": {"path": dir.path()}}, {"name": "map", "configMap": {"name": "m"}},
         {"name": "sec", "secret": {"secretName": "s"}}, {"name": "empty", "emptyDir": {}},
-        {"name": "memory", "emptyDir": {"medium": "Memory"}}]);
+        {"name": "memory", "emptyDir": {"medium": "Memory"}},
+        {"name": "img", "image": {"reference": "busybox", "pullPolicy": "IfNotPresent"}}]);
     let mut root = own("root", vec![container("c", script)], volumes.clone());
     root["spec"]["securityContext"] = json!({"fsGroup": 4242});
     pods.create(root).await;
@@ -100,6 +101,7 @@ async fn files_of_volumes_have_the_ids_that_the_spec_says() {
         "/sec/key 0:4242",
         "/empty 0:4242",
         "/memory 0:4242",
+        "/img/bin 0:0",
         "/etc/hosts 0:0",
         "/bin 0:0",
         "/dev/shm 0:0",
