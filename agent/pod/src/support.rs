@@ -34,7 +34,6 @@ pub fn unsupported(spec: &PodSpec) -> Vec<String> {
     for (name, wanted) in of_host {
         check(own_users && wanted == Some(true), format!("spec.host{name}"));
     }
-    check(spec.runtime_class_name.is_some(), "spec.runtimeClassName".into());
     check(spec.resource_claims.as_ref().is_some_and(|list| !list.is_empty()), "spec.resourceClaims".into());
     check(spec.os.as_ref().is_some_and(|os| os.name == "windows"), "spec.os.name".into());
     found

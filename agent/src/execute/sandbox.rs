@@ -13,7 +13,7 @@ use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use serde::{Deserialize, Serialize};
 
-use super::{Executor, failure, users};
+use super::{Executor, failure, runtime_class, users};
 use crate::monitor::Monitor;
 use crate::oci;
 use crate::resolver::{self, ResolvConf};
@@ -87,6 +87,7 @@ pub(crate) async fn start(executor: &Executor) -> Result<Vec<String>, Failure> {
         stop(executor).await;
     }
     let _order = executor.order.read().await;
+    runtime_class::check(executor).await?;
     let this = executor.clone();
     let pid = blocking(move || prepare(&this)).await?;
     let this = executor.clone();

@@ -13,6 +13,7 @@ mod messages;
 mod probes;
 mod resize;
 mod restarts;
+mod runtime_class;
 mod security;
 mod users;
 

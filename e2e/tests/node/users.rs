@@ -81,7 +81,7 @@ async fn files_of_volumes_have_the_ids_that_the_spec_says() {
     let secret =
         json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"key": "value"}});
     pods.api.post(&pods.api.path("v1", "secrets"), secret).await.ok();
-    let script = "stat -c '%n %u:%g' /host/of-root /host/of-user /map/key /sec/key /empty /memory /img/bin /etc/hosts /bin /dev/shm; \
+    let script = "stat -L -c '%n %u:%g' /host/of-root /host/of-user /map/key /sec/key /empty /memory /img/bin /etc/hosts /bin /dev/shm; \
         cat /host/of-root /host/of-user; echo mine > /host/made; echo x > /empty/f && stat -c '%n %u:%g' /empty/f; \
         id -u; id -G; cat /var/run/secrets/kubernetes.io/serviceaccount/token > /dev/null && echo token; \
         echo x > /dev/shm/x && echo >> /etc/hosts && echo written; echo farewell > /dev/termination-log";
