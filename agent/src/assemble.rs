@@ -103,6 +103,8 @@ impl Config {
         let listener = TcpListener::bind(address).await.map_err(listening)?;
         let port = listener.local_addr().map_err(listening)?.port();
 
+        // A path that is too long for a socket, as that of a deep data directory, goes without.
+        let plugins = device::bind(instance);
         let host = Arc::new(Host {
             client: client.clone(),
             pulls: Pulls::new(Puller::new(images.clone(), self.registries.clone(), Patience::default())),
@@ -142,7 +144,10 @@ impl Config {
         tasks.spawn(use_pod_range(client, self.node_name.clone(), network));
         tasks.spawn(storage::run(Arc::clone(&host)));
         tasks.spawn(csi::run(Arc::clone(&host)));
-        tasks.spawn(device::run(Arc::clone(&host)));
+        match plugins {
+            Ok(plugins) => drop(tasks.spawn(device::run(Arc::clone(&host), plugins))),
+            Err(error) => tracing::warn!(%error, "listening for device plugins"),
+        }
         tasks.spawn(source::run(Arc::clone(&host)));
         Ok(Agent { host, tasks, _claim: claim })
     }

@@ -3,6 +3,7 @@
 mod kernel;
 mod machine;
 mod neighbour;
+mod pod;
 mod volume;
 
 use std::path::Path;
@@ -36,6 +37,7 @@ pub fn look(wishes: &Wishes<'_>) -> Vec<Finding> {
     let mut findings = kernel::findings(&kernel::release());
     findings.extend(machine::findings(wishes));
     findings.extend(volume::findings());
+    findings.extend(pod::findings());
     findings.extend(neighbour::findings(&neighbour::Neighbours::look(), wishes.cluster_cidr));
     findings
 }

@@ -56,6 +56,9 @@ pub(crate) struct Worker {
     ended: watch::Receiver<()>,
 }
 
+/// So long a pod that could go waits for its last status to be written.
+const LAST_WORDS: Duration = Duration::from_secs(30);
+
 impl Worker {
     /// Starts a worker, which waits until another one has ended. It first finds out how far the pod is. One that was
     /// refused fails at once.
@@ -70,7 +73,7 @@ impl Worker {
         let state = PodState::new(facts(&host, &pod));
         let executor = Executor::new(host, uid, pod, inputs.clone());
         let (statuses, published) = watch::channel(None);
-        tokio::spawn(publish(executor.clone(), published));
+        let publisher = tokio::spawn(publish(executor.clone(), published));
         let released = Arc::<AtomicBool>::default();
         let figures = PodFigures::new(executor.host.config.metrics.clone());
         let (alive, ended) = watch::channel(());
@@ -79,6 +82,7 @@ impl Worker {
             figures,
             state,
             statuses,
+            publisher: Some(publisher),
             wake: None,
             deletion_seen: None,
             released: Arc::clone(&released),
@@ -126,6 +130,8 @@ struct Run {
     executor: Executor,
     state: PodState,
     statuses: watch::Sender<Option<PodStatus>>,
+    /// Writes them; `None` once the last one is written.
+    publisher: Option<tokio::task::JoinHandle<()>>,
     wake: Option<Timestamp>,
     /// The grace period last told to the machine.
     deletion_seen: Option<i64>,
@@ -276,7 +282,10 @@ impl Run {
             match command {
                 Command::WakeAt(at) => self.wake = Some(at),
                 // The last command: nothing may run beside or after it.
-                Command::Release => drop(self.executor.clone().run(Command::Release).await),
+                Command::Release => {
+                    self.say_last_words().await;
+                    drop(self.executor.clone().run(Command::Release).await);
+                }
                 command => {
                     let executor = self.executor.clone();
                     tokio::spawn(async move {
@@ -293,6 +302,20 @@ impl Run {
             self.publish(now);
         }
         self.executor.host.config.metrics.worked(began.elapsed());
+    }
+
+    /// Who looks at a pod that is gone but for a finalizer, or at its last event, sees how it has ended.
+    async fn say_last_words(&mut self) {
+        if is_static(&self.executor.pod) {
+            return;
+        }
+        self.statuses = watch::channel(None).0;
+        let Some(publisher) = self.publisher.take() else { return };
+        match tokio::time::timeout(LAST_WORDS, publisher).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, uid = self.executor.uid, "writing the pod's status"),
+            Err(_) => tracing::warn!(uid = self.executor.uid, "the pod goes before its last status is written"),
+        }
     }
 
     /// Says how the pod does, news or not.
@@ -331,7 +354,7 @@ async fn publish(executor: Executor, mut statuses: watch::Receiver<Option<PodSta
     let params = PatchParams { field_manager: Some(COMPONENT.into()), ..Default::default() };
     while statuses.changed().await.is_ok() {
         let Some(status) = statuses.borrow_and_update().clone() else { continue };
-        let mut wait = Duration::from_millis(100);
+        let (mut wait, mut is_last) = (Duration::from_millis(100), false);
         loop {
             let uid = match is_static(&executor.pod) {
                 true => mirror::ensure(&executor).await,
@@ -362,7 +385,16 @@ async fn publish(executor: Executor, mut statuses: watch::Receiver<Option<PodSta
             }
             tokio::select! {
                 () = tokio::time::sleep(wait) => wait = (wait * 2).min(Duration::from_secs(10)),
-                changed = statuses.changed() => if changed.is_err() { return } else { statuses.mark_changed(); break },
+                changed = statuses.changed(), if !is_last => match changed {
+                    Ok(()) => {
+                        statuses.mark_changed();
+                        break;
+                    }
+                    // What a mirror shows goes with it.
+                    Err(_) if is_static(&executor.pod) => return,
+                    // Nothing newer will come: this one is tried on.
+                    Err(_) => is_last = true,
+                },
             }
         }
     }

@@ -30,6 +30,10 @@ pub const LABEL_JOB_CONTROLLER_UID: &str = "batch.kubernetes.io/controller-uid";
 pub const LABEL_JOB_NAME: &str = "batch.kubernetes.io/job-name";
 /// Annotation and label with the completion index of a Job's pod.
 pub const LABEL_JOB_COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index";
+/// The older label with the uid of the Job that made a pod.
+pub const LABEL_JOB_CONTROLLER_UID_OLD: &str = "controller-uid";
+/// The older label with the name of the Job that made a pod.
+pub const LABEL_JOB_NAME_OLD: &str = "job-name";
 /// Label that ties an EndpointSlice to its Service.
 pub const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Label that names who writes an EndpointSlice.
@@ -49,6 +53,12 @@ pub const ANNOTATION_REVISION_HISTORY: &str = "deployment.kubernetes.io/revision
 pub const ANNOTATION_DESIRED_REPLICAS: &str = "deployment.kubernetes.io/desired-replicas";
 /// Annotation with the replicas a ReplicaSet may have during a rollout.
 pub const ANNOTATION_MAX_REPLICAS: &str = "deployment.kubernetes.io/max-replicas";
+/// Annotation with how often a completion index failed before this pod.
+pub const ANNOTATION_JOB_INDEX_FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
+/// Annotation with how often it failed in ways that the pod failure policy ignores.
+pub const ANNOTATION_JOB_INDEX_IGNORED_FAILURES: &str = "batch.kubernetes.io/job-index-ignored-failure-count";
+/// Annotation with the time that a CronJob's Job was due.
+pub const ANNOTATION_CRONJOB_SCHEDULED: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
 /// Annotation in which `kubectl apply` keeps what was applied last.
 pub const ANNOTATION_LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// Annotation by which `kubectl rollout restart` changes a template.
@@ -121,6 +131,8 @@ pub const FINALIZER_KUBERNETES: &str = "kubernetes";
 pub const FINALIZER_PVC_PROTECTION: &str = "kubernetes.io/pvc-protection";
 /// Finalizer that protects a bound volume.
 pub const FINALIZER_PV_PROTECTION: &str = "kubernetes.io/pv-protection";
+/// What `spec.managedBy` of a Job says where it is ours; other values are somebody else's.
+pub const JOB_CONTROLLER: &str = "kubernetes.io/job-controller";
 /// Finalizer on pods that a Job still counts.
 pub const FINALIZER_JOB_TRACKING: &str = "batch.kubernetes.io/job-tracking";
 

@@ -90,9 +90,11 @@ impl Api {
     }
 
     /// A client of a configuration, with a new namespace.
-    pub async fn with(config: kube::Config, prefix: &str) -> Self {
+    pub async fn with(mut config: kube::Config, prefix: &str) -> Self {
         // Without a provider of its own a process has none; a second test finds the first one's.
         drop(rustls::crypto::ring::default_provider().install_default());
+        // A test sees each answer, also the one that says to come again.
+        config.default_retry = false;
         let client = kube::Client::try_from(config).expect("a client");
         let mut api = Self { client, namespace: String::new() };
         let body = json!({"metadata": {"generateName": format!("{prefix}-")}});

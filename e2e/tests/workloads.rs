@@ -96,8 +96,9 @@ fn controllers_do_what_their_objects_say() {
         let pods = items(&client, "pods", "moved");
         let evicted = pods.iter().find(|pod| pod["metadata"]["uid"] == lost["metadata"]["uid"])?;
         let successor = pods.iter().find(|pod| pod["spec"]["nodeName"] == "node-1")?;
-        (evicted["metadata"]["deletionTimestamp"].is_string() && successor["status"]["phase"] == "Running")
-            .then_some(())
+        let is_told = condition(evicted, "DisruptionTarget")["reason"] == "DeletionByTaintManager";
+        let is_going = is_told && evicted["metadata"]["deletionTimestamp"].is_string();
+        (is_going && successor["status"]["phase"] == "Running").then_some(())
     });
     let taints = client.get(&["node", "lost"])["spec"]["taints"].to_string();
     assert!(taints.contains("node.kubernetes.io/unreachable") && taints.contains("NoExecute"), "{taints}");

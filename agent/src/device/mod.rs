@@ -10,4 +10,4 @@ mod register;
 
 pub(crate) use allocate::{Given, give};
 pub(crate) use plugin::{Amount, Devices};
-pub(crate) use register::run;
+pub(crate) use register::{bind, run};

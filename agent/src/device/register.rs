@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use super::message::RegisterRequest;
 use super::plugin::listen;
 use crate::execute::Host;
+use crate::instance::Instance;
 
 const VERSION: &str = "v1beta1";
 /// A registration is a few names.
@@ -23,14 +24,17 @@ const MOST_BYTES: usize = 64 << 10;
 /// gRPC over HTTP/2: a byte for "not compressed" and four for the length stand before a message.
 const HEAD: usize = 5;
 
+/// The socket, made anew: who is told that the node is ready finds it.
+pub(crate) fn bind(instance: &Instance) -> std::io::Result<UnixListener> {
+    let path = instance.device_plugins_dir().join("kubelet.sock");
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => UnixListener::bind(&path),
+    }
+}
+
 /// Takes registrations until dropped.
-pub(crate) async fn run(host: Arc<Host>) {
-    let path = host.config.instance.device_plugins_dir().join("kubelet.sock");
-    drop(std::fs::remove_file(&path));
-    let listener = match UnixListener::bind(&path) {
-        Ok(listener) => listener,
-        Err(error) => return tracing::warn!(%error, path = %path.display(), "listening for device plugins"),
-    };
+pub(crate) async fn run(host: Arc<Host>, listener: UnixListener) {
     let listening = Arc::new(tokio::sync::Mutex::new(JoinSet::new()));
     let mut connections = JoinSet::new();
     loop {

@@ -5,6 +5,8 @@ mod check;
 mod cluster;
 mod config;
 mod container;
+mod job;
+mod job_status;
 mod metadata;
 mod network;
 mod pod;
@@ -56,6 +58,8 @@ pub fn validate_update(resource: &Resource, old: &Value, new: &Value, sub: Optio
         return causes;
     }
     match sub {
+        // Who waits for a Job reads its status.
+        Some(Subresource::Status) if resource.is("batch", "jobs") => job_status::update(old, new, &mut faults),
         // Status is an observation; its shape was checked when it was decoded.
         Some(Subresource::Status | Subresource::Approval | Subresource::Finalize) => {}
         _ => {
@@ -96,8 +100,8 @@ fn validate_spec(resource: &Resource, object: &Value, faults: &mut Faults) {
         ("apps", "statefulsets") => stateful::stateful_set(object, faults),
         ("apps", "daemonsets") => stateful::daemon_set(object, faults),
         ("apps", "controllerrevisions") => stateful::controller_revision(object, faults),
-        ("batch", "jobs") => workload::job(object, faults),
-        ("batch", "cronjobs") => workload::cron_job(object, faults),
+        ("batch", "jobs") => job::job(object, faults),
+        ("batch", "cronjobs") => job::cron_job(object, faults),
         ("autoscaling", "horizontalpodautoscalers") => workload::autoscaler(object, faults),
         ("policy", "poddisruptionbudgets") => workload::disruption_budget(object, faults),
         ("", "services") => network::service(object, faults),

@@ -123,6 +123,13 @@ impl<F: Send + Sync + 'static> Cache<F> {
         self.put_at(key_of(metadata), revision_of(metadata), metadata.uid.as_deref().unwrap_or_default(), fact);
     }
 
+    /// The same for an object that may be gone by now: what nobody knows any more does not come back.
+    pub(crate) fn put_known(&self, metadata: &ObjectMeta, fact: F) {
+        if self.get(&key_of(metadata)).is_some() {
+            self.put(metadata, fact);
+        }
+    }
+
     /// Replaces an object by what is known of it until the watch tells that it is gone, or that another one has its name.
     pub(crate) fn pin(&self, key: &Key, fact: F) {
         let fact = Arc::new(fact);
@@ -246,6 +253,8 @@ mod tests {
         let other = ObjectMeta { uid: Some("other".into()), ..metadata("a", 7) };
         cache.put(&other, 7);
         cache.remove("d/a");
+        cache.put_known(&metadata("a", 20), 20);
+        assert_eq!(cache.get("d/a"), None, "what is gone stays so");
         assert_eq!(*told.lock().unwrap(), [(None, Some(5)), (Some(5), Some(9)), (Some(9), Some(7)), (Some(7), None)]);
     }
 

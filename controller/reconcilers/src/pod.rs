@@ -2,6 +2,7 @@
 mod write;
 
 use crate::cache::{Key, key_of};
+use crate::job::RunFacts;
 use k8s_openapi::api::core::v1::{Affinity, NodeSelectorRequirement, NodeSelectorTerm, Pod, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use std::collections::BTreeMap;
@@ -47,6 +48,8 @@ pub(crate) struct PodFacts {
     pub(crate) claims: Vec<Box<str>>,
     /// It has volumes of kind `ephemeral`, whose claims are made for it.
     pub(crate) brings_claims: bool,
+    /// What only Jobs need, of their pods.
+    pub(crate) run: Option<Box<RunFacts>>,
 }
 
 /// The owner that is the controller.
@@ -73,7 +76,7 @@ fn named_node(affinity: Option<&Affinity>) -> Option<Box<str>> {
 impl PodFacts {
     /// Takes the facts out.
     pub(crate) fn new(pod: Pod) -> Self {
-        let key = key_of(&pod.metadata);
+        let (key, run) = (key_of(&pod.metadata), RunFacts::new(&pod));
         let claims = api::volume::claims_of(&pod).into_iter().map(|used| used.name.into()).collect();
         let controller = controller_of(pod.metadata.owner_references.as_ref())
             .map(|owner| (owner.kind.as_str().into(), owner.name.as_str().into(), owner.uid.as_str().into()));
@@ -106,12 +109,21 @@ impl PodFacts {
             deletion_cost: cost.and_then(|text| text.parse().ok()).unwrap_or_default(),
             brings_claims: spec.volumes.iter().flatten().any(|volume| volume.ephemeral.is_some()),
             tolerations: spec.tolerations.unwrap_or_default(),
+            run,
         }
     }
 
     /// Counts for its controller: not ended, not being deleted.
     pub(crate) fn is_active(&self) -> bool {
         !self.is_deleting && self.phase != Phase::Ended
+    }
+
+    /// The patch of a status that says why a pod goes that has not ended; by `reason` others tell it from its own failure.
+    pub(crate) fn disrupted(&self, reason: &str, message: &str) -> serde_json::Value {
+        let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        serde_json::json!({"metadata": {"uid": &*self.uid}, "status": {"conditions": [
+            {"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message,
+                "lastTransitionTime": now}]}})
     }
 
     /// Ready for so many seconds: available. `Err` tells in how many more, if time alone makes it so.

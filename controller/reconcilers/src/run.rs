@@ -9,11 +9,12 @@ use crate::node::{self, NodeFacts};
 use crate::pod::{PodFacts, PodWriter};
 use crate::record::Recorder;
 use crate::{
-    abandoned, aggregation, attachment, daemonset, deployment, disruption, ephemeral_volume, garbage, manifests,
-    namespace, protection, quota, replicaset, statefulset, volume_binding,
+    abandoned, aggregation, attachment, cronjob, daemonset, deployment, disruption, ephemeral_volume, garbage, job,
+    manifests, namespace, protection, quota, replicaset, statefulset, volume_binding,
 };
 use api::volume::{Claim, Class, Volume};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController,
@@ -100,6 +101,26 @@ pub async fn run(config: Config) {
         client: client.clone(),
     }));
     tasks.spawn(budgets.reflect(Api::<PodDisruptionBudget>::all(client), all(), |budget| budget));
+
+    let client = (config.client_for)("job-controller");
+    let jobs: Arc<Cache<Job>> = Cache::new();
+    tasks.spawn(job::start(job::Reconciler {
+        recorder: Recorder::start(client.clone(), "job-controller"),
+        jobs: Arc::clone(&jobs),
+        pods: Arc::clone(&pods),
+        client: client.clone(),
+    }));
+    tasks.spawn(job::delete_finished((config.client_for)("ttl-after-finished-controller"), Arc::clone(&jobs)));
+    tasks.spawn(Arc::clone(&jobs).reflect(Api::<Job>::all(client), all(), |job| job));
+    let client = (config.client_for)("cronjob-controller");
+    let crons: Arc<Cache<CronJob>> = Cache::new();
+    tasks.spawn(cronjob::start(cronjob::Reconciler {
+        recorder: Recorder::start(client.clone(), "cronjob-controller"),
+        crons: Arc::clone(&crons),
+        jobs,
+        client: client.clone(),
+    }));
+    tasks.spawn(crons.reflect(Api::<CronJob>::all(client), all(), |cron| cron));
 
     let client = (config.client_for)("resourcequota-controller");
     let quotas: Arc<Cache<quota::QuotaFacts>> = Cache::new();

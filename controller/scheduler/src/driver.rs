@@ -2,11 +2,13 @@
 //!
 //! Flow: watch -> snapshot and queue -> decide -> assume -> bind (several at once). Guarantees: a decision sees every
 //! earlier one. Errors: a refused binding is forgotten and the pod tried again; a broken watch is listed anew.
-use crate::decide::{Decision, decide};
+use crate::decide::{Decision, FitError, decide};
 use crate::metrics::{Ended, Metrics};
+use crate::node::NodeFacts;
+use crate::pod::{PodFacts, PodKey};
 use crate::queue::Queue;
 use crate::record::{Notice, Notices};
-use crate::snapshot::{NodeFacts, PodFacts, PodKey, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::volumes::Preparation;
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Binding, Node, ObjectReference, Pod};
@@ -18,6 +20,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
+mod eviction;
+mod news;
 mod volume;
 
 /// Bindings on their way at once.
@@ -54,7 +58,9 @@ struct Driver {
     nodes_seen: Option<BTreeSet<Box<str>>>,
     pods_listed: bool,
     nodes_listed: bool,
-    volumes: volume::Watched,
+    watched: news::Watched,
+    /// Nodes that are being emptied.
+    emptying: JoinSet<eviction::Emptied>,
     /// Pods that have their place and wait for their volumes.
     preparing: HashMap<PodKey, volume::Waiting>,
     metrics: Metrics,
@@ -71,7 +77,7 @@ pub async fn run(config: Config) {
     let nodes = Api::<Node>::all(config.client.clone());
     let mut pods = Box::pin(watcher(pods, live).default_backoff());
     let mut nodes = Box::pin(watcher(nodes, all).default_backoff());
-    let mut volumes = volume::watch(&config.client);
+    let mut others = news::watch(&config.client);
     let mut driver = Driver {
         notices: Notices::start(config.client.clone()),
         client: config.client,
@@ -82,7 +88,8 @@ pub async fn run(config: Config) {
         nodes_seen: None,
         pods_listed: false,
         nodes_listed: false,
-        volumes: volume::Watched::default(),
+        watched: news::Watched::default(),
+        emptying: JoinSet::new(),
         preparing: HashMap::new(),
         metrics: config.metrics,
         first_seen: HashMap::new(),
@@ -104,6 +111,10 @@ pub async fn run(config: Config) {
                 Ok(bound) => driver.bound(bound),
                 Err(error) => tracing::error!(%error, "a binding task ended early"),
             },
+            Some(emptied) = driver.emptying.join_next(), if !driver.emptying.is_empty() => match emptied {
+                Ok(emptied) => driver.emptied(emptied),
+                Err(error) => tracing::error!(%error, "a task that empties a node ended early"),
+            },
             Some(event) = nodes.next() => match event {
                 Ok(event) => driver.node_event(event),
                 Err(error) => tracing::warn!(%error, "the watch of nodes is started again"),
@@ -112,7 +123,7 @@ pub async fn run(config: Config) {
                 Ok(event) => driver.pod_event(event),
                 Err(error) => tracing::warn!(%error, "the watch of pods is started again"),
             },
-            Some(event) = volumes.next() => driver.volume_event(event),
+            Some(news) = others.next() => driver.news(news),
             () = tokio::time::sleep(wake.unwrap_or_default()), if wake.is_some() => {}
         }
     }
@@ -121,7 +132,7 @@ pub async fn run(config: Config) {
 impl Driver {
     /// Decides about active pods; tells whether there are more.
     fn schedule(&mut self) -> bool {
-        if !self.pods_listed || !self.nodes_listed || !self.volumes.are_listed() {
+        if !self.pods_listed || !self.nodes_listed || !self.watched.are_listed() {
             return false;
         }
         self.give_up_late(Instant::now());
@@ -135,24 +146,37 @@ impl Driver {
             match decide(&self.snapshot, &pod) {
                 Decision::Bind(node) => {
                     tracing::debug!(hop = "schedule", kind = "Pod", object = &*pod.key, uid = &*pod.uid, %node, "bind");
-                    self.snapshot.place(&pod.key, &pod.uid, &node, &pod.load);
+                    self.snapshot.place(&pod, &node);
                     self.spawn_binding(pod, node, since);
                 }
                 Decision::Prepare(node, work) => {
                     tracing::debug!(hop = "schedule", kind = "Pod", object = &*pod.key, uid = &*pod.uid, %node, ?work, "prepare");
-                    self.snapshot.place(&pod.key, &pod.uid, &node, &pod.load);
+                    self.snapshot.place(&pod, &node);
                     self.snapshot.volumes.assume(&node, &work);
                     self.spawn_preparation(pod, node, since, work);
                 }
+                Decision::Preempt(preemption, error) => {
+                    let node = &preemption.node;
+                    tracing::debug!(hop = "schedule", kind = "Pod", object = &*pod.key, uid = &*pod.uid, %node, victims = ?preemption.victims, "preempt");
+                    self.unfit(&pod, since, &error);
+                    self.preempt(pod, preemption);
+                }
                 Decision::Unfit(error) => {
                     tracing::debug!(hop = "schedule", kind = "Pod", object = &*pod.key, uid = &*pod.uid, %error, "no node fits");
-                    self.queue.unfit(&pod.key, Instant::now());
-                    self.metrics.attempted(Ended::UNSCHEDULABLE, since.elapsed().as_secs_f64());
-                    self.notices.send(Notice::Unfit(pod, error.to_string()));
+                    self.unfit(&pod, since, &error);
+                    if !is_awaited(&self.snapshot, &pod) {
+                        self.renounce(&pod.key);
+                    }
                 }
             }
         }
         true
+    }
+
+    fn unfit(&mut self, pod: &Arc<PodFacts>, since: Instant, error: &FitError) {
+        self.queue.unfit(&pod.key, Instant::now());
+        self.metrics.attempted(Ended::UNSCHEDULABLE, since.elapsed().as_secs_f64());
+        self.notices.send(Notice::Unfit(Arc::clone(pod), error.to_string()));
     }
 
     fn spawn_binding(&mut self, pod: Arc<PodFacts>, node: Box<str>, since: Instant) {
@@ -234,10 +258,12 @@ impl Driver {
             }
             self.queue.remove(&pod.key);
             self.preparing.remove(&pod.key);
-            self.snapshot.place(&pod.key, &pod.uid, node, &pod.load);
+            self.snapshot.place(&pod, node);
         } else {
             match self.snapshot.placed_uid(&pod.key) {
-                Some(uid) if *uid != pod.uid => drop(self.snapshot.unplace(&pod.key)),
+                Some(uid) if *uid != pod.uid => {
+                    self.snapshot.unplace(&pod.key);
+                }
                 // Bound already; the watch only lags behind.
                 Some(_) if self.queue.get(&pod.key).is_none() => return,
                 Some(_) | None => {}
@@ -245,9 +271,16 @@ impl Driver {
             match pod.is_ours {
                 true => {
                     self.first_seen.entry(Arc::clone(&pod.key)).or_insert_with(Instant::now);
+                    // Told by an earlier run of the scheduler; of this one everything is known.
+                    if let (Some(node), None) = (&pod.nominated, self.queue.get(&pod.key)) {
+                        self.snapshot.nominate(&pod.key, &pod.shape, node);
+                    }
                     self.queue.offer(pod);
                 }
-                false => drop(self.queue.remove(&pod.key)),
+                false => {
+                    self.queue.remove(&pod.key);
+                    self.snapshot.renounce(&pod.key);
+                }
             }
         }
     }
@@ -256,7 +289,13 @@ impl Driver {
         self.first_seen.remove(key);
         self.queue.remove(key);
         self.preparing.remove(key);
-        if self.snapshot.unplace(key) {
+        let was_awaited = self.snapshot.renounce(key);
+        if let Some(slot) = self.snapshot.unplace(key) {
+            // A pod that waits for several to leave is tried once all of them have.
+            let snapshot = &self.snapshot;
+            let helps = |pod: &PodFacts| snapshot.nomination(&pod.key) != Some(slot) || !is_awaited(snapshot, pod);
+            self.queue.move_those(Instant::now(), helps);
+        } else if was_awaited {
             self.queue.move_all(Instant::now());
         }
     }
@@ -289,6 +328,11 @@ impl Driver {
             self.queue.move_all(Instant::now());
         }
     }
+}
+
+/// Whether others are still leaving the node that the pod waits for.
+fn is_awaited(snapshot: &Snapshot, pod: &PodFacts) -> bool {
+    snapshot.nomination(&pod.key).is_some_and(|slot| snapshot.is_emptied(slot, pod.shape.priority))
 }
 
 /// POST pods/x/binding; the uid makes sure that it is still the same pod.

@@ -1,10 +1,15 @@
 //! Chooses a node for every pod that has none: snapshot + pod -> decision, and one driver that binds.
 //! Never reads a store, never starts a container, never decides with a clock in hand.
 //! Start reading at `driver`.
+pub mod amounts;
+pub mod budget;
 pub mod decide;
 pub mod driver;
 mod filter;
 pub mod metrics;
+pub mod node;
+pub mod pod;
+pub mod preempt;
 pub mod queue;
 mod record;
 mod score;

@@ -15,11 +15,11 @@ pub(crate) struct Ended {
 
 impl Ended {
     /// The pod has a node.
-    pub(crate) const SCHEDULED: Ended = Ended { result: "scheduled", profile: crate::snapshot::SCHEDULER_NAME };
+    pub(crate) const SCHEDULED: Ended = Ended { result: "scheduled", profile: crate::pod::SCHEDULER_NAME };
     /// No node takes it.
-    pub(crate) const UNSCHEDULABLE: Ended = Ended { result: "unschedulable", profile: crate::snapshot::SCHEDULER_NAME };
+    pub(crate) const UNSCHEDULABLE: Ended = Ended { result: "unschedulable", profile: crate::pod::SCHEDULER_NAME };
     /// Binding failed.
-    pub(crate) const ERROR: Ended = Ended { result: "error", profile: crate::snapshot::SCHEDULER_NAME };
+    pub(crate) const ERROR: Ended = Ended { result: "error", profile: crate::pod::SCHEDULER_NAME };
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

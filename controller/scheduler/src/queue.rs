@@ -1,6 +1,6 @@
 //! Pods that wait: *active* ones are tried now, *backoff* ones a little later, *unschedulable* ones when something moved.
 //! Pure: time is an argument.
-use crate::snapshot::{PodFacts, PodKey};
+use crate::pod::{PodFacts, PodKey};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -110,6 +110,15 @@ impl Queue {
         }
     }
 
+    /// This pod may fit now, or lost its place in line; it is tried when its backoff allows.
+    pub fn move_one(&mut self, key: &PodKey, now: Instant) {
+        match self.entries.get_mut(key) {
+            Some(entry) if entry.place == Place::Unschedulable => self.wake(key, now),
+            Some(entry) if entry.place == Place::InHand => entry.moved = true,
+            Some(_) | None => {}
+        }
+    }
+
     /// Activates what has waited long enough.
     pub fn advance(&mut self, now: Instant) {
         while let Some((ready, key)) = self.backoff.first().cloned()
@@ -179,7 +188,7 @@ impl Queue {
     fn activate(&mut self, key: &PodKey) {
         let Some(entry) = self.entries.get_mut(key) else { return };
         self.arrivals += 1;
-        let rank = (Reverse(entry.pod.priority), entry.pod.created, self.arrivals);
+        let rank = (Reverse(entry.pod.shape.priority), entry.pod.created, self.arrivals);
         entry.place = Place::Active(rank);
         self.active.insert(rank, Arc::clone(key));
     }

@@ -1,5 +1,6 @@
 //! What is told to people: events and the `PodScheduled` condition, off the hot path.
-use crate::snapshot::{PodFacts, SCHEDULER_NAME};
+use crate::pod::{PodFacts, PodKey, SCHEDULER_NAME};
+use crate::preempt::Victim;
 use api::event::{Correlator, Reporter, Severity};
 use k8s_openapi::api::core::v1::{Event, ObjectReference, Pod};
 use kube::api::{Api, Patch, PatchParams, PostParams};
@@ -18,6 +19,8 @@ pub(crate) enum Notice {
     Unfit(Arc<PodFacts>, String),
     /// Binding failed.
     Failed(Arc<PodFacts>, String),
+    /// A pod has to leave its node for another one.
+    Preempted(Victim, Arc<PodFacts>, Box<str>),
 }
 
 /// Where notices go.
@@ -45,33 +48,38 @@ impl Notices {
 }
 
 async fn tell(client: &kube::Client, correlator: &mut Correlator, notice: Notice) {
-    let (pod, severity, reason, message, action) = match notice {
+    let named = |pod: &PodFacts| (Arc::clone(&pod.key), Arc::clone(&pod.uid));
+    let ((key, uid), severity, reason, message, action): ((PodKey, Arc<str>), _, _, _, _) = match notice {
         Notice::Bound(pod, node) => {
             let message = format!("Successfully assigned {} to {node}", pod.key);
-            (pod, Severity::Normal, "Scheduled", message, "Binding")
+            (named(&pod), Severity::Normal, "Scheduled", message, "Binding")
+        }
+        Notice::Preempted(victim, pod, node) => {
+            let message = format!("Preempted by pod {} on node {node}", pod.uid);
+            ((victim.key, victim.uid), Severity::Normal, "Preempted", message, "Preempting")
         }
         Notice::Unfit(pod, message) => {
             if pod.told.as_deref() != Some(message.as_str()) {
                 tell_condition(client, &pod, &message).await;
             }
-            (pod, Severity::Warning, "FailedScheduling", message, "Scheduling")
+            (named(&pod), Severity::Warning, "FailedScheduling", message, "Scheduling")
         }
-        Notice::Failed(pod, message) => (pod, Severity::Warning, "FailedScheduling", message, "Binding"),
+        Notice::Failed(pod, message) => (named(&pod), Severity::Warning, "FailedScheduling", message, "Binding"),
     };
-    let (namespace, name) = pod.names();
+    let (namespace, name) = key.split_once('/').unwrap_or(("", &key));
     let about = ObjectReference {
         api_version: Some("v1".to_owned()),
         kind: Some("Pod".to_owned()),
         namespace: Some(namespace.to_owned()),
         name: Some(name.to_owned()),
-        uid: Some(pod.uid.to_string()),
+        uid: Some(uid.to_string()),
         ..ObjectReference::default()
     };
     let (reason, action) = (reason.to_owned(), action.to_owned());
     let notice = api::event::Notice { about, severity, reason, message, action };
     let Some(write) = correlator.see(notice, jiff::Timestamp::now()) else { return };
     if let Err(error) = write_event(client, &write).await {
-        tracing::debug!(object = &*pod.key, %error, "an event is not told");
+        tracing::debug!(object = &*key, %error, "an event is not told");
     }
 }
 

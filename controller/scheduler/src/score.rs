@@ -1,5 +1,6 @@
 //! Which of the nodes that fit is best: least taken, evenly taken, preferred.
-use crate::snapshot::{NodeFacts, PodFacts};
+use crate::node::{NodeFacts, Taken};
+use crate::pod::Shape;
 
 /// Full marks of one question.
 const FULL: i64 = 100;
@@ -7,10 +8,10 @@ const FULL: i64 = 100;
 const PREFERENCE_WEIGHT: i64 = 2;
 const TAINT_WEIGHT: i64 = 3;
 
-/// The higher the better. Taking `pod` in is counted.
-pub(crate) fn score(node: &NodeFacts, pod: &PodFacts) -> i64 {
-    let cpu = left(node.allocatable.milli_cpu, node.ranked_milli_cpu.saturating_add(pod.load.ranked_milli_cpu));
-    let memory = left(node.allocatable.memory, node.ranked_memory.saturating_add(pod.load.ranked_memory));
+/// The higher the better. Taking the pod in is counted.
+pub(crate) fn score(node: &NodeFacts, taken: &Taken, pod: &Shape) -> i64 {
+    let cpu = left(node.allocatable.milli_cpu, taken.ranked_milli_cpu.saturating_add(pod.load.ranked_milli_cpu));
+    let memory = left(node.allocatable.memory, taken.ranked_memory.saturating_add(pod.load.ranked_memory));
     let least_allocated = (cpu + memory) / 2;
     // The standard deviation of two values is half of their difference.
     let balanced = FULL - (cpu - memory).abs() / 2;
@@ -30,6 +31,5 @@ fn left(have: i64, taken: i64) -> i64 {
     if have <= 0 || taken >= have {
         return 0;
     }
-    let share = i128::from(have - taken) * i128::from(FULL) / i128::from(have);
-    i64::try_from(share).unwrap_or(0)
+    (have - taken).saturating_mul(FULL) / have
 }

@@ -1,369 +1,267 @@
-//! The few facts about nodes and pods that a decision needs; the typed objects are dropped once these are taken.
+//! What a decision looks at: nodes in numbered slots, the pods that have their place, those that a node is emptied for.
+use crate::budget::Budget;
+use crate::node::NodeFacts;
+use crate::pod::{Load, PodFacts, PodKey, Shape};
 use crate::volumes::Volumes;
-use api::quantity::Quantity;
-use api::volume::UsedClaim;
-use k8s_openapi::api::core::v1::{Affinity, Node, NodeAffinity, Pod, PodSpec, Taint, Toleration};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-/// `namespace/name` of a pod.
-pub type PodKey = Arc<str>;
-
-/// The scheduler whose pods are ours.
-pub const SCHEDULER_NAME: &str = "default-scheduler";
-/// What a container that asks for nothing counts for when nodes are ranked (Kubernetes' figures).
-const UNASKED_MILLI_CPU: i64 = 100;
-const UNASKED_MEMORY: i64 = 200 * 1024 * 1024;
-
-/// Amounts of resources: cpu in thousandths, everything else in units.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Amounts {
-    /// Thousandths of a processor.
-    pub milli_cpu: i64,
-    /// Bytes.
-    pub memory: i64,
-    /// Bytes of local disk.
-    pub ephemeral_storage: i64,
-    /// Devices, huge pages and the like.
-    pub extended: BTreeMap<Box<str>, i64>,
-}
-
-impl Amounts {
-    fn read<'a>(entries: impl Iterator<Item = (&'a str, Quantity)>) -> Self {
-        let mut amounts = Self::default();
-        for (name, quantity) in entries {
-            match name {
-                "cpu" => amounts.milli_cpu = quantity.milli(),
-                "memory" => amounts.memory = quantity.value(),
-                "ephemeral-storage" => amounts.ephemeral_storage = quantity.value(),
-                "pods" => {}
-                other => drop(amounts.extended.insert(other.into(), quantity.value())),
-            }
-        }
-        amounts
-    }
-
-    fn add(&mut self, other: &Self) {
-        self.milli_cpu = self.milli_cpu.saturating_add(other.milli_cpu);
-        self.memory = self.memory.saturating_add(other.memory);
-        self.ephemeral_storage = self.ephemeral_storage.saturating_add(other.ephemeral_storage);
-        for (name, amount) in &other.extended {
-            let sum = self.extended.entry(name.clone()).or_default();
-            *sum = sum.saturating_add(*amount);
-        }
-    }
-
-    fn subtract(&mut self, other: &Self) {
-        self.milli_cpu = self.milli_cpu.saturating_sub(other.milli_cpu);
-        self.memory = self.memory.saturating_sub(other.memory);
-        self.ephemeral_storage = self.ephemeral_storage.saturating_sub(other.ephemeral_storage);
-        for (name, amount) in &other.extended {
-            if let Some(sum) = self.extended.get_mut(name) {
-                *sum = sum.saturating_sub(*amount);
-            }
-        }
-    }
-}
-
-/// A port on the host that a pod takes: address, protocol, number.
-pub type HostPort = (Box<str>, Box<str>, i32);
-
-/// What a pod takes of its node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Load {
-    /// What it reserves.
-    pub requests: Amounts,
-    /// What it counts for in the ranking.
-    pub ranked_milli_cpu: i64,
-    /// What it counts for in the ranking.
-    pub ranked_memory: i64,
-    /// The ports it takes.
-    pub host_ports: Vec<HostPort>,
-    /// The claims it uses.
-    pub claims: Vec<UsedClaim>,
-}
-
-/// A pod.
-#[derive(Clone, Debug)]
-pub struct PodFacts {
-    /// `namespace/name`.
-    pub key: PodKey,
-    /// Its uid.
-    pub uid: Arc<str>,
-    /// Higher goes first.
-    pub priority: i32,
-    /// Seconds since 1970; older goes first.
-    pub created: i64,
-    /// Where it is bound to; `None` while it waits.
-    pub node: Option<Box<str>>,
-    /// What it takes.
-    pub load: Load,
-    /// Whether it waits for us: our scheduler name, no gates, not being deleted, not ended.
-    pub is_ours: bool,
-    /// Whether it has ended, so that it takes nothing any more.
-    pub is_ended: bool,
-    /// The parts of the spec that choose nodes; empty for bound pods.
-    pub constraints: Box<PodSpec>,
-    /// What `PodScheduled=False` says now.
-    pub told: Option<Box<str>>,
-}
-
-impl PodFacts {
-    /// Takes the facts out of a pod.
-    pub fn new(pod: Pod) -> Self {
-        let claims = api::volume::claims_of(&pod);
-        let metadata = pod.metadata;
-        let spec = pod.spec.unwrap_or_default();
-        let status = pod.status.unwrap_or_default();
-        let key = format!("{}/{}", metadata.namespace.unwrap_or_default(), metadata.name.unwrap_or_default());
-        let is_ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-        let node = spec.node_name.clone().filter(|name| !name.is_empty()).map(String::into_boxed_str);
-        let gated = spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty());
-        let named = spec.scheduler_name.as_deref().is_none_or(|name| name == SCHEDULER_NAME);
-        let told = status
-            .conditions
-            .into_iter()
-            .flatten()
-            .find(|c| c.type_ == "PodScheduled" && c.status == "False")
-            .map(|c| c.message.unwrap_or_default().into_boxed_str());
-        Self {
-            key: key.into(),
-            uid: metadata.uid.unwrap_or_default().into(),
-            priority: spec.priority.unwrap_or_default(),
-            created: metadata.creation_timestamp.map_or(0, |t| t.0.as_second()),
-            is_ours: node.is_none() && named && !gated && metadata.deletion_timestamp.is_none() && !is_ended,
-            load: Load::new(&spec, claims),
-            constraints: Box::new(if node.is_none() { constraints(spec) } else { PodSpec::default() }),
-            node,
-            is_ended,
-            told,
-        }
-    }
-
-    /// Namespace and name.
-    pub fn names(&self) -> (&str, &str) {
-        self.key.split_once('/').unwrap_or(("", &self.key))
-    }
-
-    /// Whether a new decision could differ from the one for `earlier`.
-    pub fn decides_like(&self, earlier: &Self) -> bool {
-        self.uid == earlier.uid
-            && self.priority == earlier.priority
-            && self.load == earlier.load
-            && self.constraints == earlier.constraints
-    }
-
-    /// What it tolerates.
-    pub fn tolerations(&self) -> &[Toleration] {
-        self.constraints.tolerations.as_deref().unwrap_or_default()
-    }
-}
-
-/// Node selector, node affinity and tolerations only.
-fn constraints(spec: PodSpec) -> PodSpec {
-    let node_affinity: Option<NodeAffinity> = spec.affinity.and_then(|a| a.node_affinity);
-    PodSpec {
-        node_selector: spec.node_selector,
-        affinity: node_affinity.map(|a| Affinity { node_affinity: Some(a), ..Affinity::default() }),
-        tolerations: spec.tolerations,
-        ..PodSpec::default()
-    }
-}
-
-impl Load {
-    fn new(spec: &PodSpec, claims: Vec<UsedClaim>) -> Self {
-        let requests = api::pod::requests(spec);
-        let requests = Amounts::read(requests.iter().map(|(name, quantity)| (name.as_str(), *quantity)));
-        let containers = i64::try_from(spec.containers.len()).unwrap_or(i64::MAX);
-        let ranked = |asked: i64, unasked: i64| match asked {
-            0 => containers.saturating_mul(unasked),
-            asked => asked,
-        };
-        let host_ports = spec
-            .containers
-            .iter()
-            .flat_map(|c| c.ports.iter().flatten())
-            .filter_map(|port| {
-                let host_port = port.host_port.filter(|p| *p > 0)?;
-                let address = port.host_ip.as_deref().filter(|ip| !ip.is_empty()).unwrap_or("0.0.0.0");
-                Some((address.into(), port.protocol.as_deref().unwrap_or("TCP").into(), host_port))
-            })
-            .collect();
-        Self {
-            ranked_milli_cpu: ranked(requests.milli_cpu, UNASKED_MILLI_CPU),
-            ranked_memory: ranked(requests.memory, UNASKED_MEMORY),
-            requests,
-            host_ports,
-            claims,
-        }
-    }
-}
-
-/// A node and what is taken of it.
-#[derive(Clone, Debug, Default)]
-pub struct NodeFacts {
-    /// Its name.
-    pub name: Box<str>,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
-    /// Its taints.
-    pub taints: Vec<Taint>,
-    /// Whether it is cordoned.
-    pub is_unschedulable: bool,
-    /// What it has for pods.
-    pub allocatable: Amounts,
-    /// How many pods it takes.
-    pub max_pods: i64,
-    /// What its pods reserve.
-    pub requested: Amounts,
-    /// What its pods count for in the ranking.
-    pub ranked_milli_cpu: i64,
-    /// What its pods count for in the ranking.
-    pub ranked_memory: i64,
-    /// How many pods it has.
-    pub pod_count: i64,
-    /// The host ports that are taken, one entry per pod and port.
-    pub host_ports: Vec<HostPort>,
-}
-
-impl NodeFacts {
-    /// Takes the facts out of a node; nothing is taken of it yet.
-    pub fn new(node: Node) -> Self {
-        let spec = node.spec.unwrap_or_default();
-        let allocatable = node.status.and_then(|s| s.allocatable.or(s.capacity)).unwrap_or_default();
-        let read = |text: &str| Quantity::parse(text).unwrap_or(Quantity::ZERO);
-        Self {
-            name: node.metadata.name.unwrap_or_default().into(),
-            labels: node.metadata.labels.unwrap_or_default(),
-            taints: spec.taints.unwrap_or_default(),
-            is_unschedulable: spec.unschedulable.unwrap_or_default(),
-            max_pods: allocatable.get("pods").map_or(0, |q| read(&q.0).value()),
-            allocatable: Amounts::read(allocatable.iter().map(|(name, q)| (name.as_str(), read(&q.0)))),
-            ..Self::default()
-        }
-    }
-
-    fn offers_like(&self, other: &Self) -> bool {
-        self.labels == other.labels
-            && self.taints == other.taints
-            && self.is_unschedulable == other.is_unschedulable
-            && self.allocatable == other.allocatable
-            && self.max_pods == other.max_pods
-    }
-
-    fn take(&mut self, load: &Load) {
-        self.requested.add(&load.requests);
-        self.ranked_milli_cpu = self.ranked_milli_cpu.saturating_add(load.ranked_milli_cpu);
-        self.ranked_memory = self.ranked_memory.saturating_add(load.ranked_memory);
-        self.pod_count += 1;
-        self.host_ports.extend(load.host_ports.iter().cloned());
-    }
-
-    fn give_back(&mut self, load: &Load) {
-        self.requested.subtract(&load.requests);
-        self.ranked_milli_cpu = self.ranked_milli_cpu.saturating_sub(load.ranked_milli_cpu);
-        self.ranked_memory = self.ranked_memory.saturating_sub(load.ranked_memory);
-        self.pod_count -= 1;
-        for port in &load.host_ports {
-            if let Some(at) = self.host_ports.iter().position(|taken| taken == port) {
-                self.host_ports.swap_remove(at);
-            }
-        }
-    }
-}
+/// The number of a node's slot.
+pub type Slot = usize;
 
 /// A pod that is bound, or about to be.
 #[derive(Clone, Debug)]
-struct Placed {
-    uid: Arc<str>,
-    node: Box<str>,
-    load: Load,
+pub(crate) struct Placed {
+    pub(crate) uid: Arc<str>,
+    slot: Slot,
+    /// When it started, in seconds since 1970.
+    pub(crate) started: i64,
+    /// Whether it is being deleted.
+    pub(crate) is_terminating: bool,
+    pub(crate) shape: Arc<Shape>,
+}
+
+/// A node, or only the pods of one that is not there (yet, or any more).
+#[derive(Debug, Default)]
+struct Seat {
+    facts: NodeFacts,
+    is_there: bool,
+    pods: Vec<PodKey>,
+    /// The pods that it is being emptied for.
+    nominated: Vec<(PodKey, Arc<Shape>)>,
 }
 
 /// Everything a decision looks at.
 #[derive(Debug, Default)]
 pub struct Snapshot {
-    nodes: BTreeMap<Box<str>, NodeFacts>,
+    seats: Vec<Seat>,
+    slots: HashMap<Box<str>, Slot>,
+    free: Vec<Slot>,
+    count: usize,
     placed: HashMap<PodKey, Placed>,
+    nominations: HashMap<PodKey, Slot>,
+    /// Pods whose deletion was decided and is not told by the watch yet, by uid.
+    doomed: HashSet<Arc<str>>,
+    shapes: HashSet<Arc<Shape>>,
+    /// At so many shapes those that nobody uses are dropped.
+    sweep_at: usize,
     /// What the claims of pods need.
     pub volumes: Volumes,
+    /// By `namespace/name`.
+    pub budgets: HashMap<String, Budget>,
 }
 
 impl Snapshot {
-    /// The nodes by name.
-    pub fn nodes(&self) -> impl ExactSizeIterator<Item = &NodeFacts> {
-        self.nodes.values()
+    /// How many nodes there are.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The nodes with their slots.
+    pub fn nodes(&self) -> impl Iterator<Item = (Slot, &NodeFacts)> {
+        self.seats.iter().enumerate().filter(|(_, seat)| seat.is_there).map(|(slot, seat)| (slot, &seat.facts))
+    }
+
+    /// One past the last slot.
+    pub(crate) fn slots(&self) -> usize {
+        self.seats.len()
+    }
+
+    /// The node of a slot.
+    pub fn at(&self, slot: Slot) -> Option<&NodeFacts> {
+        self.seats.get(slot).filter(|seat| seat.is_there).map(|seat| &seat.facts)
+    }
+
+    /// The slot of a node that is there.
+    pub fn slot(&self, name: &str) -> Option<Slot> {
+        self.slots.get(name).copied().filter(|slot| self.at(*slot).is_some())
     }
 
     /// One node.
     pub fn node(&self, name: &str) -> Option<&NodeFacts> {
-        self.nodes.get(name)
+        self.at(self.slot(name)?)
+    }
+
+    /// The pods that have their place on a node.
+    pub(crate) fn pods_at(&self, slot: Slot) -> impl Iterator<Item = (&PodKey, &Placed)> {
+        let keys = self.seats.get(slot).map(|seat| &*seat.pods).unwrap_or_default();
+        keys.iter().filter_map(|key| self.placed.get_key_value(key))
+    }
+
+    /// The pods that a node is being emptied for.
+    pub(crate) fn nominated_at(&self, slot: Slot) -> &[(PodKey, Arc<Shape>)] {
+        self.seats.get(slot).map(|seat| &*seat.nominated).unwrap_or_default()
+    }
+
+    fn seat(&mut self, name: &str) -> Slot {
+        if let Some(slot) = self.slots.get(name) {
+            return *slot;
+        }
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.seats.push(Seat::default());
+            self.seats.len() - 1
+        });
+        self.seats[slot].facts.name = name.into();
+        self.slots.insert(name.into(), slot);
+        slot
+    }
+
+    /// Gives back the slot of a node that is not there and has no pods.
+    fn leave(&mut self, slot: Slot) {
+        let seat = &mut self.seats[slot];
+        if !seat.is_there && seat.pods.is_empty() && seat.nominated.is_empty() {
+            self.slots.remove(&seat.facts.name);
+            *seat = Seat::default();
+            self.free.push(slot);
+        }
     }
 
     /// Takes a node in; tells whether waiting pods may fit now that did not before.
     pub fn set_node(&mut self, mut node: NodeFacts) -> bool {
-        if let Some(known) = self.nodes.get_mut(&node.name) {
-            if known.offers_like(&node) {
-                return false;
-            }
-            known.labels = node.labels;
-            known.taints = node.taints;
-            known.is_unschedulable = node.is_unschedulable;
-            known.allocatable = node.allocatable;
-            known.max_pods = node.max_pods;
-            return true;
+        let slot = self.seat(&node.name);
+        let seat = &mut self.seats[slot];
+        if seat.is_there && seat.facts.offers_like(&node) {
+            return false;
         }
-        for placed in self.placed.values() {
-            if placed.node == node.name {
-                node.take(&placed.load);
-            }
+        if !seat.is_there {
+            seat.is_there = true;
+            self.count += 1;
         }
-        self.nodes.insert(node.name.clone(), node);
+        node.taken = std::mem::take(&mut seat.facts.taken);
+        seat.facts = node;
         true
     }
 
     /// Forgets a node; its pods stay known in case it comes back.
     pub fn remove_node(&mut self, name: &str) {
-        self.nodes.remove(name);
+        let Some(slot) = self.slots.get(name).copied() else { return };
+        if std::mem::take(&mut self.seats[slot].is_there) {
+            self.count -= 1;
+        }
+        self.leave(slot);
     }
 
     /// Keeps only these nodes.
     pub fn retain_nodes(&mut self, names: &BTreeSet<Box<str>>) {
-        self.nodes.retain(|name, _| names.contains(name));
+        let gone: Vec<Box<str>> = self.nodes().map(|(_, node)| node.name.clone()).collect();
+        for name in gone.iter().filter(|name| !names.contains(*name)) {
+            self.remove_node(name);
+        }
+    }
+
+    /// The one copy of a shape that all pods of it share.
+    pub fn share(&mut self, shape: &Arc<Shape>) -> Arc<Shape> {
+        if let Some(known) = self.shapes.get(shape) {
+            return Arc::clone(known);
+        }
+        if self.shapes.len() >= self.sweep_at {
+            self.shapes.retain(|shape| Arc::strong_count(shape) > 1);
+            self.sweep_at = self.shapes.len() * 2 + 64;
+        }
+        self.shapes.insert(Arc::clone(shape));
+        Arc::clone(shape)
     }
 
     /// Notes that a pod has its place.
-    pub fn place(&mut self, key: &PodKey, uid: &Arc<str>, node: &str, load: &Load) {
-        if let Some(known) = self.placed.get(key)
-            && known.uid == *uid
-            && *known.node == *node
-            && known.load == *load
+    pub fn place(&mut self, pod: &PodFacts, node: &str) {
+        let slot = self.seat(node);
+        let shape = self.share(&pod.shape);
+        if let Some(known) = self.placed.get_mut(&pod.key)
+            && known.uid == pod.uid
+            && known.slot == slot
+            && known.shape.load == shape.load
+            && known.shape.labels == shape.labels
+            && known.shape.priority == shape.priority
         {
+            known.started = pod.started;
+            known.is_terminating = pod.is_terminating;
+            known.shape = shape;
             return;
         }
-        self.unplace(key);
-        if let Some(facts) = self.nodes.get_mut(node) {
-            facts.take(load);
-        }
-        self.placed.insert(Arc::clone(key), Placed { uid: Arc::clone(uid), node: node.into(), load: load.clone() });
+        self.unplace(&pod.key);
+        self.renounce(&pod.key);
+        let seat = &mut self.seats[slot];
+        seat.facts.taken.add(&shape.load);
+        seat.pods.push(Arc::clone(&pod.key));
+        let (uid, started, is_terminating) = (Arc::clone(&pod.uid), pod.started, pod.is_terminating);
+        self.placed.insert(Arc::clone(&pod.key), Placed { uid, slot, started, is_terminating, shape });
     }
 
-    /// Notes that a pod takes nothing any more; tells whether it did.
-    pub fn unplace(&mut self, key: &str) -> bool {
-        let Some(placed) = self.placed.remove(key) else { return false };
-        if let Some(node) = self.nodes.get_mut(&placed.node) {
-            node.give_back(&placed.load);
+    /// Notes that a pod takes nothing any more; tells the slot where it did.
+    pub fn unplace(&mut self, key: &str) -> Option<Slot> {
+        let placed = self.placed.remove(key)?;
+        self.doomed.remove(&placed.uid);
+        let seat = &mut self.seats[placed.slot];
+        seat.facts.taken.subtract(&placed.shape.load);
+        if let Some(at) = seat.pods.iter().position(|other| **other == *key) {
+            seat.pods.swap_remove(at);
         }
+        self.leave(placed.slot);
+        Some(placed.slot)
+    }
+
+    /// Notes that a node is being emptied for a pod, instead of any other.
+    pub fn nominate(&mut self, key: &PodKey, shape: &Arc<Shape>, node: &str) {
+        self.renounce(key);
+        let slot = self.seat(node);
+        let shape = self.share(shape);
+        self.seats[slot].nominated.push((Arc::clone(key), shape));
+        self.nominations.insert(Arc::clone(key), slot);
+    }
+
+    /// Notes that no node is being emptied for a pod; tells whether one was.
+    pub fn renounce(&mut self, key: &str) -> bool {
+        let Some(slot) = self.nominations.remove(key) else { return false };
+        self.seats[slot].nominated.retain(|(other, _)| **other != *key);
+        self.leave(slot);
         true
+    }
+
+    /// The slot of the node that is being emptied for a pod.
+    pub fn nomination(&self, key: &str) -> Option<Slot> {
+        self.nominations.get(key).copied()
+    }
+
+    /// Notes that a pod is about to be deleted.
+    pub fn doom(&mut self, uid: &Arc<str>) {
+        self.doomed.insert(Arc::clone(uid));
+    }
+
+    /// It is not deleted after all.
+    pub fn spare(&mut self, uid: &str) {
+        self.doomed.remove(uid);
+    }
+
+    /// Whether a placed pod is on its way out.
+    pub(crate) fn is_leaving(&self, placed: &Placed) -> bool {
+        placed.is_terminating || self.doomed.contains(&placed.uid)
+    }
+
+    /// The pods of a node below a priority, with their uids.
+    pub fn below(&self, slot: Slot, priority: i32) -> impl Iterator<Item = (&PodKey, &Arc<str>)> {
+        let below = move |(_, placed): &(&PodKey, &Placed)| placed.shape.priority < priority;
+        self.pods_at(slot).filter(below).map(|(key, placed)| (key, &placed.uid))
+    }
+
+    /// Whether pods below a priority are on their way out of a node.
+    pub fn is_emptied(&self, slot: Slot, priority: i32) -> bool {
+        self.pods_at(slot).any(|(_, placed)| placed.shape.priority < priority && self.is_leaving(placed))
     }
 
     /// Whether a pod that has its place uses a claim that `pod` would have to have for itself.
     pub fn is_claim_taken(&self, pod: &PodFacts) -> bool {
-        self.volumes.one_pod_claims(pod).any(|claim| {
-            let (namespace, name) = claim.split_once('/').unwrap_or(("", &claim));
-            let uses = |placed: &Placed| placed.load.claims.iter().any(|used| used.name == name);
-            let is_near = |key: &PodKey| key.split_once('/').is_some_and(|(own, _)| own == namespace);
-            self.placed.iter().any(|(key, placed)| *key != pod.key && is_near(key) && uses(placed))
+        self.claim_holders(pod).next().is_some()
+    }
+
+    /// The pods that use a claim that `pod` would have to have for itself.
+    pub(crate) fn claim_holders<'a>(&'a self, pod: &'a PodFacts) -> impl Iterator<Item = (&'a PodKey, &'a Placed)> {
+        let only: Vec<String> = self.volumes.one_pod_claims(pod).collect();
+        self.placed.iter().filter(move |(key, placed)| {
+            let is_only = |name: &str| {
+                let own = only.iter().filter_map(|claim| claim.split_once('/'));
+                own.into_iter().any(|(namespace, claim)| *namespace == *placed.shape.namespace && claim == name)
+            };
+            !only.is_empty() && **key != pod.key && placed.shape.load.claims.iter().any(|used| is_only(&used.name))
         })
     }
 
@@ -375,5 +273,10 @@ impl Snapshot {
     /// The keys of all placed pods.
     pub fn placed_keys(&self) -> impl Iterator<Item = &PodKey> {
         self.placed.keys()
+    }
+
+    /// What a placed pod takes.
+    pub fn placed_load(&self, key: &str) -> Option<&Load> {
+        self.placed.get(key).map(|placed| &placed.shape.load)
     }
 }

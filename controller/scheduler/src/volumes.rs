@@ -1,6 +1,7 @@
 //! What the claims of a pod say about where it may run, and what has to be done before it may: pure.
 use crate::filter::Reason;
-use crate::snapshot::{NodeFacts, PodFacts};
+use crate::node::NodeFacts;
+use crate::pod::PodFacts;
 use api::affinity;
 use api::volume::{Claim, Class, ONE_POD, Volume, best_for};
 use api::well_known::PROVISIONER_NONE;
@@ -87,8 +88,8 @@ impl Volumes {
     }
 
     fn claims_of<'a>(&'a self, pod: &'a PodFacts) -> impl Iterator<Item = (String, Option<&'a Claim>)> {
-        let namespace = pod.names().0;
-        pod.load.claims.iter().map(move |used| {
+        let namespace = &*pod.shape.namespace;
+        pod.shape.load.claims.iter().map(move |used| {
             let key = format!("{namespace}/{}", used.name);
             let claim = self.claims.get(&key);
             (key, claim)
@@ -101,7 +102,7 @@ impl Volumes {
 
     /// Why no node at all can take the pod, in the words of Kubernetes.
     pub fn refusal(&self, pod: &PodFacts) -> Option<String> {
-        for (used, (_, claim)) in pod.load.claims.iter().zip(self.claims_of(pod)) {
+        for (used, (_, claim)) in pod.shape.load.claims.iter().zip(self.claims_of(pod)) {
             let name = &used.name;
             let Some(claim) = claim else {
                 return Some(match used.is_ephemeral {

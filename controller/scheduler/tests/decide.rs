@@ -1,7 +1,9 @@
 //! Decisions by table, and what holds for every sequence of them.
 use controller_scheduler::decide::{Decision, decide};
+use controller_scheduler::node::NodeFacts;
+use controller_scheduler::pod::PodFacts;
 use controller_scheduler::queue::Queue;
-use controller_scheduler::snapshot::{NodeFacts, PodFacts, Snapshot};
+use controller_scheduler::snapshot::Snapshot;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -40,6 +42,7 @@ fn refusal(snapshot: &Snapshot, pod: &PodFacts) -> String {
     match decide(snapshot, pod) {
         Decision::Bind(node) => format!("bound to {node}"),
         Decision::Prepare(node, work) => format!("{work:?} on {node}"),
+        Decision::Preempt(preemption, _) => format!("{preemption:?}"),
         Decision::Unfit(error) => error.to_string(),
     }
 }
@@ -56,14 +59,16 @@ fn refusals_speak_as_kubernetes_does() {
     ]);
     assert_eq!(
         refusal(&nodes, &pod("p", "2", json!({}))),
-        "0/5 nodes are available: 1 Insufficient cpu, 1 Too many pods, 1 node(s) were unschedulable, 2 node(s) had untolerated taint {k: v}."
+        "0/5 nodes are available: 1 Insufficient cpu, 1 Too many pods, 1 node(s) were unschedulable, 2 node(s) had untolerated taint {k: v}. \
+         preemption: 0/5 nodes are available: 5 Preemption is not helpful for scheduling."
     );
     assert_eq!(
         refusal(
             &nodes,
             &pod("p", "2", json!({"nodeSelector": {"disk": "ssd"}, "tolerations": [{"operator": "Exists"}]}))
         ),
-        "0/5 nodes are available: 5 node(s) didn't match Pod's node affinity/selector."
+        "0/5 nodes are available: 5 node(s) didn't match Pod's node affinity/selector. \
+         preemption: 0/5 nodes are available: 5 Preemption is not helpful for scheduling."
     );
     assert_eq!(refusal(&snapshot(vec![]), &pod("p", "1", json!({}))), "no nodes available to schedule pods");
 }
@@ -73,22 +78,23 @@ fn wishes_are_met() {
     let mut nodes = snapshot(vec![node("a", "4", 10, Value::Null), node("b", "4", 10, Value::Null)]);
     let first = pod("p", "1", json!({}));
     assert_eq!(decide(&nodes, &first), Decision::Bind("a".into()), "the name decides among equals");
-    nodes.place(&first.key, &first.uid, "a", &first.load);
+    nodes.place(&first, "a");
     assert_eq!(decide(&nodes, &pod("q", "1", json!({}))), Decision::Bind("b".into()), "load spreads");
     let wants_a = json!({"nodeSelector": {"kubernetes.io/hostname": "a"}});
     assert_eq!(decide(&nodes, &pod("q", "3", wants_a.clone())), Decision::Bind("a".into()));
     assert_eq!(
         refusal(&nodes, &pod("q", "3001m", wants_a)),
-        "0/2 nodes are available: 1 Insufficient cpu, 1 node(s) didn't match Pod's node affinity/selector."
+        "0/2 nodes are available: 1 Insufficient cpu, 1 node(s) didn't match Pod's node affinity/selector. \
+         preemption: 0/2 nodes are available: 1 No preemption victims found for incoming pod, 1 Preemption is not helpful for scheduling."
     );
     let port = json!({"containers": [{"name": "c", "ports": [{"containerPort": 1, "hostPort": 80}]}]});
     for want in ["b", "a"] {
         let next = pod(&format!("port-{want}"), "0", port.clone());
         assert_eq!(decide(&nodes, &next), Decision::Bind(want.into()));
-        nodes.place(&next.key, &next.uid, want, &next.load);
+        nodes.place(&next, want);
     }
     assert!(refusal(&nodes, &pod("r", "0", port)).contains("2 node(s) didn't have free ports"));
-    assert!(nodes.unplace("d/port-a") && !nodes.unplace("d/port-a"));
+    assert!(nodes.unplace("d/port-a").is_some() && nodes.unplace("d/port-a").is_none());
 }
 
 #[test]
@@ -158,17 +164,17 @@ proptest! {
         for (i, (cpu, leave, which)) in steps.into_iter().enumerate() {
             if leave && !placed.is_empty() {
                 let gone: PodFacts = placed.swap_remove(which.index(placed.len()));
-                prop_assert!(nodes.unplace(&gone.key));
+                prop_assert!(nodes.unplace(&gone.key).is_some());
             } else {
                 let new = pod(&format!("p{i}"), &format!("{cpu}m"), json!({}));
                 if let Decision::Bind(name) = decide(&nodes, &new) {
-                    nodes.place(&new.key, &new.uid, &name, &new.load);
+                    nodes.place(&new, &name);
                     placed.push(new);
                 }
             }
-            for node in nodes.nodes() {
-                prop_assert!(node.requested.milli_cpu <= node.allocatable.milli_cpu && node.requested.milli_cpu >= 0);
-                prop_assert!(node.pod_count <= node.max_pods && node.pod_count >= 0);
+            for (_, node) in nodes.nodes() {
+                prop_assert!(node.taken.requested.milli_cpu <= node.allocatable.milli_cpu && node.taken.requested.milli_cpu >= 0);
+                prop_assert!(node.taken.pod_count <= node.max_pods && node.taken.pod_count >= 0);
             }
         }
     }

@@ -1,7 +1,9 @@
 //! What claims of pods say about nodes, by table.
 use api::volume::{Claim, Class, Volume};
-use controller_scheduler::decide::{Decision, decide};
-use controller_scheduler::snapshot::{NodeFacts, PodFacts, Snapshot};
+use controller_scheduler::decide::{Decision, FitError, decide};
+use controller_scheduler::node::NodeFacts;
+use controller_scheduler::pod::PodFacts;
+use controller_scheduler::snapshot::Snapshot;
 use controller_scheduler::volumes::{Preparation, Progress};
 use serde_json::{Value, json};
 
@@ -67,7 +69,8 @@ fn said(snapshot: &Snapshot, pod: &PodFacts) -> String {
     match decide(snapshot, pod) {
         Decision::Bind(node) => format!("bind to {node}"),
         Decision::Prepare(node, work) => format!("{work:?} on {node}"),
-        Decision::Unfit(error) => error.to_string(),
+        Decision::Preempt(preemption, _) => format!("{preemption:?}"),
+        Decision::Unfit(error) => FitError { preemption: None, ..error }.to_string(),
     }
 }
 
@@ -129,7 +132,7 @@ fn volumes_are_reserved_or_asked_for_where_the_pod_goes() {
     assert_eq!(work, [Preparation::Provision { claim: "d/fresh".into() }]);
     snapshot.volumes.assume(&node, &work);
     // The first pod takes room there, the second must follow its claim all the same.
-    snapshot.place(&both.key, &both.uid, &node, &both.load);
+    snapshot.place(&both, &node);
     let Decision::Prepare(second, _) = decide(&snapshot, &pod("q", &["fresh"])) else { panic!("nothing to prepare") };
     assert_eq!(second, node, "a claim has one node");
     assert_eq!(snapshot.volumes.progress(&both, &node), Progress::UnderWay);
@@ -151,7 +154,7 @@ fn a_claim_of_one_pod_is_of_one_pod() {
     snapshot.volumes.set_volume(volume("v", "b", "1Gi"));
     let first = pod("p", &["only"]);
     assert_eq!(said(&snapshot, &first), "bind to b");
-    snapshot.place(&first.key, &first.uid, "b", &first.load);
+    snapshot.place(&first, "b");
     assert!(
         said(&snapshot, &pod("q", &["only"])).ends_with(
             "2 node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode."

@@ -62,6 +62,11 @@ impl Hollow {
             json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}});
     }
 
+    /// The names of the nodes.
+    pub(crate) fn names(&self) -> &[String] {
+        &self.names
+    }
+
     /// A merge patch of a node.
     pub(crate) async fn patch(&self, node: &str, patch: Value) {
         self.api.patch(&format!("/api/v1/nodes/{node}"), Patch::Merge, patch).await.ok();

@@ -113,8 +113,22 @@ impl DeleteOptions {
     }
 }
 
+/// Who deletes Jobs without a word on their pods may not expect that those stay.
+fn warn_of_orphans(context: &Context, options: &DeleteOptions) {
+    if context.resource.is("batch", "jobs")
+        && options.propagation_policy.is_none()
+        && options.orphan_dependents.is_none()
+    {
+        context.warnings.add(
+            "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove \
+             them or set propagationPolicy=Orphan to suppress this warning",
+        );
+    }
+}
+
 pub(super) async fn delete(context: &Context, body: &[u8]) -> Result<Response<Body>, Status> {
     let options = DeleteOptions::of(context, body)?;
+    warn_of_orphans(context, &options);
     let (object, gone) = delete_one(context, context.name(), &options).await?;
     // Kubernetes answers with the object where something of it stays, and for pods always.
     if gone && context.resource.plural != "pods" {
@@ -126,6 +140,7 @@ pub(super) async fn delete(context: &Context, body: &[u8]) -> Result<Response<Bo
 
 pub(super) async fn delete_collection(context: &Context, body: &[u8]) -> Result<Response<Body>, Status> {
     let options = DeleteOptions::of(context, body)?;
+    warn_of_orphans(context, &options);
     if context.resource.is_namespaced() && context.namespace().is_none() {
         return Err(Status::method_not_supported(About::resource(&context.resource, ""), "delete"));
     }
@@ -150,6 +165,16 @@ pub(super) async fn delete_one(
     name: &str,
     options: &DeleteOptions,
 ) -> Result<(Value, bool), Status> {
+    delete_saying(context, name, options, |_| {}).await
+}
+
+/// The same; `say` may note in the object why it goes.
+pub(super) async fn delete_saying(
+    context: &Context,
+    name: &str,
+    options: &DeleteOptions,
+    say: impl Fn(&mut Value),
+) -> Result<(Value, bool), Status> {
     let resource = &context.resource;
     let registry = &context.state.registry;
     let propagation = options.propagation()?;
@@ -168,6 +193,7 @@ pub(super) async fn delete_one(
             context.admit_deletion(&object, &told).await?;
         }
         let mut marked = object.clone();
+        say(&mut marked);
         mark(resource, &mut marked, propagation, options.grace_period_seconds);
         let gone = is_finished(resource, &marked);
         if dry_run || (!gone && marked == object) {
@@ -199,6 +225,12 @@ fn mark(resource: &Resource, object: &mut Value, propagation: Propagation, grace
     let left = object.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0);
     let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
     let mut finalizers: Vec<Value> = metadata.get("finalizers").and_then(Value::as_array).cloned().unwrap_or_default();
+    let is_decided = finalizers.iter().any(|finalizer| finalizer == ORPHAN || finalizer == FOREGROUND);
+    // As it has always been with Jobs; who does not say otherwise is warned.
+    let propagation = match propagation {
+        Propagation::Unsaid if resource.is("batch", "jobs") && !is_decided => Propagation::Orphan,
+        said => said,
+    };
     let own = match propagation {
         Propagation::Orphan => Some(ORPHAN),
         Propagation::Foreground => Some(FOREGROUND),

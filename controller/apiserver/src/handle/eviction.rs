@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use super::Context;
-use super::delete::{DeleteOptions, delete_one};
+use super::delete::{DeleteOptions, delete_saying};
 use crate::registry::{Registry, names};
 use crate::reply;
 
@@ -62,9 +62,25 @@ pub(super) async fn evict(context: &Context, body: &[u8]) -> Result<Response<Bod
         let wanted = |owner: &Value| replicas(registry, context.namespace(), owner);
         obstacle(&pod, &budgets, &live, wanted).map_or(Ok(()), |obstacle| Err(refusal(obstacle)))?;
     }
-    delete_one(&pods, context.name(), &options).await?;
+    delete_saying(&pods, context.name(), &options, say_evicted).await?;
     let answer = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     Ok(reply::json_bytes(StatusCode::CREATED, Bytes::from(answer.to_string())))
+}
+
+/// Whoever counts the pod's failure learns that it was not the pod's own; of one that has ended it is none.
+fn say_evicted(pod: &mut Value) {
+    if matches!(text_of(pod, "/status/phase"), "Succeeded" | "Failed") {
+        return;
+    }
+    let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting", "lastTransitionTime": crate::time::format(jiff::Timestamp::now())});
+    let Some(status) = pod.as_object_mut().map(|pod| pod.entry("status").or_insert_with(|| json!({}))) else { return };
+    if let Some(conditions) = status.get_mut("conditions").and_then(Value::as_array_mut) {
+        conditions.retain(|other| other["type"] != condition["type"]);
+        conditions.push(condition);
+    } else {
+        status["conditions"] = json!([condition]);
+    }
 }
 
 /// Who is in charge of an owner's pods (of a rollout's the Deployment), and how many of them it wants.
@@ -217,6 +233,18 @@ mod tests {
             budget["spec"][key] = value.clone();
         }
         budget
+    }
+
+    #[test]
+    fn an_evicted_pod_says_so_unless_it_has_ended() {
+        let mut evicted = pod("1", true);
+        say_evicted(&mut evicted);
+        say_evicted(&mut evicted);
+        let conditions = evicted["status"]["conditions"].as_array().unwrap();
+        assert_eq!((conditions.len(), &conditions[1]["reason"]), (2, &json!("EvictionByEvictionAPI")));
+        let mut ended = json!({"status": {"phase": "Failed"}});
+        say_evicted(&mut ended);
+        assert_eq!(ended["status"].get("conditions"), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Values that the server chooses once and keeps.
 use crate::tree::{at, child, list, list_mut, text};
-use api::well_known::{LABEL_JOB_CONTROLLER_UID, LABEL_JOB_NAME};
-use serde_json::{Value, json};
+use api::well_known::{LABEL_JOB_CONTROLLER_UID, LABEL_JOB_CONTROLLER_UID_OLD, LABEL_JOB_NAME, LABEL_JOB_NAME_OLD};
+use serde_json::Value;
 
 const GENERATION: &str = "deprecated.daemonset.template.generation";
 
@@ -9,19 +9,27 @@ const GENERATION: &str = "deprecated.daemonset.template.generation";
 pub(super) fn job_selector(object: &mut Value, uid: &str) {
     let name = text(object, &["metadata", "name"]).unwrap_or_default().to_owned();
     let Some(spec) = child(object, "spec") else { return };
-    if spec["manualSelector"] == true || spec.get("selector").is_some() {
+    if spec["manualSelector"] == true {
         return;
     }
     let labels = child(spec, "template").and_then(|t| child(t, "metadata")).and_then(|m| child(m, "labels"));
-    if let Some(labels) = labels {
-        // The names without a prefix are the older ones, which tools still select by.
-        for (key, value) in
-            [("controller-uid", uid), ("job-name", &name), (LABEL_JOB_CONTROLLER_UID, uid), (LABEL_JOB_NAME, &name)]
-        {
-            labels[key] = value.into();
+    if let Some(labels) = labels.and_then(Value::as_object_mut) {
+        // The names without a prefix are the older ones, which tools still select by. Who has given them another value
+        // learns so from validation.
+        for (key, value) in [
+            (LABEL_JOB_CONTROLLER_UID_OLD, uid),
+            (LABEL_JOB_NAME_OLD, &name),
+            (LABEL_JOB_CONTROLLER_UID, uid),
+            (LABEL_JOB_NAME, &name),
+        ] {
+            labels.entry(key).or_insert_with(|| value.into());
         }
     }
-    spec["selector"] = json!({"matchLabels": {LABEL_JOB_CONTROLLER_UID: uid}});
+    if let Some(selector) = child(spec, "selector").and_then(|selector| child(selector, "matchLabels"))
+        && let Some(labels) = selector.as_object_mut()
+    {
+        labels.insert(LABEL_JOB_CONTROLLER_UID.to_owned(), uid.into());
+    }
 }
 
 /// A DaemonSet tells in an annotation which template of its history this is, for the clients of old that asked for it.

@@ -8,9 +8,14 @@ use serde_json::Value;
 fn fixed(resource: &Resource) -> &'static [&'static str] {
     match (resource.group.as_str(), resource.plural.as_str()) {
         ("apps", "deployments" | "replicasets" | "daemonsets") => &["spec.selector"],
-        ("batch", "jobs") => {
-            &["spec.selector", "spec.completionMode", "spec.podFailurePolicy", "spec.backoffLimitPerIndex"]
-        }
+        ("batch", "jobs") => &[
+            "spec.selector",
+            "spec.completionMode",
+            "spec.podFailurePolicy",
+            "spec.backoffLimitPerIndex",
+            "spec.successPolicy",
+            "spec.managedBy",
+        ],
         ("", "secrets") => &["type"],
         ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => &["roleRef"],
         ("storage.k8s.io", "storageclasses") => &["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"],
@@ -55,13 +60,7 @@ pub(super) fn validate(resource: &Resource, old: &Value, new: &Value, sub: Optio
                 faults.forbidden("spec.resources.requests.storage", "field can not be less than status.capacity");
             }
         }
-        ("batch", "jobs") => {
-            let unsuspended = at(old, &["spec", "suspend"]) != Some(&Value::Bool(true));
-            let key = ["spec", "template"];
-            if unsuspended && at(old, &key) != at(new, &key) {
-                faults.invalid("spec.template", Value::Null, "field is immutable");
-            }
-        }
+        ("batch", "jobs") => super::job::update(old, new, faults),
         _ => {}
     }
 }

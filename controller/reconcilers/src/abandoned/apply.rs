@@ -6,7 +6,7 @@ use crate::node::NodeFacts;
 use crate::pod::{Phase, PodFacts};
 use crate::queue::{Next, Queue};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{Api, DeleteParams, Preconditions};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -122,6 +122,16 @@ impl Shared {
         let own = Preconditions { uid: Some(pod.uid.to_string()), resource_version: None };
         let params = DeleteParams { preconditions: Some(own), ..DeleteParams::default().grace_period(0) };
         let pods: Api<Pod> = Api::namespaced(self.reconciler.client.clone(), pod.namespace());
+        if pod.phase != Phase::Ended {
+            // Nobody else will say that it has ended; who keeps it by a finalizer waits for that.
+            let mut said = pod.disrupted("DeletionByPodGC", "PodGC: node no longer exists");
+            said["status"]["phase"] = "Failed".into();
+            match pods.patch_status(pod.name(), &PatchParams::default(), &Patch::Strategic(said)).await {
+                Ok(_) => {}
+                Err(error) if matches!(code(&error), 404 | 409) => return Ok(()),
+                Err(error) => return Err(at("saying that an abandoned pod has failed")(error)),
+            }
+        }
         match pods.delete(pod.name(), &params).await {
             Ok(_) => tracing::info!(kind = "Pod", object = pod.key.as_deref(), uid = &*pod.uid, why, "removed"),
             Err(error) if matches!(code(&error), 404 | 409) => {}

@@ -1,4 +1,5 @@
 //! What one node needs attached, and what not any more: pure.
+use api::volume::attachment_name;
 use std::collections::BTreeMap;
 
 /// A volume of a driver.
@@ -57,8 +58,12 @@ pub(super) fn steps(
         if node.exists && wanted.contains_key(&own.volume) && !node.is_off {
             continue;
         }
-        let unique = known(&own.volume).map(|volume| format!("kubernetes.io/csi/{}^{}", volume.driver, volume.handle));
-        let is_used = unique.is_some_and(|unique| node.in_use.contains(&unique));
+        // What others made for themselves is theirs; ours is told by its name.
+        let Some(volume) = known(&own.volume) else { continue };
+        if own.name != attachment_name(&volume.handle, &volume.driver, name) {
+            continue;
+        }
+        let is_used = node.in_use.contains(&format!("kubernetes.io/csi/{}^{}", volume.driver, volume.handle));
         if !node.exists || node.is_off || node.is_lost || !is_used {
             steps.push(Step::Detach { attachment: own.name.clone() });
         }
@@ -88,8 +93,9 @@ mod tests {
         Attachable { driver: "d".into(), handle: "h".into(), is_shared }
     }
 
-    fn attached(name: &str, node: &str, is_deleting: bool) -> Attached {
-        Attached { name: name.into(), node: node.into(), volume: "pv".into(), is_deleting }
+    fn attached(node: &str, is_deleting: bool) -> Attached {
+        let name = attachment_name("h", "d", node);
+        Attached { name, node: node.into(), volume: "pv".into(), is_deleting }
     }
 
     fn told(node: Node<'_>, wanted: Option<Attachable>, all: &[Attached]) -> Vec<Step> {
@@ -103,23 +109,25 @@ mod tests {
     fn what_pods_use_is_attached_once_and_in_one_place_unless_it_is_shared() {
         let attach = vec![Step::Attach { volume: "pv".into() }];
         assert_eq!(told(HERE, Some(volume(false)), &[]), attach);
-        assert_eq!(told(HERE, Some(volume(false)), &[attached("a", "n", false)]), []);
-        assert_eq!(told(HERE, Some(volume(false)), &[attached("a", "n", true)]), [], "it comes again when it is gone");
+        assert_eq!(told(HERE, Some(volume(false)), &[attached("n", false)]), []);
+        assert_eq!(told(HERE, Some(volume(false)), &[attached("n", true)]), [], "it comes again when it is gone");
         let elsewhere = Step::Elsewhere { volume: "pv".into(), node: "m".into() };
-        assert_eq!(told(HERE, Some(volume(false)), &[attached("a", "m", false)]), [elsewhere]);
-        assert_eq!(told(HERE, Some(volume(true)), &[attached("a", "m", false)]), attach);
+        assert_eq!(told(HERE, Some(volume(false)), &[attached("m", false)]), [elsewhere]);
+        assert_eq!(told(HERE, Some(volume(true)), &[attached("m", false)]), attach);
     }
 
     #[test]
     fn nothing_is_taken_from_a_node_that_uses_it() {
         let in_use = ["kubernetes.io/csi/d^h".to_owned()];
-        let (busy, all) = (Node { in_use: &in_use, ..HERE }, [attached("a", "n", false)]);
-        let detach = vec![Step::Detach { attachment: "a".into() }];
+        let (busy, all) = (Node { in_use: &in_use, ..HERE }, [attached("n", false)]);
+        let detach = vec![Step::Detach { attachment: attachment_name("h", "d", "n") }];
         assert_eq!(told(busy, None, &all), []);
         assert_eq!(told(HERE, None, &all), detach);
         assert_eq!(told(Node { is_lost: true, ..busy }, None, &all), detach);
         assert_eq!(told(Node { is_off: true, ..busy }, Some(volume(false)), &all), detach, "people say that it is off");
         assert_eq!(told(Node { exists: false, ..busy }, Some(volume(false)), &all), detach);
-        assert_eq!(told(HERE, None, &[attached("a", "n", true)]), [], "it goes already");
+        assert_eq!(told(HERE, None, &[attached("n", true)]), [], "it goes already");
+        let foreign = Attached { name: "by-hand".into(), ..attached("n", false) };
+        assert_eq!(told(HERE, None, &[foreign]), [], "somebody else made it");
     }
 }

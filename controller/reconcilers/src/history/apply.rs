@@ -109,6 +109,15 @@ impl Keeper {
                         if is_of(&found, source.parent.uid()) && equals(&found, &wanted) {
                             return Ok(self.take(own, found));
                         }
+                        // Left by a set of the same name; the watch has not told yet that nobody owns it any more.
+                        let is_free = controller_of(found.metadata.owner_references.as_ref()).is_none();
+                        if is_free && found.metadata.deletion_timestamp.is_none() && equals(&found, &wanted) {
+                            self.adopt(source, &found).await?;
+                            let now = api.get(name_of(&found)).await.map_err(at("reading the adopted revision"))?;
+                            if is_of(&now, source.parent.uid()) {
+                                return Ok(self.take(own, now));
+                            }
+                        }
                         *collisions = collisions.saturating_add(1);
                     }
                     Err(error) => return Err(at("creating a revision")(error)),

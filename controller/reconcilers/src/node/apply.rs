@@ -289,6 +289,12 @@ impl Shared {
             let own = Preconditions { uid: Some(pod.uid.to_string()), resource_version: None };
             let params = DeleteParams { preconditions: Some(own), ..DeleteParams::default() };
             let pods: Api<Pod> = Api::namespaced(self.reconciler.client.clone(), pod.namespace());
+            let said = pod.disrupted("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint");
+            match pods.patch_status(pod.name(), &PatchParams::default(), &Patch::Strategic(said)).await {
+                Ok(_) => {}
+                Err(error) if matches!(code(&error), 404 | 409) => continue,
+                Err(error) => return Err(at("saying that a pod is evicted")(error)),
+            }
             match pods.delete(pod.name(), &params).await {
                 Ok(_) => {
                     tracing::info!(kind = "Pod", object = pod.key.as_deref(), uid = &*pod.uid, "evicted by a taint")

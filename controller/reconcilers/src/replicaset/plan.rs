@@ -60,7 +60,7 @@ pub(crate) fn plan(set: &ReplicaSet, selector: &Selector, pods: &[Arc<PodFacts>]
 }
 
 /// In the order in which pods go: those that cost least first (`ActivePodsWithRanks` of Kubernetes).
-fn rank(pods: Vec<&Arc<PodFacts>>) -> Vec<Arc<PodFacts>> {
+pub(crate) fn rank(pods: Vec<&Arc<PodFacts>>) -> Vec<Arc<PodFacts>> {
     let mut per_node: HashMap<&str, usize> = HashMap::new();
     for node in pods.iter().filter_map(|pod| pod.node.as_deref()) {
         *per_node.entry(node).or_default() += 1;

@@ -1,8 +1,8 @@
 //! Node selector and required node affinity.
-use super::Reason;
-use crate::snapshot::{NodeFacts, PodFacts};
+use crate::node::NodeFacts;
+use crate::pod::Shape;
 
-pub(super) fn mismatch(node: &NodeFacts, pod: &PodFacts) -> Option<Reason> {
+pub(super) fn mismatch(node: &NodeFacts, pod: &Shape) -> bool {
     let facts = api::affinity::NodeFacts { name: &node.name, labels: &node.labels };
-    (!api::affinity::pod_admits_node(&pod.constraints, facts)).then_some(Reason::Affinity)
+    !api::affinity::pod_admits_node(&pod.constraints, facts)
 }

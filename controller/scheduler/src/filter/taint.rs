@@ -1,19 +1,18 @@
 //! Cordoned nodes and taints.
-use super::Reason;
-use crate::snapshot::{NodeFacts, PodFacts};
+use crate::node::NodeFacts;
+use crate::pod::Shape;
 use api::well_known::TAINT_UNSCHEDULABLE;
 use k8s_openapi::api::core::v1::Taint;
 
 /// A cordoned node takes only pods that tolerate the taint that stands for it.
-pub(super) fn unschedulable(node: &NodeFacts, pod: &PodFacts) -> Option<Reason> {
+pub(super) fn is_closed(node: &NodeFacts, pod: &Shape) -> bool {
     if !node.is_unschedulable {
-        return None;
+        return false;
     }
     let taint = Taint { key: TAINT_UNSCHEDULABLE.into(), effect: "NoSchedule".into(), ..Taint::default() };
-    (!api::toleration::tolerated(pod.tolerations(), &taint)).then_some(Reason::Unschedulable)
+    !api::toleration::tolerated(pod.tolerations(), &taint)
 }
 
-pub(super) fn untolerated(node: &NodeFacts, pod: &PodFacts) -> Option<Reason> {
-    let taint = api::toleration::untolerated(&node.taints, pod.tolerations(), &["NoSchedule", "NoExecute"])?;
-    Some(Reason::Taint { key: taint.key.as_str().into(), value: taint.value.as_deref().unwrap_or_default().into() })
+pub(super) fn untolerated<'a>(node: &'a NodeFacts, pod: &Shape) -> Option<&'a Taint> {
+    api::toleration::untolerated(&node.taints, pod.tolerations(), &["NoSchedule", "NoExecute"])
 }

@@ -1,0 +1,154 @@
+//! Kinds beside pods and nodes that decisions look at: watched, and what news of them wakes.
+use super::Driver;
+use crate::budget::Budget;
+use api::volume::{Claim, Class, Volume};
+use futures::StreamExt as _;
+use futures::stream::{BoxStream, select_all};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::api::{Api, ResourceExt as _};
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event, watcher};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// News of one of the kinds.
+pub(super) enum News {
+    Claim(Box<Event<PersistentVolumeClaim>>),
+    Volume(Box<Event<PersistentVolume>>),
+    Class(Box<Event<StorageClass>>),
+    Budget(Box<Event<PodDisruptionBudget>>),
+    /// A watch broke and is started again.
+    Broken(watcher::Error),
+}
+
+/// How far the list of one kind is.
+#[derive(Debug, Default)]
+struct Listing {
+    seen: Option<HashSet<String>>,
+    is_done: bool,
+}
+
+/// What an event means to what is known.
+enum Step<K> {
+    Keep(K),
+    /// The key of an object that is gone.
+    Forget(String),
+    /// The keys of all objects that there are.
+    Retain(HashSet<String>),
+    Begin,
+}
+
+impl Listing {
+    fn step<K: kube::Resource<DynamicType = ()>>(&mut self, event: Event<K>) -> Step<K> {
+        let key = |object: &K| match object.namespace() {
+            Some(namespace) => format!("{namespace}/{}", object.name_any()),
+            None => object.name_any(),
+        };
+        match event {
+            Event::Init => {
+                self.seen = Some(HashSet::new());
+                Step::Begin
+            }
+            Event::InitApply(object) => {
+                if let Some(seen) = &mut self.seen {
+                    seen.insert(key(&object));
+                }
+                Step::Keep(object)
+            }
+            Event::InitDone => {
+                self.is_done = true;
+                Step::Retain(self.seen.take().unwrap_or_default())
+            }
+            Event::Apply(object) => Step::Keep(object),
+            Event::Delete(object) => Step::Forget(key(&object)),
+        }
+    }
+}
+
+/// How far the lists of the kinds are.
+#[derive(Debug, Default)]
+pub(super) struct Watched {
+    claims: Listing,
+    volumes: Listing,
+    classes: Listing,
+    budgets: Listing,
+}
+
+impl Watched {
+    pub(super) fn are_listed(&self) -> bool {
+        [&self.claims, &self.volumes, &self.classes, &self.budgets].iter().all(|listing| listing.is_done)
+    }
+}
+
+/// All these kinds as one stream.
+pub(super) fn watch(client: &kube::Client) -> BoxStream<'static, News> {
+    fn one<K>(client: &kube::Client, news: fn(Event<K>) -> News) -> BoxStream<'static, News>
+    where
+        K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
+    {
+        let stream = watcher(Api::<K>::all(client.clone()), watcher::Config::default()).default_backoff();
+        stream.map(move |event| event.map_or_else(News::Broken, news)).boxed()
+    }
+    select_all([
+        one(client, |event| News::Claim(Box::new(event))),
+        one(client, |event| News::Volume(Box::new(event))),
+        one(client, |event| News::Class(Box::new(event))),
+        one(client, |event| News::Budget(Box::new(event))),
+    ])
+    .boxed()
+}
+
+impl Driver {
+    /// Takes news in; pods that they can help are tried again, or go on.
+    pub(super) fn news(&mut self, news: News) {
+        let (snapshot, watched) = (&mut self.snapshot, &mut self.watched);
+        let known = &mut snapshot.volumes;
+        match news {
+            News::Broken(error) => return tracing::warn!(%error, "a watch is started again"),
+            News::Claim(event) => match watched.claims.step(*event) {
+                Step::Keep(claim) => known.set_claim(Claim::new(claim)),
+                Step::Forget(key) => drop(known.claims.remove(&key)),
+                Step::Retain(seen) => known.claims.retain(|key, _| seen.contains(key)),
+                Step::Begin => {}
+            },
+            News::Volume(event) => match watched.volumes.step(*event) {
+                Step::Keep(volume) => known.set_volume(Volume::new(volume)),
+                Step::Forget(name) => drop(known.volumes.remove(&name)),
+                Step::Retain(seen) => known.volumes.retain(|name, _| seen.contains(name)),
+                Step::Begin => {}
+            },
+            News::Class(event) => match watched.classes.step(*event) {
+                Step::Keep(class) => {
+                    let class = Class::new(class);
+                    known.classes.insert(class.name.clone(), class);
+                }
+                Step::Forget(name) => drop(known.classes.remove(&name)),
+                Step::Retain(seen) => known.classes.retain(|name, _| seen.contains(name)),
+                Step::Begin => {}
+            },
+            News::Budget(event) => {
+                // A budget says who leaves, not whether a pod fits: it wakes nobody.
+                return match watched.budgets.step(*event) {
+                    Step::Keep(budget) => {
+                        let budget = Budget::new(budget);
+                        snapshot.budgets.insert(budget.key.clone(), budget);
+                    }
+                    Step::Forget(key) => drop(snapshot.budgets.remove(&key)),
+                    Step::Retain(seen) => snapshot.budgets.retain(|key, _| seen.contains(key)),
+                    Step::Begin => {}
+                };
+            }
+        }
+        if !self.watched.are_listed() {
+            return;
+        }
+        self.queue.move_those(Instant::now(), |pod| !pod.shape.load.claims.is_empty());
+        let waiting: Vec<Arc<str>> = self.preparing.keys().cloned().collect();
+        for key in waiting {
+            self.look_at(&key);
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Where pods go, and who leaves for whom, on nodes without machines.
+
+use e2e::api::{Api, Patch};
+use serde_json::{Value, json};
+
+use crate::hollow::Hollow;
+use crate::scene::{Scene, condition, names, uids};
+
+/// A resource that only these nodes have, so that nothing else counts.
+const FAKE: &str = "example.com/fakecpu";
+
+/// A pod for the hollow nodes; `more` is merged into its spec.
+fn pod(hollow: &Hollow, name: &str, more: Value) -> Value {
+    let mut pod = json!({"metadata": {"name": name, "labels": {"app": name}}, "spec": {
+        "terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "image": "busybox"}]}});
+    hollow.only(&mut pod, false);
+    for (key, value) in more.as_object().into_iter().flatten() {
+        pod["spec"][key] = value.clone();
+    }
+    pod
+}
+
+/// Containers that ask for so much.
+fn asking(resource: &str, amount: &str) -> Value {
+    json!([{"name": "c", "image": "busybox",
+        "resources": {"requests": {resource: amount}, "limits": {resource: amount}}}])
+}
+
+async fn create(scene: &Scene, pod: Value) -> String {
+    let name = pod["metadata"]["name"].as_str().expect("a name").to_owned();
+    scene.api.post(&scene.api.path("v1", "pods"), pod).await.ok();
+    name
+}
+
+/// Waits until a pod has a node; answers the node.
+async fn bound(scene: &Scene, name: &str) -> String {
+    let pods = scene.api.path("v1", "pods");
+    let pod =
+        scene.api.until(&pods, name, &format!("{name} has a node"), |pod| pod["spec"]["nodeName"].is_string()).await;
+    pod["spec"]["nodeName"].as_str().expect("a node").to_owned()
+}
+
+/// Waits until a pod is told that no node takes it, for this reason.
+async fn pending(scene: &Scene, name: &str, why: &str) -> Value {
+    scene.event(name, "FailedScheduling", why).await;
+    let is_told = |pod: &Value| {
+        let told = condition(pod, "PodScheduled");
+        told["status"] == "False" && told["message"].as_str().is_some_and(|message| message.contains(why))
+    };
+    let pod = scene.api.until(&scene.api.path("v1", "pods"), name, &format!("{name} waits: {why}"), is_told).await;
+    assert!(pod["spec"]["nodeName"].is_null());
+    pod
+}
+
+/// A priority class of this test; answers its name.
+async fn class(scene: &Scene, value: i32) -> String {
+    let name = format!("{}-{value}", scene.api.namespace);
+    let class = json!({"metadata": {"name": name}, "value": value});
+    scene.api.post("/apis/scheduling.k8s.io/v1/priorityclasses", class).await.ok();
+    name
+}
+
+async fn without_classes(api: &Api, classes: &[&String]) {
+    for class in classes {
+        api.delete(&format!("/apis/scheduling.k8s.io/v1/priorityclasses/{class}"), Value::Null).await;
+    }
+}
+
+/// Every node has so much of the fake resource.
+async fn offer(hollow: &Hollow, api: &Api, amount: &str) {
+    for node in hollow.names() {
+        let amounts = json!({"capacity": {FAKE: amount}, "allocatable": {FAKE: amount}});
+        api.patch(&format!("/api/v1/nodes/{node}/status"), Patch::Merge, json!({"status": amounts})).await.ok();
+    }
+}
+
+#[tokio::test]
+async fn c363_a_pod_that_asks_for_more_than_is_left_waits() {
+    let scene = Scene::new("room").await;
+    let hollow = Hollow::new(&scene.api, 1).await;
+    let filler = create(&scene, pod(&hollow, "filler", json!({"containers": asking("cpu", "5600m")}))).await;
+    bound(&scene, &filler).await;
+    let more = create(&scene, pod(&hollow, "additional", json!({"containers": asking("cpu", "4")}))).await;
+    let said = pending(&scene, &more, "Insufficient cpu").await;
+    let message = condition(&said, "PodScheduled")["message"].as_str().unwrap_or_default().to_owned();
+    assert!(message.contains("preemption: 0/"), "{message}");
+    let why = scene.gantry(&["why", &more]);
+    assert!(why.out.contains("Insufficient cpu"), "{}", why.out);
+    scene.api.delete(&scene.pod(&filler), Value::Null).await.ok();
+    bound(&scene, &more).await;
+    hollow.end().await;
+}
+
+#[tokio::test]
+async fn c364_365_a_node_selector_is_met_or_waited_for() {
+    let scene = Scene::new("selector").await;
+    let hollow = Hollow::new(&scene.api, 2).await;
+    let label = |value: &str| json!({"nodeSelector": {"example.com/kind": value}});
+    let names = hollow.names();
+    hollow.patch(&names[1], json!({"metadata": {"labels": {"example.com/kind": "42"}}})).await;
+    let lands = create(&scene, pod(&hollow, "with-labels", label("42"))).await;
+    assert_eq!(bound(&scene, &lands).await, names[1]);
+    let waits = create(&scene, pod(&hollow, "restricted-pod", label("nonempty"))).await;
+    pending(&scene, &waits, "node(s) didn't match Pod's node affinity/selector").await;
+    hollow.patch(&names[0], json!({"metadata": {"labels": {"example.com/kind": "nonempty"}}})).await;
+    assert_eq!(bound(&scene, &waits).await, names[0], "it waits for the label");
+    hollow.end().await;
+}
+
+#[tokio::test]
+async fn c366_a_port_on_all_addresses_conflicts_with_the_port_on_one() {
+    let scene = Scene::new("ports").await;
+    let hollow = Hollow::new(&scene.api, 1).await;
+    let port = |address: &str| {
+        json!({"containers": [{"name": "c", "image": "busybox",
+            "ports": [{"containerPort": 8080, "hostPort": 54322, "protocol": "TCP", "hostIP": address}]}]})
+    };
+    let first = create(&scene, pod(&hollow, "pod4", port("0.0.0.0"))).await;
+    bound(&scene, &first).await;
+    let second = create(&scene, pod(&hollow, "pod5", port("127.0.0.1"))).await;
+    pending(&scene, &second, "node(s) didn't have free ports for the requested pod ports").await;
+    hollow.end().await;
+}
+
+#[tokio::test]
+async fn c369_the_lower_priority_leaves() {
+    let scene = Scene::new("preempt").await;
+    let hollow = Hollow::new(&scene.api, 2).await;
+    offer(&hollow, &scene.api, "3").await;
+    let (low, medium, high) = (class(&scene, 1).await, class(&scene, 100).await, class(&scene, 1000).await);
+    let wants = |class: &str| json!({"priorityClassName": class, "containers": asking(FAKE, "2")});
+    let least = create(&scene, pod(&hollow, "least", wants(&low))).await;
+    let node = bound(&scene, &least).await;
+    let other = create(&scene, pod(&hollow, "other", wants(&medium))).await;
+    bound(&scene, &other).await;
+    let uid = scene.api.get(&scene.pod(&least)).await.ok()["metadata"]["uid"].clone();
+    let preemptor = create(&scene, pod(&hollow, "preemptor", wants(&high))).await;
+    assert_eq!(bound(&scene, &preemptor).await, node);
+    assert_eq!(scene.api.get(&scene.pod(&least)).await.code, 404, "{uid} has left");
+    assert!(scene.api.get(&scene.pod(&other)).await.ok()["metadata"]["deletionTimestamp"].is_null());
+    scene.event(&least, "Preempted", &format!("on node {node}")).await;
+    without_classes(&scene.api, &[&low, &medium, &high]).await;
+    hollow.end().await;
+}
+
+#[tokio::test]
+async fn c370_a_critical_pod_preempts() {
+    let scene = Scene::new("critical").await;
+    let hollow = Hollow::new(&scene.api, 1).await;
+    offer(&hollow, &scene.api, "3").await;
+    let low = class(&scene, 1).await;
+    let wants = |class: &str| json!({"priorityClassName": class, "containers": asking(FAKE, "2")});
+    let victim = create(&scene, pod(&hollow, "victim", wants(&low))).await;
+    let node = bound(&scene, &victim).await;
+    let critical = format!("{}-critical", scene.api.namespace);
+    let pods = "/api/v1/namespaces/kube-system/pods";
+    scene.api.post(pods, pod(&hollow, &critical, wants("system-cluster-critical"))).await.ok();
+    let landed = scene.api.until(pods, &critical, "it has a node", |pod| pod["spec"]["nodeName"] == *node).await;
+    assert_eq!(landed["spec"]["priority"], 2_000_000_000);
+    scene.api.until_gone(&scene.pod(&victim)).await;
+    scene.api.delete(&format!("{pods}/{critical}"), json!({"gracePeriodSeconds": 0})).await.ok();
+    without_classes(&scene.api, &[&low]).await;
+    hollow.end().await;
+}
+
+#[tokio::test]
+async fn c371_a_victim_is_told_why() {
+    let scene = Scene::new("told").await;
+    let hollow = Hollow::new(&scene.api, 1).await;
+    offer(&hollow, &scene.api, "1").await;
+    let (low, high) = (class(&scene, 1).await, class(&scene, 1000).await);
+    let wants = |class: &str| json!({"priorityClassName": class, "containers": asking(FAKE, "1")});
+    let mut victim = pod(&hollow, "victim-pod", wants(&low));
+    victim["metadata"]["finalizers"] = json!(["example.com/test-finalizer"]);
+    let victim = create(&scene, victim).await;
+    let node = bound(&scene, &victim).await;
+    let preemptor = create(&scene, pod(&hollow, "preemptor-pod", wants(&high))).await;
+    let pods = scene.api.path("v1", "pods");
+    let leaving = |pod: &Value| !pod["metadata"]["deletionTimestamp"].is_null();
+    let told = scene.api.until(&pods, &victim, "the victim leaves", leaving).await;
+    let told = condition(&told, "DisruptionTarget").clone();
+    assert_eq!((&told["status"], &told["reason"]), (&json!("True"), &json!("PreemptionByScheduler")));
+    assert_eq!(told["message"], "default-scheduler: preempting to accommodate a higher priority pod");
+    let waits = |pod: &Value| pod["status"]["nominatedNodeName"] == *node;
+    scene.api.until(&pods, &preemptor, "the preemptor waits for the node", waits).await;
+    let gone = json!([{"op": "remove", "path": "/metadata/finalizers"}]);
+    scene.api.patch(&scene.pod(&victim), Patch::Json, gone).await.ok();
+    assert_eq!(bound(&scene, &preemptor).await, node);
+    without_classes(&scene.api, &[&low, &high]).await;
+    hollow.end().await;
+}
+
+#[tokio::test]
+async fn c367_replica_sets_of_four_priorities_share_a_node() {
+    let scene = Scene::new("four").await;
+    let hollow = Hollow::new(&scene.api, 1).await;
+    offer(&hollow, &scene.api, "1000").await;
+    let mut classes = Vec::new();
+    let mut before = Vec::new();
+    for (priority, amount) in [(1, "200"), (2, "300"), (3, "450"), (4, "500")] {
+        let class = class(&scene, priority).await;
+        let name = format!("rs-pod{priority}");
+        let mut template = pod(&hollow, &name, json!({"priorityClassName": class, "containers": asking(FAKE, amount)}));
+        template["metadata"] = json!({"labels": {"app": name}});
+        classes.push(class);
+        let spec = json!({"replicas": 1, "selector": {"matchLabels": {"app": name}}, "template": template});
+        scene.make("replicasets", &json!({"metadata": {"name": name}, "spec": spec})).await;
+        let pods = scene.ready(&name, 1).await;
+        before.push(uids(&pods).join(""));
+    }
+    for (n, stays) in [(1, false), (2, false), (3, true), (4, true)] {
+        let fits = |pods: &[Value]| {
+            let ours: Vec<&Value> = pods.iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()).collect();
+            ours.len() == 1 && (ours[0]["metadata"]["uid"] == *before[n - 1]) == stays
+        };
+        let what = format!("the pod of priority {n} {}", if stays { "stays" } else { "is made anew" });
+        let pods = scene.until_pods(&format!("rs-pod{n}"), &what, fits).await;
+        if !stays {
+            pending(&scene, names(&pods)[0], "Insufficient example.com/fakecpu").await;
+        }
+    }
+    let classes: Vec<&String> = classes.iter().collect();
+    without_classes(&scene.api, &classes).await;
+    hollow.end().await;
+}
