@@ -335,6 +335,12 @@ fn a_pod_with_users_of_its_own_has_all_namespaces_below_them() {
         assert_eq!(end, End::Code(0));
         let said = String::from_utf8_lossy(&said);
         assert_eq!(said.split_whitespace().collect::<Vec<_>>(), ["0", "0", "131072", "65536", "again"]);
+        let tty = exec(&pod, "a", &["sh", "-c", "readlink /proc/self/fd/0; id -g; exit 4"], false, true).unwrap();
+        let (said, _, end) = tty.finish().unwrap();
+        assert_eq!((String::from_utf8_lossy(&said).as_ref(), end), ("/dev/pts/0\r\n0\r\n", End::Code(4)));
+        // Without input it read the machine's /dev/null, which stays the machine's.
+        use std::os::unix::fs::MetadataExt as _;
+        assert_eq!(std::fs::metadata("/dev/null").unwrap().uid(), 0);
         rustix::mount::unmount(&pin, rustix::mount::UnmountFlags::DETACH).unwrap();
         pod.end();
     }

@@ -54,6 +54,8 @@ async fn root_inside_is_nobody_outside_and_pods_have_different_ids() {
     let wanted = ["0".to_owned(), first.to_string(), "65536".to_owned()];
     assert_eq!(map.split_whitespace().collect::<Vec<_>>(), wanted);
 
+    // Containers without input read the machine's.
+    assert_eq!(std::fs::metadata("/dev/null").expect("there").uid(), 0);
     let kubeconfig = e2e::shared::kubeconfig(&crate::IMAGES);
     let namespace = pods.api.namespace.clone();
     let said = tokio::task::spawn_blocking(move || {
