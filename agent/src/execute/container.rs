@@ -174,6 +174,10 @@ fn write_bundle(
     let spec = executor.pod.spec.clone().unwrap_or_default();
 
     let identity = user::identity(&root, config.user().as_deref().unwrap_or_default(), wish(&spec, container))?;
+    if let Some(users) = &users {
+        let fail = |message| Failure { reason: CONFIG_ERROR.into(), message };
+        users.check_identity(&identity).map_err(fail)?;
+    }
     let mut place = executor.host.place(&executor.pod_ips);
     place.service_links = executor.host.services.links(executor.namespace(), &spec);
     let variables = environment::variables(&executor.pod, container, sources, &place)?;

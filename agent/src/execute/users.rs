@@ -18,6 +18,7 @@ use rustix::fs::{CWD, FlockOperation, flock};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use super::{Executor, volume};
+use crate::user::Identity;
 
 /// Kubernetes documentation: "the kubelet assigns 64K (65536) ids".
 const SIZE: u32 = 65_536;
@@ -105,6 +106,15 @@ impl Users {
         let tree = open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
         mount_setattr(tree.as_fd(), c"", false, MountAttributes::default(), Some(self.namespace.as_fd()))?;
         Ok(tree)
+    }
+
+    /// Says who is not one of the pod's users.
+    pub(super) fn check_identity(&self, identity: &Identity) -> Result<(), String> {
+        let mut ids = [identity.uid, identity.gid].into_iter().chain(identity.groups.iter().copied());
+        match ids.find(|id| *id >= SIZE) {
+            Some(id) => Err(format!("id {id} cannot be had with hostUsers: false: the pod has {SIZE} ids")),
+            None => Ok(()),
+        }
     }
 
     /// Says which volume the pod's users cannot have.

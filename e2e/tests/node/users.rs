@@ -188,6 +188,10 @@ async fn a_file_system_that_maps_no_owners_is_told_by_the_volume_s_name() {
     let volumes = json!([{"name": "kernel", "hostPath": {"path": "/proc/sys"}}]);
     pods.create(own("p", vec![container("c", "true")], volumes)).await;
     pods.event("p", "Failed", "volume \"kernel\" cannot be had with hostUsers: false").await;
+    let mut high = own("high", vec![container("c", "true")], json!([]));
+    high["spec"]["securityContext"] = json!({"runAsUser": 70_000});
+    pods.create(high).await;
+    pods.event("high", "Failed", "id 70000 cannot be had with hostUsers: false").await;
 }
 
 #[test]

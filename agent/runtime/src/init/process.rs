@@ -242,6 +242,8 @@ fn join<'a>(plan: &'a ExecPlan<'_>, end: &ChildEnd<'_>) -> Result<(), Failure<'a
     if *namespaces & libc::CLONE_NEWUSER as u64 != 0 {
         credential::set_gid(0).at(Step::IdMap, b"")?;
         credential::set_uid(0).at(Step::IdMap, b"")?;
+        // Changing ids sets this anew.
+        let _ = agent_sys::process::set_dumpable(false);
     }
     rustix::process::chdir(c"/").at(Step::WorkingDirectory, b"/")?;
     let console = if process.terminal { Some(open_pty().at(Step::Terminal, b"")?) } else { None };
