@@ -8,11 +8,11 @@ mod probe;
 mod profile;
 mod propagation;
 mod resize;
-mod runtime_class;
+pub(crate) mod runtime_class;
 pub(crate) mod sandbox;
 pub(crate) mod subpath;
 pub(crate) mod termination;
-mod users;
+pub(crate) mod users;
 pub(crate) mod volume;
 
 use std::collections::HashMap;

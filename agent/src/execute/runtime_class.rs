@@ -8,7 +8,7 @@ use kube::api::Api;
 use super::{Executor, failure, sandbox::REASON};
 
 /// The handler of a class whose pods our own runtime runs.
-const OWN: &str = "gantry";
+pub(crate) const OWN: &str = "gantry";
 
 /// Refuses a pod whose class asks for a runtime that is not here.
 pub(super) async fn check(executor: &Executor) -> Result<(), Failure> {

@@ -35,6 +35,11 @@ pub(super) struct Users {
     pub(super) pin: PathBuf,
 }
 
+/// Whether the kernel maps owners of all that a pod is made of: overlay's layers since 5.19, tmpfs since 6.3.
+pub(crate) fn can_be_had() -> bool {
+    crate::preflight::kernel_is((6, 3))
+}
+
 fn record(run_dir: &Path) -> PathBuf {
     run_dir.join("ids")
 }

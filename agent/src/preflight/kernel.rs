@@ -21,9 +21,14 @@ pub(super) fn release() -> String {
     fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
 }
 
-pub(super) fn findings(release: &str) -> Vec<Finding> {
+/// The first two numbers of a release.
+pub(super) fn version(release: &str) -> (u32, u32) {
     let mut numbers = release.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+pub(super) fn findings(release: &str) -> Vec<Finding> {
+    let version = version(release);
     if version < FLOOR {
         let what = format!("kernel {release} is older than {}.{}", FLOOR.0, FLOOR.1);
         return vec![Finding::Broken(what, "boot a newer kernel".into())];
