@@ -13,7 +13,7 @@ use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use serde::{Deserialize, Serialize};
 
-use super::{Executor, failure};
+use super::{Executor, failure, runtime_class, users};
 use crate::monitor::Monitor;
 use crate::oci;
 use crate::resolver::{self, ResolvConf};
@@ -38,7 +38,7 @@ const ETC_BYTES: u64 = 1 << 20;
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Without the Services of the cluster pods are started all the same after this.
 const SERVICES_TIMEOUT: Duration = Duration::from_secs(2);
-const REASON: &str = "FailedCreatePodSandBox";
+pub(super) const REASON: &str = "FailedCreatePodSandBox";
 
 pub(crate) fn record_path(run_dir: &Path) -> PathBuf {
     run_dir.join("pod.json")
@@ -87,6 +87,7 @@ pub(crate) async fn start(executor: &Executor) -> Result<Vec<String>, Failure> {
         stop(executor).await;
     }
     let _order = executor.order.read().await;
+    runtime_class::check(executor).await?;
     let this = executor.clone();
     let pid = blocking(move || prepare(&this)).await?;
     let this = executor.clone();
@@ -245,6 +246,7 @@ fn prepare(executor: &Executor) -> Result<i32, Failure> {
         new_uts: !host_network,
         share_pid: spec.share_process_namespace == Some(true),
         sysctls: sysctls.into_iter().map(|sysctl| (sysctl.name, sysctl.value)).collect(),
+        users: users::claim(executor)?,
     };
     let spawned = agent_runtime::monitor::spawn(&executor.host.program, &config).map_err(|error| fail(&error))?;
     crate::worker::reap(spawned.pid, spawned.pidfd);
