@@ -317,6 +317,18 @@ impl Snapshot {
         all.filter(is_held).map(|placed| Arc::clone(&placed.key)).collect()
     }
 
+    /// Whether a node takes no more volumes of a driver of the pod's claims.
+    pub(crate) fn has_too_many_volumes(&self, slot: Slot, pod: &PodFacts) -> bool {
+        let Some(node) = self.at(slot).filter(|node| self.volumes.limits.contains_key(&node.name)) else {
+            return false;
+        };
+        let keys = |shape: &Shape| -> Vec<String> {
+            shape.load.claims.iter().map(|used| format!("{}/{}", shape.namespace, used.name)).collect()
+        };
+        let there: Vec<String> = self.pods_at(slot).iter().flat_map(|placed| keys(&placed.shape)).collect();
+        !self.volumes.has_room(&node.name, &there, &keys(&pod.shape))
+    }
+
     /// The uid of the pod that was placed under this key.
     pub fn placed_uid(&self, key: &str) -> Option<&Arc<str>> {
         let placed = self.pods_at(*self.placed.get(key)?).iter().find(|placed| *placed.key == *key);
