@@ -55,6 +55,8 @@ pub struct Shape {
     pub constraints: Box<PodSpec>,
     /// The one node that it may go to, by name, as pods of DaemonSets do.
     pub only: Option<Box<str>>,
+    /// The images of its containers, one for each, with their tags; empty for bound pods.
+    pub images: Vec<Box<str>>,
     /// What it says about other pods.
     pub terms: Option<Box<Terms>>,
     /// The uid of the ReplicaSet, ReplicationController or StatefulSet that it belongs to.
@@ -98,7 +100,7 @@ impl Shape {
         for claim in &self.load.claims {
             claim.name.hash(&mut hasher);
         }
-        (&self.terms, &self.owner).hash(&mut hasher);
+        (&self.terms, &self.owner, &self.images).hash(&mut hasher);
         if *self.constraints != PodSpec::default() {
             serde_json::to_string(&self.constraints).unwrap_or_default().hash(&mut hasher);
         }
@@ -165,6 +167,7 @@ impl PodFacts {
             hash: 0,
             namespace: namespace.into(),
             only: if node.is_none() { only(&spec).map(Into::into) } else { None },
+            images: if node.is_none() { images(&spec) } else { Vec::new() },
             terms,
             owner,
             labels,
@@ -197,6 +200,16 @@ impl PodFacts {
     pub fn decides_like(&self, earlier: &Self) -> bool {
         self.uid == earlier.uid && self.shape == earlier.shape
     }
+}
+
+/// What its containers run, as nodes name what they have.
+fn images(spec: &PodSpec) -> Vec<Box<str>> {
+    let all = spec.init_containers.iter().flatten().chain(&spec.containers);
+    let tagged = all.filter_map(|container| container.image.as_deref()).map(|image| {
+        let name = image.rsplit('/').next().unwrap_or(image);
+        if name.contains([':', '@']) { image.into() } else { format!("{image}:latest").into() }
+    });
+    tagged.collect()
 }
 
 /// The name that every term of the required node affinity asks for.
