@@ -128,6 +128,8 @@ pub struct PodFacts {
     pub shape: Arc<Shape>,
     /// Whether it waits for us: our scheduler name, no gates, not being deleted, not ended.
     pub is_ours: bool,
+    /// Whether it would be ours but for its gates.
+    pub is_gated: bool,
     /// Whether it is being deleted.
     pub is_terminating: bool,
     /// Whether it has ended, so that it takes nothing any more.
@@ -149,6 +151,7 @@ impl PodFacts {
         let node = spec.node_name.clone().filter(|name| !name.is_empty()).map(String::into_boxed_str);
         let gated = spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty());
         let named = spec.scheduler_name.as_deref().is_none_or(|name| name == SCHEDULER_NAME);
+        let is_waiting = node.is_none() && named && metadata.deletion_timestamp.is_none() && !is_ended;
         let told = status
             .conditions
             .into_iter()
@@ -181,7 +184,8 @@ impl PodFacts {
             uid: metadata.uid.unwrap_or_default().into(),
             created,
             started: status.start_time.map_or(created, |t| t.0.as_second()),
-            is_ours: node.is_none() && named && !gated && !is_terminating && !is_ended,
+            is_ours: is_waiting && !gated,
+            is_gated: is_waiting && gated,
             nominated: status.nominated_node_name.filter(|name| !name.is_empty()).map(String::into_boxed_str),
             node,
             shape: Arc::new(shape.sealed()),

@@ -121,7 +121,9 @@ fn whose_pod_is_it() {
     for other in
         [json!({"nodeName": "a"}), json!({"schedulerName": "mine"}), json!({"schedulingGates": [{"name": "g"}]})]
     {
-        assert!(!pod("p", "1", other.clone()).is_ours, "{other}");
+        let other_pod = pod("p", "1", other.clone());
+        assert!(!other_pod.is_ours, "{other}");
+        assert_eq!(other_pod.is_gated, other["schedulingGates"].is_array());
     }
 }
 
