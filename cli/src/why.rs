@@ -43,6 +43,10 @@ pub(crate) fn findings(pod: &Value) -> Vec<Finding> {
         let what = format!("waits for gate {}", text(gate, "/name"));
         found.push(finding("scheduling", what, Some("whoever set the gate takes it away when the pod may start")));
     }
+    let nominated = text(pod, "/status/nominatedNodeName");
+    if !nominated.is_empty() && text(pod, "/spec/nodeName").is_empty() {
+        found.push(finding("scheduling", format!("pods of lower priority are leaving node {nominated} for it"), None));
+    }
     for condition in array(pod, "/status/conditions").filter(|condition| condition["status"] == "False") {
         match text(condition, "/type") {
             "PodScheduled" => found.push(finding("scheduling", said(condition), None)),
@@ -241,6 +245,8 @@ mod tests {
             ]
         );
         assert_eq!(found[1].remedy.as_deref(), Some("raise resources.limits.memory of the container"));
+        let preemptor = json!({"status": {"nominatedNodeName": "n"}});
+        assert_eq!(findings(&preemptor)[0].what, "pods of lower priority are leaving node n for it");
         let healthy = json!({"status": {"phase": "Running", "containerStatuses": [
             {"name": "a", "ready": true, "state": {"running": {}}}]}});
         assert_eq!(findings(&healthy), []);

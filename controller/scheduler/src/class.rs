@@ -33,6 +33,8 @@ pub(crate) struct Class {
     /// By slot; `UNFIT` where the pod does not fit.
     scores: Vec<i64>,
     wishes: Vec<Wishes>,
+    /// How many nodes there are, and how many have each image of the pod; a score is a share of the nodes.
+    spread: (usize, Vec<usize>),
     /// How many slots have any wishes.
     wished: usize,
     /// The better slot of each pair, and so on upwards; 1 is the root, 0 means none.
@@ -55,6 +57,7 @@ impl Class {
             standings: Vec::new(),
             scores: Vec::new(),
             wishes: Vec::new(),
+            spread: (0, Vec::new()),
             wished: 0,
             winners: Vec::new(),
             leaves: 0,
@@ -71,8 +74,14 @@ impl Class {
 
     /// Takes in what has changed.
     pub(crate) fn follow(&mut self, snapshot: &Snapshot) {
+        let with: Vec<usize> = self.shape.images.iter().map(|image| snapshot.with_image(image)).collect();
+        let spread = if with.iter().any(|count| *count > 0) { (snapshot.count(), with) } else { (0, Vec::new()) };
+        let is_same = spread == self.spread;
+        self.spread = spread;
         match snapshot.since(self.seen) {
-            Some(changes) if self.leaves >= snapshot.slots() && self.leaves > 0 && changes.len() < self.leaves => {
+            Some(changes)
+                if is_same && self.leaves >= snapshot.slots() && self.leaves > 0 && changes.len() < self.leaves =>
+            {
                 for slot in changes {
                     self.look(snapshot, *slot);
                     self.climb(*slot);
@@ -112,7 +121,7 @@ impl Class {
             standing = filter::standing(node, &self.shape);
             wishes = score::wishes(node, &self.shape);
             if standing.is_open && filter::has_room(node, &taken, &self.shape) {
-                score = score::score(node, &node.taken, &self.shape);
+                score = score::score(node, &node.taken, &self.shape) + score::images(node, &self.shape, &self.spread);
             }
         }
         self.wished += usize::from(wishes != Wishes::default());

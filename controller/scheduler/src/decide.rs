@@ -265,9 +265,13 @@ impl<'a> View<'a> {
     pub(crate) fn obstacle(&self, relations: Option<&mut Relations<'a>>, slot: Slot) -> Option<Reason> {
         if !self.pod.shape.load.claims.is_empty()
             && let Some(node) = self.snapshot.at(slot)
-            && let Err(reason) = self.snapshot.volumes.on(node, self.pod)
         {
-            return Some(reason);
+            if self.snapshot.has_too_many_volumes(slot, self.pod) {
+                return Some(Reason::TooManyVolumes);
+            }
+            if let Err(reason) = self.snapshot.volumes.on(node, self.pod) {
+                return Some(reason);
+            }
         }
         let relations = relations?;
         if let Some(reason) = relations.obstacle(slot) {

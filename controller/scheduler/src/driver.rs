@@ -309,6 +309,9 @@ impl Driver {
                 false => {
                     self.queue.remove(&pod.key);
                     self.snapshot.renounce(&pod.key);
+                    if pod.is_gated {
+                        self.notices.send(Notice::Gated(Arc::new(pod)));
+                    }
                 }
             }
         }

@@ -4,6 +4,7 @@ use crate::pod::{HostPort, Load};
 use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Node, Taint};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A node and what is taken of it.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +21,8 @@ pub struct NodeFacts {
     pub allocatable: Amounts,
     /// How many pods it takes.
     pub max_pods: i64,
+    /// The images that it has, in order of their names, and their bytes.
+    pub images: Vec<(Arc<str>, i64)>,
     /// What is taken of it.
     pub taken: Taken,
 }
@@ -65,17 +68,32 @@ impl NodeFacts {
     /// Takes the facts out of a node; nothing is taken of it yet.
     pub fn new(node: Node) -> Self {
         let spec = node.spec.unwrap_or_default();
-        let allocatable = node.status.and_then(|s| s.allocatable.or(s.capacity)).unwrap_or_default();
+        let status = node.status.unwrap_or_default();
+        let allocatable = status.allocatable.or(status.capacity).unwrap_or_default();
+        let named = status.images.unwrap_or_default().into_iter().flat_map(|image| {
+            let size = image.size_bytes.unwrap_or_default();
+            image.names.unwrap_or_default().into_iter().map(move |name| (Arc::from(name), size))
+        });
+        let mut images: Vec<(Arc<str>, i64)> = named.collect();
+        images.sort();
+        images.dedup_by(|one, other| one.0 == other.0);
         let read = |text: &str| Quantity::parse(text).unwrap_or(Quantity::ZERO);
         Self {
             name: node.metadata.name.unwrap_or_default().into(),
             labels: node.metadata.labels.unwrap_or_default(),
             taints: spec.taints.unwrap_or_default(),
             is_unschedulable: spec.unschedulable.unwrap_or_default(),
+            images,
             max_pods: allocatable.get("pods").map_or(0, |q| read(&q.0).value()),
             allocatable: Amounts::read(allocatable.iter().map(|(name, q)| (name.as_str(), read(&q.0)))),
             ..Self::default()
         }
+    }
+
+    /// The bytes of an image that it has.
+    pub(crate) fn image(&self, name: &str) -> Option<i64> {
+        let at = self.images.binary_search_by(|(own, _)| (**own).cmp(name)).ok()?;
+        self.images.get(at).map(|(_, size)| *size)
     }
 
     pub(crate) fn offers_like(&self, other: &Self) -> bool {

@@ -55,6 +55,8 @@ pub struct Shape {
     pub constraints: Box<PodSpec>,
     /// The one node that it may go to, by name, as pods of DaemonSets do.
     pub only: Option<Box<str>>,
+    /// The images of its containers, one for each, with their tags; empty for bound pods.
+    pub images: Vec<Box<str>>,
     /// What it says about other pods.
     pub terms: Option<Box<Terms>>,
     /// The uid of the ReplicaSet, ReplicationController or StatefulSet that it belongs to.
@@ -98,7 +100,7 @@ impl Shape {
         for claim in &self.load.claims {
             claim.name.hash(&mut hasher);
         }
-        (&self.terms, &self.owner).hash(&mut hasher);
+        (&self.terms, &self.owner, &self.images).hash(&mut hasher);
         if *self.constraints != PodSpec::default() {
             serde_json::to_string(&self.constraints).unwrap_or_default().hash(&mut hasher);
         }
@@ -126,6 +128,8 @@ pub struct PodFacts {
     pub shape: Arc<Shape>,
     /// Whether it waits for us: our scheduler name, no gates, not being deleted, not ended.
     pub is_ours: bool,
+    /// Whether it would be ours but for its gates.
+    pub is_gated: bool,
     /// Whether it is being deleted.
     pub is_terminating: bool,
     /// Whether it has ended, so that it takes nothing any more.
@@ -147,6 +151,7 @@ impl PodFacts {
         let node = spec.node_name.clone().filter(|name| !name.is_empty()).map(String::into_boxed_str);
         let gated = spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty());
         let named = spec.scheduler_name.as_deref().is_none_or(|name| name == SCHEDULER_NAME);
+        let is_waiting = node.is_none() && named && metadata.deletion_timestamp.is_none() && !is_ended;
         let told = status
             .conditions
             .into_iter()
@@ -165,6 +170,7 @@ impl PodFacts {
             hash: 0,
             namespace: namespace.into(),
             only: if node.is_none() { only(&spec).map(Into::into) } else { None },
+            images: if node.is_none() { images(&spec) } else { Vec::new() },
             terms,
             owner,
             labels,
@@ -178,7 +184,8 @@ impl PodFacts {
             uid: metadata.uid.unwrap_or_default().into(),
             created,
             started: status.start_time.map_or(created, |t| t.0.as_second()),
-            is_ours: node.is_none() && named && !gated && !is_terminating && !is_ended,
+            is_ours: is_waiting && !gated,
+            is_gated: is_waiting && gated,
             nominated: status.nominated_node_name.filter(|name| !name.is_empty()).map(String::into_boxed_str),
             node,
             shape: Arc::new(shape.sealed()),
@@ -197,6 +204,16 @@ impl PodFacts {
     pub fn decides_like(&self, earlier: &Self) -> bool {
         self.uid == earlier.uid && self.shape == earlier.shape
     }
+}
+
+/// What its containers run, as nodes name what they have.
+fn images(spec: &PodSpec) -> Vec<Box<str>> {
+    let all = spec.init_containers.iter().flatten().chain(&spec.containers);
+    let tagged = all.filter_map(|container| container.image.as_deref()).map(|image| {
+        let name = image.rsplit('/').next().unwrap_or(image);
+        if name.contains([':', '@']) { image.into() } else { format!("{image}:latest").into() }
+    });
+    tagged.collect()
 }
 
 /// The name that every term of the required node affinity asks for.

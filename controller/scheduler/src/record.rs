@@ -10,6 +10,9 @@ use tokio::sync::mpsc;
 /// More than this are not kept waiting: people are told less, pods are bound all the same.
 const CAPACITY: usize = 4096;
 
+/// What the condition says of a pod with gates (Kubernetes' words).
+const GATED: &str = "Scheduling is blocked due to non-empty scheduling gates";
+
 /// Something to tell.
 #[derive(Debug)]
 pub(crate) enum Notice {
@@ -17,6 +20,8 @@ pub(crate) enum Notice {
     Bound(Arc<PodFacts>, Box<str>),
     /// No node takes it; and whether the condition has to be written.
     Unfit(Arc<PodFacts>, String),
+    /// It waits for its gates.
+    Gated(Arc<PodFacts>),
     /// Binding failed.
     Failed(Arc<PodFacts>, String),
     /// A pod has to leave its node for another one.
@@ -58,9 +63,15 @@ async fn tell(client: &kube::Client, correlator: &mut Correlator, notice: Notice
             let message = format!("Preempted by pod {} on node {node}", pod.uid);
             ((victim.key, victim.uid), Severity::Normal, "Preempted", message, "Preempting")
         }
+        Notice::Gated(pod) => {
+            if pod.told.as_deref() != Some(GATED) {
+                tell_condition(client, &pod, "SchedulingGated", GATED).await;
+            }
+            return;
+        }
         Notice::Unfit(pod, message) => {
             if pod.told.as_deref() != Some(message.as_str()) {
-                tell_condition(client, &pod, &message).await;
+                tell_condition(client, &pod, "Unschedulable", &message).await;
             }
             (named(&pod), Severity::Warning, "FailedScheduling", message, "Scheduling")
         }
@@ -95,13 +106,13 @@ async fn write_event(client: &kube::Client, write: &api::event::Write) -> Result
     events.create(&PostParams::default(), &write.event).await.map(drop)
 }
 
-async fn tell_condition(client: &kube::Client, pod: &PodFacts, message: &str) {
+async fn tell_condition(client: &kube::Client, pod: &PodFacts, reason: &str, message: &str) {
     let (namespace, name) = pod.names();
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let patch = serde_json::json!({
         "metadata": {"uid": *pod.uid},
         "status": {"conditions": [{
-            "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
+            "type": "PodScheduled", "status": "False", "reason": reason, "message": message,
             "lastTransitionTime": jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         }]},
     });

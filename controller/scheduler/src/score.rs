@@ -11,6 +11,10 @@ const TAINT_WEIGHT: i64 = 3;
 pub(crate) const AFFINITY_WEIGHT: i64 = 2;
 pub(crate) const SPREAD_WEIGHT: i64 = 2;
 
+/// Bytes of images below which they do not count, and above which more do not count (Kubernetes' figures).
+const SMALL_IMAGE: i64 = 23 * 1024 * 1024;
+const LARGE_IMAGE: i64 = 1000 * 1024 * 1024;
+
 /// What is compared among the nodes that fit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Wishes {
@@ -28,6 +32,20 @@ pub(crate) fn score(node: &NodeFacts, taken: &Taken, pod: &Shape) -> i64 {
     // The standard deviation of two values is half of their difference.
     let balanced = FULL - (cpu - memory).abs() / 2;
     least_allocated + balanced
+}
+
+/// How much of its images the pod finds there. An image counts by the share of nodes that have it, so that one node
+/// alone does not draw all pods.
+pub(crate) fn images(node: &NodeFacts, pod: &Shape, (nodes, with): &(usize, Vec<usize>)) -> i64 {
+    let share = |image: &str, count: usize| {
+        let size = node.image(image)?;
+        Some(i64::try_from(i128::from(size) * (count as i128) / (*nodes).max(1) as i128).unwrap_or(i64::MAX))
+    };
+    let found: i64 =
+        pod.images.iter().zip(with).filter_map(|(image, count)| share(image, *count)).fold(0, i64::saturating_add);
+    let containers = i64::try_from(pod.images.len()).unwrap_or(1).max(1);
+    let most = LARGE_IMAGE.saturating_mul(containers);
+    FULL * (found.clamp(SMALL_IMAGE, most) - SMALL_IMAGE) / (most - SMALL_IMAGE)
 }
 
 pub(crate) fn wishes(node: &NodeFacts, pod: &Shape) -> Wishes {

@@ -47,6 +47,8 @@ pub struct Snapshot {
     with_terms: usize,
     /// Pods whose deletion was decided and is not told by the watch yet, by uid.
     doomed: HashSet<Arc<str>>,
+    /// The names of images that nodes have, and how many nodes have each.
+    images: HashMap<Arc<str>, usize>,
     shapes: HashSet<Arc<Shape>>,
     /// At so many shapes those that nobody uses are dropped.
     sweep_at: usize,
@@ -130,10 +132,16 @@ impl Snapshot {
     /// Takes a node in; tells its slot where waiting pods may fit now that did not before.
     pub fn set_node(&mut self, mut node: NodeFacts) -> Option<Slot> {
         let slot = self.seat(&node.name);
+        let new = self.note_images(slot, std::mem::take(&mut node.images));
         let seat = &mut self.seats[slot];
         if seat.is_there && seat.facts.offers_like(&node) {
+            // Images make a node better, not one that fits.
+            if std::mem::replace(&mut seat.facts.images, new.clone()) != new {
+                self.changed(slot);
+            }
             return None;
         }
+        node.images = new;
         if !seat.is_there {
             seat.is_there = true;
             self.count += 1;
@@ -145,11 +153,40 @@ impl Snapshot {
         Some(slot)
     }
 
+    /// Counts a node's images instead of those that it had; gives back the shared names.
+    fn note_images(&mut self, slot: Slot, new: Vec<(Arc<str>, i64)>) -> Vec<(Arc<str>, i64)> {
+        let known = &self.seats[slot].facts.images;
+        if *known == new {
+            return known.clone();
+        }
+        for (name, _) in known {
+            if let Some(count) = self.images.get_mut(name) {
+                *count -= 1;
+                if *count == 0 {
+                    self.images.remove(name);
+                }
+            }
+        }
+        let shared = new.into_iter().map(|(name, size)| {
+            let name = self.images.get_key_value(&name).map_or(name, |(known, _)| Arc::clone(known));
+            *self.images.entry(Arc::clone(&name)).or_default() += 1;
+            (name, size)
+        });
+        shared.collect()
+    }
+
+    /// How many nodes have an image.
+    pub(crate) fn with_image(&self, name: &str) -> usize {
+        self.images.get(name).copied().unwrap_or_default()
+    }
+
     /// Forgets a node; its pods stay known in case it comes back.
     pub fn remove_node(&mut self, name: &str) {
         let Some(slot) = self.slots.get(name).copied() else { return };
         if std::mem::take(&mut self.seats[slot].is_there) {
             self.count -= 1;
+            self.note_images(slot, Vec::new());
+            self.seats[slot].facts.images.clear();
             self.counts.set_node(slot, None);
             self.changed(slot);
         }
@@ -315,6 +352,18 @@ impl Snapshot {
         };
         let all = self.seats.iter().filter(|_| !only.is_empty()).flat_map(|seat| &seat.pods);
         all.filter(is_held).map(|placed| Arc::clone(&placed.key)).collect()
+    }
+
+    /// Whether a node takes no more volumes of a driver of the pod's claims.
+    pub(crate) fn has_too_many_volumes(&self, slot: Slot, pod: &PodFacts) -> bool {
+        let Some(node) = self.at(slot).filter(|node| self.volumes.limits.contains_key(&node.name)) else {
+            return false;
+        };
+        let keys = |shape: &Shape| -> Vec<String> {
+            shape.load.claims.iter().map(|used| format!("{}/{}", shape.namespace, used.name)).collect()
+        };
+        let there: Vec<String> = self.pods_at(slot).iter().flat_map(|placed| keys(&placed.shape)).collect();
+        !self.volumes.has_room(&node.name, &there, &keys(&pod.shape))
     }
 
     /// The uid of the pod that was placed under this key.

@@ -5,7 +5,7 @@ use crate::pod::PodFacts;
 use api::affinity;
 use api::volume::{Claim, Class, ONE_POD, Volume, best_for};
 use api::well_known::PROVISIONER_NONE;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What is done for a claim before its pod is bound to the node that was chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub struct Volumes {
     pub volumes: BTreeMap<String, Volume>,
     /// By name.
     pub classes: HashMap<String, Class>,
+    /// How many volumes of each driver a node takes, by its name.
+    pub limits: HashMap<Box<str>, HashMap<String, usize>>,
     /// Volumes that were reserved, with the claims that they are for.
     reserved: HashMap<String, String>,
     /// Claims whose provisioner is being told a node.
@@ -130,6 +132,31 @@ impl Volumes {
             }
         }
         None
+    }
+
+    /// The driver of a claim's volume, and what tells that volume from others.
+    fn attached<'a>(&'a self, key: &'a str) -> Option<(&'a str, &'a str)> {
+        let claim = self.claims.get(key)?;
+        match self.volumes.get(&claim.volume) {
+            Some(volume) => volume.csi.as_ref().map(|(driver, handle)| (driver.as_str(), handle.as_str())),
+            None => self.classes.get(&claim.class).map(|class| (class.provisioner.as_str(), key)),
+        }
+    }
+
+    /// Whether a node with these claims already has room for the volumes of those that would come, both by
+    /// `namespace/name`.
+    pub(crate) fn has_room(&self, node: &str, there: &[String], new: &[String]) -> bool {
+        let Some(limits) = self.limits.get(node) else { return true };
+        let of = |keys: &'_ [String]| -> BTreeSet<(String, String)> {
+            let attached = keys.iter().filter_map(|key| self.attached(key));
+            attached.map(|(driver, handle)| (driver.to_owned(), handle.to_owned())).collect()
+        };
+        let (there, new) = (of(there), of(new));
+        limits.iter().all(|(driver, most)| {
+            let count = |set: &mut dyn Iterator<Item = &(String, String)>| set.filter(|(own, _)| own == driver).count();
+            let coming = count(&mut new.difference(&there));
+            coming == 0 || count(&mut there.iter()) + coming <= *most
+        })
     }
 
     /// The claims of the pod that no two pods may use (`ReadWriteOncePod`), by `namespace/name`.

@@ -1,5 +1,5 @@
 //! Decisions by table, and what holds for every sequence of them.
-use controller_scheduler::decide::{Decision, decide};
+use controller_scheduler::decide::{Decider, Decision, decide};
 use controller_scheduler::node::NodeFacts;
 use controller_scheduler::pod::PodFacts;
 use controller_scheduler::queue::{Causes, Queue};
@@ -98,12 +98,32 @@ fn wishes_are_met() {
 }
 
 #[test]
+fn images_that_are_there_draw_pods() {
+    let mut nodes = snapshot((0..3).map(|n| node(&format!("n{n}"), "8", 10, Value::Null)).collect());
+    let runs = |name: &str| pod(name, "0", json!({"containers": [{"name": "c", "image": "registry.example/big"}]}));
+    let mut decider = Decider::default();
+    assert_eq!(decider.decide(&nodes, &runs("p")), Decision::Bind("n0".into()));
+    for name in ["n1", "n2"] {
+        let images = json!([{"names": ["registry.example/big:latest"], "sizeBytes": 500 * 1024 * 1024}]);
+        let has = json!({"metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
+            "status": {"allocatable": {"cpu": "8", "memory": "4Gi", "pods": "10"}, "images": images}});
+        assert_eq!(nodes.set_node(NodeFacts::new(serde_json::from_value(has).unwrap())), None, "it wakes nobody");
+    }
+    assert_eq!(decider.decide(&nodes, &runs("q")), Decision::Bind("n1".into()));
+    nodes.remove_node("n1");
+    nodes.remove_node("n2");
+    assert_eq!(decider.decide(&nodes, &runs("q")), Decision::Bind("n0".into()));
+}
+
+#[test]
 fn whose_pod_is_it() {
     assert!(pod("p", "1", json!({})).is_ours);
     for other in
         [json!({"nodeName": "a"}), json!({"schedulerName": "mine"}), json!({"schedulingGates": [{"name": "g"}]})]
     {
-        assert!(!pod("p", "1", other.clone()).is_ours, "{other}");
+        let other_pod = pod("p", "1", other.clone());
+        assert!(!other_pod.is_ours, "{other}");
+        assert_eq!(other_pod.is_gated, other["schedulingGates"].is_array());
     }
 }
 

@@ -180,3 +180,26 @@ fn a_claim_that_is_made_for_a_pod_must_be_its_own() {
     snapshot.volumes.set_claim(claim("p-e", "local-path", json!({"metadata": {"ownerReferences": [owner]}})));
     assert!(matches!(decide(&snapshot, &pod), Decision::Prepare(..)));
 }
+
+#[test]
+fn a_node_takes_so_many_volumes_of_a_driver() {
+    let mut snapshot = cluster();
+    for n in 0..3 {
+        let name = format!("v{n}");
+        let mut whole = json!({"metadata": {"name": name}, "status": {"phase": "Bound"}, "spec": {"storageClassName": "static",
+            "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}}});
+        whole["spec"]["csi"] = json!({"driver": "disk.example.com", "volumeHandle": name});
+        snapshot.volumes.set_volume(Volume::new(serde_json::from_value(whole).unwrap()));
+        snapshot.volumes.set_claim(bound(&format!("c{n}"), &name));
+    }
+    for (node, most) in [("a", 1), ("b", 0)] {
+        snapshot.volumes.limits.insert(node.into(), [("disk.example.com".to_owned(), most)].into());
+    }
+    let first = pod("p0", &["c0"]);
+    assert_eq!(said(&snapshot, &first), "bind to a");
+    snapshot.place(&first, "a");
+    assert_eq!(said(&snapshot, &pod("again", &["c0"])), "bind to a", "the same volume counts once");
+    assert_eq!(said(&snapshot, &pod("p1", &["c1"])), "0/2 nodes are available: 2 node(s) exceed max volume count.");
+    snapshot.unplace("d/p0");
+    assert!(said(&snapshot, &pod("p2", &["c1", "c2"])).contains("2 node(s) exceed max volume count"));
+}

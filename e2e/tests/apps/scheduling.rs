@@ -252,6 +252,20 @@ async fn replicas(scene: &Scene, hollow: &Hollow, app: &str, count: usize, more:
     scene.make("replicasets", &json!({"metadata": {"name": app}, "spec": spec})).await;
 }
 
+#[tokio::test]
+async fn a_pod_with_gates_waits_until_they_are_gone() {
+    let scene = Scene::new("gates").await;
+    let hollow = Hollow::new(&scene.api, 1).await;
+    let gated = create(&scene, pod(&hollow, "gated", json!({"schedulingGates": [{"name": "example.com/wait"}]}))).await;
+    let pods = scene.api.path("v1", "pods");
+    let is_told = |pod: &Value| condition(pod, "PodScheduled")["reason"] == "SchedulingGated";
+    scene.api.until(&pods, &gated, "it is told that it waits for its gates", is_told).await;
+    let none = json!([{"op": "remove", "path": "/spec/schedulingGates"}]);
+    scene.api.patch(&scene.pod(&gated), Patch::Json, none).await.ok();
+    bound(&scene, &gated).await;
+    hollow.end().await;
+}
+
 fn beside(kind: &str, app: &str, key: &str) -> Value {
     let term = json!({"labelSelector": {"matchLabels": {"app": app}}, "topologyKey": key});
     json!({"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}})

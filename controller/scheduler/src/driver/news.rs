@@ -7,11 +7,11 @@ use futures::StreamExt as _;
 use futures::stream::{BoxStream, select_all};
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{CSINode, StorageClass};
 use kube::api::{Api, ResourceExt as _};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -22,6 +22,7 @@ pub(super) enum News {
     Class(Box<Event<StorageClass>>),
     Budget(Box<Event<PodDisruptionBudget>>),
     Namespace(Box<Event<Namespace>>),
+    Limits(Box<Event<CSINode>>),
     /// A watch broke and is started again.
     Broken(watcher::Error),
 }
@@ -78,11 +79,12 @@ pub(super) struct Watched {
     classes: Listing,
     budgets: Listing,
     namespaces: Listing,
+    limits: Listing,
 }
 
 impl Watched {
     pub(super) fn are_listed(&self) -> bool {
-        let all = [&self.claims, &self.volumes, &self.classes, &self.budgets, &self.namespaces];
+        let all = [&self.claims, &self.volumes, &self.classes, &self.budgets, &self.namespaces, &self.limits];
         all.iter().all(|listing| listing.is_done)
     }
 }
@@ -102,6 +104,7 @@ pub(super) fn watch(client: &kube::Client) -> BoxStream<'static, News> {
         one(client, |event| News::Class(Box::new(event))),
         one(client, |event| News::Budget(Box::new(event))),
         one(client, |event| News::Namespace(Box::new(event))),
+        one(client, |event| News::Limits(Box::new(event))),
     ])
     .boxed()
 }
@@ -132,6 +135,12 @@ impl Driver {
                 }
                 Step::Forget(name) => drop(known.classes.remove(&name)),
                 Step::Retain(seen) => known.classes.retain(|name, _| seen.contains(name)),
+                Step::Begin => {}
+            },
+            News::Limits(event) => match watched.limits.step(*event) {
+                Step::Keep(node) => drop(known.limits.insert(node.name_any().into(), limits(node))),
+                Step::Forget(name) => drop(known.limits.remove(name.as_str())),
+                Step::Retain(seen) => known.limits.retain(|name, _| seen.contains(&**name)),
                 Step::Begin => {}
             },
             News::Budget(event) => {
@@ -173,4 +182,11 @@ impl Driver {
             self.look_at(&key);
         }
     }
+}
+
+/// How many volumes of each driver a node takes, where it says so.
+fn limits(node: CSINode) -> HashMap<String, usize> {
+    let drivers = node.spec.drivers.into_iter();
+    let limit = |count: i32| usize::try_from(count).unwrap_or(0);
+    drivers.filter_map(|driver| Some((driver.name, limit(driver.allocatable?.count?)))).collect()
 }
