@@ -1,7 +1,7 @@
 //! A pod's status as a strategic merge patch: what others say of the pod stays, also what they said a moment ago.
 
 use agent_pod::condition::{DISRUPTED, DISRUPTED_BY_NODE, OWN, RESIZES};
-use k8s_openapi::api::core::v1::PodStatus;
+use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
 use serde_json::{Value, json};
 
 /// The patch. The uid makes sure that a pod of the same name that came later is not written to.
@@ -14,7 +14,16 @@ pub(crate) fn of(uid: &str, status: &PodStatus) -> Value {
     });
     let gone = RESIZES.iter().filter(|kind| told.clone().all(|condition| condition.type_ != **kind));
     let gone = gone.map(|kind| json!({"type": kind, "$patch": "delete"}));
-    patch["status"]["conditions"] = own.map(|condition| json!(condition)).chain(gone).collect();
+    let whole = |condition: &PodCondition| {
+        // Left out of a patch, why it did not hold would stay.
+        let mut whole = json!({"reason": null, "message": null});
+        whole
+            .as_object_mut()
+            .into_iter()
+            .for_each(|all| all.extend(json!(condition).as_object().cloned().unwrap_or_default()));
+        whole
+    };
+    patch["status"]["conditions"] = own.map(whole).chain(gone).collect();
     // These lists are merged by address: one that is gone would stay.
     for list in ["podIPs", "hostIPs"] {
         if let Some(addresses) = patch["status"].get_mut(list).and_then(Value::as_array_mut) {
@@ -46,6 +55,8 @@ mod tests {
         let kinds: Vec<_> = patch["status"]["conditions"].as_array().unwrap().iter().map(|one| &one["type"]).collect();
         assert_eq!(kinds, ["Ready", "PodResizePending", "PodResizeInProgress"]);
         assert_eq!(patch["status"]["conditions"][2], gone);
+        let ready = patch["status"]["conditions"][0].as_object().unwrap();
+        assert!(ready.contains_key("reason") && ready["message"].is_null(), "what was said before goes");
         assert_eq!(patch["status"]["podIPs"], json!([{"$patch": "replace"}, {"ip": "10.0.0.2"}]));
         let ours =
             json!({"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}]});
