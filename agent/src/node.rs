@@ -8,7 +8,8 @@ use std::time::Duration;
 use api::well_known::ANNOTATION_STORAGE_DIRECTORY;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
-    DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus, NodeSystemInfo,
+    DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeRuntimeHandler,
+    NodeRuntimeHandlerFeatures, NodeSpec, NodeStatus, NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
@@ -21,7 +22,7 @@ use crate::config::Config;
 use crate::device::Amount;
 use crate::environment::Allocatable;
 use crate::event::COMPONENT;
-use crate::execute::Host;
+use crate::execute::{Host, runtime_class, subpath, users};
 use crate::pressure::Pressures;
 
 const LEASE_NAMESPACE: &str = "kube-node-lease";
@@ -134,6 +135,7 @@ impl Machine<'_> {
             capacity: Some(with(self.capacity.quantities(0), told, |amount| amount.all)),
             allocatable: Some(with(self.capacity.quantities(RESERVED_MEMORY_BYTES), told, |amount| amount.usable)),
             conditions: Some(conditions(previous, pressures, told.is_going_down)),
+            runtime_handlers: Some(runtime_handlers()),
             volumes_in_use: Some(told.in_use.iter().cloned().collect()),
             daemon_endpoints: Some(NodeDaemonEndpoints {
                 kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(self.port) }),
@@ -154,6 +156,16 @@ impl Machine<'_> {
             ..Default::default()
         }
     }
+}
+
+/// What the runtime can do, by the handlers of its RuntimeClasses; the nameless is that of pods without a class.
+fn runtime_handlers() -> Vec<NodeRuntimeHandler> {
+    let features = NodeRuntimeHandlerFeatures {
+        recursive_read_only_mounts: Some(subpath::can_be_recursive()),
+        user_namespaces: Some(users::can_be_had()),
+    };
+    let names = ["", runtime_class::OWN].into_iter();
+    names.map(|name| NodeRuntimeHandler { name: Some(name.into()), features: Some(features.clone()) }).collect()
 }
 
 /// Quantities of the machine and of its devices.

@@ -1,7 +1,7 @@
 //! A container of a pod as an OCI runtime specification. Pure: values in, `config.json` out.
 
 use std::collections::{BTreeSet, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use agent_pod::facts::Resources;
 use agent_runtime::plan::capability::NAMES;
@@ -26,6 +26,8 @@ pub(crate) struct Bind {
     pub(crate) access: Access,
     /// `rprivate`, `rslave` or `rshared`.
     pub(crate) propagation: &'static str,
+    /// Its files are shown as the pod's users own them already.
+    pub(crate) is_mapped: bool,
 }
 
 /// What a container may do with what is bound.
@@ -56,6 +58,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) container: &'a Container,
     /// The first process of the container whose processes it sees: an ephemeral container's target.
     pub(crate) target: Option<i32>,
+    /// The user namespace of a pod that has one; owners of what is bound are mapped by it.
+    pub(crate) users: Option<&'a Path>,
     pub(crate) qos: QosClass,
     pub(crate) identity: &'a Identity,
     pub(crate) args: Vec<String>,
@@ -104,6 +108,9 @@ pub(crate) fn specification(parts: &Parts<'_>) -> Value {
         Some(pid) => namespaces.push(json!({"type": "pid", "path": format!("/proc/{pid}/ns/pid")})),
         None if pid_is_shared => {}
         None => namespaces.push(json!({"type": "pid"})),
+    }
+    if let Some(path) = parts.users {
+        namespaces.push(json!({"type": "user", "path": path}));
     }
     let unmasked = privileged || security.proc_mount.as_deref() == Some("Unmasked");
     let none: [&str; 0] = [];
@@ -292,8 +299,9 @@ fn mounts(parts: &Parts<'_>, privileged: bool) -> Vec<Value> {
     let mut binds: Vec<&Bind> = parts.binds.iter().collect();
     binds.sort_by_key(|bind| bind.destination.matches('/').count());
     all.extend(binds.into_iter().map(|bind| {
-        json!({"destination": bind.destination, "type": "bind", "source": bind.source,
-            "options": ["rbind", bind.propagation, bind.access.option()]})
+        let mut options = vec!["rbind", bind.propagation, bind.access.option()];
+        options.extend(parts.users.filter(|_| !bind.is_mapped).map(|_| "idmap"));
+        json!({"destination": bind.destination, "type": "bind", "source": bind.source, "options": options})
     }));
     all
 }
@@ -314,6 +322,7 @@ mod tests {
         let parts = Parts {
             container: &spec.containers[0],
             target: None,
+            users: None,
             qos: QosClass::Burstable,
             identity: &Identity { uid: 0, gid: 0, groups: vec![] },
             args: vec!["/bin/true".into()],

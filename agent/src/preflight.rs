@@ -32,6 +32,11 @@ pub struct Wishes<'a> {
     pub cluster_cidr: Ipv4Net,
 }
 
+/// Whether the running kernel is of this version or newer.
+pub(crate) fn kernel_is(version: (u32, u32)) -> bool {
+    kernel::version(&kernel::release()) >= version
+}
+
 /// Looks at this machine.
 pub fn look(wishes: &Wishes<'_>) -> Vec<Finding> {
     let mut findings = kernel::findings(&kernel::release());

@@ -209,12 +209,12 @@ fn tokens(client: &Client) {
 }
 
 fn refusals(client: &Client) {
-    let mut pod = script("own-users", "true");
-    pod["spec"]["hostUsers"] = json!(false);
+    let mut pod = script("old-volume", "true");
+    pod["spec"]["volumes"] = json!([{"name": "v", "rbd": {"image": "i", "monitors": ["m"]}}]);
     apply(client, &pod);
     eventually("the field is refused by name", SOON, || {
-        let conditions = client.get(&["pod", "own-users"])["status"]["conditions"].to_string();
-        conditions.contains("spec.hostUsers").then_some(())
+        let conditions = client.get(&["pod", "old-volume"])["status"]["conditions"].to_string();
+        conditions.contains("spec.volumes[0].<source>").then_some(())
     });
     let mut pod = script("large", "true");
     pod["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "4000"}});
@@ -231,7 +231,7 @@ fn refusals(client: &Client) {
         let pod = client.get(&["pod", "imageless"]);
         (pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == "ErrImageNeverPull").then_some(())
     });
-    client.run(&["delete", "pod", "own-users", "large", "imageless", "--now"]).ok();
+    client.run(&["delete", "pod", "old-volume", "large", "imageless", "--now"]).ok();
 }
 
 fn logs(client: &Client) {

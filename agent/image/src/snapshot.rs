@@ -59,7 +59,10 @@ pub(crate) fn container_dir(root: &Path, key: &str) -> PathBuf {
 /// The layers that existing snapshots stand on.
 pub(crate) fn bases(root: &Path) -> Vec<Digest> {
     let entries = fs::read_dir(root.join("c")).into_iter().flatten().flatten();
-    let bases = entries
-        .filter_map(|entry| serde_json::from_slice::<Base>(&fs::read(entry.path().join("base.json")).ok()?).ok());
-    bases.flat_map(|base| base.diff_ids).collect()
+    entries.filter_map(|entry| base(&entry.path())).flat_map(|base| base.diff_ids).collect()
+}
+
+/// What a snapshot stands on.
+pub(crate) fn base(container_dir: &Path) -> Option<Base> {
+    serde_json::from_slice(&fs::read(container_dir.join("base.json")).ok()?).ok()
 }

@@ -256,6 +256,13 @@ impl ImageStore {
         Ok(lock)
     }
 
+    /// The layers that a snapshot stands on, highest first.
+    pub fn layers(&self, key: &str) -> Vec<PathBuf> {
+        let base = snapshot::base(&snapshot::container_dir(&self.root, key));
+        let diff_ids = base.map(|base| base.diff_ids).unwrap_or_default();
+        diff_ids.iter().rev().map(|diff_id| snapshot::layer_dir(&self.root, diff_id)).collect()
+    }
+
     /// Where a container writes; there once it has a snapshot.
     pub fn written(&self, key: &str) -> PathBuf {
         snapshot::container_dir(&self.root, key).join("upper")

@@ -29,8 +29,11 @@ pub fn unsupported(spec: &PodSpec) -> Vec<String> {
     for (index, sysctl) in context.and_then(|context| context.sysctls.as_ref()).into_iter().flatten().enumerate() {
         check(!is_own_sysctl(&sysctl.name, spec), format!("spec.securityContext.sysctls[{index}]"));
     }
-    check(spec.host_users == Some(false), "spec.hostUsers".into());
-    check(spec.runtime_class_name.is_some(), "spec.runtimeClassName".into());
+    let own_users = spec.host_users == Some(false);
+    let of_host = [("Network", spec.host_network), ("PID", spec.host_pid), ("IPC", spec.host_ipc)];
+    for (name, wanted) in of_host {
+        check(own_users && wanted == Some(true), format!("spec.host{name}"));
+    }
     check(spec.resource_claims.as_ref().is_some_and(|list| !list.is_empty()), "spec.resourceClaims".into());
     check(spec.os.as_ref().is_some_and(|os| os.name == "windows"), "spec.os.name".into());
     found
@@ -96,6 +99,16 @@ mod tests {
         }))
         .unwrap();
         assert_eq!(unsupported(&spec), ["spec.containers[1].resources.claims", "spec.volumes[1].<source>"]);
+    }
+
+    #[test]
+    fn users_of_a_pod_s_own_do_not_go_with_the_machine_s_namespaces() {
+        let mut spec: PodSpec = from_value(json!({"containers": [], "hostUsers": false})).unwrap();
+        assert!(unsupported(&spec).is_empty());
+        (spec.host_network, spec.host_ipc) = (Some(true), Some(true));
+        assert_eq!(unsupported(&spec), ["spec.hostNetwork", "spec.hostIPC"]);
+        spec.host_users = Some(true);
+        assert!(unsupported(&spec).is_empty());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use agent_runtime::{
     monitor::{
         self,
         client::{Client, ClientError, StreamClient},
-        protocol::{AttachRequest, Event, ExecRequest, MonitorConfig, RequestBody, ResponseBody, VERSION},
+        protocol::{AttachRequest, Event, ExecRequest, IdRange, MonitorConfig, RequestBody, ResponseBody, VERSION},
         stream::{Channel, End},
     },
 };
@@ -40,6 +40,7 @@ fn pod(change: impl FnOnce(&mut MonitorConfig)) -> Pod {
         new_uts: true,
         share_pid: false,
         sysctls: Default::default(),
+        users: None,
     };
     change(&mut config);
     let monitor = monitor::spawn(&Program::open(&gantry_oci()).unwrap(), &config).unwrap();
@@ -277,8 +278,70 @@ fn a_setting_of_the_whole_machine_is_refused() {
         new_uts: true,
         share_pid: false,
         sysctls: [("kernel.core_pattern".to_owned(), "|/bin/false".to_owned())].into(),
+        users: None,
     };
     let error = monitor::spawn(&Program::open(&gantry_oci()).unwrap(), &config).unwrap_err().to_string();
     assert!(error.contains("kernel.core_pattern") && error.contains("expected net.*"), "{error}");
     assert_eq!(std::fs::read("/proc/sys/kernel/core_pattern").unwrap(), before);
+}
+
+#[test]
+fn a_pod_with_users_of_its_own_has_all_namespaces_below_them() {
+    need!();
+    for share_pid in [false, true] {
+        let range = IdRange { first: 131_072, size: 65_536 };
+        let pod = pod(|config| {
+            config.users = Some(range);
+            config.share_pid = share_pid;
+            config.sysctls = [("kernel.shm_rmid_forced", "1"), ("net.ipv4.ip_forward", "1")]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into();
+        });
+        let pin = monitor::users::pin(&pod.config.state_dir);
+        let mut client = pod.client();
+        let mut bundle = pod.bundle(
+            "cat /proc/self/uid_map; hostname; cat /proc/sys/kernel/shm_rmid_forced /proc/sys/net/ipv4/ip_forward; \
+             hostname changed && hostname; echo to-the-log > /proc/self/fd/1; readlink /proc/1/exe || echo denied; sleep 1000",
+        );
+        let user = json!({"type": "user", "path": pin});
+        bundle.config["linux"]["namespaces"].as_array_mut().unwrap().push(user);
+        let capabilities = json!(["CAP_SYS_ADMIN", "CAP_SYS_PTRACE"]);
+        for set in ["bounding", "permitted", "effective"] {
+            bundle.config["process"]["capabilities"][set] = capabilities.clone();
+        }
+        bundle.save();
+        let root = bundle.path().join("rootfs");
+        let status = std::process::Command::new("chown").args(["-R", "131072:131072"]).arg(root).status();
+        assert!(status.unwrap().success());
+        pod.create(&mut client, "a", &bundle, false, false);
+        let ResponseBody::Container { state } = client.request(start("a")).unwrap() else { panic!() };
+        eventually("the log is whole", || std::fs::read_to_string(pod.log()).is_ok_and(|t| t.lines().count() == 7));
+        let log = std::fs::read_to_string(pod.log()).unwrap();
+        let said: Vec<&str> = log.lines().map(|line| line.splitn(4, ' ').nth(3).unwrap()).collect();
+        assert_eq!(said[0].split_whitespace().collect::<Vec<_>>(), ["0", "131072", "65536"], "{log}");
+        assert_eq!(said[1..6], ["the-pod", "1", "1", "changed", "to-the-log"], "{log}");
+        // Process 1 of a shared namespace is still the machine's program.
+        assert_eq!(said[6].contains("denied"), share_pid, "{log}");
+        let ids = std::fs::read_to_string(format!("/proc/{}/status", state.pid.unwrap())).unwrap();
+        assert!(ids.contains("\nUid:\t131072\t131072\t131072\t131072\n"), "{ids}");
+        let monitor = std::fs::read_to_string(format!("/proc/{}/status", pod.monitor.pid)).unwrap();
+        assert!(monitor.contains("\nUid:\t0\t0\t0\t0\n"), "{monitor}");
+        let namespace = |pid: i32, name: &str| std::fs::read_link(format!("/proc/{pid}/ns/{name}")).unwrap();
+        assert_eq!(namespace(pod.monitor.pid, "user"), namespace(std::process::id() as i32, "user"));
+        assert_eq!(namespace(pod.monitor.pid, "net"), namespace(state.pid.unwrap(), "net"));
+
+        let script = "id -u; cat /proc/self/uid_map; echo again > /proc/self/fd/1";
+        let (said, _, end) = exec(&pod, "a", &["sh", "-c", script], false, false).unwrap().finish().unwrap();
+        assert_eq!(end, End::Code(0));
+        let said = String::from_utf8_lossy(&said);
+        assert_eq!(said.split_whitespace().collect::<Vec<_>>(), ["0", "0", "131072", "65536", "again"]);
+        let tty = exec(&pod, "a", &["sh", "-c", "readlink /proc/self/fd/0; id -g; exit 4"], false, true).unwrap();
+        let (said, _, end) = tty.finish().unwrap();
+        assert_eq!((String::from_utf8_lossy(&said).as_ref(), end), ("/dev/pts/0\r\n0\r\n", End::Code(4)));
+        // Without input it read the machine's /dev/null, which stays the machine's.
+        use std::os::unix::fs::MetadataExt as _;
+        assert_eq!(std::fs::metadata("/dev/null").unwrap().uid(), 0);
+        rustix::mount::unmount(&pin, rustix::mount::UnmountFlags::DETACH).unwrap();
+        pod.end();
+    }
 }

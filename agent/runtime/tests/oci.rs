@@ -26,18 +26,22 @@ const CASES: &[Case] = &[
     ("exec", exec),
     ("devices", devices),
     ("user namespace", user_namespace),
+    ("joined user namespace", joined_user_namespace),
     ("the runtime's program cannot be written", program_is_sealed),
     ("bad input", bad_input),
 ];
 
-fn suite(program: std::path::PathBuf) {
+/// What version 1.2 of the specification brought and Debian's runc lacks.
+const NEWER: &[Case] = &[("owners of mounts are mapped", mapped_owners), ("bad maps", bad_maps)];
+
+fn suite(program: std::path::PathBuf, cases: &[&[Case]]) {
     if let Some(why) = missing() {
         println!("skipped: {why}");
         return;
     }
     let runtime = Runtime::new(program);
     let mut failed = Vec::new();
-    for (name, case) in CASES {
+    for (name, case) in cases.iter().copied().flatten() {
         println!("case: {name}");
         if std::panic::catch_unwind(|| case(&runtime)).is_err() {
             failed.push(*name);
@@ -49,14 +53,14 @@ fn suite(program: std::path::PathBuf) {
 #[test]
 fn runc() {
     match ["/usr/sbin/runc", "/usr/bin/runc"].iter().find(|path| std::path::Path::new(path).exists()) {
-        Some(path) => suite(path.into()),
+        Some(path) => suite(path.into(), &[CASES]),
         None => println!("skipped: runc is not installed"),
     }
 }
 
 #[test]
 fn gantry() {
-    suite(gantry_oci());
+    suite(gantry_oci(), &[CASES, NEWER]);
 }
 
 fn output(runtime: &Runtime, bundle: &Bundle) -> String {
@@ -349,6 +353,131 @@ fn user_namespace(runtime: &Runtime) {
     let found = output(runtime, &bundle);
     let words: Vec<&str> = found.split_whitespace().collect();
     assert_eq!(words[..5], ["0", "0", "100000", "65536", "gantry"], "{found}");
+}
+
+/// A process in user, network, IPC and UTS namespaces of its own, whose id 0 is 200000 outside.
+struct Users(std::process::Child);
+
+impl Users {
+    fn new() -> Users {
+        let mut command = std::process::Command::new("unshare");
+        let users = Users(command.args(["--user", "--net", "--ipc", "--uts", "sleep", "1000"]).spawn().unwrap());
+        let own = std::fs::read_link("/proc/self/ns/uts").unwrap();
+        eventually("it is in its namespaces", || {
+            std::fs::read_link(users.path("uts")).is_ok_and(|theirs| theirs != own)
+        });
+        for map in ["uid_map", "gid_map"] {
+            std::fs::write(format!("/proc/{}/{map}", users.0.id()), "0 200000 65536").unwrap();
+        }
+        users
+    }
+
+    fn path(&self, name: &str) -> String {
+        format!("/proc/{}/ns/{name}", self.0.id())
+    }
+
+    /// Lets a bundle join them all.
+    fn of(&self, bundle: &mut Bundle) {
+        let path = |kind: &str, name: &str| json!({"type": kind, "path": self.path(name)});
+        bundle.config["linux"]["namespaces"] = json!([path("user", "user"), path("network", "net"), path("ipc", "ipc"),
+            path("uts", "uts"), {"type": "pid"}, {"type": "mount"}, {"type": "cgroup"}]);
+        let map = json!([{"containerID": 0, "hostID": 200_000, "size": 65_536}]);
+        bundle.config["linux"]["uidMappings"] = map.clone();
+        bundle.config["linux"]["gidMappings"] = map;
+    }
+}
+
+impl Drop for Users {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// Changes owners below a path, and lets everybody through to it.
+fn give(path: &std::path::Path, id: u32) {
+    let status = std::process::Command::new("chown").args(["-R", &format!("{id}:{id}")]).arg(path).status();
+    assert!(status.unwrap().success());
+}
+
+fn joined_user_namespace(runtime: &Runtime) {
+    let users = Users::new();
+    let mut bundle = bundle(
+        "cat /proc/self/uid_map; echo $$; for n in user net ipc uts; do readlink /proc/self/ns/$n; done; \
+         cat /proc/self/oom_score_adj; echo x > /new; ls -n /new; ls /sys/class/net",
+    );
+    users.of(&mut bundle);
+    bundle.config["process"]["oomScoreAdj"] = json!(300);
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(bundle.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    give(&bundle.path().join("rootfs"), 200_000);
+    let found = output(runtime, &bundle);
+    let mut lines = found.lines();
+    assert_eq!(lines.next().unwrap().split_whitespace().collect::<Vec<_>>(), ["0", "200000", "65536"]);
+    assert_eq!(lines.next().unwrap(), "1", "the PID namespace is new");
+    for name in ["user", "net", "ipc", "uts"] {
+        let theirs = std::fs::read_link(users.path(name)).unwrap();
+        assert_eq!(lines.next().unwrap(), theirs.to_str().unwrap());
+    }
+    assert_eq!(lines.next().unwrap(), "300");
+    let file: Vec<&str> = lines.next().unwrap().split_whitespace().collect();
+    assert_eq!(file[2..4], ["0", "0"], "{found}");
+    assert_eq!(lines.next(), Some("lo"), "proc and sysfs are its namespaces'");
+    use std::os::unix::fs::MetadataExt as _;
+    assert_eq!(std::fs::metadata(bundle.path().join("rootfs/new")).unwrap().uid(), 200_000);
+}
+
+fn mapped_owners(runtime: &Runtime) {
+    let users = Users::new();
+    let mut bundle = bundle(
+        "stat -c '%u:%g' /data/of-root /data/of-user /plain/of-root /other/of-root; cat /data/of-root; \
+         echo x > /data/made; cat /plain/of-root 2>&1; true",
+    );
+    std::os::unix::fs::symlink("busybox", bundle.path().join("rootfs/bin/stat")).unwrap();
+    users.of(&mut bundle);
+    // Neither the bundle nor what is bound is open to others.
+    give(&bundle.path().join("rootfs"), 200_000);
+    let dir = tempfile::tempdir().unwrap();
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    for (name, id) in [("of-root", 0), ("of-user", 1000)] {
+        let file = dir.path().join(name);
+        std::fs::write(&file, "secret\n").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        give(&file, id);
+    }
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+    let mount = |destination: &str, options: &[&str]| json!({"destination": destination, "source": dir.path(), "options": options});
+    let mut other = mount("/other", &["rbind", "ridmap"]);
+    other["uidMappings"] = json!([{"containerID": 0, "hostID": 200_007, "size": 1}]);
+    other["gidMappings"] = json!([{"containerID": 0, "hostID": 200_008, "size": 1}]);
+    let list = bundle.config["mounts"].as_array_mut().unwrap();
+    list.extend([mount("/data", &["rbind", "idmap"]), mount("/plain", &["rbind"]), other]);
+    let found = output(runtime, &bundle);
+    let lines: Vec<&str> = found.lines().collect();
+    assert_eq!(lines[..5], ["0:0", "1000:1000", "65534:65534", "7:8", "secret"], "{found}");
+    assert!(lines[5].contains("Permission denied"), "{found}");
+    assert_eq!(std::fs::metadata(dir.path().join("made")).unwrap().uid(), 0, "on the disk it is root's");
+}
+
+fn bad_maps(runtime: &Runtime) {
+    let refused = |change: &dyn Fn(&mut Bundle), text: &str| {
+        let mut bundle = bundle("true");
+        change(&mut bundle);
+        let (code, _, errors) = runtime.run(&bundle);
+        assert!(code != 0 && errors.contains(text), "{errors}");
+    };
+    let add = |mount: serde_json::Value| {
+        move |bundle: &mut Bundle| bundle.config["mounts"].as_array_mut().unwrap().push(mount.clone())
+    };
+    refused(
+        &add(json!({"destination": "/x", "source": "/usr", "options": ["bind", "idmap"]})),
+        "without a user namespace",
+    );
+    // The kernel maps no owners in proc.
+    let map = json!([{"containerID": 0, "hostID": 5, "size": 1}]);
+    let proc =
+        json!({"destination": "/x", "source": "/proc", "options": ["bind"], "uidMappings": map, "gidMappings": map});
+    refused(&add(proc), "map the owners of the files of /proc");
 }
 
 fn bad_input(runtime: &Runtime) {

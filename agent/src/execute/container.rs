@@ -16,6 +16,7 @@ use kube::api::Api;
 use nix::mount::{MsFlags, mount};
 
 use super::sandbox::{self, blocking, id};
+use super::users::{self, Users};
 use super::{Executor, chain, failure, propagation, subpath, termination, volume};
 use crate::device::{self, Given};
 use crate::environment::{self, Sources};
@@ -166,12 +167,17 @@ fn write_bundle(
     let fail = |error: &(dyn std::error::Error + 'static)| failure(CREATE_ERROR, error);
     let image = executor.host.images.find(container.image.as_deref().unwrap_or_default()).map_err(|e| fail(&e))?;
     let image = image.ok_or_else(|| Failure { reason: CREATE_ERROR.into(), message: "the image is gone".into() })?;
-    let root = mount_root(executor, &image, bundle, key)?;
+    let users = users::of(executor)?;
+    let root = mount_root(executor, &image, bundle, key, users.as_ref())?;
     let config = executor.host.images.config(&image).map_err(|error| fail(&error))?;
     let config = config.config().clone().unwrap_or_default();
     let spec = executor.pod.spec.clone().unwrap_or_default();
 
     let identity = user::identity(&root, config.user().as_deref().unwrap_or_default(), wish(&spec, container))?;
+    if let Some(users) = &users {
+        let fail = |message| Failure { reason: CONFIG_ERROR.into(), message };
+        users.check_identity(&identity).map_err(fail)?;
+    }
     let mut place = executor.host.place(&executor.pod_ips);
     place.service_links = executor.host.services.links(executor.namespace(), &spec);
     let variables = environment::variables(&executor.pod, container, sources, &place)?;
@@ -181,21 +187,27 @@ fn write_bundle(
     let known: BTreeMap<String, String> = variables.into_iter().collect();
     let args = arguments(container, &config, &known)?;
     let cwd = container.working_dir.clone().filter(|dir| !dir.is_empty()).or_else(|| config.working_dir().clone());
-    let mut binds = binds(executor, container, bundle, &known)?;
+    let mut binds = binds(executor, container, bundle, &known, users.as_ref())?;
     binds.extend(given.mounts.iter().map(|(source, destination, read_only)| Bind {
         source: source.clone(),
         destination: destination.clone(),
         access: if *read_only { Access::ReadOnly } else { Access::ReadWrite },
         propagation: "rprivate",
+        is_mapped: false,
     }));
     let mut attached = volume_devices(executor, container)?;
     for (host, inside, permissions) in &given.devices {
+        if users.is_some() && host != Path::new(inside) {
+            let message = format!("device {} cannot be {inside} with hostUsers: false", host.display());
+            return Err(Failure { reason: CREATE_ERROR.into(), message });
+        }
         attached.push(device_node(host, inside, permissions)?);
     }
     let parts = Parts {
         spec: &spec,
         container,
         target,
+        users: users.as_ref().map(|users| users.pin.as_path()),
         qos: api::pod::recorded_qos_class(&executor.pod),
         identity: &identity,
         args,
@@ -227,13 +239,23 @@ fn wish(spec: &k8s_openapi::api::core::v1::PodSpec, container: &Container) -> Wi
     }
 }
 
-fn mount_root(executor: &Executor, image: &Image, bundle: &Path, key: &str) -> Result<PathBuf, Failure> {
+fn mount_root(
+    executor: &Executor,
+    image: &Image,
+    bundle: &Path,
+    key: &str,
+    users: Option<&Users>,
+) -> Result<PathBuf, Failure> {
     let fail = |error: &(dyn std::error::Error + 'static)| failure(CREATE_ERROR, error);
     let snapshot = executor.host.images.snapshot(key, image).map_err(|error| fail(&error))?;
     let root = bundle.join("rootfs");
     fs::create_dir_all(&root).map_err(|error| fail(&error))?;
     // What an agent that was killed mounted is not mounted upon.
     agent_volume::removal::unmount_below(bundle).map_err(|error| fail(&error))?;
+    if let Some(users) = users {
+        let mounted = users.mount_root(&snapshot, &root, bundle);
+        return mounted.map(|()| root).map_err(|message| Failure { reason: CREATE_ERROR.into(), message });
+    }
     let options = snapshot.options();
     mount(Some("overlay"), &root, Some("overlay"), MsFlags::empty(), Some(options.as_os_str())).map_err(|error| {
         Failure { reason: CREATE_ERROR.into(), message: format!("mount overlay on {}: {error}", root.display()) }
@@ -253,7 +275,8 @@ fn merge_environment(
         None => all.push((name.to_owned(), value.to_owned())),
     };
     set("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-    if let Some(name) = &pod.metadata.name {
+    let wished = pod.spec.as_ref().and_then(|spec| spec.hostname.as_ref()).filter(|own| !own.is_empty());
+    if let Some(name) = wished.or(pod.metadata.name.as_ref()) {
         set("HOSTNAME", name);
     }
     for pair in image {
@@ -296,6 +319,7 @@ fn binds(
     container: &Container,
     bundle: &Path,
     known: &BTreeMap<String, String>,
+    users: Option<&Users>,
 ) -> Result<Vec<Bind>, Failure> {
     let run_dir = executor.run_dir();
     let etc = sandbox::etc_dir(&run_dir);
@@ -304,6 +328,7 @@ fn binds(
         destination: destination.to_owned(),
         access: if read_only { Access::ReadOnly } else { Access::ReadWrite },
         propagation: "rprivate",
+        is_mapped: false,
     };
     let mut binds = vec![
         shared(&run_dir.join("shm"), "/dev/shm", false),
@@ -318,9 +343,15 @@ fn binds(
         .and_then(|()| fs::set_permissions(&termination, fs::Permissions::from_mode(0o666)))
         .map_err(|error| failure(CREATE_ERROR, &error))?;
     let destination = container.termination_message_path.clone().unwrap_or_else(|| "/dev/termination-log".into());
-    binds.push(Bind { source: termination, destination, access: Access::ReadWrite, propagation: "rprivate" });
+    binds.push(Bind {
+        source: termination,
+        destination,
+        access: Access::ReadWrite,
+        propagation: "rprivate",
+        is_mapped: false,
+    });
     for (index, mounted) in container.volume_mounts.iter().flatten().enumerate() {
-        let bind = volume_bind(executor, mounted, &bundle.join(format!("subpath-{index}")), known)?;
+        let bind = volume_bind(executor, mounted, (bundle, index), known, users)?;
         // A volume on one of the shared files wins over it.
         binds.retain(|other| other.destination != bind.destination);
         binds.push(bind);
@@ -331,16 +362,22 @@ fn binds(
 fn volume_bind(
     executor: &Executor,
     mounted: &VolumeMount,
-    subpath_target: &Path,
+    (bundle, index): (&Path, usize),
     known: &BTreeMap<String, String>,
+    users: Option<&Users>,
 ) -> Result<Bind, Failure> {
     let fail = |message: String| Failure { reason: CONFIG_ERROR.into(), message };
-    let place = volume::place(executor, &mounted.name)
+    let mut place = volume::place(executor, &mounted.name)
         .ok_or_else(|| fail(format!("the pod has no volume {:?}", mounted.name)))?;
+    let image = users.zip(volume::image_layers(executor, &mounted.name));
+    if let Some((users, layers)) = &image {
+        place.path = bundle.join(format!("image-{index}"));
+        users.mount_image(layers, &place.path, bundle).map_err(fail)?;
+    }
     let sub_path = subpath::wanted(mounted, known).map_err(fail)?;
     let source = match sub_path.as_deref().filter(|path| !path.is_empty()) {
         None => place.path,
-        Some(path) => subpath::bind(&place.path, path, subpath_target)
+        Some(path) => subpath::bind(&place.path, path, &bundle.join(format!("subpath-{index}")))
             .map_err(|error| fail(format!("subPath {path:?} of volume {:?}: {error}", mounted.name)))?,
     };
     let access = match mounted.recursive_read_only.as_deref() {
@@ -355,7 +392,11 @@ fn volume_bind(
         _ => "rprivate",
     };
     propagation::check(&source, propagation).map_err(fail)?;
-    Ok(Bind { source, destination: mounted.mount_path.clone(), access, propagation })
+    if let Some(users) = users.filter(|_| image.is_none()) {
+        users.check(&mounted.name, &source).map_err(fail)?;
+    }
+    let destination = mounted.mount_path.clone();
+    Ok(Bind { source, destination, access, propagation, is_mapped: image.is_some() })
 }
 
 /// The block devices of volumes that a container asks for.

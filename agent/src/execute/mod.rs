@@ -8,9 +8,11 @@ mod probe;
 mod profile;
 mod propagation;
 mod resize;
+pub(crate) mod runtime_class;
 pub(crate) mod sandbox;
 pub(crate) mod subpath;
 pub(crate) mod termination;
+pub(crate) mod users;
 pub(crate) mod volume;
 
 use std::collections::HashMap;

@@ -13,7 +13,7 @@ use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use serde::{Deserialize, Serialize};
 
-use super::{Executor, failure};
+use super::{Executor, failure, runtime_class, users};
 use crate::monitor::Monitor;
 use crate::oci;
 use crate::resolver::{self, ResolvConf};
@@ -38,7 +38,7 @@ const ETC_BYTES: u64 = 1 << 20;
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Without the Services of the cluster pods are started all the same after this.
 const SERVICES_TIMEOUT: Duration = Duration::from_secs(2);
-const REASON: &str = "FailedCreatePodSandBox";
+pub(super) const REASON: &str = "FailedCreatePodSandBox";
 
 pub(crate) fn record_path(run_dir: &Path) -> PathBuf {
     run_dir.join("pod.json")
@@ -87,6 +87,7 @@ pub(crate) async fn start(executor: &Executor) -> Result<Vec<String>, Failure> {
         stop(executor).await;
     }
     let _order = executor.order.read().await;
+    runtime_class::check(executor).await?;
     let this = executor.clone();
     let pid = blocking(move || prepare(&this)).await?;
     let this = executor.clone();
@@ -239,23 +240,64 @@ fn prepare(executor: &Executor) -> Result<i32, Failure> {
         socket: socket_path(&run_dir),
         state_dir: run_dir.clone(),
         cgroup: Some(if group.wants_leaves() { format!("{cgroup_path}/monitor") } else { cgroup_path }),
-        hostname: (!host_network).then(|| hostname(&executor.pod)),
+        hostname: if host_network { None } else { Some(hostname(&executor.pod, &names(executor))?) },
         new_net: !host_network,
         new_ipc: spec.host_ipc != Some(true),
         new_uts: !host_network,
         share_pid: spec.share_process_namespace == Some(true),
         sysctls: sysctls.into_iter().map(|sysctl| (sysctl.name, sysctl.value)).collect(),
+        users: users::claim(executor)?,
     };
     let spawned = agent_runtime::monitor::spawn(&executor.host.program, &config).map_err(|error| fail(&error))?;
     crate::worker::reap(spawned.pid, spawned.pidfd);
     Ok(spawned.pid)
 }
 
-fn hostname(pod: &Pod) -> String {
+/// The names of a pod: the first part alone, and the whole where it has a subdomain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Names {
+    short: String,
+    whole: Option<String>,
+}
+
+impl Names {
+    fn of(pod: &Pod, cluster_domain: &str) -> Self {
+        let spec = pod.spec.as_ref();
+        let wished =
+            spec.and_then(|spec| spec.hostname.clone()).or_else(|| pod.metadata.name.clone()).unwrap_or_default();
+        // A label of at most 63 bytes.
+        let short = wished.chars().take(63).collect::<String>().trim_end_matches(['-', '.']).to_owned();
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let subdomain = spec.and_then(|spec| spec.subdomain.as_deref()).filter(|own| !own.is_empty());
+        let whole = subdomain.map(|own| format!("{short}.{own}.{namespace}.svc.{cluster_domain}"));
+        Self { short, whole }
+    }
+}
+
+/// The most that the kernel takes (sethostname(2)).
+const HOST_NAME_BYTES: usize = 64;
+
+/// What the pod's machine is called: `hostnameOverride`, the whole name with `setHostnameAsFQDN`, else the short one.
+fn hostname(pod: &Pod, names: &Names) -> Result<String, Failure> {
     let spec = pod.spec.as_ref();
-    let wished = spec.and_then(|spec| spec.hostname.clone()).or_else(|| pod.metadata.name.clone()).unwrap_or_default();
-    // The kernel takes 64 bytes; a host name is a label of at most 63.
-    wished.chars().take(63).collect::<String>().trim_end_matches(['-', '.']).to_owned()
+    if let Some(own) = spec.and_then(|spec| spec.hostname_override.clone()).filter(|own| !own.is_empty()) {
+        return Ok(own);
+    }
+    let Some(whole) = names.whole.as_ref().filter(|_| spec.and_then(|spec| spec.set_hostname_as_fqdn) == Some(true))
+    else {
+        return Ok(names.short.clone());
+    };
+    match whole.len() <= HOST_NAME_BYTES {
+        true => Ok(whole.clone()),
+        false => Err(Failure {
+            reason: REASON.into(),
+            message: format!(
+                "failed to construct FQDN from Pod hostname and cluster domain, FQDN {whole} is too long ({HOST_NAME_BYTES} \
+                 characters is the max, {} characters requested)",
+                whole.len()
+            ),
+        }),
+    }
 }
 
 /// Limits of the pod as a whole: shares of all requests; quota and memory only when the pod or every container has a limit;
@@ -301,12 +343,13 @@ fn mount_shared(executor: &Executor) -> Result<(), Failure> {
 fn write_files(executor: &Executor, ips: &[String]) -> Result<(), Failure> {
     let fail = |error: &(dyn std::error::Error + 'static)| failure(REASON, error);
     let run_dir = executor.run_dir();
-    let name = hostname(&executor.pod);
+    let names = names(executor);
+    let name = hostname(&executor.pod, &names)?;
     let spec = executor.pod.spec.clone().unwrap_or_default();
     let mut files = vec![("hostname", format!("{name}\n")), ("resolv.conf", resolver(executor, &spec))];
     let hosts = match executor.host_network() {
         true => format!("{HOSTS_OF_HOST}{}", fs::read_to_string("/etc/hosts").unwrap_or_default()),
-        false => hosts(&name, ips),
+        false => hosts(&names, ips),
     };
     files.push(("hosts", hosts + &aliases(&spec)));
     let etc = etc_dir(&run_dir);
@@ -333,12 +376,13 @@ const HOSTS: &str = "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1
     fe00::\tip6-localnet\nfe00::\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n";
 const HOSTS_OF_HOST: &str = "# Kubernetes-managed hosts file (host network).\n";
 
-fn hosts(name: &str, ips: &[String]) -> String {
-    let mut text = String::from(HOSTS);
-    for ip in ips {
-        text.push_str(&format!("{ip}\t{name}\n"));
-    }
-    text
+fn hosts(names: &Names, ips: &[String]) -> String {
+    let own = names.whole.iter().chain([&names.short]).cloned().collect::<Vec<_>>().join("\t");
+    ips.iter().fold(HOSTS.to_owned(), |text, ip| text + &format!("{ip}\t{own}\n"))
+}
+
+fn names(executor: &Executor) -> Names {
+    Names::of(&executor.pod, &executor.host.config.cluster_dns.domain)
 }
 
 fn aliases(spec: &k8s_openapi::api::core::v1::PodSpec) -> String {
@@ -423,5 +467,28 @@ fn sweep(executor: &Executor) {
     }
     if let Err(error) = agent_volume::removal::remove_tree(&run_dir) {
         warn(executor, "removing the pod's run directory", &error);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, from_value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_pod_is_called_as_its_spec_says() {
+        let called = |spec: Value| {
+            let pod: Pod = from_value(json!({"metadata": {"name": "p", "namespace": "shop"}, "spec": spec})).unwrap();
+            hostname(&pod, &Names::of(&pod, "cluster.local"))
+        };
+        assert_eq!(called(json!({"containers": []})).unwrap(), "p");
+        assert_eq!(called(json!({"containers": [], "hostname": "h", "subdomain": "s"})).unwrap(), "h");
+        let whole = |subdomain: &str| json!({"containers": [], "subdomain": subdomain, "setHostnameAsFQDN": true});
+        assert_eq!(called(whole("s")).unwrap(), "p.s.shop.svc.cluster.local");
+        assert!(called(whole(&"s".repeat(60))).unwrap_err().message.contains("too long (64"));
+        assert_eq!(called(json!({"containers": [], "hostnameOverride": "other.example"})).unwrap(), "other.example");
+        let names = Names { short: "h".into(), whole: Some("h.s.n.svc.d".into()) };
+        assert!(hosts(&names, &["10.0.0.2".into()]).ends_with("\n10.0.0.2\th.s.n.svc.d\th\n"));
     }
 }

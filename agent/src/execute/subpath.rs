@@ -31,9 +31,7 @@ pub(crate) fn wanted(mounted: &VolumeMount, known: &BTreeMap<String, String>) ->
 
 /// Whether the kernel makes whole trees read-only: mount_setattr(2), since 5.12.
 pub(crate) fn can_be_recursive() -> bool {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut numbers = release.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (5, 12)
+    crate::preflight::kernel_is((5, 12))
 }
 
 /// Mounts `sub_path` of `volume` at `target`, making directories that are missing. Answers `target`.

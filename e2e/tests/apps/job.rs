@@ -279,6 +279,8 @@ async fn c134_the_life_of_a_job() {
     let mut new = api.get(&path(&api, "j")).await.ok();
     new["spec"]["suspend"] = json!(false);
     new["metadata"]["annotations"] = json!({"updated": "true"});
+    // The controller writes the status meanwhile.
+    new["metadata"].as_object_mut().unwrap().remove("resourceVersion");
     let updated = api.put(&path(&api, "j"), new).await.ok();
     assert_eq!(updated["metadata"]["annotations"]["updated"], "true");
     let done = complete(&api, "j").await;

@@ -133,6 +133,8 @@ async fn c156_scale_subresource() {
     assert_eq!((&scale["kind"], &scale["spec"]["replicas"]), (&json!("Scale"), &json!(1)));
     assert_eq!(scale["status"]["selector"], "app=web");
     scale["spec"]["replicas"] = 2.into();
+    // The controller writes the status meanwhile.
+    scale["metadata"].as_object_mut().unwrap().remove("resourceVersion");
     assert_eq!(scene.api.put(&path, scale).await.ok()["spec"]["replicas"], 2);
     assert_eq!(scene.get("statefulsets", "web").await["spec"]["replicas"], 2);
     scene.ready("web", 2).await;

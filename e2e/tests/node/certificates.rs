@@ -170,7 +170,8 @@ async fn c165_a_certificate_lives_as_long_as_was_asked_for() {
 
 /// What is said of a pod whose certificate is to live so long.
 async fn refused(name: &str, seconds: i64) -> String {
-    let api: Api = crate::api(name).await;
+    let pods = Pods::new(name).await;
+    let api: &Api = &pods.api;
     let source = json!({"maxExpirationSeconds": seconds, "keyPath": "key.pem"});
     let pod = with(pod("p", &[container("c", "true")]), volume("example.com/nobody", source));
     api.post(&api.path("v1", "pods"), pod).await.refused(422)

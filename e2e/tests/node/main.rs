@@ -13,7 +13,9 @@ mod messages;
 mod probes;
 mod resize;
 mod restarts;
+mod runtime_class;
 mod security;
+mod users;
 
 use std::time::Duration;
 

@@ -128,7 +128,7 @@ pub(super) fn features() -> Result<i32, CliError> {
             "seccomp": {"enabled": true},
             "apparmor": {"enabled": true},
             "selinux": {"enabled": true},
-            "mountExtensions": {"idmap": {"enabled": false}}
+            "mountExtensions": {"idmap": {"enabled": true}}
         }
     }))
 }

@@ -34,6 +34,7 @@ fn make(root: &Path, args: &CreateArgs, gate: GateKind, takes_terminal: bool) ->
         takes_terminal,
         preserve_fds: args.preserve_fds,
         pid_namespace: None,
+        first_id: 0,
     };
     let verb = if gate == GateKind::Socket { "create" } else { "run" };
     container::create(options).map_err(failed(verb, &args.id))
@@ -118,6 +119,7 @@ pub(super) fn exec(root: &Path, args: &ExecArgs) -> Result<i32, CliError> {
         streams: Streams::default(),
         die_with_parent: false,
         preserve_fds: args.preserve_fds,
+        first_id: 0,
     };
     let doorway = Doorway::of(&container).map_err(failed("exec", &args.id))?;
     let joined = container::exec(&doorway, options).map_err(failed("exec", &args.id))?;

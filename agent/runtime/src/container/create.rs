@@ -16,11 +16,12 @@ use super::{
     ContainerError, Status, hook,
     lifecycle::clock,
     state::{self, State},
+    tree,
 };
 use crate::{
     cgroup::{self, Cgroup},
     init::{self, Entrance, Gate, InitArgs, channel, channel::FromChild},
-    plan::{self, InitOptions, Streams},
+    plan::{self, InitOptions, Streams, namespace::IdMaps},
 };
 
 /// Name of the socket that starts a created container.
@@ -58,6 +59,9 @@ pub struct CreateOptions<'a> {
     pub preserve_fds: u32,
     /// A PID namespace to join where the spec asks for none of its own (a pod that shares one).
     pub pid_namespace: Option<OwnedFd>,
+    /// What id 0 of the user namespace that the spec joins is outside: streams are given to the program's user, who could
+    /// not open them again otherwise.
+    pub first_id: u32,
 }
 
 /// A container that waits for its start.
@@ -88,7 +92,11 @@ pub(super) fn outcome(socket: &OwnedFd) -> Result<(), ContainerError> {
     match channel::receive(socket.as_fd()).map_err(ContainerError::kernel("hear from the container"))? {
         FromChild::Closed => Ok(()),
         FromChild::Failed(error) => Err(ContainerError::Init(error)),
-        FromChild::MapsWanted | FromChild::HooksWanted | FromChild::Terminal(_) | FromChild::Created => {
+        FromChild::Succeeded { .. }
+        | FromChild::MapsWanted
+        | FromChild::HooksWanted
+        | FromChild::Terminal(_)
+        | FromChild::Created => {
             Err(ContainerError::Kernel { what: "hear from the container", source: agent_sys::Errno::PROTO })
         }
     }
@@ -175,6 +183,8 @@ fn bring_up(
     };
     let mut plan = plan::init_plan(spec, plan_options)?;
     plan.process.preserve_fds = options.preserve_fds;
+    tree::take(&mut plan)?;
+    options.streams.give_to(options.first_id, plan.process.uid);
     let entrance = group.create()?;
     if let Some(resources) = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()) {
         group.apply(resources)?;
@@ -185,12 +195,11 @@ fn bring_up(
     };
     let (ours, theirs) = channel::pair().map_err(ContainerError::kernel("make the handshake channel"))?;
     state.namespaces = plan.namespaces.all();
-    let (uid_map, gid_map) =
-        (std::mem::take(&mut plan.namespaces.uid_map), std::mem::take(&mut plan.namespaces.gid_map));
-    let joins_user = plan.namespaces.join.iter().any(|joined| joined.flag == libc::CLONE_NEWUSER as u64);
-    // A new cgroup namespace is made by the child once it is in its cgroup, so that this becomes its root.
+    let own_users = OwnUsers { maps: plan.namespaces.maps.take(), oom_score: plan.process.oom_score_adj.clone() };
+    // A new cgroup namespace is made by the child once it is in its cgroup, so that this becomes its root. All that are to
+    // belong to a user namespace that is joined are made once it is.
     let later = libc::CLONE_NEWCGROUP as u64;
-    let flags = if joins_user { plan.namespaces.new & libc::CLONE_NEWPID as u64 } else { plan.namespaces.new & !later };
+    let flags = if plan.namespaces.joined_user().is_some() { 0 } else { plan.namespaces.new & !later };
     let join_pid = plan.namespaces.join_pid.as_ref().map(|joined| joined.file.as_fd());
     let join_pid = join_pid.or(options
         .pid_namespace
@@ -200,7 +209,7 @@ fn bring_up(
     let joined = join_pid.map(|fd| fd.try_clone_to_owned()).transpose();
     let joined = joined.map_err(ContainerError::file("duplicate", "the PID namespace"))?;
     let args = InitArgs { plan, entrance, gate, streams: options.streams };
-    let child = in_pid_namespace(joined, || {
+    let mut child = in_pid_namespace(joined, || {
         let cgroup = match &args.entrance {
             Entrance::Born(fd) => Some(fd.try_clone().map_err(ContainerError::file("duplicate", "the cgroup"))?),
             Entrance::Tasks(_) | Entrance::None => None,
@@ -210,7 +219,7 @@ fn bring_up(
             .map_err(ContainerError::kernel("clone the container process"))
     })?;
     drop(theirs);
-    match converse(&child, &ours, &uid_map, &gid_map, spec, state) {
+    match converse(&mut child, &ours, &own_users, spec, state) {
         Ok(terminal) => {
             state.pid = Some(child.pid);
             state.pid_start = state::process_stat(child.pid).map_or(0, |(_, start)| start);
@@ -269,22 +278,39 @@ pub(super) fn short_path(directory: &Path) -> Result<(fs::File, String), Contain
     Ok((file, path))
 }
 
+/// What the parent does for a child that was born into a user namespace of its own.
+struct OwnUsers {
+    maps: Option<IdMaps>,
+    oom_score: Option<Vec<u8>>,
+}
+
+impl OwnUsers {
+    fn serve(&self, child: &Child) -> Result<(), ContainerError> {
+        if let Some(score) = &self.oom_score {
+            let path = format!("/proc/{}/oom_score_adj", child.pid);
+            fs::write(&path, score).map_err(ContainerError::file("write", path))?;
+        }
+        self.maps.as_ref().map_or(Ok(()), |maps| tree::write_maps(child, maps))
+    }
+}
+
 fn converse(
-    child: &Child,
+    child: &mut Child,
     channel: &OwnedFd,
-    uid_map: &str,
-    gid_map: &str,
+    own_users: &OwnUsers,
     spec: &oci::Spec,
     state: &State,
 ) -> Result<Option<OwnedFd>, ContainerError> {
     let mut terminal = None;
     loop {
         match channel::receive(channel.as_fd()).map_err(ContainerError::kernel("hear from the container"))? {
+            FromChild::Succeeded { pid, pidfd } => {
+                let first = std::mem::replace(child, Child { pid, pidfd });
+                reap(&first);
+                channel::go(channel.as_fd()).map_err(ContainerError::kernel("answer the container"))?;
+            }
             FromChild::MapsWanted => {
-                for (name, map) in [("uid_map", uid_map), ("gid_map", gid_map)] {
-                    let path = format!("/proc/{}/{name}", child.pid);
-                    fs::write(&path, map).map_err(ContainerError::file("write", path))?;
-                }
+                own_users.serve(child)?;
                 channel::go(channel.as_fd()).map_err(ContainerError::kernel("answer the container"))?;
             }
             FromChild::HooksWanted => {

@@ -30,6 +30,8 @@ pub struct ExecOptions<'a> {
     pub die_with_parent: bool,
     /// Descriptors from 3 on that the program inherits.
     pub preserve_fds: u32,
+    /// What id 0 of the container's user namespace is outside.
+    pub first_id: u32,
 }
 
 /// A process that joined.
@@ -86,6 +88,7 @@ impl Doorway {
 pub fn exec(doorway: &Doorway, options: ExecOptions<'_>) -> Result<Joined, ContainerError> {
     let mut process = plan::process::plan(options.process, doorway.confinement.clone(), options.die_with_parent)?;
     process.preserve_fds = options.preserve_fds;
+    options.streams.give_to(options.first_id, process.uid);
     let (ours, theirs) = channel::pair().map_err(ContainerError::kernel("make the handshake channel"))?;
     let pid_namespace =
         doorway.pid_namespace.try_clone().map_err(ContainerError::file("duplicate", "the PID namespace"))?;
@@ -114,7 +117,7 @@ pub fn exec(doorway: &Doorway, options: ExecOptions<'_>) -> Result<Joined, Conta
             }
             Ok(FromChild::Closed) => return Ok(Joined { child, terminal }),
             Ok(FromChild::Failed(error)) => ContainerError::Init(error),
-            Ok(FromChild::MapsWanted | FromChild::HooksWanted | FromChild::Created) => {
+            Ok(FromChild::Succeeded { .. } | FromChild::MapsWanted | FromChild::HooksWanted | FromChild::Created) => {
                 ContainerError::Kernel { what: "hear from the process", source: agent_sys::Errno::PROTO }
             }
             Err(source) => ContainerError::Kernel { what: "hear from the process", source },

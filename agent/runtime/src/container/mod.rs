@@ -7,6 +7,7 @@ pub mod exec;
 pub mod hook;
 pub mod lifecycle;
 pub mod state;
+pub(crate) mod tree;
 
 pub use create::{CreateOptions, Created, GateKind, create};
 pub use error::ContainerError;

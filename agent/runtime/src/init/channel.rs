@@ -2,6 +2,8 @@
 //!
 //! ```text
 //!   child                         parent
+//!   Succeeded + pidfd ->          goes on with this process instead, which the child made in its user namespace
+//!                     <-          Go
 //!   MapsWanted        ->          writes uid_map, gid_map
 //!                     <-          Go
 //!   HooksWanted       ->          runs prestart and createRuntime hooks
@@ -29,6 +31,13 @@ use super::step::{self, ENCODED_MAX, Failure, StepError};
 /// What the child says.
 #[derive(Debug)]
 pub enum FromChild {
+    /// It made the process that goes on in its place.
+    Succeeded {
+        /// Its id in the parent's PID namespace.
+        pid: i32,
+        /// The process.
+        pidfd: OwnedFd,
+    },
     /// It waits for its id maps.
     MapsWanted,
     /// It waits for the hooks that run in the runtime's namespaces.
@@ -43,6 +52,7 @@ pub enum FromChild {
     Closed,
 }
 
+const SUCCEEDED: u8 = b'S';
 const MAPS_WANTED: u8 = b'M';
 const HOOKS_WANTED: u8 = b'H';
 const TERMINAL: u8 = b'T';
@@ -81,6 +91,10 @@ pub fn receive(channel: BorrowedFd<'_>) -> Result<FromChild, Errno> {
         (Some(&HOOKS_WANTED), _) => FromChild::HooksWanted,
         (Some(&CREATED), _) => FromChild::Created,
         (Some(&TERMINAL), Some(fd)) => FromChild::Terminal(fd),
+        (Some(&SUCCEEDED), Some(pidfd)) => {
+            let pid = body[1..].first_chunk().map(|bytes| i32::from_le_bytes(*bytes)).ok_or(Errno::PROTO)?;
+            FromChild::Succeeded { pid, pidfd }
+        }
         (Some(&FAILED), _) => FromChild::Failed(step::decode(&body[1..])),
         (Some(_), _) => return Err(Errno::PROTO),
     })
@@ -96,6 +110,12 @@ pub fn go(channel: BorrowedFd<'_>) -> Result<(), Errno> {
 pub(super) struct ChildEnd<'a>(pub(super) BorrowedFd<'a>);
 
 impl ChildEnd<'_> {
+    pub(super) fn succeeded(&self, pid: i32, pidfd: BorrowedFd<'_>) -> Result<(), Errno> {
+        let mut packet = [SUCCEEDED; 5];
+        packet[1..].copy_from_slice(&pid.to_le_bytes());
+        send_descriptor(self.0, &packet, pidfd)
+    }
+
     pub(super) fn maps(&self) -> Result<(), Errno> {
         self.say(MAPS_WANTED)?;
         self.await_go()

@@ -6,14 +6,18 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-use agent_sys::{Errno, namespace};
+use agent_sys::{
+    Errno,
+    clone::{CloneArgs, clone3},
+    namespace,
+};
 
 use crate::plan::{InitPlan, Streams, namespace::Joined};
 
 pub mod channel;
 mod device;
 mod inside;
-mod mount;
+pub(crate) mod mount;
 mod process;
 mod root;
 pub mod step;
@@ -66,7 +70,34 @@ pub(crate) fn write_file(path: &CStr, value: &[u8]) -> Result<(), Errno> {
 }
 
 /// The body of the child; returns its exit code when the program could not be run.
-pub(crate) fn run(mut args: InitArgs, channel: BorrowedFd<'_>) -> i32 {
+///
+/// A PID namespace belongs to the user namespace that it was made in, and only a new process enters it. So where a user
+/// namespace is joined, the child that joined it makes the container's first process, as our parent's child, and ends.
+pub(crate) fn run(args: InitArgs, channel: BorrowedFd<'_>) -> i32 {
+    let end = ChildEnd(channel);
+    if let Err(failure) = arrive(&args.plan, &args.entrance, &end) {
+        end.fail(&failure);
+        return 1;
+    }
+    let new_pid = args.plan.namespaces.new & libc::CLONE_NEWPID as u64;
+    if args.plan.namespaces.joined_user().is_none() || new_pid == 0 {
+        return go_on(args, channel);
+    }
+    let succession = CloneArgs { namespaces: new_pid, cgroup: None, sibling: true };
+    let made = clone3(&succession, || match ChildEnd(channel).await_go() {
+        Ok(()) => go_on(args, channel),
+        // The parent is gone, and with it everybody who could be told.
+        Err(_) => 1,
+    });
+    let told = made.and_then(|child| end.succeeded(child.pid, child.pidfd.as_fd()));
+    if let Err(failure) = told.at(Step::Succeed, b"") {
+        end.fail(&failure);
+        return 1;
+    }
+    0
+}
+
+fn go_on(mut args: InitArgs, channel: BorrowedFd<'_>) -> i32 {
     let end = ChildEnd(channel);
     let gate = std::mem::replace(&mut args.gate, Gate::Parent);
     if let Err(failure) = prepare(&args, &end) {
@@ -111,13 +142,26 @@ fn start(plan: &InitPlan) -> Failure<'_> {
     process::exec(&plan.process)
 }
 
-fn prepare<'a>(args: &'a InitArgs, end: &ChildEnd<'_>) -> Result<(), Failure<'a>> {
-    let InitArgs { plan, entrance, streams, .. } = args;
+/// Into cgroups and namespaces.
+fn arrive<'a>(plan: &'a InitPlan, entrance: &Entrance, end: &ChildEnd<'_>) -> Result<(), Failure<'a>> {
     agent_sys::signal::reset_all();
     // While we are still the runtime's program, a process of the container must not open us through /proc.
     let _ = agent_sys::process::set_dumpable(false);
+    // With a new user namespace we are nobody on the machine by now: the parent does it.
+    if plan.namespaces.new & libc::CLONE_NEWUSER as u64 == 0 {
+        process::oom_score(&plan.process)?;
+    }
+    if plan.namespaces.joined_user().is_some() {
+        // What is the host root's comes first.
+        enter_cgroups(entrance).at(Step::EnterCgroup, b"")?;
+        return enter_namespaces(plan, end);
+    }
     enter_namespaces(plan, end)?;
-    enter_cgroups(entrance).at(Step::EnterCgroup, b"")?;
+    enter_cgroups(entrance).at(Step::EnterCgroup, b"")
+}
+
+fn prepare<'a>(args: &'a InitArgs, end: &ChildEnd<'_>) -> Result<(), Failure<'a>> {
+    let InitArgs { plan, streams, .. } = args;
     if plan.namespaces.new & libc::CLONE_NEWCGROUP as u64 != 0 {
         namespace::unshare(libc::CLONE_NEWCGROUP as u64).at(Step::NewNamespace, b"cgroup")?;
     }
@@ -138,7 +182,7 @@ fn prepare<'a>(args: &'a InitArgs, end: &ChildEnd<'_>) -> Result<(), Failure<'a>
     for sysctl in &plan.sysctls {
         write_file(&sysctl.path, &sysctl.value).at(Step::Sysctl, sysctl.path.as_bytes())?;
     }
-    process::before_pivot(&plan.process)?;
+    process::labels(&plan.process)?;
     let root = root::enter(plan, end)?;
     process::after_pivot(&plan.process, streams, root.console, end)
 }
@@ -148,7 +192,7 @@ fn enter_namespaces<'a>(plan: &'a InitPlan, end: &ChildEnd<'_>) -> Result<(), Fa
         namespace::setns(file.as_fd(), *flag).at(Step::JoinNamespace, path.as_os_str().as_encoded_bytes())?;
     }
     let new_user = plan.namespaces.new & libc::CLONE_NEWUSER as u64 != 0;
-    let joined_user = plan.namespaces.join.iter().any(|joined| joined.flag == libc::CLONE_NEWUSER as u64);
+    let joined_user = plan.namespaces.joined_user().is_some();
     if joined_user {
         // The others were not made by clone: they belong to the joined user namespace only when made after it.
         namespace::unshare(plan.namespaces.new & !libc::CLONE_NEWPID as u64 & !libc::CLONE_NEWCGROUP as u64)
@@ -160,7 +204,8 @@ fn enter_namespaces<'a>(plan: &'a InitPlan, end: &ChildEnd<'_>) -> Result<(), Fa
     if new_user || joined_user {
         agent_sys::credential::set_gid(0).at(Step::IdMap, b"")?;
         agent_sys::credential::set_uid(0).at(Step::IdMap, b"")?;
-        // Changing ids made us dumpable as the new user; /proc/self stays writable to us either way.
+        // Changing ids sets this anew.
+        let _ = agent_sys::process::set_dumpable(false);
     }
     Ok(())
 }

@@ -66,19 +66,21 @@ pub(super) fn perform<'a>(
 
 /// Takes what has to stay the host's peer, while it still is.
 pub(super) fn take_peer(plan: &MountPlan) -> Result<(), Failure<'_>> {
-    if let (true, MountKind::Bind { recursive }) = (plan.is_peer(), plan.kind) {
+    if let (true, None, MountKind::Bind { recursive }) = (plan.is_peer(), plan.tree.get(), plan.kind) {
+        let tree = clone_path(&plan.source, recursive).at(Step::BindSource, plan.label.as_bytes())?;
         // It is taken once.
-        drop(plan.peer.set(clone_source(plan, recursive)?));
+        drop(plan.tree.set(tree));
     }
     Ok(())
 }
 
-fn clone_source(plan: &MountPlan, recursive: bool) -> Result<OwnedFd, Failure<'_>> {
+/// A mount of what a path shows, that is nowhere yet.
+pub(crate) fn clone_path(path: &CStr, recursive: bool) -> Result<OwnedFd, Errno> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
-    open_tree(CWD, plan.source.as_c_str(), flags).at(Step::BindSource, plan.label.as_bytes())
+    open_tree(CWD, path, flags)
 }
 
 fn point<'a>(root: BorrowedFd<'_>, plan: &'a MountPlan, missing: Missing) -> Result<OwnedFd, Failure<'a>> {
@@ -97,10 +99,10 @@ fn filesystem(target: BorrowedFd<'_>, plan: &MountPlan, data: &CStr) -> Result<(
 fn bind<'a>(root: BorrowedFd<'_>, plan: &'a MountPlan, recursive: bool) -> Result<(), Failure<'a>> {
     let label = plan.label.as_bytes();
     let own: OwnedFd;
-    let source = match plan.peer.get() {
-        Some(peer) => peer.as_fd(),
+    let source = match plan.tree.get() {
+        Some(tree) => tree.as_fd(),
         None => {
-            own = clone_source(plan, recursive)?;
+            own = clone_path(&plan.source, recursive).at(Step::BindSource, label)?;
             own.as_fd()
         }
     };
@@ -109,6 +111,11 @@ fn bind<'a>(root: BorrowedFd<'_>, plan: &'a MountPlan, recursive: bool) -> Resul
     let target = point(root, plan, if directory { Missing::Directory } else { Missing::File })?;
     // Slave or private first, so that what the container mounts below does not come back to the host.
     attach(source, target.as_fd()).at(Step::Mount, label)?;
+    if plan.tree.get().is_some() && !plan.is_peer() {
+        // Taken by the parent, it is the host's peer still.
+        let flags = libc::MS_REC | libc::MS_SLAVE;
+        change_propagation(FdPath::new(source).as_c_str(), flags).at(Step::MountPropagation, label)?;
+    }
     if plan.attributes != MountAttributes::default() {
         set_attributes(source, false, plan.attributes, plan.flags).at(Step::MountAttributes, label)?;
     }

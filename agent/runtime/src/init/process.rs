@@ -26,11 +26,16 @@ use crate::plan::{ProcessPlan, Streams};
 /// A passwd file is not read beyond this.
 const PASSWD_MAX: u64 = 4 << 20;
 
-/// What needs the host's /proc.
-pub(super) fn before_pivot(plan: &ProcessPlan) -> Result<(), Failure<'_>> {
-    if let Some(score) = &plan.oom_score_adj {
-        write_file(c"/proc/self/oom_score_adj", score).at(Step::OomScore, b"/proc/self/oom_score_adj")?;
+/// How soon the kernel picks us: set as the host's root, since the file is not a user namespace's.
+pub(super) fn oom_score(plan: &ProcessPlan) -> Result<(), Failure<'_>> {
+    match &plan.oom_score_adj {
+        Some(score) => write_file(c"/proc/self/oom_score_adj", score).at(Step::OomScore, b"/proc/self/oom_score_adj"),
+        None => Ok(()),
     }
+}
+
+/// What needs the host's /proc.
+pub(super) fn labels(plan: &ProcessPlan) -> Result<(), Failure<'_>> {
     for label in &plan.labels {
         write_file(label.path, &label.value).at(Step::SecurityLabel, &label.value)?;
     }
@@ -231,11 +236,14 @@ fn join<'a>(plan: &'a ExecPlan<'_>, end: &ChildEnd<'_>) -> Result<(), Failure<'a
     let _ = agent_sys::process::set_dumpable(false);
     enter_cgroups(entrance).at(Step::EnterCgroup, b"")?;
     rustix::process::setsid().map(drop).at(Step::NewSession, b"")?;
-    before_pivot(process)?;
+    oom_score(process)?;
+    labels(process)?;
     namespace::setns(target.as_fd(), *namespaces).at(Step::JoinNamespace, b"of the container")?;
     if *namespaces & libc::CLONE_NEWUSER as u64 != 0 {
         credential::set_gid(0).at(Step::IdMap, b"")?;
         credential::set_uid(0).at(Step::IdMap, b"")?;
+        // Changing ids sets this anew.
+        let _ = agent_sys::process::set_dumpable(false);
     }
     rustix::process::chdir(c"/").at(Step::WorkingDirectory, b"/")?;
     let console = if process.terminal { Some(open_pty().at(Step::Terminal, b"")?) } else { None };

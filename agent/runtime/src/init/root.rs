@@ -46,9 +46,7 @@ pub(super) fn enter<'a>(plan: &'a InitPlan, end: &ChildEnd<'_>) -> Result<Entere
         mount::take_peer(entry)?;
     }
     change_propagation(c"/", libc::MS_REC | before).at(Step::RootPropagation, b"")?;
-    mount_bind_recursive(path, path).at(Step::RootBind, path.to_bytes())?;
-    let root = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .at(Step::RootBind, path.to_bytes())?;
+    let root = place(&plan.root).at(Step::RootBind, path.to_bytes())?;
     for entry in &plan.mounts {
         mount::perform(root.as_fd(), entry, &plan.cgroups)?;
     }
@@ -77,6 +75,19 @@ pub(super) fn enter<'a>(plan: &'a InitPlan, end: &ChildEnd<'_>) -> Result<Entere
         change_propagation(c"/", plan.root.propagation).at(Step::RootPropagation, b"")?;
     }
     Ok(Entered { console })
+}
+
+/// Makes the root file system a mount of its own. Where the parent took it, its path may be closed to us: it goes over
+/// the `/` that the pivot leaves behind, where nothing looks for it but by its descriptor.
+fn place(plan: &RootPlan) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Some(tree) = &plan.tree else {
+        mount_bind_recursive(plan.path.as_c_str(), plan.path.as_c_str())?;
+        return rustix::fs::open(plan.path.as_c_str(), flags, Mode::empty());
+    };
+    attach(tree.as_fd(), rustix::fs::open(c"/", flags, Mode::empty())?.as_fd())?;
+    change_propagation(FdPath::new(tree.as_fd()).as_c_str(), libc::MS_REC | libc::MS_SLAVE)?;
+    rustix::fs::openat(tree, c".", flags, Mode::empty())
 }
 
 const READ_ONLY: MountAttributes = MountAttributes { set: libc::MOUNT_ATTR_RDONLY, clear: 0, propagation: 0 };

@@ -27,6 +27,8 @@ steps! {
     JoinNamespace = "join namespace",
     /// unshare.
     NewNamespace = "make a new namespace",
+    /// clone3 in the joined user namespace.
+    Succeed = "make the first process of the container's PID namespace",
     /// The child's own cgroup.
     EnterCgroup = "enter cgroup",
     /// setsid.

@@ -14,6 +14,7 @@ mod setup;
 mod spawn;
 pub mod stream;
 mod sysctl;
+pub mod users;
 
 pub use setup::MonitorError;
 pub use spawn::{SpawnError, SpawnedMonitor, spawn};

@@ -88,6 +88,11 @@ impl Pod {
         self.config.state_dir.join("oci")
     }
 
+    /// What the pod's id 0 is on the machine.
+    fn first_id(&self) -> u32 {
+        self.config.users.map_or(0, |users| users.first)
+    }
+
     fn record(&self, id: &str) -> PathBuf {
         self.config.state_dir.join("containers").join(format!("{id}.json"))
     }
@@ -180,6 +185,7 @@ impl Pod {
             takes_terminal: tty,
             preserve_fds: 0,
             pid_namespace,
+            first_id: self.first_id(),
         })
         .map_err(|error| describe(&error))?;
         if let Some(master) = created.terminal.take() {
@@ -261,7 +267,10 @@ impl Pod {
         }
         if let Some(reaper) = self.reaper.take() {
             let _ = agent_sys::signal::pidfd_kill(reaper.pidfd.as_fd(), libc::SIGKILL);
-            container::create::reap(&reaper);
+            // Its end waits for that of all in its namespace; some of them are children of ours, who wait for us.
+            while rustix::process::wait(rustix::process::WaitOptions::empty())
+                .is_ok_and(|ended| ended.is_some_and(|(pid, _)| pid.as_raw_nonzero().get() != reaper.pid))
+            {}
         }
         let _ = fs::remove_dir(self.root());
         let _ = fs::remove_dir(self.config.state_dir.join("containers"));
@@ -270,7 +279,7 @@ impl Pod {
 
     /// Runs a process for an exec connection.
     pub(super) fn exec(&mut self, request: ExecRequest) -> Result<Session, ErrorBody> {
-        let root = self.root();
+        let (root, first_id) = (self.root(), self.first_id());
         let slot = self.slot(&request.container)?;
         if slot.doorway.is_none() {
             let container = Container::load(&root, &request.container).map_err(|error| describe(&error))?;
@@ -284,7 +293,7 @@ impl Pod {
         let failed = |error: agent_sys::Errno| refuse(ErrorKind::Failed, format!("make streams: {error}"));
         let (mut io, streams) =
             if request.tty { Default::default() } else { Io::pipes(request.stdin).map_err(failed)? };
-        let options = ExecOptions { process: &process, streams, die_with_parent: true, preserve_fds: 0 };
+        let options = ExecOptions { process: &process, streams, die_with_parent: true, preserve_fds: 0, first_id };
         let joined = container::exec(doorway, options).map_err(|error| describe(&error))?;
         if let Some(master) = joined.terminal {
             io = Io::terminal(master, request.stdin).map_err(failed)?;

@@ -45,6 +45,18 @@ pub struct MonitorConfig {
     /// Settings of the pod's namespaces.
     #[serde(default)]
     pub sysctls: BTreeMap<String, String>,
+    /// Make a user namespace, which all of the pod's other namespaces belong to, with these ids of the machine.
+    #[serde(default)]
+    pub users: Option<IdRange>,
+}
+
+/// Ids of the machine, of users and of groups alike, that a pod has for its ids from 0 on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    /// What its 0 is.
+    pub first: u32,
+    /// How many it has.
+    pub size: u32,
 }
 
 /// First frame of a connection.

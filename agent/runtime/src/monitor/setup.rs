@@ -14,7 +14,10 @@ use agent_sys::{
     fd, namespace, process, signal,
 };
 
-use super::protocol::{MonitorConfig, VERSION};
+use super::{
+    protocol::{MonitorConfig, VERSION},
+    users,
+};
 use crate::{
     cgroup::CgroupError,
     container::{Container, clock, error::chain},
@@ -53,6 +56,9 @@ pub enum MonitorError {
         /// What was expected.
         reason: &'static str,
     },
+    /// The namespaces that belong to the pod's user namespace.
+    #[error("furnish the pod's user namespace: {0}")]
+    Users(String),
     /// A file.
     #[error("{what} {path}", path = path.display())]
     File {
@@ -70,7 +76,7 @@ pub(super) fn kernel(what: &'static str) -> impl FnOnce(Errno) -> MonitorError {
     move |source| MonitorError::Kernel { what, source }
 }
 
-fn file(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> MonitorError {
+pub(super) fn file(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> MonitorError {
     let path = path.to_owned();
     move |source| MonitorError::File { what, path, source }
 }
@@ -109,21 +115,16 @@ pub(super) fn prepare(path: &Path) -> Result<Prepared, MonitorError> {
         (config.new_uts, libc::CLONE_NEWUTS),
     ];
     let flags = flags.iter().filter(|(wanted, _)| *wanted).fold(0, |flags, (_, flag)| flags | *flag as u64);
-    if flags != 0 {
-        namespace::unshare(flags).map_err(kernel("make the pod's namespaces"))?;
-    }
-    if config.new_net {
-        agent_sys::link::loopback_up().map_err(kernel("bring up the loopback link"))?;
-    }
-    if let (Some(name), true) = (&config.hostname, config.new_uts) {
-        rustix::system::sethostname(name.as_bytes()).map_err(kernel("set the host name"))?;
-    }
-    for (key, value) in &config.sysctls {
-        let path = super::sysctl::file_of(key, config.new_net, config.new_ipc)
-            .map_err(|reason| MonitorError::Sysctl { key: key.clone(), reason })?;
-        std::fs::write(&path, value).map_err(file("set sysctl", &path))?;
-    }
-    let reaper = if config.share_pid { Some(fork_reaper()?) } else { None };
+    let reaper = match config.users {
+        Some(range) => users::prepare(&config, range, flags)?,
+        None => {
+            if flags != 0 {
+                namespace::unshare(flags).map_err(kernel("make the pod's namespaces"))?;
+            }
+            furnish(&config)?;
+            if config.share_pid { Some(fork_reaper()?) } else { None }
+        }
+    };
     let signals = signal::signal_fd(&[libc::SIGCHLD, libc::SIGTERM]).map_err(kernel("watch signals"))?;
     let containers = config.state_dir.join("containers");
     std::fs::create_dir_all(&containers).map_err(file("create", &containers))?;
@@ -150,21 +151,42 @@ pub(super) fn prepare(path: &Path) -> Result<Prepared, MonitorError> {
     Ok(Prepared { config, listener, signals, reaper })
 }
 
+/// Fills the pod's new namespaces, as the root of the user namespace that they belong to: it alone may write to all of them.
+pub(super) fn furnish(config: &MonitorConfig) -> Result<(), MonitorError> {
+    if config.new_net {
+        agent_sys::link::loopback_up().map_err(kernel("bring up the loopback link"))?;
+    }
+    if let (Some(name), true) = (&config.hostname, config.new_uts) {
+        rustix::system::sethostname(name.as_bytes()).map_err(kernel("set the host name"))?;
+    }
+    for (key, value) in &config.sysctls {
+        let path = super::sysctl::file_of(key, config.new_net, config.new_ipc)
+            .map_err(|reason| MonitorError::Sysctl { key: key.clone(), reason })?;
+        std::fs::write(&path, value).map_err(file("set sysctl", &path))?;
+    }
+    Ok(())
+}
+
 /// The first process of a PID namespace that containers share: it reaps what they leave, and dies with us.
 fn fork_reaper() -> Result<Child, MonitorError> {
     let args = CloneArgs { namespaces: libc::CLONE_NEWPID as u64, ..CloneArgs::default() };
     clone3(&args, || {
         let _ = process::die_with_parent(libc::SIGKILL);
-        // Blocked, so that it waits for us to ask.
-        if signal::signal_fd(&[libc::SIGCHLD]).is_err() {
-            return 1;
-        }
-        loop {
-            while let Ok(Some(_)) = rustix::process::wait(rustix::process::WaitOptions::NOHANG) {}
-            if signal::wait_for(&[libc::SIGCHLD]).is_err_and(|error| error != Errno::INTR) {
-                return 1;
-            }
-        }
+        reap_forever()
     })
     .map_err(kernel("fork the pod's process 1"))
+}
+
+/// What process 1 does.
+pub(super) fn reap_forever() -> i32 {
+    // Blocked, so that it waits for us to ask.
+    if signal::signal_fd(&[libc::SIGCHLD]).is_err() {
+        return 1;
+    }
+    loop {
+        while let Ok(Some(_)) = rustix::process::wait(rustix::process::WaitOptions::NOHANG) {}
+        if signal::wait_for(&[libc::SIGCHLD]).is_err_and(|error| error != Errno::INTR) {
+            return 1;
+        }
+    }
 }

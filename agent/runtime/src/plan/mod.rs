@@ -79,6 +79,8 @@ pub struct RootPlan {
     pub readonly: bool,
     /// chroot-like move instead of pivot_root, for ramfs roots.
     pub no_pivot: bool,
+    /// The tree itself, where the child could not reach it by its path.
+    pub tree: Option<OwnedFd>,
 }
 
 /// A file below `/proc/sys` and what to write into it.
@@ -196,7 +198,16 @@ pub fn init_plan(spec: &oci::Spec, options: InitOptions<'_>) -> Result<InitPlan,
     };
     let mut mounts = Vec::new();
     for entry in spec.mounts().iter().flatten() {
-        mounts.push(mount::plan(entry, options.bundle)?);
+        let entry = mount::plan(entry, options.bundle)?;
+        let needs_namespace = entry.mapping.as_ref().is_some_and(|mapping| mapping.maps.is_none());
+        if needs_namespace && !namespaces.has(libc::CLONE_NEWUSER as u64) {
+            return Err(PlanError::Invalid {
+                field: "mounts.options",
+                value: entry.destination.to_string_lossy().into_owned(),
+                expected: "no idmap and no ridmap without a user namespace or maps of the mount's own",
+            });
+        }
+        mounts.push(entry);
     }
     let own_dev = !mounts.iter().any(|m| m.is_bind() && m.destination.as_bytes() == b"/dev");
     let paths = |field: &'static str, list: &Option<Vec<String>>| -> Result<Vec<CString>, PlanError> {
@@ -215,6 +226,7 @@ pub fn init_plan(spec: &oci::Spec, options: InitOptions<'_>) -> Result<InitPlan,
             propagation,
             readonly: root.readonly().unwrap_or(false),
             no_pivot: options.no_pivot,
+            tree: None,
         },
         mounts,
         devices: if own_dev { device::plan(linux)? } else { Vec::new() },
@@ -276,6 +288,20 @@ fn sysctls(linux: &oci::Linux, namespaces: &NamespacePlan) -> Result<Vec<SysctlP
 pub struct Streams {
     /// 0, 1 and 2.
     pub descriptors: [Option<OwnedFd>; 3],
+}
+
+impl Streams {
+    /// Gives them to user `uid` of the user namespace whose id 0 is `first` outside; nothing where that is the machine's.
+    /// Only pipes are the container's alone: /dev/null, files and terminals stay whose they are.
+    pub(crate) fn give_to(&self, first: u32, uid: u32) {
+        for stream in self.descriptors.iter().flatten().filter(|_| first != 0) {
+            let stat = rustix::fs::fstat(stream);
+            if stat.is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_fifo()) {
+                // Best effort, as the child's own try is.
+                let _ = rustix::fs::fchown(stream, Some(rustix::fs::Uid::from_raw(first.saturating_add(uid))), None);
+            }
+        }
+    }
 }
 
 #[cfg(test)]

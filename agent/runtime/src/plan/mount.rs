@@ -5,7 +5,7 @@ use std::{ffi::CString, os::fd::OwnedFd, path::Path, sync::OnceLock};
 use agent_sys::mount::MountAttributes;
 use oci_spec::runtime::Mount;
 
-use super::{PlanError, clean, cstring};
+use super::{PlanError, clean, cstring, namespace::IdMaps};
 
 /// What is mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +21,15 @@ pub enum MountKind {
     Kernel,
     /// Any other filesystem.
     Filesystem,
+}
+
+/// How the owners of a bind's files are shown.
+#[derive(Debug, PartialEq, Eq)]
+pub struct IdMapping {
+    /// For the mounts below it as well.
+    pub recursive: bool,
+    /// Its own maps; without, those of the container's user namespace.
+    pub maps: Option<IdMaps>,
 }
 
 /// One mount.
@@ -46,8 +55,11 @@ pub struct MountPlan {
     pub recursive: MountAttributes,
     /// `MS_*` propagation changes, in order.
     pub propagation: Vec<u64>,
-    /// The tree to bind where it must stay the peer of the host's: taken before `/` becomes the host's slave.
-    pub peer: OnceLock<OwnedFd>,
+    /// Other owners for what is bound.
+    pub mapping: Option<IdMapping>,
+    /// The tree to bind where it is taken early: by the parent, where the child may lack the right, or before `/`
+    /// becomes the host's slave, where the tree must stay its peer.
+    pub tree: OnceLock<OwnedFd>,
 }
 
 impl MountPlan {
@@ -119,8 +131,20 @@ pub fn propagation(name: &str) -> Option<u64> {
 pub fn option_names() -> Vec<String> {
     let recursive = FLAGS.iter().filter(|flag| flag.2 | flag.3 != 0).map(|flag| format!("r{}", flag.0));
     let plain = FLAGS.iter().map(|flag| flag.0);
-    let others =
-        ["bind", "rbind", "shared", "rshared", "slave", "rslave", "private", "rprivate", "unbindable", "runbindable"];
+    let others = [
+        "idmap",
+        "ridmap",
+        "bind",
+        "rbind",
+        "shared",
+        "rshared",
+        "slave",
+        "rslave",
+        "private",
+        "rprivate",
+        "unbindable",
+        "runbindable",
+    ];
     let mut names: Vec<String> = plain.chain(others).map(str::to_owned).chain(recursive).collect();
     names.sort();
     names
@@ -134,9 +158,7 @@ fn change(attributes: &mut MountAttributes, set: u64, clear: u64) {
 pub(super) fn plan(mount: &Mount, bundle: &Path) -> Result<MountPlan, PlanError> {
     let invalid =
         |field, expected| PlanError::Invalid { field, value: mount.destination().display().to_string(), expected };
-    if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
-        return Err(invalid("mounts.uidMappings", "none: id-mapped mounts are not supported"));
-    }
+    let mut maps_below = None;
     let mut bind = None;
     let mut flags = 0;
     let mut attributes = MountAttributes::default();
@@ -155,8 +177,10 @@ pub(super) fn plan(mount: &Mount, bundle: &Path) -> Result<MountPlan, PlanError>
             option.strip_prefix('r').and_then(|rest| FLAGS.iter().find(|f| f.0 == rest && f.2 | f.3 != 0))
         {
             change(&mut recursive, *set, *clear);
-        } else if matches!(option, "idmap" | "ridmap" | "tmpcopyup") {
-            return Err(invalid("mounts.options", "no idmap, ridmap or tmpcopyup, which are not supported"));
+        } else if option == "idmap" || option == "ridmap" {
+            maps_below = Some(option == "ridmap");
+        } else if option == "tmpcopyup" {
+            return Err(invalid("mounts.options", "no tmpcopyup, which is not supported"));
         } else {
             data.push(option);
         }
@@ -169,6 +193,17 @@ pub(super) fn plan(mount: &Mount, bundle: &Path) -> Result<MountPlan, PlanError>
         (None, "proc" | "sysfs") => MountKind::Kernel,
         (None, _) => MountKind::Filesystem,
     };
+    let maps = IdMaps::of(mount.uid_mappings(), mount.gid_mappings());
+    let mapping = match (maps, maps_below) {
+        (None, None) => None,
+        (maps, recursive) => Some(IdMapping { recursive: recursive.unwrap_or(false), maps }),
+    };
+    if mapping.as_ref().and_then(|mapping| mapping.maps.as_ref()).is_some_and(IdMaps::is_partial) {
+        return Err(invalid("mounts.uidMappings", "uidMappings and gidMappings, or neither"));
+    }
+    if mapping.is_some() && !matches!(kind, MountKind::Bind { .. }) {
+        return Err(invalid("mounts.uidMappings", "no ids to map but on bind mounts"));
+    }
     let destination = clean(mount.destination());
     if kind == (MountKind::Filesystem) && (typ == "none" || typ.is_empty()) {
         return Err(invalid("mounts.type", "a filesystem type, or the option bind or rbind"));
@@ -194,7 +229,8 @@ pub(super) fn plan(mount: &Mount, bundle: &Path) -> Result<MountPlan, PlanError>
         attributes,
         recursive,
         propagation: propagations,
-        peer: OnceLock::new(),
+        mapping,
+        tree: OnceLock::new(),
     })
 }
 
@@ -226,5 +262,29 @@ mod tests {
         assert_eq!(plan.recursive.set, libc::MOUNT_ATTR_RDONLY);
         assert_eq!(plan.kind, MountKind::Filesystem);
         assert_eq!(parse(&["rbind"]).kind, MountKind::Bind { recursive: true });
+    }
+
+    #[test]
+    fn ids_are_mapped_on_binds_only_and_both_kinds_together() {
+        let of = |options: &[&str], more: serde_json::Value| {
+            let mut mount = serde_json::json!({"destination": "/x", "source": "/y", "options": options});
+            mount.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            plan(&serde_json::from_value(mount).unwrap(), Path::new("/bundle"))
+        };
+        let none = serde_json::json!({});
+        let map = serde_json::json!([{"containerID": 0, "hostID": 65536, "size": 65536}]);
+        let both = serde_json::json!({"uidMappings": map, "gidMappings": map});
+        assert_eq!(of(&["bind"], none.clone()).unwrap().mapping, None);
+        let own = |recursive| Some(IdMapping { recursive, maps: None });
+        assert_eq!(of(&["bind", "idmap"], none.clone()).unwrap().mapping, own(false));
+        assert_eq!(of(&["rbind", "ridmap"], none).unwrap().mapping, own(true));
+        let mapping = of(&["bind"], both.clone()).unwrap().mapping.unwrap();
+        assert!(!mapping.recursive, "without an option it is the mount alone");
+        assert_eq!(mapping.maps.unwrap().uid, "0 65536 65536\n");
+        let half = serde_json::json!({"uidMappings": map});
+        assert!(of(&["bind"], half).unwrap_err().to_string().contains("or neither"));
+        let mut tmpfs = both;
+        tmpfs["type"] = "tmpfs".into();
+        assert!(of(&[], tmpfs).unwrap_err().to_string().contains("bind mounts"));
     }
 }

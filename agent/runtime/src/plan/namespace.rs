@@ -2,7 +2,7 @@
 
 use std::{fs::File, os::fd::OwnedFd, path::PathBuf};
 
-use oci_spec::runtime::{Linux, LinuxNamespaceType};
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType};
 
 use super::PlanError;
 
@@ -17,6 +17,32 @@ pub struct Joined {
     pub path: PathBuf,
 }
 
+/// What ids of a user namespace are outside: the lines of its two maps.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IdMaps {
+    /// uid_map.
+    pub uid: String,
+    /// gid_map.
+    pub gid: String,
+}
+
+impl IdMaps {
+    /// Those of a spec, if it has any.
+    pub(super) fn of(uid: &Option<Vec<LinuxIdMapping>>, gid: &Option<Vec<LinuxIdMapping>>) -> Option<Self> {
+        let lines = |mappings: &Option<Vec<LinuxIdMapping>>| {
+            let lines = mappings.iter().flatten();
+            lines.map(|m| format!("{} {} {}\n", m.container_id(), m.host_id(), m.size())).collect::<String>()
+        };
+        let maps = Self { uid: lines(uid), gid: lines(gid) };
+        (maps != Self::default()).then_some(maps)
+    }
+
+    /// Whether one kind is missing.
+    pub(super) fn is_partial(&self) -> bool {
+        self.uid.is_empty() || self.gid.is_empty()
+    }
+}
+
 /// The namespaces of a container.
 #[derive(Debug, Default)]
 pub struct NamespacePlan {
@@ -26,16 +52,19 @@ pub struct NamespacePlan {
     pub join: Vec<Joined>,
     /// The PID namespace to join.
     pub join_pid: Option<Joined>,
-    /// Lines for uid_map, empty without a new user namespace.
-    pub uid_map: String,
-    /// Lines for gid_map.
-    pub gid_map: String,
+    /// The maps of a new user namespace.
+    pub maps: Option<IdMaps>,
 }
 
 impl NamespacePlan {
     /// Whether the container has this namespace apart from ours.
     pub fn has(&self, flag: u64) -> bool {
         self.all() & flag != 0
+    }
+
+    /// The user namespace to join.
+    pub fn joined_user(&self) -> Option<&OwnedFd> {
+        self.join.iter().find(|joined| joined.flag == libc::CLONE_NEWUSER as u64).map(|joined| &joined.file)
     }
 
     /// All flags, made and joined.
@@ -96,17 +125,9 @@ pub(super) fn plan(linux: &Linux) -> Result<NamespacePlan, PlanError> {
         libc::CLONE_NEWNS => 2,
         _ => 1,
     });
-    let lines = |mappings: &Option<Vec<oci_spec::runtime::LinuxIdMapping>>| {
-        mappings
-            .iter()
-            .flatten()
-            .map(|m| format!("{} {} {}\n", m.container_id(), m.host_id(), m.size()))
-            .collect::<String>()
-    };
     if plan.new & libc::CLONE_NEWUSER as u64 != 0 {
-        plan.uid_map = lines(linux.uid_mappings());
-        plan.gid_map = lines(linux.gid_mappings());
-        if plan.uid_map.is_empty() || plan.gid_map.is_empty() {
+        plan.maps = IdMaps::of(linux.uid_mappings(), linux.gid_mappings()).filter(|maps| !maps.is_partial());
+        if plan.maps.is_none() {
             return Err(PlanError::Missing {
                 field: "linux.uidMappings and linux.gidMappings (with a new user namespace)",
             });

@@ -13,6 +13,10 @@ use super::{Executor, fail, said};
 use crate::execute::sandbox::blocking;
 use crate::execute::{chain, image as images};
 
+/// How an image is mounted.
+pub(crate) const FLAGS: MsFlags =
+    MsFlags::MS_RDONLY.union(MsFlags::MS_NOEXEC).union(MsFlags::MS_NOSUID).union(MsFlags::MS_NODEV);
+
 /// Brings the image as its pull policy says, and mounts it at `dir`.
 pub(super) async fn set_up(
     executor: &Executor,
@@ -29,8 +33,7 @@ pub(super) async fn set_up(
             return Ok(());
         }
         let snapshot = store.snapshot(&key, &image).map_err(fail)?;
-        let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOEXEC | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-        mount(Some("overlay"), &dir, Some("overlay"), flags, Some(snapshot.options().as_os_str()))
+        mount(Some("overlay"), &dir, Some("overlay"), FLAGS, Some(snapshot.options().as_os_str()))
             .map_err(|error| said(format!("mount overlay on {}: {error}", dir.display())))
     })
     .await
@@ -57,7 +60,7 @@ async fn find_or_pull(executor: &Executor, reference: &str, policy: Option<&str>
 }
 
 /// The snapshot of an image volume; containers' are named otherwise: no volume has a dot in its name.
-fn key(uid: &str, volume: &str) -> String {
+pub(super) fn key(uid: &str, volume: &str) -> String {
     format!("{uid}_volume.{volume}")
 }
 

@@ -3,7 +3,7 @@
 mod certificate;
 mod claim;
 mod content;
-mod image;
+pub(super) mod image;
 pub(crate) mod limit;
 pub(crate) mod live;
 mod pod_key;
@@ -107,6 +107,13 @@ pub(crate) fn place(executor: &Executor, name: &str) -> Option<Place> {
         }),
         None => claim::place(executor, volume),
     }
+}
+
+/// The layers, highest first, of a volume that shows an image.
+pub(crate) fn image_layers(executor: &Executor, name: &str) -> Option<Vec<PathBuf>> {
+    let volumes = executor.pod.spec.as_ref()?.volumes.as_ref()?;
+    let volume = volumes.iter().find(|volume| volume.name == name)?;
+    volume.image.as_ref().map(|_| executor.host.images.layers(&image::key(&executor.uid, name)))
 }
 
 /// Sets up every volume of the pod. Done again, it repairs and updates.

@@ -284,6 +284,28 @@ fn is_setting(name: &str) -> bool {
     name.len() <= 253 && name.split(['.', '/']).all(is_part)
 }
 
+/// What goes with users of the pod's own only, and what does not go with them. The words are Kubernetes'.
+fn own_users(spec: &Value, path: &str, faults: &mut Faults) {
+    let has_own = spec["hostUsers"] == false;
+    for (field, told) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
+        if has_own && spec[field] == true {
+            faults.forbidden(join(path, told), "when `pod.Spec.HostUsers` is false");
+        }
+    }
+    for part in ["containers", "initContainers", "ephemeralContainers"] {
+        for (index, entry) in list(spec, &[part]).iter().enumerate() {
+            let place = format!("{path}.{part}[{index}]");
+            if has_own && !list(entry, &["volumeDevices"]).is_empty() {
+                faults.forbidden(join(&place, "volumeDevices"), "when `pod.Spec.HostUsers` is false");
+            }
+            if !has_own && entry["securityContext"]["procMount"] == "Unmasked" {
+                let field = join(&place, "securityContext.procMount");
+                faults.invalid(field, "Unmasked", "`hostUsers` must be false to use `Unmasked`");
+            }
+        }
+    }
+}
+
 fn security(spec: &Value, path: &str, faults: &mut Faults) {
     let context = &spec["securityContext"];
     let place = join(path, "securityContext");
@@ -314,6 +336,7 @@ fn security(spec: &Value, path: &str, faults: &mut Faults) {
             "ShareProcessNamespace and HostPID cannot both be enabled",
         );
     }
+    own_users(spec, path, faults);
     if entries(context, &["windowsOptions"]).next().is_some() && spec["os"]["name"] == "linux" {
         faults.forbidden(join(&place, "windowsOptions"), "windows options cannot be set for a linux pod");
     }

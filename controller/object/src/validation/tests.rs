@@ -29,6 +29,23 @@ fn pod(spec: Value) -> Vec<String> {
 }
 
 #[test]
+fn users_of_a_pod_s_own_go_with_its_own_namespaces_alone() {
+    let unmasked = json!([{"name": "c", "image": "i", "securityContext": {"procMount": "Unmasked"}}]);
+    let said = pod(json!({"containers": unmasked}));
+    let wanted = "spec.containers[0].securityContext.procMount: Invalid value: \"Unmasked\": `hostUsers` must be false to use `Unmasked`";
+    assert!(said.len() == 1 && said[0].contains(wanted), "{said:?}");
+    assert_eq!(pod(json!({"containers": unmasked, "hostUsers": false})), Vec::<String>::new());
+    let plain = json!([{"name": "c", "image": "i"}]);
+    let said =
+        pod(json!({"containers": plain, "hostUsers": false, "hostNetwork": true, "hostPID": true, "hostIPC": true}));
+    for (field, line) in ["hostNetwork", "HostPID", "HostIPC"].iter().zip(&said) {
+        assert!(line.contains(&format!("spec.{field}: Forbidden: when `pod.Spec.HostUsers` is false")), "{line}");
+    }
+    assert_eq!(said.len(), 3);
+    assert_eq!(pod(json!({"containers": plain, "hostUsers": true, "hostNetwork": true})), Vec::<String>::new());
+}
+
+#[test]
 fn good_objects_pass() {
     assert_eq!(
         pod(

@@ -119,7 +119,10 @@ impl Reconciler {
         let groups = self.groups(&service, keeper);
         let labels = plan::slice_labels(&service, keeper);
         let own: Vec<Arc<SliceFacts>> = slices.into_iter().filter(|slice| slice.keeper == keeper).collect();
-        let plan = plan::plan(&groups, &own, &labels);
+        let mut plan = plan::plan(&groups, &own, &labels);
+        if service.selector.is_some() && keeper == plan::SELECTED {
+            plan::hold_place(&mut plan, &own);
+        }
         let api = self.slice_api(keeper, namespace);
         for (ports, endpoints) in &plan.create {
             let slice = self.object(&service, keeper, ports, endpoints);

@@ -236,6 +236,18 @@ pub(crate) fn plan(groups: &Groups, slices: &[Arc<SliceFacts>], labels: &BTreeMa
     plan
 }
 
+/// A Service that selects nobody has one slice that says so (Kubernetes' placeholder): without ports and endpoints.
+pub(crate) fn hold_place(plan: &mut Plan, slices: &[Arc<SliceFacts>]) {
+    let goes = |slice: &Arc<SliceFacts>| plan.delete.contains(&slice.key);
+    if !plan.create.is_empty() || slices.iter().any(|slice| !goes(slice)) {
+        return;
+    }
+    match slices.iter().find(|slice| slice.ports.is_empty() && slice.endpoints.is_empty()) {
+        Some(placeholder) => plan.delete.retain(|key| *key != placeholder.key),
+        None => plan.create.push((Vec::new(), Vec::new())),
+    }
+}
+
 struct Draft<'a> {
     slice: &'a Arc<SliceFacts>,
     kept: Vec<Endpoint>,

@@ -161,3 +161,24 @@ proptest! {
         prop_assert_eq!(cluster.apply(next, &labels), 1);
     }
 }
+
+#[test]
+fn a_service_that_selects_nobody_has_one_empty_slice() {
+    let slice = |key: &str, ports: Vec<EndpointPort>, endpoints: Vec<Endpoint>| {
+        Arc::new(SliceFacts { key: key.into(), ports, endpoints, ..SliceFacts::default() })
+    };
+    let none = Groups::new();
+    let labels = Default::default();
+    let held = |slices: &[Arc<SliceFacts>]| {
+        let mut plan = plan(&none, slices, &labels);
+        hold_place(&mut plan, slices);
+        (plan.create.len(), plan.delete.len())
+    };
+    assert_eq!(held(&[]), (1, 0));
+    let empty = slice("d/empty", vec![], vec![]);
+    assert_eq!(held(&[Arc::clone(&empty)]), (0, 0), "it is there");
+    let port = EndpointPort { port: Some(80), ..EndpointPort::default() };
+    let old = slice("d/old", vec![port], vec![Endpoint { addresses: vec!["10.0.0.1".into()], ..Endpoint::default() }]);
+    assert_eq!(held(&[Arc::clone(&old)]), (1, 1), "its last pod went");
+    assert_eq!(held(&[empty, old]), (0, 1));
+}
