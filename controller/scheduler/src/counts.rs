@@ -3,7 +3,7 @@
 use crate::pod::Shape;
 use crate::snapshot::Slot;
 use crate::terms::{Labels, Matcher, Seen, Term, Terms};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -42,6 +42,22 @@ impl Topology {
                 }
             },
         };
+    }
+
+    /// Drops the places of nodes that are gone, once they are the greater part.
+    fn tidy(&mut self) {
+        if self.ids.len() <= 2 * self.places.len() + 64 {
+            return;
+        }
+        let used: HashSet<Place> = self.places.iter().copied().collect();
+        self.ids.retain(|_, id| used.contains(id));
+        let mut new: HashMap<Place, Place> = HashMap::new();
+        for (next, id) in (1..).zip(self.ids.values_mut()) {
+            new.insert(std::mem::replace(id, next), next);
+        }
+        for place in &mut self.places {
+            *place = new.get(place).copied().unwrap_or(0);
+        }
     }
 
     pub(crate) fn of(&self, slot: Slot) -> Place {
@@ -162,6 +178,7 @@ impl Counts {
     pub(crate) fn set_node(&mut self, slot: Slot, labels: Option<&Labels>) {
         for (key, topology) in &mut self.topologies {
             topology.set(slot, labels.and_then(|labels| labels.get(&**key)).map(String::as_str));
+            topology.tidy();
         }
     }
 
@@ -256,4 +273,25 @@ fn add(by_slot: &mut Vec<u32>, slot: Slot, change: i32) {
         by_slot.resize(slot + 1, 0);
     }
     by_slot[slot] = by_slot[slot].saturating_add_signed(change);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_of_nodes_that_come_and_go_do_not_pile_up() {
+        let labels = |name: &str| Labels::from([("k".to_owned(), name.to_owned())]);
+        let mut counts = Counts::default();
+        counts.learn(&"k".into(), std::iter::empty());
+        counts.set_node(0, Some(&labels("stays")));
+        counts.set_node(1, Some(&labels("stays")));
+        for n in 0..1000 {
+            counts.set_node(2, Some(&labels(&n.to_string())));
+        }
+        let topology = counts.topology("k").unwrap();
+        assert!(topology.count() < 200, "{}", topology.count());
+        let [first, second, last] = [0, 1, 2].map(|slot| topology.of(slot));
+        assert!(first == second && first != last && first > 0 && last > 0);
+    }
 }
