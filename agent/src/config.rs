@@ -42,6 +42,8 @@ pub struct Config {
     pub cluster_dns: ClusterDns,
     /// How the node's name server reaches the API server; a file with an identity of its own.
     pub dns_kubeconfig: PathBuf,
+    /// How many pods the node takes.
+    pub max_pods: u32,
     /// How many processes and threads a pod may have; `None`: as many as the machine.
     pub pod_max_pids: Option<i64>,
     /// When pods are evicted for what the machine runs out of.

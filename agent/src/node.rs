@@ -30,7 +30,6 @@ const LEASE_NAMESPACE: &str = "kube-node-lease";
 const LEASE_SECONDS: i32 = 40;
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 const STATUS_EVERY_RENEWALS: u32 = 30;
-const MAX_PODS: u32 = 110;
 /// Kept for the machine itself, as the kubelet keeps it for hard eviction.
 const RESERVED_MEMORY_BYTES: i64 = 100 << 20;
 
@@ -62,12 +61,12 @@ impl Capacity {
         }
     }
 
-    fn quantities(&self, reserved: i64) -> BTreeMap<String, Quantity> {
+    fn quantities(&self, reserved: i64, max_pods: u32) -> BTreeMap<String, Quantity> {
         BTreeMap::from([
             ("cpu".to_owned(), Quantity(self.cpus.to_string())),
             ("memory".to_owned(), Quantity(format!("{}Ki", (self.memory_bytes - reserved).max(0) / 1024))),
             ("ephemeral-storage".to_owned(), Quantity(format!("{}Ki", self.disk_bytes / 1024))),
-            ("pods".to_owned(), Quantity(MAX_PODS.to_string())),
+            ("pods".to_owned(), Quantity(max_pods.to_string())),
         ])
     }
 }
@@ -132,8 +131,12 @@ impl Machine<'_> {
                 address("InternalIP", self.config.node_ip.to_string()),
                 address("Hostname", self.config.node_name.clone()),
             ]),
-            capacity: Some(with(self.capacity.quantities(0), told, |amount| amount.all)),
-            allocatable: Some(with(self.capacity.quantities(RESERVED_MEMORY_BYTES), told, |amount| amount.usable)),
+            capacity: Some(with(self.capacity.quantities(0, self.config.max_pods), told, |amount| amount.all)),
+            allocatable: Some(with(
+                self.capacity.quantities(RESERVED_MEMORY_BYTES, self.config.max_pods),
+                told,
+                |amount| amount.usable,
+            )),
             conditions: Some(conditions(previous, pressures, told.is_going_down)),
             runtime_handlers: Some(runtime_handlers()),
             volumes_in_use: Some(told.in_use.iter().cloned().collect()),

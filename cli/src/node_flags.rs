@@ -43,6 +43,9 @@ pub(crate) struct NodeArgs {
     /// How many seconds pods have at most to end when a soft threshold is met.
     #[arg(long, default_value_t = 0, value_name = "SECONDS")]
     eviction_max_pod_grace_period: i64,
+    /// How many pods the node takes; each needs an address of the node's range.
+    #[arg(long, default_value_t = 110, value_name = "COUNT")]
+    max_pods: u32,
     /// How many processes and threads a pod may have; by default as many as the machine.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(i64).range(1..))]
     pod_max_pids: Option<i64>,
@@ -116,6 +119,10 @@ impl NodeArgs {
             )));
         }
         Ok(Grace { total: Duration::from_secs(total), critical: Duration::from_secs(critical) })
+    }
+
+    pub(crate) fn max_pods(&self) -> u32 {
+        self.max_pods
     }
 
     pub(crate) fn pod_max_pids(&self) -> Option<i64> {

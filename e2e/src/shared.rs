@@ -17,7 +17,9 @@ pub fn kubeconfig(recipes: &[&str]) -> PathBuf {
     let shared = SHARED.get_or_init(|| {
         let image = |recipe: &&str| machine::image(recipe).expect("hack/image makes the image");
         let images: Vec<PathBuf> = recipes.iter().map(image).collect();
-        let cluster = Cluster::start(&images.iter().map(PathBuf::as_path).collect::<Vec<_>>());
+        // Tests leave their pods behind.
+        let cluster =
+            Cluster::start_with(&images.iter().map(PathBuf::as_path).collect::<Vec<_>>(), &["--max-pods=240"]);
         let kubeconfig = cluster.kubeconfig();
         outlive(&cluster);
         // Its end is the watchman's business.

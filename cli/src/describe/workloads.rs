@@ -104,6 +104,9 @@ pub(super) fn stateful_set(page: &mut Page, object: &Value, pods: &[Value]) {
     page.field(0, "Update Strategy", text(object, "/spec/updateStrategy/type"));
     if let Some(partition) = at(object, "/spec/updateStrategy/rollingUpdate/partition") {
         page.field(1, "Partition", shown(Some(partition)));
+        if let Some(most) = at(object, "/spec/updateStrategy/rollingUpdate/maxUnavailable") {
+            page.field(1, "MaxUnavailable", shown(Some(most)));
+        }
     }
     page.field(0, "Pods Status", phases(pods));
     template::write(page, template_of(object));

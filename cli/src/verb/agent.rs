@@ -103,6 +103,7 @@ async fn serve(args: Args) -> Result<(), Failure> {
         cluster_dns: ClusterDns { address: cluster.cluster_dns, domain: cluster.cluster_domain.clone() },
         dns_kubeconfig: kubeconfig.clone(),
         eviction,
+        max_pods: args.node.max_pods(),
         pod_max_pids: args.node.pod_max_pids(),
         metrics,
         registry: Arc::new(registry),

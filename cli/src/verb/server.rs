@@ -221,6 +221,7 @@ async fn start_agent(
         cluster_dns: ClusterDns { address: cluster_dns(args)?, domain: args.cluster_domain.clone() },
         dns_kubeconfig,
         eviction,
+        max_pods: args.node.max_pods(),
         pod_max_pids: args.node.pod_max_pids(),
         node_name: node_name.clone(),
         metrics,

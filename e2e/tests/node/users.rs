@@ -227,5 +227,6 @@ fn a_pod_keeps_its_ids_when_the_agent_comes_back() {
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         (!mounts.contains(&uid) && !Path::new("/run/gantry").join(&uid).exists()).then_some(())
     });
-    assert_eq!(owner(&create("again")), first, "they are free again");
+    // Ids that are free again may be another machine's by now: all that counts is that nobody here has them.
+    assert_ne!(owner(&create("again")), owner(&after));
 }
