@@ -72,6 +72,8 @@ fn without_hash(word: &str) -> String {
 
 /// Lines that hold only what differs from object to object.
 fn is_volatile(line: &str) -> bool {
+    // The first field of an element of a list.
+    let line = line.trim_start_matches("- ");
     let keys = [
         "creationTimestamp:",
         "resourceVersion:",
