@@ -92,7 +92,7 @@ async fn c363_a_pod_that_asks_for_more_than_is_left_waits() {
 }
 
 #[tokio::test]
-async fn c364_365_a_node_selector_is_met_or_waited_for() {
+async fn c364_c365_a_node_selector_is_met_or_waited_for() {
     let scene = Scene::new("selector").await;
     let hollow = Hollow::new(&scene.api, 2).await;
     let label = |value: &str| json!({"nodeSelector": {"example.com/kind": value}});
