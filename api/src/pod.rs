@@ -3,6 +3,9 @@ use crate::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 use std::collections::BTreeMap;
 
+/// Pods of this priority and above are critical: that of the class `system-cluster-critical`.
+pub const CRITICAL_PRIORITY: i32 = 2_000_000_000;
+
 /// Amounts by resource name.
 pub type Amounts = BTreeMap<String, Quantity>;
 

@@ -288,6 +288,11 @@ pub fn attachment_name(handle: &str, driver: &str, node: &str) -> String {
     digest.iter().fold("csi-".to_owned(), |name, byte| format!("{name}{byte:02x}"))
 }
 
+/// How a node says of a driver's volume that it uses it (API reference, Node, `status.volumesInUse`).
+pub fn in_use_name(driver: &str, handle: &str) -> String {
+    format!("kubernetes.io/csi/{driver}^{handle}")
+}
+
 /// A claim that a pod uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsedClaim {

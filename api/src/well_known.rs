@@ -101,6 +101,10 @@ pub const ANNOTATION_DEFAULT_INGRESS_CLASS: &str = "ingressclass.kubernetes.io/i
 pub const ANNOTATION_RBAC_AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 /// Annotation that weighs a pod for removal when its ReplicaSet shrinks.
 pub const ANNOTATION_POD_DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+/// On the mirror of a static pod: the uid of the pod that it shows.
+pub const ANNOTATION_MIRROR: &str = "kubernetes.io/config.mirror";
+/// The condition of a pod that is ended for a reason that is not its own.
+pub const CONDITION_DISRUPTED: &str = "DisruptionTarget";
 
 /// Taint of a node that is not ready.
 pub const TAINT_NOT_READY: &str = "node.kubernetes.io/not-ready";

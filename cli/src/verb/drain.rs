@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use api::well_known::ANNOTATION_MIRROR;
 use http::Method;
 use serde_json::{Value, json};
 
@@ -150,7 +151,7 @@ async fn exists(session: &Session, catalog: &Catalog, namespace: &str, owner: &V
 /// kubectl's rules in its words; `daemon_set` tells whether the pod belongs to one that exists.
 fn fate(pod: &Value, daemon_set: bool, args: &Args) -> Fate {
     let finished = matches!(pod.pointer("/status/phase").and_then(Value::as_str), Some("Succeeded" | "Failed"));
-    let mirror = pod.pointer("/metadata/annotations/kubernetes.io~1config.mirror").is_some();
+    let mirror = !pod["metadata"]["annotations"][ANNOTATION_MIRROR].is_null();
     if mirror {
         return Fate::Leave;
     }

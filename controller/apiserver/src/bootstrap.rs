@@ -2,6 +2,7 @@
 //! priority classes. Written in one commit at the first start; later starts add what is missing, rules of a newer
 //! release too (Kubernetes documentation, "Using RBAC Authorization", auto-reconciliation).
 
+use api::pod::CRITICAL_PRIORITY;
 use controller_object::resource::{Resource, Table};
 use controller_object::{defaulting, strategy};
 use controller_store::model::{CommitError, Compare, Op};
@@ -118,10 +119,10 @@ fn default_objects() -> Vec<Value> {
     for (name, value, what) in [
         (
             "system-cluster-critical",
-            2_000_000_000,
+            CRITICAL_PRIORITY,
             "pods that must run in the cluster, but can be moved to another node",
         ),
-        ("system-node-critical", 2_000_001_000, "pods that must not be moved from their node"),
+        ("system-node-critical", CRITICAL_PRIORITY + 1000, "pods that must not be moved from their node"),
     ] {
         objects.push(json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
             "value": value, "description": format!("Used for {what}.")}));

@@ -224,6 +224,17 @@ fn pod_refs(pod: &[u8]) -> Option<PodRefs> {
     if node.is_empty() {
         return None;
     }
+    Some(PodRefs {
+        node,
+        namespace: text("/metadata/namespace"),
+        name: text("/metadata/name"),
+        service_account: text("/spec/serviceAccountName"),
+        refs: references(&pod),
+    })
+}
+
+/// What a pod lets its node read: the plural and the name of each object.
+pub(crate) fn references(pod: &Value) -> Vec<(&'static str, String)> {
     let mut refs = Vec::new();
     let mut add = |kind, name: Option<&Value>| {
         if let Some(name) = name.and_then(Value::as_str) {
@@ -231,7 +242,7 @@ fn pod_refs(pod: &[u8]) -> Option<PodRefs> {
         }
     };
     let list = |value: &Value, field: &str| value.get(field).and_then(Value::as_array).cloned().unwrap_or_default();
-    let spec = pod.get("spec")?;
+    let spec = &pod["spec"];
     for secret in list(spec, "imagePullSecrets") {
         add("secrets", secret.get("name"));
     }
@@ -253,7 +264,7 @@ fn pod_refs(pod: &[u8]) -> Option<PodRefs> {
         add("configmaps", volume.pointer("/configMap/name"));
         add("persistentvolumeclaims", volume.pointer("/persistentVolumeClaim/claimName"));
         if let (Some(_), Some(name)) = (volume.get("ephemeral"), volume.get("name").and_then(Value::as_str)) {
-            let claim = format!("{}-{name}", text("/metadata/name"));
+            let claim = format!("{}-{name}", pod["metadata"]["name"].as_str().unwrap_or_default());
             add("persistentvolumeclaims", Some(&Value::from(claim)));
         }
         for source in volume.pointer("/projected/sources").and_then(Value::as_array).into_iter().flatten() {
@@ -261,13 +272,7 @@ fn pod_refs(pod: &[u8]) -> Option<PodRefs> {
             add("configmaps", source.pointer("/configMap/name"));
         }
     }
-    Some(PodRefs {
-        node,
-        namespace: text("/metadata/namespace"),
-        name: text("/metadata/name"),
-        service_account: text("/spec/serviceAccountName"),
-        refs,
-    })
+    refs
 }
 
 #[cfg(test)]
@@ -278,6 +283,31 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn every_field_that_names_an_object_refers_to_it() {
+        let container = |own: Value| json!([own]);
+        let volume = |own: Value| json!({"volumes": [own]});
+        let env = json!({"env": [{"valueFrom": {"secretKeyRef": {"name": "x"}}}]});
+        let env_from = json!({"envFrom": [{"configMapRef": {"name": "x"}}]});
+        for (spec, kind) in [
+            (json!({"imagePullSecrets": [{"name": "x"}]}), "secrets"),
+            (json!({"containers": container(env.clone())}), "secrets"),
+            (json!({"initContainers": container(env)}), "secrets"),
+            (json!({"ephemeralContainers": container(env_from)}), "configmaps"),
+            (volume(json!({"secret": {"secretName": "x"}})), "secrets"),
+            (volume(json!({"csi": {"nodePublishSecretRef": {"name": "x"}}})), "secrets"),
+            (volume(json!({"configMap": {"name": "x"}})), "configmaps"),
+            (volume(json!({"persistentVolumeClaim": {"claimName": "x"}})), "persistentvolumeclaims"),
+            (volume(json!({"projected": {"sources": [{"secret": {"name": "x"}}]}})), "secrets"),
+            (volume(json!({"projected": {"sources": [{"configMap": {"name": "x"}}]}})), "configmaps"),
+        ] {
+            assert_eq!(references(&json!({"spec": spec})), [(kind, "x".to_owned())], "{spec}");
+        }
+        let ephemeral = json!({"metadata": {"name": "p"}, "spec": volume(json!({"name": "v", "ephemeral": {}}))});
+        assert_eq!(references(&ephemeral), [("persistentvolumeclaims", "p-v".to_owned())]);
+        assert_eq!(references(&json!({"spec": volume(json!({"emptyDir": {}}))})), []);
+    }
 
     #[tokio::test]
     async fn a_node_reads_what_its_pods_use_and_no_more() {

@@ -74,10 +74,15 @@ pub(super) async fn bind(context: &Context, body: &[u8]) -> Result<Response<Body
 fn set_scheduled(pod: &mut Value) {
     let condition = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null,
         "lastTransitionTime": crate::time::now(), "observedGeneration": pod["metadata"]["generation"]});
+    set_condition(pod, condition);
+}
+
+/// Puts a condition in the place of the one of its type.
+pub(super) fn set_condition(pod: &mut Value, condition: Value) {
     let conditions = &mut pod["status"]["conditions"];
     match conditions.as_array_mut() {
         Some(list) => {
-            list.retain(|condition| condition["type"] != "PodScheduled");
+            list.retain(|other| other["type"] != condition["type"]);
             list.push(condition);
         }
         None => *conditions = json!([condition]),

@@ -115,10 +115,7 @@ impl DeleteOptions {
 
 /// Who deletes Jobs without a word on their pods may not expect that those stay.
 fn warn_of_orphans(context: &Context, options: &DeleteOptions) {
-    if context.resource.is("batch", "jobs")
-        && options.propagation_policy.is_none()
-        && options.orphan_dependents.is_none()
-    {
+    if context.resource.is("batch", "jobs") && matches!(options.propagation(), Ok(Propagation::Unsaid)) {
         context.warnings.add(
             "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove \
              them or set propagationPolicy=Orphan to suppress this warning",

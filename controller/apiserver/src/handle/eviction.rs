@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use api::selector::Selector;
+use api::well_known::CONDITION_DISRUPTED;
 use axum::body::Body;
 use bytes::Bytes;
 use controller_object::resource::Subresource;
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use super::Context;
+use super::binding::set_condition;
 use super::delete::{DeleteOptions, delete_saying};
 use crate::registry::{Registry, names};
 use crate::reply;
@@ -72,15 +74,9 @@ fn say_evicted(pod: &mut Value) {
     if matches!(text_of(pod, "/status/phase"), "Succeeded" | "Failed") {
         return;
     }
-    let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
-        "message": "Eviction API: evicting", "lastTransitionTime": crate::time::format(jiff::Timestamp::now())});
-    let Some(status) = pod.as_object_mut().map(|pod| pod.entry("status").or_insert_with(|| json!({}))) else { return };
-    if let Some(conditions) = status.get_mut("conditions").and_then(Value::as_array_mut) {
-        conditions.retain(|other| other["type"] != condition["type"]);
-        conditions.push(condition);
-    } else {
-        status["conditions"] = json!([condition]);
-    }
+    let condition = json!({"type": CONDITION_DISRUPTED, "status": "True", "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting", "lastTransitionTime": crate::time::now()});
+    set_condition(pod, condition);
 }
 
 /// Who is in charge of an owner's pods (of a rollout's the Deployment), and how many of them it wants.

@@ -1,5 +1,6 @@
 //! Rules of certificates.k8s.io: requests, pods' requests, and trust bundles.
 use super::check::{Faults, is_blank, join};
+use super::metadata::annotations;
 use crate::status::Cause;
 use crate::tree::{at, entries, integer, list, text};
 use serde_json::Value;
@@ -100,9 +101,7 @@ fn is_pem(encoded: &str, label: &str) -> bool {
 }
 
 /// Kinds of keys that pods may have certificates for.
-pub(crate) const KEY_TYPES: [&str; 6] = ["RSA3072", "RSA4096", "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519"];
-/// Total of what a pod's author tells a signer, in bytes: as much as annotations may have.
-const MOST_TOLD: usize = 256 << 10;
+const KEY_TYPES: [&str; 6] = ["RSA3072", "RSA4096", "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519"];
 
 /// What a pod's projected volume asks a signer for.
 pub(super) fn projection(part: &Value, path: &str, faults: &mut Faults) {
@@ -130,16 +129,9 @@ pub(super) fn projection(part: &Value, path: &str, faults: &mut Faults) {
 /// What a pod's author tells a signer: like annotations, but with a domain before every key.
 fn told(holder: &Value, field: &str, path: &str, faults: &mut Faults) {
     let path = join(path, field);
-    let mut total = 0usize;
-    for (key, value) in entries(holder, &[field]) {
-        faults.rule(&path, key, api::name::qualified_name(&key.to_lowercase()));
-        if !key.contains('/') {
-            faults.invalid(path.as_str(), key.as_str(), "must be a domain-prefixed key");
-        }
-        total += key.len() + value.as_str().map_or(0, str::len);
-    }
-    if total > MOST_TOLD {
-        faults.add(Cause::too_long(path, MOST_TOLD));
+    annotations(holder, field, &path, faults);
+    for (key, _) in entries(holder, &[field]).filter(|(key, _)| !key.contains('/')) {
+        faults.invalid(path.as_str(), key.as_str(), "must be a domain-prefixed key");
     }
 }
 

@@ -132,10 +132,9 @@ pub(super) fn priority_class(object: &Value, faults: &mut Faults) {
     let name = text(object, &["metadata", "name"]).unwrap_or_default();
     let value = object.get("value").and_then(Value::as_i64).unwrap_or(0);
     if name.starts_with("system-") {
-        if !matches!(
-            (name, value),
-            ("system-node-critical", 2_000_001_000) | ("system-cluster-critical", 2_000_000_000)
-        ) {
+        let critical = i64::from(api::pod::CRITICAL_PRIORITY);
+        if ![("system-node-critical", critical + 1000), ("system-cluster-critical", critical)].contains(&(name, value))
+        {
             faults.forbidden(
                 "metadata.name",
                 "priority class names with 'system-' prefix are reserved for system use only",

@@ -1,11 +1,11 @@
 //! Rules of Jobs and CronJobs. Kubernetes documentation, "Jobs" and "CronJob", and the descriptions of the fields.
 use super::check::{Faults, is_blank, join, selector};
 use super::pod::template;
+use super::workload::selects_template;
 use crate::status::Cause;
-use crate::tree::{at, list, text};
+use crate::tree::{at, integer, list, text};
 use api::indexes::Indexes;
 use api::schedule::Schedule;
-use api::selector::Selector;
 use api::well_known::{LABEL_JOB_CONTROLLER_UID, LABEL_JOB_CONTROLLER_UID_OLD, LABEL_JOB_NAME, LABEL_JOB_NAME_OLD};
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ pub(super) fn job(object: &Value, faults: &mut Faults) {
     let spec = &object["spec"];
     generated_selector(object, faults);
     job_spec(spec, "spec", faults);
-    let completions = number(spec, "completions").unwrap_or(0);
+    let completions = integer(spec, &["completions"]).unwrap_or(0);
     if spec["completionMode"] == "Indexed"
         && completions > 0
         && let Some(name) = text(object, &["metadata", "name"])
@@ -38,12 +38,7 @@ pub(super) fn job(object: &Value, faults: &mut Faults) {
         return;
     }
     selector(&spec["selector"], "spec.selector", faults);
-    let labels = at(spec, &["template", "metadata", "labels"]);
-    let lookup = |key: &str| labels.and_then(|l| l.get(key)).and_then(Value::as_str);
-    if Selector::from_value(&spec["selector"]).is_ok_and(|s| !s.matches_with(lookup)) {
-        let shown = labels.cloned().unwrap_or_else(|| json!({}));
-        faults.invalid("spec.template.metadata.labels", shown, "`selector` does not match template `labels`");
-    }
+    selects_template(spec, faults);
 }
 
 /// Unless somebody chooses the selector, it and its labels are those that the server makes.
@@ -73,12 +68,8 @@ fn generated_selector(object: &Value, faults: &mut Faults) {
     }
 }
 
-fn number(holder: &Value, key: &str) -> Option<i64> {
-    holder.get(key).and_then(Value::as_i64)
-}
-
 fn at_most(spec: &Value, key: &str, path: &str, most: i64, faults: &mut Faults) {
-    if let Some(value) = number(spec, key).filter(|value| *value > most) {
+    if let Some(value) = integer(spec, &[key]).filter(|value| *value > most) {
         faults.invalid(join(path, key), value, &format!("must be less than or equal to {most}"));
     }
 }
@@ -135,7 +126,7 @@ fn job_spec(spec: &Value, path: &str, faults: &mut Faults) {
 }
 
 fn indexed(spec: &Value, path: &str, faults: &mut Faults) {
-    let Some(completions) = number(spec, "completions") else {
+    let Some(completions) = integer(spec, &["completions"]) else {
         return faults.required(join(path, "completions"), "when completion mode is Indexed");
     };
     at_most(spec, "parallelism", path, PARALLELISM_MOST, faults);
@@ -251,10 +242,10 @@ fn success_policy(policy: &Value, spec: &Value, path: &str, faults: &mut Faults)
     if rules.len() > RULES_MOST {
         faults.add(Cause::too_many(path.clone(), rules.len(), RULES_MOST));
     }
-    let completions = number(spec, "completions").unwrap_or(0);
+    let completions = integer(spec, &["completions"]).unwrap_or(0);
     for (index, rule) in rules.iter().enumerate() {
         let path = format!("{path}[{index}]");
-        let (count, indexes) = (number(rule, "succeededCount"), text(rule, &["succeededIndexes"]));
+        let (count, indexes) = (integer(rule, &["succeededCount"]), text(rule, &["succeededIndexes"]));
         if count.is_none() && indexes.is_none() {
             faults.required(path.clone(), "at least one of succeededCount or succeededIndexes must be specified");
         }
@@ -274,7 +265,7 @@ fn success_policy(policy: &Value, spec: &Value, path: &str, faults: &mut Faults)
 }
 
 pub(super) fn update(old: &Value, new: &Value, faults: &mut Faults) {
-    let count = |object: &Value, key: &str| number(&object["spec"], key);
+    let count = |object: &Value, key: &str| integer(object, &["spec", key]);
     if count(old, "completions") != count(new, "completions") {
         let shown = new["spec"].get("completions").cloned().unwrap_or_default();
         if old["spec"]["completionMode"] != "Indexed" {

@@ -1,14 +1,14 @@
 //! Rules of a Job's status. More than one controller may write it (`spec.managedBy`), and many wait for what it says: an
 //! end is an end, counts of what has ended do not go back, and an ended Job has no pods.
 use super::check::Faults;
-use crate::tree::{at, list};
+use crate::tree::{at, integer, list};
 use api::indexes::Indexes;
 use serde_json::Value;
 
 const CONDITIONS: &str = "status.conditions";
 
 fn count(object: &Value, field: &str) -> i64 {
-    at(object, &["status", field]).and_then(Value::as_i64).unwrap_or(0)
+    integer(object, &["status", field]).unwrap_or(0)
 }
 
 fn holds(object: &Value, kind: &str) -> bool {

@@ -4,7 +4,7 @@ use crate::resource::Resource;
 use crate::tree::{at, entries, list, text};
 use serde_json::Value;
 
-/// Total of all annotations.
+/// Total of all annotations, in bytes.
 const MAX_ANNOTATIONS: usize = 256 * 1024;
 
 /// The rule for names of a kind.
@@ -46,20 +46,25 @@ pub(super) fn validate(resource: &Resource, object: &Value, faults: &mut Faults)
         faults.forbidden("metadata.namespace", "not allowed on this type");
     }
     labels(metadata, &["labels"], "metadata.labels", faults);
-    let mut total = 0usize;
-    for (key, value) in entries(metadata, &["annotations"]) {
-        // Annotation keys may have upper-case prefixes; they are compared as written.
-        faults.rule("metadata.annotations", key, api::name::qualified_name(&key.to_lowercase()));
-        total += key.len() + value.as_str().map_or(0, str::len);
-    }
-    if total > MAX_ANNOTATIONS {
-        faults.add(crate::status::Cause::too_long("metadata.annotations", MAX_ANNOTATIONS));
-    }
+    annotations(metadata, "annotations", "metadata.annotations", faults);
     for finalizer in list(metadata, &["finalizers"]) {
         let name = finalizer.as_str().unwrap_or_default();
         faults.rule("metadata.finalizers", name, api::name::qualified_name(name));
     }
     owner_references(metadata, faults);
+}
+
+/// The rules of annotations, and of what is like them.
+pub(super) fn annotations(holder: &Value, key: &str, path: &str, faults: &mut Faults) {
+    let mut total = 0usize;
+    for (key, value) in entries(holder, &[key]) {
+        // Their keys may have upper-case prefixes; they are compared as written.
+        faults.rule(path, key, api::name::qualified_name(&key.to_lowercase()));
+        total += key.len() + value.as_str().map_or(0, str::len);
+    }
+    if total > MAX_ANNOTATIONS {
+        faults.add(crate::status::Cause::too_long(path, MAX_ANNOTATIONS));
+    }
 }
 
 fn owner_references(metadata: &Value, faults: &mut Faults) {

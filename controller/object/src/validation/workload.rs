@@ -19,9 +19,14 @@ fn selector_matches_template(spec: &Value, kind: &str, faults: &mut Faults) {
         faults.invalid("spec.selector", wanted.clone(), &detail);
         return;
     }
+    selects_template(spec, faults);
+}
+
+/// The selector takes the pods of the template.
+pub(super) fn selects_template(spec: &Value, faults: &mut Faults) {
     let labels = at(spec, &["template", "metadata", "labels"]);
     let lookup = |key: &str| labels.and_then(|l| l.get(key)).and_then(Value::as_str);
-    if Selector::from_value(wanted).is_ok_and(|s| !s.matches_with(lookup)) {
+    if Selector::from_value(&spec["selector"]).is_ok_and(|s| !s.matches_with(lookup)) {
         let shown = labels.cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
         faults.invalid("spec.template.metadata.labels", shown, "`selector` does not match template `labels`");
     }

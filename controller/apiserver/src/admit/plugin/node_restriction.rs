@@ -1,12 +1,13 @@
 //! NodeRestriction: an agent writes its own node and the status of its own pods, and cannot lift its own taints.
 //! Kubernetes documentation, "Admission Controllers", NodeRestriction.
 
-use api::well_known::FINALIZER_LOCAL_PATH;
+use api::well_known::{ANNOTATION_MIRROR, FINALIZER_LOCAL_PATH};
 use controller_object::resource::Subresource;
 use controller_object::status::{About, Status};
 use serde_json::Value;
 
 use crate::admit::{Attributes, Operation};
+use crate::authz::node::references;
 use crate::registry::names;
 
 pub(super) fn admit(attributes: &Attributes<'_>, object: &Value) -> Result<(), Status> {
@@ -107,9 +108,9 @@ fn token_is_of_own_pod(node: &str, attributes: &Attributes<'_>, request: &Value)
 /// Why a pod that a node makes is not the mirror of a static pod of its own: one that refers to nothing that its node could
 /// read by it.
 fn no_mirror(node: &str, attributes: &Attributes<'_>, pod: &Value) -> Option<String> {
-    if pod["metadata"]["annotations"]["kubernetes.io/config.mirror"].as_str().is_none_or(str::is_empty) {
+    if pod["metadata"]["annotations"][ANNOTATION_MIRROR].is_null() {
         return Some(format!(
-            "pod does not have \"kubernetes.io/config.mirror\" annotation, node {node:?} can only create mirror pods"
+            "pod does not have {ANNOTATION_MIRROR:?} annotation, node {node:?} can only create mirror pods"
         ));
     }
     if pod["spec"]["nodeName"] != node {
@@ -125,21 +126,11 @@ fn no_mirror(node: &str, attributes: &Attributes<'_>, pod: &Value) -> Option<Str
     if owners.len() != 1 || !owners.iter().all(is_own) {
         return Some(format!("node {node:?} can only create pods with an owner reference set to itself"));
     }
-    let fields = ["secret", "configMap", "persistentVolumeClaim", "serviceAccountName", "resourceClaims"];
-    let referred = reference(&pod["spec"], &fields)?;
+    let referred = references(pod).first().map(|(plural, _)| *plural).or_else(|| {
+        let says = |field: &&str| !pod["spec"][*field].is_null() && pod["spec"][*field] != "";
+        ["serviceAccountName", "resourceClaims"].into_iter().find(says)
+    })?;
     Some(format!("node {node:?} can not create pods that reference {referred}"))
-}
-
-/// The first field with one of these beginnings that says something.
-fn reference<'a>(value: &'a Value, fields: &[&str]) -> Option<&'a str> {
-    match value {
-        Value::Object(all) => all.iter().find_map(|(key, value)| {
-            let refers = fields.iter().any(|field| key.starts_with(field)) && *value != "";
-            if refers { Some(key.as_str()) } else { reference(value, fields) }
-        }),
-        Value::Array(all) => all.iter().find_map(|value| reference(value, fields)),
-        _ => None,
-    }
 }
 
 /// A node asks for certificates of pods that run on it, under their own account.

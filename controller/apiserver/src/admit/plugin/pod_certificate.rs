@@ -101,9 +101,11 @@ fn check_p521(request: &X509CertificationRequest<'_>, key: &SubjectPublicKeyInfo
 /// What is wrong with what a signer says.
 fn status(old: &Value, new: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
-    let conditions = |status: &Value| -> Vec<Value> { status["conditions"].as_array().cloned().unwrap_or_default() };
-    let ends: Vec<Value> =
-        conditions(new).into_iter().filter(|condition| ENDS.iter().any(|end| condition["type"] == *end)).collect();
+    let ends = |status: &'_ Value| -> Vec<Value> {
+        let all = status["conditions"].as_array().into_iter().flatten();
+        all.filter(|condition| ENDS.iter().any(|end| condition["type"] == *end)).cloned().collect()
+    };
+    let (before, ends) = (ends(old), ends(new));
     for end in &ends {
         if end["status"] != "True" {
             causes.push(Cause::unsupported("status.conditions.status", &end["status"], &["True"]));
@@ -113,11 +115,8 @@ fn status(old: &Value, new: &Value) -> Vec<Cause> {
         let said = "There may be at most one condition with type \"Issued\", \"Denied\", or \"Failed\"";
         causes.push(Cause::invalid("status.conditions", &Value::from(ends.len()), said));
     }
-    let ended = |status: &Value| {
-        conditions(status).into_iter().find(|condition| ENDS.iter().any(|end| condition["type"] == *end))
-    };
-    if let Some(before) = ended(old)
-        && ended(new).is_none_or(|after| after["type"] != before["type"])
+    if let Some(before) = before.first()
+        && ends.first().is_none_or(|after| after["type"] != before["type"])
     {
         causes.push(Cause::invalid("status.conditions", &before["type"], "what was decided stays"));
     }
@@ -146,7 +145,7 @@ fn status(old: &Value, new: &Value) -> Vec<Cause> {
             );
         }
     }
-    if causes.is_empty() && is_issued && conditions(old) != conditions(new) {
+    if causes.is_empty() && is_issued && old["conditions"] != new["conditions"] {
         causes.extend(issued(new));
     }
     causes

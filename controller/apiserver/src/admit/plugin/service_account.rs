@@ -1,13 +1,12 @@
 //! ServiceAccount admission: every pod runs as an account that exists and gets its token mounted.
 
+use api::well_known::ANNOTATION_MIRROR;
 use controller_object::status::{About, Status};
 use serde_json::{Value, json};
 
 use crate::admit::{Attributes, random_suffix};
 use crate::registry::names;
 
-/// On the mirror of a static pod.
-const MIRROR: &str = "kubernetes.io/config.mirror";
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const VOLUME_PREFIX: &str = "kube-api-access-";
 /// An hour and a bit, as upstream: recognisable among requests that users make.
@@ -19,7 +18,7 @@ pub(super) fn admit(attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), 
     }
     // The mirror of a static pod has no account; NodeRestriction looks that it names none.
     let annotations = pod["metadata"]["annotations"].as_object();
-    if annotations.is_some_and(|all| all.contains_key(MIRROR)) {
+    if annotations.is_some_and(|all| all.contains_key(ANNOTATION_MIRROR)) {
         let account = pod["spec"]["serviceAccountName"].as_str().unwrap_or_default();
         return match account.is_empty() {
             true => Ok(()),
