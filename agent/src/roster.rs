@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use agent_pod::protocol::Event;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::execute::{Executor, Host};
 use crate::worker::Input;
@@ -42,6 +44,8 @@ impl Member {
 pub(crate) struct Roster {
     members: Mutex<BTreeMap<String, Member>>,
     is_complete: AtomicBool,
+    /// Something has happened to one of them.
+    news: watch::Sender<()>,
 }
 
 impl Roster {
@@ -52,11 +56,25 @@ impl Roster {
     /// A pod is here, or changed.
     pub(crate) fn put(&self, uid: &str, pod: Arc<Pod>, inputs: UnboundedSender<Input>) {
         self.all().insert(uid.to_owned(), Member { pod, inputs });
+        self.news.send_replace(());
     }
 
     /// A pod is gone.
     pub(crate) fn remove(&self, uid: &str) {
         self.all().remove(uid);
+        self.news.send_replace(());
+    }
+
+    /// Nothing of a pod runs any more.
+    pub(crate) fn has_stopped(&self) {
+        self.news.send_replace(());
+    }
+
+    /// Waits until something is so of the pods; at most until then.
+    pub(crate) async fn until(&self, until: Instant, is_so: impl Fn() -> bool) {
+        let mut news = self.news.subscribe();
+        let wait = async { while !is_so() && news.changed().await.is_ok() {} };
+        drop(tokio::time::timeout_at(until, wait).await);
     }
 
     /// Everybody who is here is known: a pod that is missing is gone.

@@ -5,16 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent_pod::protocol::{Event, Eviction, Failure};
+use api::pod::CRITICAL_PRIORITY;
 use tokio::time::Instant;
 
 use crate::execute::{Host, sandbox};
 use crate::roster::Member;
+use crate::static_pods::is_static;
 
-/// Pods of this priority and above are critical (`system-cluster-critical`).
-const CRITICAL: i32 = 2_000_000_000;
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// What is left for the last words to be written.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+/// How long the last words of what has ended are waited for: nobody may be there to take them.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// How long pods have when the machine goes down.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,15 +40,18 @@ pub(crate) async fn end_pods(host: &Arc<Host>, grace: Grace) {
     let critical = grace.critical.min(grace.total);
     let is_critical = |member: &Member| {
         let priority = member.pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0);
-        priority >= CRITICAL || crate::static_pods::is_static(&member.pod)
+        priority >= CRITICAL_PRIORITY || is_static(&member.pod)
     };
     tracing::info!(?grace, "the machine goes down: ending pods");
-    end(host, grace.total - critical, |member| !is_critical(member)).await;
-    end(host, critical, is_critical).await;
-    tokio::time::sleep(LAST_WORDS).await;
+    let mut ended = end(host, grace.total - critical, |member| !is_critical(member)).await;
+    ended.extend(end(host, critical, is_critical).await);
+    let members = || host.pods.members();
+    let is_told = |uid: &String| members().get(uid).is_none_or(|own| own.is_over() || is_static(&own.pod));
+    host.pods.until(Instant::now() + LAST_WORDS, || ended.iter().all(is_told)).await;
 }
 
-async fn end(host: &Arc<Host>, time: Duration, concerns: impl Fn(&Member) -> bool) {
+/// Ends those that are concerned in this time; their uids.
+async fn end(host: &Arc<Host>, time: Duration, concerns: impl Fn(&Member) -> bool) -> Vec<String> {
     let until = Instant::now() + time;
     let members = host.pods.members();
     let going: Vec<String> = members
@@ -63,10 +65,14 @@ async fn end(host: &Arc<Host>, time: Duration, concerns: impl Fn(&Member) -> boo
             message: "Pod was terminated in response to imminent node shutdown.".into(),
         };
         let grace_seconds = Some(i64::try_from(time.as_secs()).unwrap_or(i64::MAX));
-        members[uid].tell(Event::Evicted(Eviction { failure, grace_seconds, is_disruption: true }));
+        members[uid].tell(Event::Evicted(Eviction {
+            failure,
+            grace_seconds,
+            is_disruption: true,
+            event: "NodeShutdown",
+        }));
     }
-    let is_up = |uid: &String| sandbox::read_record(&host.config.instance.pod_run_dir(uid)).is_some();
-    while Instant::now() < until && going.iter().any(is_up) {
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
+    let is_down = |uid: &String| sandbox::read_record(&host.config.instance.pod_run_dir(uid)).is_none();
+    host.pods.until(until, || going.iter().all(is_down)).await;
+    going
 }

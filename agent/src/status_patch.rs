@@ -1,6 +1,7 @@
 //! A pod's status as a strategic merge patch: what others say of the pod stays, also what they said a moment ago.
 
-use agent_pod::condition::{DISRUPTED, DISRUPTED_BY_NODE, OWN, RESIZES};
+use agent_pod::condition::{DISRUPTED_BY_NODE, OWN, RESIZES};
+use api::well_known::CONDITION_DISRUPTED;
 use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
 use serde_json::{Value, json};
 
@@ -10,7 +11,7 @@ pub(crate) fn of(uid: &str, status: &PodStatus) -> Value {
     let told = status.conditions.iter().flatten();
     let own = told.clone().filter(|condition| {
         OWN.iter().chain(&RESIZES).any(|own| *own == condition.type_)
-            || condition.type_ == DISRUPTED && condition.reason.as_deref() == Some(DISRUPTED_BY_NODE)
+            || condition.type_ == CONDITION_DISRUPTED && condition.reason.as_deref() == Some(DISRUPTED_BY_NODE)
     });
     let gone = RESIZES.iter().filter(|kind| told.clone().all(|condition| condition.type_ != **kind));
     let gone = gone.map(|kind| json!({"type": kind, "$patch": "delete"}));

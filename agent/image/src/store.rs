@@ -256,11 +256,10 @@ impl ImageStore {
         Ok(lock)
     }
 
-    /// The layers that a snapshot stands on, highest first.
-    pub fn layers(&self, key: &str) -> Vec<PathBuf> {
-        let base = snapshot::base(&snapshot::container_dir(&self.root, key));
-        let diff_ids = base.map(|base| base.diff_ids).unwrap_or_default();
-        diff_ids.iter().rev().map(|diff_id| snapshot::layer_dir(&self.root, diff_id)).collect()
+    /// The layers that a snapshot stands on, highest first; `None` if there is no such snapshot.
+    pub fn layers(&self, key: &str) -> Option<Vec<PathBuf>> {
+        let base = snapshot::base(&snapshot::container_dir(&self.root, key))?;
+        Some(base.diff_ids.iter().rev().map(|diff_id| snapshot::layer_dir(&self.root, diff_id)).collect())
     }
 
     /// Where a container writes; there once it has a snapshot.

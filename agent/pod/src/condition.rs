@@ -1,6 +1,7 @@
 //! The conditions of a pod that the agent answers for. Kubernetes documentation, "Pod Lifecycle", pod conditions; the words
 //! are the kubelet's (`pkg/kubelet/status/generate.go`).
 
+use api::well_known::CONDITION_DISRUPTED;
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -15,9 +16,7 @@ pub const OWN: [&str; 4] = ["PodReadyToStartContainers", "Initialized", "Ready",
 /// The types of those that are there only while they hold.
 pub const RESIZES: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
 
-/// Says that somebody ended the pod for what it had. Others say so too, so it is there only while this node does.
-pub const DISRUPTED: &str = "DisruptionTarget";
-/// Its reason where the node is who did.
+/// The reason of `DisruptionTarget` where this node ended the pod. Others say so too, so it is there only while the node does.
 pub const DISRUPTED_BY_NODE: &str = "TerminationByKubelet";
 
 struct Verdict {
@@ -72,7 +71,7 @@ pub(crate) fn conditions(
     });
     let is_own = |condition: &&PodCondition| {
         OWN.iter().chain(&RESIZES).any(|own| *own == condition.type_)
-            || pod.is_disrupted && condition.type_ == DISRUPTED
+            || pod.is_disrupted && condition.type_ == CONDITION_DISRUPTED
     };
     own.chain(old.iter().filter(|condition| !is_own(condition)).cloned()).collect()
 }
@@ -80,7 +79,7 @@ pub(crate) fn conditions(
 fn disrupted(pod: &PodState) -> Option<Verdict> {
     let failure = pod.failed.as_ref().filter(|_| pod.is_disrupted)?;
     let why = Some((DISRUPTED_BY_NODE.to_owned(), Some(failure.message.clone())));
-    Some(Verdict { kind: DISRUPTED, holds: true, why })
+    Some(Verdict { kind: CONDITION_DISRUPTED, holds: true, why })
 }
 
 /// What keeps containers from having the resources that the spec gives them.

@@ -49,8 +49,7 @@ fn take_in(pod: &mut PodState, now: Timestamp, event: Event, commands: &mut Vec<
         Event::Evicted(eviction) => {
             if !pod.goes_down() {
                 let message = eviction.failure.message.clone();
-                // The words of the status, which are not many.
-                let reason = if eviction.failure.reason == "Terminated" { "NodeShutdown" } else { "Evicted" };
+                let reason = eviction.event;
                 commands.push(Command::Emit(Notice { warning: true, reason, message, container: None }));
                 let own = pod.facts.grace_seconds.max(0);
                 let grace = eviction.grace_seconds.map_or(own, |most| own.min(most.max(0)));

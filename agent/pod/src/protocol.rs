@@ -20,6 +20,9 @@ pub struct Exit {
     pub message: String,
 }
 
+/// The word for pods that are ended for what they use, in their status and in events.
+pub const EVICTED: &str = "Evicted";
+
 /// Why and how the node ends a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Eviction {
@@ -29,6 +32,8 @@ pub struct Eviction {
     pub grace_seconds: Option<i64>,
     /// The node needs what the pod had, or goes: the condition DisruptionTarget says so.
     pub is_disruption: bool,
+    /// The reason of the event that tells.
+    pub event: &'static str,
 }
 
 /// How far the start of a container came before it failed.

@@ -1,7 +1,7 @@
 use super::*;
 use crate::driver::{Driver, at, facts};
 use crate::facts::{ContainerFacts, ExitCodes, OwnRestart, PodFacts, PullPolicy, RestartPolicy};
-use crate::protocol::{Event, Eviction, Failure};
+use crate::protocol::{EVICTED, Event, Eviction, Failure};
 use crate::state::Stage;
 use crate::status::{HostFacts, Phase, phase, status};
 
@@ -230,9 +230,10 @@ fn who_takes_too_much_is_evicted_once() {
     let mut driver = Driver::up(all);
     driver.run(0, 0);
     let eviction = |message: &str| Eviction {
-        failure: Failure { reason: "Evicted".into(), message: message.into() },
+        failure: Failure { reason: EVICTED.into(), message: message.into() },
         grace_seconds: Some(0),
         is_disruption: true,
+        event: EVICTED,
     };
     driver.send(5, Event::Evicted(eviction("too much")));
     assert_eq!(driver.told(), [("Evicted", "too much"), ("Killing", "Stopping container c0")]);

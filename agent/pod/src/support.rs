@@ -15,9 +15,7 @@ pub fn unsupported(spec: &PodSpec) -> Vec<String> {
         ("containers", spec.containers.as_slice()),
     ] {
         for (index, container) in containers.iter().enumerate() {
-            for (set, name) in container_fields(container) {
-                check(set, format!("spec.{field}[{index}].{name}"));
-            }
+            check(has_claims(container), format!("spec.{field}[{index}].resources.claims"));
         }
     }
     for (index, volume) in spec.volumes.iter().flatten().enumerate() {
@@ -41,11 +39,7 @@ pub fn unsupported(spec: &PodSpec) -> Vec<String> {
 
 /// The fields of an ephemeral container that are set and not supported. It comes when its pod is up: it is refused alone.
 pub(crate) fn unsupported_ephemeral(container: &Container) -> Vec<String> {
-    container_fields(container).into_iter().filter(|(set, _)| *set).map(|(_, name)| name.to_owned()).collect()
-}
-
-fn container_fields(container: &Container) -> [(bool, &'static str); 1] {
-    [(has_claims(container), "resources.claims")]
+    has_claims(container).then(|| "resources.claims".to_owned()).into_iter().collect()
 }
 
 /// Whether a kernel setting belongs to a namespace that the pod has for itself; the monitor checks this again.

@@ -8,7 +8,6 @@ use k8s_openapi::api::storage::v1::VolumeAttachment;
 use kube::api::Api;
 use kube::runtime::wait::{Condition, await_condition};
 
-use super::request::attachment_name;
 use crate::execute::Executor;
 use crate::execute::volume::{fail, said};
 
@@ -21,7 +20,7 @@ pub(super) async fn context(
     driver: &str,
     handle: &str,
 ) -> Result<HashMap<String, String>, Failure> {
-    let name = attachment_name(handle, driver, &executor.host.config.node_name);
+    let name = api::volume::attachment_name(handle, driver, &executor.host.config.node_name);
     let api: Api<VolumeAttachment> = Api::all(executor.host.client.clone());
     let held = tokio::time::timeout(PATIENCE, await_condition(api.clone(), &name, is_settled())).await;
     let status = match held {

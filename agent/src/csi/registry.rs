@@ -33,11 +33,14 @@ pub(crate) struct Driver {
     pub(super) capabilities: NodeCapabilities,
 }
 
+/// Whose turn it is with one volume, by driver and handle.
+type Turn = Arc<tokio::sync::Mutex<()>>;
+
 /// The drivers that are here, and who is at work on which volume.
 #[derive(Debug)]
 pub(crate) struct Drivers {
     known: watch::Sender<BTreeMap<String, Driver>>,
-    turns: Mutex<HashMap<(String, String), Arc<tokio::sync::Mutex<()>>>>,
+    turns: Mutex<HashMap<(String, String), Turn>>,
     in_use: watch::Sender<BTreeSet<String>>,
 }
 
@@ -56,11 +59,16 @@ impl Drivers {
         found.ok()?.ok()?.get(name).cloned()
     }
 
+    /// Tells when drivers come and go.
+    pub(super) fn comings(&self) -> watch::Receiver<BTreeMap<String, Driver>> {
+        self.known.subscribe()
+    }
+
     /// Whoever brings or removes a volume holds its turn.
     pub(super) async fn turn(&self, driver: &str, handle: &str) -> tokio::sync::OwnedMutexGuard<()> {
         let turn = {
             let mut turns: MutexGuard<'_, HashMap<_, _>> = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-            turns.retain(|_, turn: &mut Arc<tokio::sync::Mutex<()>>| Arc::strong_count(turn) > 1);
+            turns.retain(|_, turn: &mut Turn| Arc::strong_count(turn) > 1);
             Arc::clone(turns.entry((driver.to_owned(), handle.to_owned())).or_default())
         };
         turn.lock_owned().await
@@ -73,7 +81,7 @@ impl Drivers {
 
     /// Says that a volume is used here, or not any more.
     pub(super) fn uses(&self, driver: &str, handle: &str, is_used: bool) {
-        let name = format!("kubernetes.io/csi/{driver}^{handle}");
+        let name = api::volume::in_use_name(driver, handle);
         self.in_use.send_if_modified(|all| if is_used { all.insert(name) } else { all.remove(&name) });
     }
 }

@@ -142,11 +142,6 @@ pub(super) fn pod_info(pod: &Pod, is_inline: bool) -> BTreeMap<String, String> {
     .collect()
 }
 
-/// The name of the object that says whether a volume is attached to a node (kubelet, `getAttachmentName`).
-pub(super) fn attachment_name(handle: &str, driver: &str, node: &str) -> String {
-    api::volume::attachment_name(handle, driver, node)
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, from_value, json};

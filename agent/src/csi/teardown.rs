@@ -47,6 +47,7 @@ pub(super) fn volumes_on_disk(host: &Host) -> Vec<(String, String)> {
 pub(crate) async fn tear_down(executor: &Executor, is_patient: bool) -> bool {
     let mut wait = RETRY;
     loop {
+        let mut comings = executor.host.drivers.comings();
         let mut failures = Vec::new();
         for (path, record) in records(&executor.pod_dir()) {
             if let Err(why) = undo(executor, &path, &record).await {
@@ -61,7 +62,11 @@ pub(crate) async fn tear_down(executor: &Executor, is_patient: bool) -> bool {
         let message = format!("UnmountVolume.TearDown failed for volume {why}");
         let notice = Notice { warning: true, reason: "FailedUnMount", message, container: None };
         executor.host.recorder.pod(&executor.host.client, &executor.pod, &notice).await;
-        tokio::time::sleep(wait).await;
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            // It may be the one that was waited for.
+            _ = comings.changed() => {}
+        }
         wait = (wait * 2).min(RETRY_MAX);
     }
 }

@@ -10,6 +10,7 @@ use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::Container;
 
 use super::book::{Book, Wish};
+use super::is_extended;
 use super::message::{Allocation, Allocations, Empty, Ids, IdsOfContainers, PreferredRequest, PreferredRequests};
 use super::plugin::Resource;
 use crate::execute::container::CREATE_ERROR;
@@ -32,7 +33,6 @@ fn said(message: String) -> Failure {
 /// The resources of plugins that a container asks for: those with a domain that is not Kubernetes' own.
 fn asked(container: &Container) -> BTreeMap<String, usize> {
     let limits = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
-    let is_extended = |name: &str| name.split_once('/').is_some_and(|(domain, _)| !domain.ends_with("kubernetes.io"));
     let count = |text: &str| Quantity::parse(text).ok().and_then(|own| usize::try_from(own.value()).ok());
     let all = limits.into_iter().flatten().filter(|(name, _)| is_extended(name));
     all.filter_map(|(name, text)| Some((name.clone(), count(&text.0).filter(|count| *count > 0)?))).collect()

@@ -13,6 +13,7 @@ use prost::Message as _;
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;
 
+use super::is_extended;
 use super::message::RegisterRequest;
 use super::plugin::listen;
 use crate::execute::Host;
@@ -79,8 +80,7 @@ async fn register(
     if asked.version != VERSION {
         return Err(format!("version {:?} is not supported, {VERSION} is", asked.version));
     }
-    let is_extended = asked.resource_name.split_once('/').is_some_and(|(domain, _)| !domain.ends_with("kubernetes.io"));
-    if !is_extended || !api::name::qualified_name(&asked.resource_name).is_empty() {
+    if !is_extended(&asked.resource_name) || !api::name::qualified_name(&asked.resource_name).is_empty() {
         return Err(format!("resource name {:?}: expected DOMAIN/NAME", asked.resource_name));
     }
     let is_name = Path::new(&asked.endpoint).components().count() == 1 && !asked.endpoint.starts_with('.');

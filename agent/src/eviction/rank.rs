@@ -1,9 +1,8 @@
 //! Who is evicted: the order of the kubelet. Pure.
 
-use super::threshold::{Met, Signal};
+use api::pod::CRITICAL_PRIORITY;
 
-/// Pods of this priority and above are never evicted (`system-cluster-critical`).
-const CRITICAL: i32 = 2_000_000_000;
+use super::threshold::{Met, Signal};
 
 /// A pod that runs here, and what it uses of what is short.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,7 +26,7 @@ impl Candidate {
 /// The pod to evict: of those that use more than they asked for the one of the lowest priority, then the one that is
 /// furthest above its request. Process ids are asked for by nobody: there the priority counts, then their number.
 pub(super) fn first(signal: Signal, candidates: Vec<Candidate>) -> Option<Candidate> {
-    let may_go = |own: &Candidate| own.priority < CRITICAL && !own.is_static;
+    let may_go = |own: &Candidate| own.priority < CRITICAL_PRIORITY && !own.is_static;
     candidates.into_iter().filter(may_go).min_by_key(|own| {
         let is_within = signal != Signal::Pid && own.excess() <= 0;
         (is_within, own.priority, -own.excess())
@@ -78,7 +77,7 @@ mod tests {
             pod("most", 5, 100, 10),
             pod("some", 5, 50, 10),
             pod("low", 1, 11, 10),
-            pod("critical", CRITICAL, 999, 0),
+            pod("critical", CRITICAL_PRIORITY, 999, 0),
             Candidate { is_static: true, ..pod("static", 0, 999, 0) },
         ];
         assert_eq!(order(Signal::Memory, all.clone()), ["low", "most", "some", "within"]);

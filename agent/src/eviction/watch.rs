@@ -4,14 +4,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_pod::protocol::{Event, Eviction, Failure};
+use agent_pod::protocol::{EVICTED, Event, Eviction, Failure};
 use api::event::Severity;
 use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
 use super::rank::{self, Candidate};
 use super::threshold::{Met, Signal, Since};
@@ -38,11 +38,7 @@ pub(crate) async fn run(host: Arc<Host>, told: watch::Sender<Pressures>) {
     loop {
         let began = Instant::now();
         let pressed = looking.turn().await;
-        let wait = if pressed { PRESSED } else { CALM };
-        // A turn that took long is not made up for.
-        let mut ticks = tokio::time::interval_at(began + wait, wait);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        ticks.tick().await;
+        tokio::time::sleep_until(began + if pressed { PRESSED } else { CALM }).await;
     }
 }
 
@@ -129,8 +125,9 @@ impl Looking {
         let message = rank::message(&due, &victim);
         tracing::warn!(uid = victim.uid, threshold = %due.threshold, message, "evicting a pod");
         let grace_seconds = if due.is_soft() { host.config.eviction.max_pod_grace_seconds } else { 0 };
-        let failure = Failure { reason: "Evicted".into(), message };
-        member.tell(Event::Evicted(Eviction { failure, grace_seconds: Some(grace_seconds), is_disruption: true }));
+        let failure = Failure { reason: EVICTED.into(), message };
+        let (grace_seconds, is_disruption) = (Some(grace_seconds), true);
+        member.tell(Event::Evicted(Eviction { failure, grace_seconds, is_disruption, event: EVICTED }));
         self.victim = Some((host.config.instance.pod_run_dir(&victim.uid), Instant::now()));
     }
 }

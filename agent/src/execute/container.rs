@@ -369,7 +369,10 @@ fn volume_bind(
     let fail = |message: String| Failure { reason: CONFIG_ERROR.into(), message };
     let mut place = volume::place(executor, &mounted.name)
         .ok_or_else(|| fail(format!("the pod has no volume {:?}", mounted.name)))?;
-    let image = users.zip(volume::image_layers(executor, &mounted.name));
+    let image = match users {
+        Some(users) => volume::image_layers(executor, &mounted.name).map_err(fail)?.map(|layers| (users, layers)),
+        None => None,
+    };
     if let Some((users, layers)) = &image {
         place.path = bundle.join(format!("image-{index}"));
         users.mount_image(layers, &place.path, bundle).map_err(fail)?;

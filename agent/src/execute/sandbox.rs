@@ -405,6 +405,7 @@ pub(crate) async fn stop(executor: &Executor) {
     // A container start that was under way has failed by now, its monitor being gone; it must not mount after us.
     let _order = executor.order.write().await;
     clear(executor).await;
+    executor.host.pods.has_stopped();
 }
 
 /// Ends every process of the sandbox, the monitor included.

@@ -1,23 +1,21 @@
 //! The mirror of a static pod: an object at the API server that shows it, and through which nothing of it is changed.
 
+use api::well_known::ANNOTATION_MIRROR;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, DeleteParams, PostParams, Preconditions};
 
 use crate::execute::Executor;
 
-/// On a mirror: the uid of the pod that it shows.
-pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
-
 /// The uid that a pod has on this machine: a mirror's own is not it.
 pub(crate) fn local_uid(pod: &Pod) -> String {
-    let mirrored = pod.metadata.annotations.as_ref().and_then(|all| all.get(MIRROR));
+    let mirrored = pod.metadata.annotations.as_ref().and_then(|all| all.get(ANNOTATION_MIRROR));
     mirrored.or(pod.metadata.uid.as_ref()).cloned().unwrap_or_default()
 }
 
 /// Whether an object shows a static pod.
 pub(crate) fn is_mirror(pod: &Pod) -> bool {
-    pod.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(MIRROR))
+    pod.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(ANNOTATION_MIRROR))
 }
 
 /// The uid of the mirror of this executor's pod. Makes it, if it is not there; one that shows another pod, or is being
@@ -37,7 +35,7 @@ pub(crate) async fn ensure(executor: &Executor) -> kube::Result<Option<String>> 
     let mut mirror = (*executor.pod).clone();
     let metadata = &mut mirror.metadata;
     metadata.uid = None;
-    metadata.annotations.get_or_insert_default().insert(MIRROR.into(), executor.uid.clone());
+    metadata.annotations.get_or_insert_default().insert(ANNOTATION_MIRROR.into(), executor.uid.clone());
     metadata.owner_references = Some(vec![OwnerReference {
         api_version: "v1".into(),
         kind: "Node".into(),

@@ -184,7 +184,7 @@ fn bring_up(
     let mut plan = plan::init_plan(spec, plan_options)?;
     plan.process.preserve_fds = options.preserve_fds;
     tree::take(&mut plan)?;
-    options.streams.give_to(options.first_id, plan.process.uid);
+    give(&options.streams, options.first_id, plan.process.uid);
     let entrance = group.create()?;
     if let Some(resources) = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()) {
         group.apply(resources)?;
@@ -321,6 +321,21 @@ fn converse(
             FromChild::Created => return Ok(terminal),
             FromChild::Failed(error) => return Err(ContainerError::Init(error)),
             FromChild::Closed => return Err(ContainerError::Died),
+        }
+    }
+}
+
+/// Gives streams to user `uid` of the user namespace whose id 0 is `first` outside; nothing where that is the machine's.
+/// Only pipes are the container's alone: /dev/null, files and terminals stay whose they are.
+pub(super) fn give(streams: &Streams, first: u32, uid: u32) {
+    if first == 0 {
+        return;
+    }
+    for stream in streams.descriptors.iter().flatten() {
+        let stat = rustix::fs::fstat(stream);
+        if stat.is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_fifo()) {
+            // Best effort, as the child's own try is.
+            let _ = rustix::fs::fchown(stream, Some(rustix::fs::Uid::from_raw(first.saturating_add(uid))), None);
         }
     }
 }

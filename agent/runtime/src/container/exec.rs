@@ -7,7 +7,7 @@ use oci_spec::runtime as oci;
 
 use super::{
     Container, ContainerError, Status,
-    create::{in_pid_namespace, reap},
+    create::{give, in_pid_namespace, reap},
 };
 use crate::{
     init::{self, Entrance, ExecPlan, channel, channel::FromChild},
@@ -88,7 +88,7 @@ impl Doorway {
 pub fn exec(doorway: &Doorway, options: ExecOptions<'_>) -> Result<Joined, ContainerError> {
     let mut process = plan::process::plan(options.process, doorway.confinement.clone(), options.die_with_parent)?;
     process.preserve_fds = options.preserve_fds;
-    options.streams.give_to(options.first_id, process.uid);
+    give(&options.streams, options.first_id, process.uid);
     let (ours, theirs) = channel::pair().map_err(ContainerError::kernel("make the handshake channel"))?;
     let pid_namespace =
         doorway.pid_namespace.try_clone().map_err(ContainerError::file("duplicate", "the PID namespace"))?;

@@ -80,7 +80,7 @@ fn namespace(maps: &IdMaps) -> Result<OwnedFd, ContainerError> {
     let (ours, theirs) = channel::pair().map_err(ContainerError::kernel("make a channel"))?;
     let args = CloneArgs { namespaces: libc::CLONE_NEWUSER as u64, ..CloneArgs::default() };
     let child = clone3(&args, || {
-        // Until the parent has what it wants, or is gone.
+        // The parent ends us when it has what it wants; if it dies first, the kernel does.
         let _ = agent_sys::process::die_with_parent(libc::SIGKILL);
         let _ = channel::receive(theirs.as_fd());
         0

@@ -4,7 +4,7 @@
 //!   child                         parent
 //!   Succeeded + pidfd ->          goes on with this process instead, which the child made in its user namespace
 //!                     <-          Go
-//!   MapsWanted        ->          writes uid_map, gid_map
+//!   MapsWanted        ->          writes oom_score_adj, uid_map, gid_map
 //!                     <-          Go
 //!   HooksWanted       ->          runs prestart and createRuntime hooks
 //!                     <-          Go

@@ -290,20 +290,6 @@ pub struct Streams {
     pub descriptors: [Option<OwnedFd>; 3],
 }
 
-impl Streams {
-    /// Gives them to user `uid` of the user namespace whose id 0 is `first` outside; nothing where that is the machine's.
-    /// Only pipes are the container's alone: /dev/null, files and terminals stay whose they are.
-    pub(crate) fn give_to(&self, first: u32, uid: u32) {
-        for stream in self.descriptors.iter().flatten().filter(|_| first != 0) {
-            let stat = rustix::fs::fstat(stream);
-            if stat.is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_fifo()) {
-                // Best effort, as the child's own try is.
-                let _ = rustix::fs::fchown(stream, Some(rustix::fs::Uid::from_raw(first.saturating_add(uid))), None);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

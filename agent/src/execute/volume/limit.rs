@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use agent_pod::protocol::{Event, Eviction, Failure};
+use agent_pod::protocol::{EVICTED, Event, Eviction, Failure};
 use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use tokio::time::MissedTickBehavior;
@@ -108,8 +108,8 @@ pub(crate) async fn watch(executor: Executor) {
         let (this, allowed) = (executor.clone(), allowed.clone());
         let measured = tokio::task::spawn_blocking(move || allowed.complaint(&local_storage::measure(&this))).await;
         if let Ok(Some(message)) = measured {
-            let failure = Failure { reason: "Evicted".into(), message };
-            let eviction = Eviction { failure, grace_seconds: Some(0), is_disruption: false };
+            let failure = Failure { reason: EVICTED.into(), message };
+            let eviction = Eviction { failure, grace_seconds: Some(0), is_disruption: false, event: EVICTED };
             // The worker is gone only when the pod is.
             drop(executor.inputs.send(Input::Machine(Event::Evicted(eviction))));
             return;

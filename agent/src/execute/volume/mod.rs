@@ -109,11 +109,14 @@ pub(crate) fn place(executor: &Executor, name: &str) -> Option<Place> {
     }
 }
 
-/// The layers, highest first, of a volume that shows an image.
-pub(crate) fn image_layers(executor: &Executor, name: &str) -> Option<Vec<PathBuf>> {
-    let volumes = executor.pod.spec.as_ref()?.volumes.as_ref()?;
-    let volume = volumes.iter().find(|volume| volume.name == name)?;
-    volume.image.as_ref().map(|_| executor.host.images.layers(&image::key(&executor.uid, name)))
+/// The layers, highest first, of a volume that shows an image; `None` for every other volume.
+pub(crate) fn image_layers(executor: &Executor, name: &str) -> Result<Option<Vec<PathBuf>>, String> {
+    let volumes = executor.pod.spec.as_ref().and_then(|spec| spec.volumes.as_ref());
+    if !volumes.into_iter().flatten().any(|volume| volume.name == name && volume.image.is_some()) {
+        return Ok(None);
+    }
+    let layers = executor.host.images.layers(&image::key(&executor.uid, name));
+    layers.map(Some).ok_or_else(|| format!("the image of volume {name:?} is not mounted"))
 }
 
 /// Sets up every volume of the pod. Done again, it repairs and updates.
