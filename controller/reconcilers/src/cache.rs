@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource};
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fmt::Debug;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::watch;
@@ -30,22 +30,22 @@ struct Entry<F> {
 /// So many deletions are remembered: the answers of writes that were under way then are late by moments.
 const REMEMBERED: usize = 1024;
 
-/// What the watch told of last deletions: an answer that comes after them must not bring an object back.
+/// The objects that are gone since last, by uid: an answer that comes after them must not bring one back.
 #[derive(Default)]
 struct Gone {
-    revisions: HashMap<Key, u64>,
-    order: VecDeque<Key>,
+    uids: HashSet<Box<str>>,
+    order: VecDeque<Box<str>>,
 }
 
 impl Gone {
-    fn note(&mut self, key: &Key, revision: u64) {
-        if self.revisions.insert(Arc::clone(key), revision).is_none() {
-            self.order.push_back(Arc::clone(key));
+    fn note(&mut self, uid: &str) {
+        if self.uids.insert(uid.into()) {
+            self.order.push_back(uid.into());
         }
         if self.order.len() > REMEMBERED
             && let Some(oldest) = self.order.pop_front()
         {
-            self.revisions.remove(&oldest);
+            self.uids.remove(&oldest);
         }
     }
 }
@@ -78,6 +78,10 @@ pub(crate) fn split(key: &str) -> (&str, &str) {
 
 fn revision_of(metadata: &ObjectMeta) -> u64 {
     metadata.resource_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+fn uid_of(metadata: &ObjectMeta) -> &str {
+    metadata.uid.as_deref().unwrap_or_default()
 }
 
 impl<F: Send + Sync + 'static> Cache<F> {
@@ -120,14 +124,7 @@ impl<F: Send + Sync + 'static> Cache<F> {
 
     /// Takes in what a write of ours answered, or what the watch told; older news are dropped.
     pub(crate) fn put(&self, metadata: &ObjectMeta, fact: F) {
-        self.put_at(key_of(metadata), revision_of(metadata), metadata.uid.as_deref().unwrap_or_default(), fact);
-    }
-
-    /// The same for an object that may be gone by now: what nobody knows any more does not come back.
-    pub(crate) fn put_known(&self, metadata: &ObjectMeta, fact: F) {
-        if self.get(&key_of(metadata)).is_some() {
-            self.put(metadata, fact);
-        }
+        self.put_at(key_of(metadata), revision_of(metadata), uid_of(metadata), fact);
     }
 
     /// Replaces an object by what is known of it until the watch tells that it is gone, or that another one has its name.
@@ -146,7 +143,7 @@ impl<F: Send + Sync + 'static> Cache<F> {
         let fact = Arc::new(fact);
         let before = {
             let mut content = self.write();
-            if content.gone.revisions.get(&key).is_some_and(|gone| *gone >= revision) {
+            if content.gone.uids.contains(uid) {
                 return;
             }
             let is_old = |known: &Entry<F>| known.revision >= revision || (known.is_pinned && *known.uid == *uid);
@@ -166,11 +163,19 @@ impl<F: Send + Sync + 'static> Cache<F> {
         }
     }
 
-    /// The watch tells that the object is gone.
-    fn vanish(&self, metadata: &ObjectMeta) {
-        let key = key_of(metadata);
-        self.write().gone.note(&key, revision_of(metadata));
-        self.remove(&key);
+    /// The watch tells that this very object is gone for good.
+    fn vanish(&self, key: &str, uid: &str) {
+        let before = {
+            let mut content = self.write();
+            content.gone.note(uid);
+            match content.entries.get(key) {
+                Some(entry) if *entry.uid == *uid => content.entries.remove(key),
+                Some(_) | None => None,
+            }
+        };
+        if let Some(before) = before {
+            self.tell(Some(&before.fact), None);
+        }
     }
 
     fn tell(&self, before: Option<&Arc<F>>, after: Option<&Arc<F>>) {
@@ -193,23 +198,26 @@ impl<F: Send + Sync + 'static> Cache<F> {
         K: Resource + Clone + serde::de::DeserializeOwned + Debug + Send + 'static,
     {
         let mut stream = Box::pin(watcher(api, config).default_backoff());
-        let mut unseen: BTreeSet<Key> = BTreeSet::new();
+        let mut unseen: BTreeMap<Key, Box<str>> = BTreeMap::new();
         while let Some(event) = stream.next().await {
             match event {
                 // What is written between here and the end of the list is not in this set, and stays.
-                Ok(Event::Init) => unseen = self.read().entries.keys().cloned().collect(),
+                Ok(Event::Init) => {
+                    let known = self.read();
+                    unseen = known.entries.iter().map(|(key, entry)| (Arc::clone(key), entry.uid.clone())).collect();
+                }
                 Ok(Event::InitApply(object)) => {
                     unseen.remove(&key_of(object.meta()));
                     self.apply(object, project);
                 }
                 Ok(Event::InitDone) => {
-                    for key in std::mem::take(&mut unseen) {
-                        self.remove(&key);
+                    for (key, uid) in std::mem::take(&mut unseen) {
+                        self.vanish(&key, &uid);
                     }
                     self.listed.send_replace(true);
                 }
                 Ok(Event::Apply(object)) => self.apply(object, project),
-                Ok(Event::Delete(object)) => self.vanish(object.meta()),
+                Ok(Event::Delete(object)) => self.vanish(&key_of(object.meta()), uid_of(object.meta())),
                 Err(error) => {
                     tracing::warn!(kind = std::any::type_name::<K>(), %error, "the watch is started again");
                 }
@@ -218,8 +226,9 @@ impl<F: Send + Sync + 'static> Cache<F> {
     }
 
     fn apply<K: Resource>(&self, object: K, project: fn(K) -> F) {
-        let metadata = object.meta().clone();
-        self.put(&metadata, project(object));
+        let metadata = object.meta();
+        let (key, revision, uid) = (key_of(metadata), revision_of(metadata), uid_of(metadata).to_owned());
+        self.put_at(key, revision, &uid, project(object));
     }
 }
 
@@ -231,6 +240,7 @@ mod tests {
         ObjectMeta {
             namespace: Some("d".into()),
             name: Some(name.into()),
+            uid: Some(format!("{name}-1")),
             resource_version: Some(revision.to_string()),
             ..ObjectMeta::default()
         }
@@ -253,8 +263,6 @@ mod tests {
         let other = ObjectMeta { uid: Some("other".into()), ..metadata("a", 7) };
         cache.put(&other, 7);
         cache.remove("d/a");
-        cache.put_known(&metadata("a", 20), 20);
-        assert_eq!(cache.get("d/a"), None, "what is gone stays so");
         assert_eq!(*told.lock().unwrap(), [(None, Some(5)), (Some(5), Some(9)), (Some(9), Some(7)), (Some(7), None)]);
     }
 
@@ -262,16 +270,17 @@ mod tests {
     fn what_is_gone_is_not_brought_back_by_a_late_answer() {
         let cache = Cache::new();
         cache.put(&metadata("a", 5), 5);
-        cache.vanish(&metadata("a", 7));
+        cache.vanish("d/a", "a-1");
         cache.put(&metadata("a", 6), 6);
-        cache.put(&metadata("a", 7), 7);
         assert_eq!(cache.get("d/a"), None);
-        cache.put(&metadata("a", 8), 8);
-        assert_eq!(cache.get("d/a").as_deref(), Some(&8));
+        let other = ObjectMeta { uid: Some("a-2".into()), ..metadata("a", 8) };
+        cache.put(&other, 8);
+        cache.vanish("d/a", "a-1");
+        assert_eq!(cache.get("d/a").as_deref(), Some(&8), "another one of its name");
         for n in 0..2 * REMEMBERED {
-            cache.vanish(&metadata(&n.to_string(), 9));
+            cache.vanish("d/a", &n.to_string());
         }
-        assert_eq!(cache.read().gone.revisions.len(), REMEMBERED);
+        assert_eq!(cache.read().gone.uids.len(), REMEMBERED);
     }
 
     #[test]

@@ -32,3 +32,8 @@ pub(crate) fn code(error: &kube::Error) -> u16 {
         _ => 0,
     }
 }
+
+/// Whether something was not made because its namespace is being deleted.
+pub(crate) fn is_terminating(error: &kube::Error) -> bool {
+    code(error) == 403 && error.to_string().contains("being terminated")
+}

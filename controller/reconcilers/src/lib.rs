@@ -36,5 +36,6 @@ mod run;
 mod share;
 mod statefulset;
 mod volume_binding;
+mod whole;
 
 pub use run::{Config, run};

@@ -1,7 +1,7 @@
 //! What every active namespace has: the ServiceAccount `default` and the ConfigMap `kube-root-ca.crt`.
 //! Made when missing, and the ConfigMap repaired when changed.
 use crate::cache::{Cache, Key, key_of, split};
-use crate::error::{ReconcileError, at, code};
+use crate::error::{ReconcileError, at, code, is_terminating};
 use crate::queue::{Next, Queue};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -165,7 +165,7 @@ fn created(result: Result<(), kube::Error>, step: &'static str) -> Result<Next, 
     match result {
         Ok(()) => Ok(Next::Wait),
         Err(error) if matches!(code(&error), 404 | 409) => Ok(Next::Wait),
-        Err(error) if code(&error) == 403 && error.to_string().contains("being terminated") => Ok(Next::Wait),
+        Err(error) if is_terminating(&error) => Ok(Next::Wait),
         Err(error) => Err(at(step)(error)),
     }
 }

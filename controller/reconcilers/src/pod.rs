@@ -4,10 +4,10 @@ mod write;
 use crate::cache::{Key, key_of};
 use crate::job::RunFacts;
 use k8s_openapi::api::core::v1::{Affinity, NodeSelectorRequirement, NodeSelectorTerm, Pod, Toleration};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use std::collections::BTreeMap;
 
-pub(crate) use write::PodWriter;
+pub(crate) use write::{PodWriter, slowly};
 
 /// How far a pod is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,6 +55,11 @@ pub(crate) struct PodFacts {
 /// The owner that is the controller.
 pub(crate) fn controller_of(owners: Option<&Vec<OwnerReference>>) -> Option<&OwnerReference> {
     owners?.iter().find(|owner| owner.controller == Some(true))
+}
+
+/// Whether the object with this uid is the controller.
+pub(crate) fn is_controlled(metadata: &ObjectMeta, uid: &str) -> bool {
+    controller_of(metadata.owner_references.as_ref()).is_some_and(|owner| owner.uid == uid)
 }
 
 /// The one node that every term of a required affinity names by `metadata.name`.
@@ -122,7 +127,7 @@ impl PodFacts {
     pub(crate) fn disrupted(&self, reason: &str, message: &str) -> serde_json::Value {
         let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         serde_json::json!({"metadata": {"uid": &*self.uid}, "status": {"conditions": [
-            {"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message,
+            {"type": api::well_known::CONDITION_DISRUPTED, "status": "True", "reason": reason, "message": message,
                 "lastTransitionTime": now}]}})
     }
 

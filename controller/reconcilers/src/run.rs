@@ -107,8 +107,7 @@ pub async fn run(config: Config) {
     tasks.spawn(job::start(job::Reconciler {
         recorder: Recorder::start(client.clone(), "job-controller"),
         jobs: Arc::clone(&jobs),
-        pods: Arc::clone(&pods),
-        client: client.clone(),
+        writer: PodWriter { client: client.clone(), pods: Arc::clone(&pods) },
     }));
     tasks.spawn(job::delete_finished((config.client_for)("ttl-after-finished-controller"), Arc::clone(&jobs)));
     tasks.spawn(Arc::clone(&jobs).reflect(Api::<Job>::all(client), all(), |job| job));

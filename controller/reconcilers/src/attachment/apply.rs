@@ -105,6 +105,20 @@ fn wake_by_changes(reconciler: &Reconciler, queue: &Arc<Queue<Key>>) {
             }
         }
     });
+    // A volume or a driver may be heard of after the pods that wait for it.
+    let (wake, nodes) = (Arc::clone(queue), Arc::clone(&reconciler.nodes));
+    reconciler.volumes.on_change(move |before, after| {
+        let shown = |volume: Option<&Arc<Volume>>| volume.and_then(|volume| attachable(volume));
+        if shown(before) != shown(after) {
+            nodes.all().iter().for_each(|node| wake.add(Arc::clone(node.name())));
+        }
+    });
+    let (wake, nodes) = (Arc::clone(queue), Arc::clone(&reconciler.nodes));
+    reconciler.drivers.on_change(move |before, after| {
+        if before != after {
+            nodes.all().iter().for_each(|node| wake.add(Arc::clone(node.name())));
+        }
+    });
     let (wake, nodes) = (Arc::clone(queue), Arc::clone(&reconciler.nodes));
     reconciler.attachments.on_change(move |before, after| {
         let Some(attachment) = after.or(before) else { return };

@@ -1,5 +1,5 @@
 //! What one node needs attached, and what not any more: pure.
-use api::volume::attachment_name;
+use api::volume::{attachment_name, in_use_name};
 use std::collections::BTreeMap;
 
 /// A volume of a driver.
@@ -63,7 +63,7 @@ pub(super) fn steps(
         if own.name != attachment_name(&volume.handle, &volume.driver, name) {
             continue;
         }
-        let is_used = node.in_use.contains(&format!("kubernetes.io/csi/{}^{}", volume.driver, volume.handle));
+        let is_used = node.in_use.contains(&in_use_name(&volume.driver, &volume.handle));
         if !node.exists || node.is_off || node.is_lost || !is_used {
             steps.push(Step::Detach { attachment: own.name.clone() });
         }

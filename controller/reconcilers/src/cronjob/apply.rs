@@ -3,16 +3,16 @@ use super::plan::{self, Draft, Plan};
 use super::template;
 use crate::cache::{Cache, Key, key_of, split};
 use crate::clock;
-use crate::error::{ReconcileError, at, code};
-use crate::pod::controller_of;
+use crate::error::{ReconcileError, at, code, is_terminating};
+use crate::pod::{controller_of, is_controlled};
 use crate::queue::{Next, Queue};
 use crate::record::{Recorder, Severity};
+use crate::whole::whole;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job};
-use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,10 +73,7 @@ impl Reconciler {
         let Some(cron) = self.crons.get(key) else { return Ok(Next::Wait) };
         let (namespace, _) = split(key);
         let mut jobs = self.jobs.in_namespace(namespace);
-        jobs.retain(|job| {
-            let owner = controller_of(job.metadata.owner_references.as_ref());
-            owner.is_some_and(|owner| Some(&owner.uid) == cron.metadata.uid.as_ref())
-        });
+        jobs.retain(|job| is_controlled(&job.metadata, template::parent(&cron).uid()));
         let (now, zone) = (Timestamp::now(), zone_of(&cron));
         let plan = plan::plan(&cron, &jobs, zone.as_ref(), now);
         tracing::debug!(
@@ -141,10 +138,9 @@ impl Reconciler {
                 Ok(Some(job))
             }
             Err(error) if code(&error) == 409 => {
-                let name = plan::name(cron, draft);
+                let name = template::name(cron, draft.time);
                 let found = api.get(&name).await.map_err(at("reading the Job of that name"))?;
-                let owner = controller_of(found.metadata.owner_references.as_ref());
-                if owner.is_some_and(|owner| Some(&owner.uid) == cron.metadata.uid.as_ref()) {
+                if is_controlled(&found.metadata, template::parent(cron).uid()) {
                     return Ok(Some(found));
                 }
                 let message = format!("Error creating job: {name:?} is there and is not ours");
@@ -152,7 +148,7 @@ impl Reconciler {
                 Err(ReconcileError::Object(message))
             }
             // The namespace is being deleted, and this CronJob with it.
-            Err(error) if code(&error) == 403 && error.to_string().contains("being terminated") => Ok(None),
+            Err(error) if is_terminating(&error) => Ok(None),
             Err(error) => {
                 self.tell(cron, Severity::Warning, "FailedCreate", format!("Error creating job: {error}"));
                 Err(at("creating a Job")(error))
@@ -193,10 +189,11 @@ impl Reconciler {
         }
         let name = cron.metadata.name.as_deref().unwrap_or_default();
         let own = json!({"uid": cron.metadata.uid, "resourceVersion": cron.metadata.resource_version});
-        let patch = json!({"metadata": own, "status": whole(status)});
+        let patch =
+            json!({"metadata": own, "status": whole(status, &["active", "lastScheduleTime", "lastSuccessfulTime"])});
         let crons: Api<CronJob> = Api::namespaced(self.client.clone(), namespace);
         match crons.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await {
-            Ok(cron) => self.crons.put_known(&cron.metadata.clone(), cron),
+            Ok(cron) => self.crons.put(&cron.metadata.clone(), cron),
             Err(error) if code(&error) == 404 => {}
             Err(error) => return Err(at("writing the status of a CronJob")(error)),
         }
@@ -204,25 +201,6 @@ impl Reconciler {
     }
 
     fn tell(&self, cron: &CronJob, severity: Severity, reason: &'static str, message: String) {
-        let about = ObjectReference {
-            api_version: Some("batch/v1".to_owned()),
-            kind: Some("CronJob".to_owned()),
-            namespace: cron.metadata.namespace.clone(),
-            name: cron.metadata.name.clone(),
-            uid: cron.metadata.uid.clone(),
-            ..ObjectReference::default()
-        };
-        self.recorder.send(about, severity, reason, message);
+        self.recorder.send(template::parent(cron).reference(), severity, reason, message);
     }
-}
-
-/// A status that names everything, so that a merge patch leaves nothing old behind.
-fn whole(status: &CronJobStatus) -> Value {
-    let mut value = json!(status);
-    for key in ["active", "lastScheduleTime", "lastSuccessfulTime"] {
-        if value.get(key).is_none() {
-            value[key] = Value::Null;
-        }
-    }
-    value
 }

@@ -1,5 +1,4 @@
 //! What a CronJob needs: pure.
-use super::template;
 use crate::job::{finish_of, is_finished};
 use crate::record::Severity;
 use api::schedule::Schedule;
@@ -203,11 +202,6 @@ pub(super) fn made(mut status: CronJobStatus, draft: &Draft, job: &Job) -> CronJ
     status.active = (!active.is_empty()).then_some(active);
     status.last_schedule_time = Some(Time(draft.time));
     status
-}
-
-/// The name of the Job that is to be made.
-pub(super) fn name(cron: &CronJob, draft: &Draft) -> String {
-    template::name(cron, draft.time)
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! The Job of a CronJob for a time: pure.
+use crate::parent::Parent;
 use api::well_known::ANNOTATION_CRONJOB_SCHEDULED;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// The name of the Job for a time: no time has two.
 pub(super) fn name(cron: &CronJob, time: Timestamp) -> String {
-    format!("{}-{}", cron.metadata.name.as_deref().unwrap_or_default(), time.as_second().div_euclid(60))
+    format!("{}-{}", parent(cron).name(), time.as_second().div_euclid(60))
 }
 
 /// The Job.
@@ -22,7 +23,7 @@ pub(super) fn job(cron: &CronJob, time: Timestamp, zone: &TimeZone) -> Job {
             namespace: cron.metadata.namespace.clone(),
             labels: given.labels,
             annotations: Some(annotations),
-            owner_references: Some(vec![owner(cron)]),
+            owner_references: Some(vec![parent(cron).owner_reference()]),
             ..ObjectMeta::default()
         },
         spec: template.spec,
@@ -30,15 +31,9 @@ pub(super) fn job(cron: &CronJob, time: Timestamp, zone: &TimeZone) -> Job {
     }
 }
 
-fn owner(cron: &CronJob) -> OwnerReference {
-    OwnerReference {
-        api_version: "batch/v1".to_owned(),
-        kind: "CronJob".to_owned(),
-        name: cron.metadata.name.clone().unwrap_or_default(),
-        uid: cron.metadata.uid.clone().unwrap_or_default(),
-        controller: Some(true),
-        block_owner_deletion: Some(true),
-    }
+/// The CronJob as owner.
+pub(super) fn parent(cron: &CronJob) -> Parent<'_> {
+    Parent { api_version: "batch/v1", kind: "CronJob", metadata: &cron.metadata }
 }
 
 /// RFC 3339, with `Z` where the clocks of the zone show the time of UTC.

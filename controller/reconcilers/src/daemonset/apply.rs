@@ -5,10 +5,10 @@ use super::plan::{Cause, Plan, Scene, plan};
 use super::status::status;
 use crate::adoption::may_adopt;
 use crate::cache::{Cache, Key, key_of, split};
-use crate::error::{ReconcileError, at, code};
+use crate::error::{ReconcileError, at, code, is_terminating};
 use crate::history::{Keeper, Source, equals, hash_of, is_of, name_of, surplus};
 use crate::node::NodeFacts;
-use crate::pod::{PodFacts, PodWriter};
+use crate::pod::{PodFacts, PodWriter, slowly};
 use crate::queue::{Next, Queue};
 use crate::record::{Recorder, Severity};
 use api::selector::Selector;
@@ -65,24 +65,9 @@ fn wake(reconciler: &Reconciler, queue: &Arc<Queue<Key>>) {
             wake.add(key_of(&after.metadata));
         }
     });
-    let (wake, sets) = (Arc::clone(queue), Arc::clone(&reconciler.sets));
-    reconciler.writer.pods.on_change(move |before, after| {
-        for pod in [before, after].into_iter().flatten() {
-            match &pod.controller {
-                Some((kind, name, _)) if **kind == *"DaemonSet" => {
-                    wake.add(format!("{}/{name}", pod.namespace()).into());
-                }
-                Some(_) => {}
-                None => {
-                    for set in sets.in_namespace(pod.namespace()) {
-                        if selector_of(&set).is_some_and(|selector| selector.matches(&pod.labels)) {
-                            wake.add(key_of(&set.metadata));
-                        }
-                    }
-                }
-            }
-        }
-    });
+    let takes =
+        |set: &DaemonSet, pod: &PodFacts| selector_of(set).is_some_and(|selector| selector.matches(&pod.labels));
+    reconciler.writer.wake(queue, &reconciler.sets, "DaemonSet", takes);
     let (wake, sets) = (Arc::clone(queue), Arc::clone(&reconciler.sets));
     reconciler.nodes.on_change(move |before, after| {
         // How a node does is told every few seconds, and changes nothing here.
@@ -208,18 +193,7 @@ impl Shared {
             }
         }
         let hash = hash_of(current, LABEL_CONTROLLER_REVISION_HASH);
-        let mut left = plan.create.as_slice();
-        let mut batch = 1;
-        while !left.is_empty() {
-            // Slow start: if pods are refused, few requests are wasted.
-            let (now, later) = left.split_at(left.len().min(batch));
-            for made in join_all(now.iter().map(|node| self.create(set, hash, node))).await {
-                made?;
-            }
-            left = later;
-            batch *= 2;
-        }
-        Ok(())
+        slowly(&plan.create, |node| self.create(set, hash, node)).await
     }
 
     async fn create(&self, set: &DaemonSet, hash: &str, node: &str) -> Result<(), ReconcileError> {
@@ -230,7 +204,7 @@ impl Shared {
                 Ok(())
             }
             // The namespace is being deleted, and this set with it.
-            Err(error) if code(&error) == 403 && error.to_string().contains("being terminated") => Ok(()),
+            Err(error) if is_terminating(&error) => Ok(()),
             Err(error) => {
                 self.tell(set, Severity::Warning, "FailedCreate", format!("Error creating: {error}"));
                 Err(at("creating a pod")(error))

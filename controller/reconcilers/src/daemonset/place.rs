@@ -11,7 +11,6 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{
     NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, PodTemplateSpec, Toleration,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// Annotation that counts the templates, and the label of pods that tells it.
 const ANNOTATION_GENERATION: &str = "deprecated.daemonset.template.generation";
@@ -29,7 +28,7 @@ const TOLERATED: [(&str, &str); 6] = [
 
 /// The set as owner.
 pub(super) fn parent(set: &DaemonSet) -> Parent<'_> {
-    Parent { kind: "DaemonSet", metadata: &set.metadata }
+    Parent { api_version: "apps/v1", kind: "DaemonSet", metadata: &set.metadata }
 }
 
 /// What a node is to the set.
@@ -99,8 +98,8 @@ fn tolerations(spec: &PodSpec) -> Vec<Toleration> {
 
 /// The pod for a node, made from a template whose revision has this hash.
 pub(super) fn pod(set: &DaemonSet, template: &PodTemplateSpec, hash: &str, node: &str) -> Pod {
-    let given = template.metadata.clone().unwrap_or_default();
-    let mut labels = given.labels.unwrap_or_default();
+    let mut metadata = parent(set).pod_metadata(template.metadata.clone());
+    let labels = metadata.labels.get_or_insert_default();
     labels.insert(LABEL_CONTROLLER_REVISION_HASH.to_owned(), hash.to_owned());
     if let Some(generation) = set.metadata.annotations.as_ref().and_then(|a| a.get(ANNOTATION_GENERATION)) {
         labels.insert(LABEL_GENERATION.to_owned(), generation.clone());
@@ -108,19 +107,7 @@ pub(super) fn pod(set: &DaemonSet, template: &PodTemplateSpec, hash: &str, node:
     let mut spec = template.spec.clone().unwrap_or_default();
     spec.tolerations = Some(tolerations(&spec));
     bind_to(&mut spec, node);
-    Pod {
-        metadata: ObjectMeta {
-            generate_name: Some(format!("{}-", parent(set).name())),
-            namespace: set.metadata.namespace.clone(),
-            labels: Some(labels),
-            annotations: given.annotations,
-            finalizers: given.finalizers,
-            owner_references: Some(vec![parent(set).owner_reference()]),
-            ..ObjectMeta::default()
-        },
-        spec: Some(spec),
-        status: None,
-    }
+    Pod { metadata, spec: Some(spec), status: None }
 }
 
 /// Leaves the scheduler no other node. Which nodes fit was decided here; the rest of the affinity stays.

@@ -4,7 +4,7 @@ use super::plan::{self, Draft, Plan};
 use super::revision::{is_current, owner_reference, revision};
 use crate::adoption::may_adopt;
 use crate::cache::{Cache, Key, key_of, split};
-use crate::error::{ReconcileError, at, code};
+use crate::error::{ReconcileError, at, code, is_terminating};
 use crate::pod::{PodFacts, controller_of};
 use crate::queue::{Next, Queue};
 use crate::record::{Recorder, Severity};
@@ -244,7 +244,7 @@ impl Reconciler {
                 *collisions = Some(collisions.unwrap_or_default().saturating_add(1));
                 return Ok(true);
             }
-            Err(error) if code(&error) == 403 && error.to_string().contains("being terminated") => return Ok(false),
+            Err(error) if is_terminating(&error) => return Ok(false),
             Err(error) => {
                 let message = format!("Failed to create new replica set {name:?}: {error}");
                 self.recorder.send(reference(deployment), Severity::Warning, "ReplicaSetCreateError", message);

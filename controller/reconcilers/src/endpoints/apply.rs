@@ -2,7 +2,7 @@
 use super::facts::{BackendFacts, EndpointsFacts, ServiceFacts, SliceFacts};
 use super::plan::{self, Groups};
 use crate::cache::{Cache, Key, split};
-use crate::error::{ReconcileError, at, code};
+use crate::error::{ReconcileError, at, code, is_terminating};
 use crate::node::NodeFacts;
 use crate::queue::{Next, Queue};
 use k8s_openapi::api::core::v1::Endpoints;
@@ -129,7 +129,7 @@ impl Reconciler {
             match api.create(&PostParams::default(), &slice).await {
                 Ok(slice) => self.slices.put(&slice.metadata.clone(), SliceFacts::new(slice)),
                 // The namespace is being deleted, and this Service with it.
-                Err(error) if code(&error) == 403 && error.to_string().contains("being terminated") => {}
+                Err(error) if is_terminating(&error) => {}
                 Err(error) => return Err(at("creating an EndpointSlice")(error)),
             }
         }
@@ -255,7 +255,7 @@ impl Reconciler {
                 self.endpoints.put(&endpoints.metadata.clone(), EndpointsFacts::new(endpoints));
                 Ok(())
             }
-            Err(error) if code(&error) == 403 && error.to_string().contains("being terminated") => Ok(()),
+            Err(error) if is_terminating(&error) => Ok(()),
             Err(error) => Err(at("writing the Endpoints")(error)),
         }
     }

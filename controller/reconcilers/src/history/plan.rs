@@ -154,7 +154,11 @@ mod tests {
     }
 
     fn source<'a>(metadata: &'a ObjectMeta, template: &'a PodTemplateSpec) -> Source<'a> {
-        Source { parent: Parent { kind: "StatefulSet", metadata }, template, hash_label: HASH_LABEL }
+        Source {
+            parent: Parent { api_version: "apps/v1", kind: "StatefulSet", metadata },
+            template,
+            hash_label: HASH_LABEL,
+        }
     }
 
     fn made(settled: Settled) -> Arc<ControllerRevision> {

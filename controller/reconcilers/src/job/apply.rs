@@ -8,16 +8,16 @@ use super::template;
 use crate::adoption::may_adopt;
 use crate::cache::{Cache, Key, key_of, split};
 use crate::clock;
-use crate::error::{ReconcileError, at, code};
-use crate::pod::PodFacts;
+use crate::error::{ReconcileError, at, code, is_terminating};
+use crate::pod::{PodFacts, PodWriter, slowly};
 use crate::queue::{Next, Queue};
 use crate::record::{Recorder, Severity};
+use crate::whole::whole;
 use api::selector::Selector;
 use api::well_known::{FINALIZER_JOB_TRACKING, JOB_CONTROLLER};
 use futures::future::join_all;
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
-use k8s_openapi::api::core::v1::{ObjectReference, Pod};
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,9 +30,8 @@ const AT_ONCE: usize = 64;
 
 /// Everything a run uses.
 pub(crate) struct Reconciler {
-    pub(crate) client: kube::Client,
+    pub(crate) writer: PodWriter,
     pub(crate) jobs: Arc<Cache<Job>>,
-    pub(crate) pods: Arc<Cache<PodFacts>>,
     pub(crate) recorder: Recorder,
 }
 
@@ -48,14 +47,14 @@ enum Cause {
 /// What runs share.
 struct Shared {
     reconciler: Reconciler,
-    /// By the uid of the Job.
-    backoffs: Mutex<HashMap<String, Backoff>>,
+    /// By the Job, with its uid.
+    backoffs: Mutex<HashMap<Key, (String, Backoff)>>,
 }
 
 /// Reconciles until dropped.
 pub(crate) async fn start(reconciler: Reconciler) {
     let queue: Arc<Queue<Cause>> = Queue::new("job");
-    let (wake, pods) = (Arc::clone(&queue), Arc::clone(&reconciler.pods));
+    let (wake, pods) = (Arc::clone(&queue), Arc::clone(&reconciler.writer.pods));
     reconciler.jobs.on_change(move |before, after| {
         for job in [before, after].into_iter().flatten() {
             wake.add(Cause::Job(key_of(&job.metadata)));
@@ -69,7 +68,7 @@ pub(crate) async fn start(reconciler: Reconciler) {
         }
     });
     let (wake, jobs) = (Arc::clone(&queue), Arc::clone(&reconciler.jobs));
-    reconciler.pods.on_change(move |before, after| {
+    reconciler.writer.pods.on_change(move |before, after| {
         for pod in [before, after].into_iter().flatten() {
             match &pod.controller {
                 Some((kind, name, _)) if **kind == *"Job" => {
@@ -88,11 +87,11 @@ pub(crate) async fn start(reconciler: Reconciler) {
         }
     });
     reconciler.jobs.listed().await;
-    reconciler.pods.listed().await;
+    reconciler.writer.pods.listed().await;
     for job in reconciler.jobs.all() {
         queue.add(Cause::Job(key_of(&job.metadata)));
     }
-    for pod in reconciler.pods.all().iter().filter(|pod| is_tracked(pod)) {
+    for pod in reconciler.writer.pods.all().iter().filter(|pod| is_tracked(pod)) {
         queue.add(match &pod.controller {
             Some((_, name, _)) if !is_stray(pod) => Cause::Job(format!("{}/{name}", pod.namespace()).into()),
             Some(_) | None => Cause::Stray(pod.key.clone().unwrap_or_default()),
@@ -143,10 +142,17 @@ fn selector_of(job: &Job) -> Result<Selector, String> {
 }
 
 impl Shared {
+    fn api(&self, namespace: &str) -> Api<Job> {
+        Api::namespaced(self.reconciler.writer.client.clone(), namespace)
+    }
+
     async fn job(&self, key: &Key) -> Result<Next, ReconcileError> {
         self.free_left_behind(key).await?;
         for _ in 0..LOOKS {
-            let Some(job) = self.reconciler.jobs.get(key) else { return Ok(Next::Wait) };
+            let Some(job) = self.reconciler.jobs.get(key) else {
+                self.backoffs().remove(key);
+                return Ok(Next::Wait);
+            };
             if !is_ours(&job) {
                 return Ok(Next::Wait);
             }
@@ -164,7 +170,7 @@ impl Shared {
                 }
             };
             let (namespace, _) = split(key);
-            let claims = plan::claim(&job, &selector, &self.reconciler.pods.in_namespace(namespace));
+            let claims = plan::claim(&job, &selector, &self.reconciler.writer.pods.in_namespace(namespace));
             if self.take_and_release(&job, namespace, &claims).await? {
                 continue;
             }
@@ -185,15 +191,15 @@ impl Shared {
             if plan.is_idle() {
                 let finished = self.reconciler.jobs.get(key).is_none_or(|job| is_finished(&job));
                 if finished {
-                    self.backoffs().remove(job.metadata.uid.as_deref().unwrap_or_default());
+                    self.backoffs().remove(key);
                 }
                 let next = plan.next.filter(|_| !finished).and_then(|left| u64::try_from(left).ok());
                 return Ok(next.map_or(Next::Wait, |left| Next::After(Duration::from_millis(left.max(1)))));
             }
-            if let Err(error) = self.carry_out(&job, namespace, &plan).await {
+            if let Err(error) = self.carry_out(&job, &plan).await {
                 // What has been done is told all the same.
                 if let Some(job) = self.reconciler.jobs.get(key) {
-                    let claims = plan::claim(&job, &selector, &self.reconciler.pods.in_namespace(namespace));
+                    let claims = plan::claim(&job, &selector, &self.reconciler.writer.pods.in_namespace(namespace));
                     let plan = self.plan(&job, &claims.mine);
                     self.write_status(&job, namespace, &plan.status).await?;
                 }
@@ -205,17 +211,19 @@ impl Shared {
 
     fn plan(&self, job: &Job, mine: &[Arc<PodFacts>]) -> Plan {
         let shape = Shape::new(job);
-        let uid = job.metadata.uid.clone().unwrap_or_default();
         let backoff = {
             let mut backoffs = self.backoffs();
-            let known = backoffs.entry(uid).or_default();
+            let (uid, known) = backoffs.entry(key_of(&job.metadata)).or_default();
+            if *uid != template::parent(job).uid() {
+                (*uid, *known) = (template::parent(job).uid().to_owned(), Backoff::default());
+            }
             *known = known.with(mine, |pod| shape.has_failed(pod));
             known.clone()
         };
         plan::plan(job, mine, &backoff, jiff::Timestamp::now())
     }
 
-    fn backoffs(&self) -> MutexGuard<'_, HashMap<String, Backoff>> {
+    fn backoffs(&self) -> MutexGuard<'_, HashMap<Key, (String, Backoff)>> {
         self.backoffs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -224,7 +232,7 @@ impl Shared {
         let (namespace, name) = split(key);
         let known = self.reconciler.jobs.get(key);
         let uid = known.as_ref().and_then(|job| job.metadata.uid.as_deref());
-        let mut left = self.reconciler.pods.in_namespace(namespace);
+        let mut left = self.reconciler.writer.pods.in_namespace(namespace);
         left.retain(|pod| {
             let controller = pod.controller.as_ref();
             is_tracked(pod)
@@ -234,110 +242,86 @@ impl Shared {
         if left.is_empty() {
             return Ok(());
         }
-        let jobs: Api<Job> = Api::namespaced(self.reconciler.client.clone(), namespace);
-        let live = jobs.get_opt(name).await.map_err(at("looking for the Job of a pod"))?;
+        let live = self.api(namespace).get_opt(name).await.map_err(at("looking for the Job of a pod"))?;
         let live = live.and_then(|job| job.metadata.uid);
-        let pods: Api<Pod> = Api::namespaced(self.reconciler.client.clone(), namespace);
         for chunk in left.chunks(AT_ONCE) {
             let gone = chunk
                 .iter()
                 .filter(|pod| pod.controller.as_ref().is_some_and(|(_, _, uid)| live.as_deref() != Some(&**uid)));
-            all(join_all(gone.map(|pod| self.untrack(&pods, pod))).await)?;
+            all(join_all(gone.map(|pod| self.untrack(pod))).await)?;
         }
         Ok(())
     }
 
     async fn stray(&self, key: &Key) -> Result<Next, ReconcileError> {
-        let Some(pod) = self.reconciler.pods.get(key).filter(|pod| is_stray(pod)) else { return Ok(Next::Wait) };
+        let Some(pod) = self.reconciler.writer.pods.get(key).filter(|pod| is_stray(pod)) else { return Ok(Next::Wait) };
         if pod.controller.is_some() || takers(&self.reconciler.jobs, &pod).is_empty() {
-            let pods: Api<Pod> = Api::namespaced(self.reconciler.client.clone(), pod.namespace());
-            self.untrack(&pods, &pod).await?;
+            self.untrack(&pod).await?;
         }
         Ok(Next::Wait)
     }
 
     /// Tells whether anything was changed.
     async fn take_and_release(&self, job: &Job, namespace: &str, claims: &Claims) -> Result<bool, ReconcileError> {
-        let pods: Api<Pod> = Api::namespaced(self.reconciler.client.clone(), namespace);
-        let jobs: Api<Job> = Api::namespaced(self.reconciler.client.clone(), namespace);
+        let jobs = self.api(namespace);
         let adopts = !claims.adopt.is_empty() && may_adopt(&jobs, &job.metadata).await?;
         for pod in claims.adopt.iter().filter(|_| adopts) {
-            let patch = json!({"metadata": {"uid": &*pod.uid, "ownerReferences": [template::owner(job)],
+            let patch = json!({"metadata": {"uid": &*pod.uid, "ownerReferences": [template::parent(job).owner_reference()],
                 "finalizers": [FINALIZER_JOB_TRACKING]}});
-            self.change(&pods, pod, patch, "adopting a pod").await?;
+            self.change(pod, patch, "adopting a pod").await?;
         }
         for pod in &claims.release {
             let patch = json!({"metadata": {"uid": &*pod.uid,
                 "ownerReferences": [{"$patch": "delete", "uid": job.metadata.uid}],
                 "$deleteFromPrimitiveList/finalizers": [FINALIZER_JOB_TRACKING]}});
-            self.change(&pods, pod, patch, "releasing a pod").await?;
+            self.change(pod, patch, "releasing a pod").await?;
         }
         Ok(adopts || !claims.release.is_empty())
     }
 
-    async fn carry_out(&self, job: &Job, namespace: &str, plan: &Plan) -> Result<(), ReconcileError> {
-        let pods: Api<Pod> = Api::namespaced(self.reconciler.client.clone(), namespace);
+    async fn carry_out(&self, job: &Job, plan: &Plan) -> Result<(), ReconcileError> {
         for chunk in plan.count.chunks(AT_ONCE) {
-            all(join_all(chunk.iter().map(|pod| self.untrack(&pods, pod))).await)?;
+            all(join_all(chunk.iter().map(|pod| self.untrack(pod))).await)?;
         }
         for pod in &plan.track {
             let patch = json!({"metadata": {"uid": &*pod.uid, "finalizers": [FINALIZER_JOB_TRACKING]}});
-            self.change(&pods, pod, patch, "tracking a pod").await?;
+            self.change(pod, patch, "tracking a pod").await?;
         }
         for chunk in plan.withdraw.chunks(AT_ONCE) {
             all(join_all(chunk.iter().map(|pod| async {
-                self.untrack(&pods, pod).await?;
-                self.delete(&pods, job, pod).await
+                self.untrack(pod).await?;
+                self.delete(job, pod).await
             }))
             .await)?;
         }
         for chunk in plan.delete.chunks(AT_ONCE) {
-            all(join_all(chunk.iter().map(|pod| self.delete(&pods, job, pod))).await)?;
+            all(join_all(chunk.iter().map(|pod| self.delete(job, pod))).await)?;
         }
-        let (mut left, mut batch) = (plan.create.as_slice(), 1);
-        while !left.is_empty() {
-            // Slow start: if pods are refused, few requests are wasted.
-            let (now, later) = left.split_at(batch.min(left.len()));
-            all(join_all(now.iter().map(|draft| self.create(&pods, job, *draft))).await)?;
-            (left, batch) = (later, batch * 2);
-        }
-        Ok(())
+        slowly(&plan.create, |draft| self.create(job, *draft)).await
     }
 
-    async fn change(
-        &self,
-        pods: &Api<Pod>,
-        pod: &PodFacts,
-        patch: Value,
-        step: &'static str,
-    ) -> Result<(), ReconcileError> {
-        match pods.patch(pod.name(), &PatchParams::default(), &Patch::Strategic(patch)).await {
-            Ok(pod) => self.reconciler.pods.put_known(&pod.metadata.clone(), PodFacts::new(pod)),
-            // Gone, another pod by now, or one that is being deleted: the watch tells.
-            Err(error) if matches!(code(&error), 404 | 409 | 422) => {}
-            Err(error) => return Err(at(step)(error)),
+    async fn change(&self, pod: &PodFacts, patch: Value, step: &'static str) -> Result<(), ReconcileError> {
+        match self.reconciler.writer.patch(pod, patch, step).await {
+            // One that is being deleted gets no finalizer any more.
+            Err(ReconcileError::Api { source, .. }) if code(&source) == 422 => Ok(()),
+            done => done,
         }
-        Ok(())
     }
 
-    async fn untrack(&self, pods: &Api<Pod>, pod: &PodFacts) -> Result<(), ReconcileError> {
+    async fn untrack(&self, pod: &PodFacts) -> Result<(), ReconcileError> {
         let patch = json!({"metadata": {"uid": &*pod.uid,
             "$deleteFromPrimitiveList/finalizers": [FINALIZER_JOB_TRACKING]}});
-        self.change(pods, pod, patch, "taking the finalizer from a pod").await
+        self.change(pod, patch, "taking the finalizer from a pod").await
     }
 
-    async fn create(&self, pods: &Api<Pod>, job: &Job, draft: Draft) -> Result<(), ReconcileError> {
-        match pods.create(&PostParams::default(), &template::pod(job, draft)).await {
-            Ok(pod) => {
-                let message = format!("Created pod: {}", pod.metadata.name.as_deref().unwrap_or_default());
-                self.reconciler.pods.put(&pod.metadata.clone(), PodFacts::new(pod));
-                self.tell(job, Severity::Normal, "SuccessfulCreate", message);
+    async fn create(&self, job: &Job, draft: Draft) -> Result<(), ReconcileError> {
+        match self.reconciler.writer.create(template::parent(job).namespace(), &template::pod(job, draft)).await {
+            Ok(name) => {
+                self.tell(job, Severity::Normal, "SuccessfulCreate", format!("Created pod: {name}"));
                 Ok(())
             }
             // The namespace is being deleted, and this Job with it.
-            Err(error) if code(&error) == 403 && error.to_string().contains("being terminated") => {
-                Err(ReconcileError::Waiting("the end of the namespace".to_owned()))
-            }
+            Err(error) if is_terminating(&error) => Err(ReconcileError::Waiting("the end of the namespace".to_owned())),
             Err(error) => {
                 self.tell(job, Severity::Warning, "FailedCreate", format!("Error creating: {error}"));
                 Err(at("creating a pod")(error))
@@ -345,26 +329,18 @@ impl Shared {
         }
     }
 
-    async fn delete(&self, pods: &Api<Pod>, job: &Job, pod: &PodFacts) -> Result<(), ReconcileError> {
-        let own = Preconditions { uid: Some(pod.uid.to_string()), resource_version: None };
-        let params = DeleteParams { preconditions: Some(own), ..DeleteParams::default() };
-        match pods.delete(pod.name(), &params).await {
-            Ok(answer) => {
-                if let Some(left) = answer.left() {
-                    // A pod without a time of deletion was gone at once: the watch tells.
-                    if left.metadata.deletion_timestamp.is_some() {
-                        self.reconciler.pods.put_known(&left.metadata.clone(), PodFacts::new(left));
-                    }
-                }
+    async fn delete(&self, job: &Job, pod: &PodFacts) -> Result<(), ReconcileError> {
+        match self.reconciler.writer.delete(pod).await {
+            Ok(true) => {
+                self.tell(job, Severity::Normal, "SuccessfulDelete", format!("Deleted pod: {}", pod.name()));
+                Ok(())
             }
-            Err(error) if matches!(code(&error), 404 | 409) => return Ok(()),
+            Ok(false) => Ok(()),
             Err(error) => {
                 self.tell(job, Severity::Warning, "FailedDelete", format!("Error deleting: {error}"));
-                return Err(at("deleting a pod")(error));
+                Err(at("deleting a pod")(error))
             }
         }
-        self.tell(job, Severity::Normal, "SuccessfulDelete", format!("Deleted pod: {}", pod.name()));
-        Ok(())
     }
 
     /// Writes a status that says something new; refused if the Job is not the one that was decided upon.
@@ -374,12 +350,11 @@ impl Shared {
         }
         let name = job.metadata.name.as_deref().unwrap_or_default();
         let own = json!({"uid": job.metadata.uid, "resourceVersion": job.metadata.resource_version});
-        let patch = json!({"metadata": own, "status": whole(status)});
-        let jobs: Api<Job> = Api::namespaced(self.reconciler.client.clone(), namespace);
-        match jobs.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await {
+        let patch = json!({"metadata": own, "status": whole_status(status)});
+        match self.api(namespace).patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await {
             Ok(new) => {
                 self.tell_change(job, &new);
-                self.reconciler.jobs.put_known(&new.metadata.clone(), new);
+                self.reconciler.jobs.put(&new.metadata.clone(), new);
                 Ok(())
             }
             Err(error) if code(&error) == 404 => Ok(()),
@@ -412,15 +387,7 @@ impl Shared {
     }
 
     fn tell(&self, job: &Job, severity: Severity, reason: &'static str, message: String) {
-        let about = ObjectReference {
-            api_version: Some("batch/v1".to_owned()),
-            kind: Some("Job".to_owned()),
-            namespace: job.metadata.namespace.clone(),
-            name: job.metadata.name.clone(),
-            uid: job.metadata.uid.clone(),
-            ..ObjectReference::default()
-        };
-        self.reconciler.recorder.send(about, severity, reason, message);
+        self.reconciler.recorder.send(template::parent(job).reference(), severity, reason, message);
     }
 }
 
@@ -437,9 +404,8 @@ fn reason_of(reason: &str) -> &'static str {
 }
 
 /// A status that names everything, so that a merge patch leaves nothing old behind.
-fn whole(status: &JobStatus) -> Value {
-    let mut value = json!(status);
-    for key in [
+fn whole_status(status: &JobStatus) -> Value {
+    const FIELDS: [&str; 8] = [
         "active",
         "succeeded",
         "failed",
@@ -448,15 +414,10 @@ fn whole(status: &JobStatus) -> Value {
         "conditions",
         "completedIndexes",
         "failedIndexes",
-    ] {
-        if value.get(key).is_none() {
-            value[key] = Value::Null;
-        }
-    }
-    for key in ["succeeded", "failed"] {
-        if value["uncountedTerminatedPods"].is_object() && value["uncountedTerminatedPods"].get(key).is_none() {
-            value["uncountedTerminatedPods"][key] = Value::Null;
-        }
+    ];
+    let mut value = whole(status, &FIELDS);
+    if let Some(uncounted) = &status.uncounted_terminated_pods {
+        value["uncountedTerminatedPods"] = whole(uncounted, &["succeeded", "failed"]);
     }
     value
 }

@@ -31,7 +31,9 @@ impl Backoff {
         for pod in pods {
             let Some(run) = &pod.run else { continue };
             let succeeded = run.outcome == Some(Outcome::Succeeded);
-            if !succeeded && !has_failed(pod) || !new.seen.insert(pod.uid.clone()) {
+            // One that the controller took back, as of a Job that is suspended, has not failed.
+            let is_withdrawn = pod.is_deleting && !run.is_tracked;
+            if !succeeded && (is_withdrawn || !has_failed(pod)) || !new.seen.insert(pod.uid.clone()) {
                 continue;
             }
             let at = run.finished.unwrap_or_default();

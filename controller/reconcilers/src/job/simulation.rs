@@ -44,6 +44,11 @@ fn job(spec: Value) -> Job {
     serde_json::from_value(object).unwrap()
 }
 
+fn delete(pod: &mut PodFacts, clock: i64) {
+    pod.is_deleting = true;
+    pod.run.as_mut().unwrap().finished.get_or_insert(clock);
+}
+
 impl World {
     fn new(spec: Value) -> Self {
         let job = job(spec);
@@ -100,6 +105,7 @@ impl World {
             if plan.is_idle() {
                 return Ok(());
             }
+            let clock = self.clock;
             for pod in &plan.count {
                 self.untrack(&pod.uid, "it has not been counted")?;
             }
@@ -108,10 +114,10 @@ impl World {
             }
             for pod in &plan.withdraw {
                 self.change(&pod.uid, |pod| pod.run.as_mut().unwrap().is_tracked = false)?;
-                self.change(&pod.uid, |pod| pod.is_deleting = true)?;
+                self.change(&pod.uid, |pod| delete(pod, clock))?;
             }
             for pod in &plan.delete {
-                self.change(&pod.uid, |pod| pod.is_deleting = true)?;
+                self.change(&pod.uid, |pod| delete(pod, clock))?;
             }
             for draft in &plan.create {
                 self.create(*draft, shape.parallelism)?;
@@ -251,7 +257,7 @@ impl World {
             match what % 5 {
                 0 | 1 => end(Outcome::Succeeded),
                 2 => end(Outcome::Failed),
-                3 => pod.is_deleting = true,
+                3 => delete(pod, clock),
                 _ => (pod.phase, pod.ready_since) = (Phase::Running, Some(clock)),
             }
         }
@@ -376,6 +382,21 @@ fn who_is_suspended_begins_anew() {
     world.respec(|spec| spec.suspend = Some(false));
     world.finish();
     assert_eq!((reason(&world), world.job.status.as_ref().unwrap().failed), ("CompletionsReached", None));
+    world.settled();
+}
+
+#[test]
+fn who_is_resumed_has_pods_at_once() {
+    let mut world = World::new(json!({"parallelism": 4}));
+    world.run(usize::MAX);
+    for (suspend, active) in [(true, None), (false, Some(4))] {
+        world.clock += 1;
+        world.respec(|spec| spec.suspend = Some(suspend));
+        world.hear_all();
+        world.run(usize::MAX);
+        assert_eq!(world.job.status.as_ref().unwrap().active, active);
+    }
+    world.finish();
     world.settled();
 }
 

@@ -1,49 +1,33 @@
 //! The pods of a Job by its template: pure.
 use super::plan::Draft;
 use super::tally::spec_of;
+use crate::parent::Parent;
 use api::well_known::{
     ANNOTATION_JOB_INDEX_FAILURES, ANNOTATION_JOB_INDEX_IGNORED_FAILURES, FINALIZER_JOB_TRACKING,
     LABEL_JOB_COMPLETION_INDEX,
 };
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector, Pod, PodSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 /// What a name may have before the five characters that the server adds.
 const NAME_BASE_MOST: usize = 58;
 const INDEX_VARIABLE: &str = "JOB_COMPLETION_INDEX";
 
-/// The Job as the owner of its pods.
-pub(super) fn owner(job: &Job) -> OwnerReference {
-    OwnerReference {
-        api_version: "batch/v1".to_owned(),
-        kind: "Job".to_owned(),
-        name: job.metadata.name.clone().unwrap_or_default(),
-        uid: job.metadata.uid.clone().unwrap_or_default(),
-        controller: Some(true),
-        block_owner_deletion: Some(true),
-    }
+/// The Job as owner.
+pub(super) fn parent(job: &Job) -> Parent<'_> {
+    Parent { api_version: "batch/v1", kind: "Job", metadata: &job.metadata }
 }
 
 /// The pod of a draft.
 pub(super) fn pod(job: &Job, draft: Draft) -> Pod {
-    let name = job.metadata.name.as_deref().unwrap_or_default();
+    let name = parent(job).name();
     let template = spec_of(job).template.clone();
-    let given = template.metadata.unwrap_or_default();
+    let mut metadata = parent(job).pod_metadata(template.metadata);
     let mut spec = template.spec.unwrap_or_default();
-    let mut finalizers = given.finalizers.unwrap_or_default();
+    let finalizers = metadata.finalizers.get_or_insert_default();
     if !finalizers.iter().any(|finalizer| finalizer == FINALIZER_JOB_TRACKING) {
         finalizers.push(FINALIZER_JOB_TRACKING.to_owned());
     }
-    let mut metadata = ObjectMeta {
-        generate_name: Some(format!("{name}-")),
-        namespace: job.metadata.namespace.clone(),
-        labels: given.labels,
-        annotations: given.annotations,
-        finalizers: Some(finalizers),
-        owner_references: Some(vec![owner(job)]),
-        ..ObjectMeta::default()
-    };
     if let Some(index) = draft.index {
         let key = LABEL_JOB_COMPLETION_INDEX.to_owned();
         metadata.labels.get_or_insert_default().insert(key.clone(), index.to_string());

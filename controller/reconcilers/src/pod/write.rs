@@ -1,16 +1,17 @@
 //! Writes pods for their controllers; what the server answers is in the cache before the controller looks again.
 use super::PodFacts;
-use crate::cache::Cache;
+use crate::cache::{Cache, Key, key_of};
 use crate::error::{ReconcileError, at, code};
 use crate::parent::Parent;
+use crate::queue::Queue;
 use api::selector::Selector;
+use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Who writes pods of a kind.
-#[derive(Clone)]
 pub(crate) struct PodWriter {
     pub(crate) client: kube::Client,
     pub(crate) pods: Arc<Cache<PodFacts>>,
@@ -19,6 +20,30 @@ pub(crate) struct PodWriter {
 impl PodWriter {
     fn api(&self, namespace: &str) -> Api<Pod> {
         Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// Wakes the controllers of a kind when pods of theirs change, and when one without a controller does that they could take.
+    pub(crate) fn wake<S: kube::Resource + Send + Sync + 'static>(
+        &self,
+        queue: &Arc<Queue<Key>>,
+        sets: &Arc<Cache<S>>,
+        kind: &'static str,
+        takes: fn(&S, &PodFacts) -> bool,
+    ) {
+        let (queue, sets) = (Arc::clone(queue), Arc::clone(sets));
+        self.pods.on_change(move |before, after| {
+            for pod in [before, after].into_iter().flatten() {
+                match &pod.controller {
+                    Some((own, name, _)) if **own == *kind => queue.add(format!("{}/{name}", pod.namespace()).into()),
+                    Some(_) => {}
+                    None => {
+                        for set in sets.in_namespace(pod.namespace()).iter().filter(|set| takes(set, pod)) {
+                            queue.add(key_of(set.meta()));
+                        }
+                    }
+                }
+            }
+        });
     }
 
     /// The pods whose controller the parent is.
@@ -81,8 +106,9 @@ impl PodWriter {
     /// Reads a pod anew.
     pub(crate) async fn look(&self, namespace: &str, name: &str) -> Result<Option<PodFacts>, kube::Error> {
         let Some(pod) = self.api(namespace).get_opt(name).await? else { return Ok(None) };
-        self.pods.put(&pod.metadata.clone(), PodFacts::new(pod.clone()));
-        Ok(Some(PodFacts::new(pod)))
+        let (metadata, facts) = (pod.metadata.clone(), PodFacts::new(pod));
+        self.pods.put(&metadata, facts.clone());
+        Ok(Some(facts))
     }
 
     /// Deletes this very pod; tells whether it was still there.
@@ -96,7 +122,9 @@ impl PodWriter {
                 }
                 true
             }
-            Err(error) if matches!(code(&error), 404 | 409) => false,
+            // Another pod by now, or one that others write to: the watch tells.
+            Err(error) if code(&error) == 409 => return Ok(false),
+            Err(error) if code(&error) == 404 => false,
             Err(error) => return Err(error),
         };
         // Until the watch tells that it is gone, it counts as going.
@@ -107,4 +135,18 @@ impl PodWriter {
         }
         Ok(was_there)
     }
+}
+
+/// Does one, two, four ... at once until the first fails: if pods are refused, few requests are wasted.
+pub(crate) async fn slowly<'a, T, E, F>(all: &'a [T], make: impl Fn(&'a T) -> F) -> Result<(), E>
+where
+    F: Future<Output = Result<(), E>>,
+{
+    let (mut left, mut batch) = (all, 1);
+    while !left.is_empty() {
+        let (now, later) = left.split_at(batch.min(left.len()));
+        join_all(now.iter().map(&make)).await.into_iter().collect::<Result<(), E>>()?;
+        (left, batch) = (later, batch * 2);
+    }
+    Ok(())
 }

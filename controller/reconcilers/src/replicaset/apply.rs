@@ -2,15 +2,16 @@
 use super::flavor::Flavor;
 use super::plan::{self, Plan};
 use crate::cache::{Cache, Key, key_of, split};
-use crate::error::{ReconcileError, at, code};
+use crate::error::{ReconcileError, at, code, is_terminating};
+use crate::parent::Parent;
 use crate::pod::{PodFacts, PodWriter};
 use crate::queue::{Next, Queue};
 use crate::record::{Recorder, Severity};
+use crate::whole::whole;
 use api::selector::Selector;
 use futures::future::join_all;
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::{ObjectReference, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,25 +35,8 @@ pub(crate) async fn start(reconciler: Reconciler) {
             wake.add(key_of(&set.metadata));
         }
     });
-    let (wake, sets) = (Arc::clone(&queue), Arc::clone(&reconciler.sets));
-    let own_kind = reconciler.flavor.kind();
-    reconciler.writer.pods.on_change(move |before, after| {
-        for pod in [before, after].into_iter().flatten() {
-            match &pod.controller {
-                Some((kind, name, _)) if **kind == *own_kind => {
-                    wake.add(format!("{}/{name}", pod.namespace()).into());
-                }
-                Some(_) => {}
-                None => {
-                    for set in sets.in_namespace(pod.namespace()) {
-                        if selector_of(&set).is_ok_and(|selector| selector.matches(&pod.labels)) {
-                            wake.add(key_of(&set.metadata));
-                        }
-                    }
-                }
-            }
-        }
-    });
+    let takes = |set: &ReplicaSet, pod: &PodFacts| selector_of(set).is_ok_and(|selector| selector.matches(&pod.labels));
+    reconciler.writer.wake(&queue, &reconciler.sets, reconciler.flavor.kind(), takes);
     reconciler.sets.listed().await;
     reconciler.writer.pods.listed().await;
     for set in reconciler.sets.all() {
@@ -101,7 +85,7 @@ impl Reconciler {
         let (status, next) = plan::status(&set, &self.writer.pods.in_namespace(namespace), failure, now);
         let told = set.status.as_ref().map(|told| self.flavor.comparable(told));
         if told.as_ref() != Some(&self.flavor.comparable(&status)) {
-            let patch = json!({"metadata": {"uid": set.metadata.uid}, "status": whole(&status)});
+            let patch = json!({"metadata": {"uid": set.metadata.uid}, "status": whole(&status, &["conditions"])});
             let name = set.metadata.name.as_deref().unwrap_or_default();
             match self.flavor.write_status(self.writer.client.clone(), namespace, name, patch).await {
                 Ok(set) => self.sets.put(&set.metadata.clone(), set),
@@ -123,7 +107,8 @@ impl Reconciler {
         let may_adopt = || self.flavor.may_adopt(&self.writer.client, namespace, &set.metadata);
         let adopts = !plan.adopt.is_empty() && may_adopt().await?;
         for pod in plan.adopt.iter().filter(|_| adopts) {
-            let owner = json!({"metadata": {"uid": &*pod.uid, "ownerReferences": [self.owner_reference(set)]}});
+            let owner =
+                json!({"metadata": {"uid": &*pod.uid, "ownerReferences": [self.parent(set).owner_reference()]}});
             self.writer.patch(pod, owner, "adopting a pod").await?;
         }
         for pod in &plan.release {
@@ -156,17 +141,17 @@ impl Reconciler {
 
     async fn create(&self, set: &ReplicaSet) -> Result<(), kube::Error> {
         let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
-        match self.writer.create(namespace, &pod_of(set, self.owner_reference(set))).await {
+        match self.writer.create(namespace, &self.pod(set)).await {
             Ok(name) => {
                 let message = format!("Created pod: {name}");
-                self.recorder.send(self.reference(set), Severity::Normal, "SuccessfulCreate", message);
+                self.recorder.send(self.parent(set).reference(), Severity::Normal, "SuccessfulCreate", message);
                 Ok(())
             }
             // The namespace is being deleted, and this set with it.
-            Err(error) if code(&error) == 403 && error.to_string().contains("being terminated") => Ok(()),
+            Err(error) if is_terminating(&error) => Ok(()),
             Err(error) => {
                 self.recorder.send(
-                    self.reference(set),
+                    self.parent(set).reference(),
                     Severity::Warning,
                     "FailedCreate",
                     format!("Error creating: {error}"),
@@ -180,67 +165,25 @@ impl Reconciler {
         match self.writer.delete(pod).await {
             Ok(true) => {
                 let message = format!("Deleted pod: {}", pod.name());
-                self.recorder.send(self.reference(set), Severity::Normal, "SuccessfulDelete", message);
+                self.recorder.send(self.parent(set).reference(), Severity::Normal, "SuccessfulDelete", message);
                 Ok(())
             }
             Ok(false) => Ok(()),
             Err(error) => {
                 let message = format!("Error deleting: {error}");
-                self.recorder.send(self.reference(set), Severity::Warning, "FailedDelete", message);
+                self.recorder.send(self.parent(set).reference(), Severity::Warning, "FailedDelete", message);
                 Err(error)
             }
         }
     }
 
-    fn owner_reference(&self, set: &ReplicaSet) -> OwnerReference {
-        OwnerReference {
-            api_version: self.flavor.api_version().to_owned(),
-            kind: self.flavor.kind().to_owned(),
-            name: set.metadata.name.clone().unwrap_or_default(),
-            uid: set.metadata.uid.clone().unwrap_or_default(),
-            controller: Some(true),
-            block_owner_deletion: Some(true),
-        }
+    /// A pod by the template.
+    fn pod(&self, set: &ReplicaSet) -> Pod {
+        let template = set.spec.template.clone().unwrap_or_default();
+        Pod { metadata: self.parent(set).pod_metadata(template.metadata), spec: template.spec, status: None }
     }
 
-    /// The object that events are about.
-    fn reference(&self, set: &ReplicaSet) -> ObjectReference {
-        ObjectReference {
-            api_version: Some(self.flavor.api_version().to_owned()),
-            kind: Some(self.flavor.kind().to_owned()),
-            namespace: set.metadata.namespace.clone(),
-            name: set.metadata.name.clone(),
-            uid: set.metadata.uid.clone(),
-            ..ObjectReference::default()
-        }
-    }
-}
-
-/// A status with every number and no missing list, so that a merge patch leaves nothing old behind.
-fn whole(status: &k8s_openapi::api::apps::v1::ReplicaSetStatus) -> serde_json::Value {
-    let mut value = json!(status);
-    if status.conditions.is_none() {
-        value["conditions"] = serde_json::Value::Null;
-    }
-    value
-}
-
-/// A pod by the template.
-fn pod_of(set: &ReplicaSet, owner: OwnerReference) -> Pod {
-    let template = set.spec.template.clone().unwrap_or_default();
-    let given = template.metadata.unwrap_or_default();
-    let name = set.metadata.name.as_deref().unwrap_or_default();
-    Pod {
-        metadata: ObjectMeta {
-            generate_name: Some(format!("{name}-")),
-            namespace: set.metadata.namespace.clone(),
-            labels: given.labels,
-            annotations: given.annotations,
-            finalizers: given.finalizers,
-            owner_references: Some(vec![owner]),
-            ..ObjectMeta::default()
-        },
-        spec: template.spec,
-        status: None,
+    fn parent<'a>(&self, set: &'a ReplicaSet) -> Parent<'a> {
+        Parent { api_version: self.flavor.api_version(), kind: self.flavor.kind(), metadata: &set.metadata }
     }
 }

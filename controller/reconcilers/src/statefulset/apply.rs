@@ -5,7 +5,7 @@ use super::status::status;
 use crate::adoption::may_adopt;
 use crate::cache::{Cache, Key, key_of, split};
 use crate::claim::ClaimFacts;
-use crate::error::{ReconcileError, at, code};
+use crate::error::{ReconcileError, at, code, is_terminating};
 use crate::history::{HASH_LABEL, Keeper, Source, is_of, name_of, surplus, template_of};
 use crate::pod::{PodFacts, PodWriter};
 use crate::queue::{Next, Queue};
@@ -65,24 +65,8 @@ fn wake(reconciler: &Reconciler, queue: &Arc<Queue<Key>>) {
             wake.add(key_of(&after.metadata));
         }
     });
-    let (wake, sets) = (Arc::clone(queue), Arc::clone(&reconciler.sets));
-    reconciler.writer.pods.on_change(move |before, after| {
-        for pod in [before, after].into_iter().flatten() {
-            match &pod.controller {
-                Some((kind, name, _)) if **kind == *"StatefulSet" => {
-                    wake.add(format!("{}/{name}", pod.namespace()).into());
-                }
-                Some(_) => {}
-                None => {
-                    for set in sets.in_namespace(pod.namespace()) {
-                        if ordinal(&set, pod.name()).is_some() {
-                            wake.add(key_of(&set.metadata));
-                        }
-                    }
-                }
-            }
-        }
-    });
+    let takes = |set: &StatefulSet, pod: &PodFacts| ordinal(set, pod.name()).is_some();
+    reconciler.writer.wake(queue, &reconciler.sets, "StatefulSet", takes);
     let (wake, sets) = (Arc::clone(queue), Arc::clone(&reconciler.sets));
     reconciler.claims.on_change(move |before, after| {
         // A pod may wait for the end of a claim, or until it belongs to no earlier pod.
@@ -276,7 +260,7 @@ impl Reconciler {
                 }
             }
             // The namespace is being deleted, and this set with it.
-            Err(error) if code(&error) == 403 && error.to_string().contains("being terminated") => Ok(()),
+            Err(error) if is_terminating(&error) => Ok(()),
             Err(error) => {
                 let failed = format!("failed error: {error}");
                 self.tell(set, Severity::Warning, "FailedCreate", worded(set, "create", &name, &failed));

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 /// The set as owner.
 pub(super) fn parent(set: &StatefulSet) -> Parent<'_> {
-    Parent { kind: "StatefulSet", metadata: &set.metadata }
+    Parent { api_version: "apps/v1", kind: "StatefulSet", metadata: &set.metadata }
 }
 
 /// The name of the pod with this ordinal.
@@ -81,13 +81,14 @@ pub(super) fn claims(set: &StatefulSet, ordinal: i32) -> Vec<PersistentVolumeCla
 
 /// The pod with this ordinal, made from a template that is kept under the name `revision`.
 pub(super) fn pod(set: &StatefulSet, template: PodTemplateSpec, revision: &str, ordinal: i32) -> Pod {
-    let given = template.metadata.unwrap_or_default();
-    let mut own: BTreeMap<String, String> = given.labels.unwrap_or_default();
+    let name = pod_name(set, ordinal);
+    let mut metadata = parent(set).pod_metadata(template.metadata);
+    metadata.name = Some(name.clone());
+    let own = metadata.labels.get_or_insert_default();
     own.extend(labels(set, ordinal).map(|(key, value)| (key.to_owned(), value)));
     own.insert(LABEL_CONTROLLER_REVISION_HASH.to_owned(), revision.to_owned());
-    let name = pod_name(set, ordinal);
     let mut spec = template.spec.unwrap_or_default();
-    spec.hostname = Some(name.clone());
+    spec.hostname = Some(name);
     spec.subdomain = set.spec.service_name.clone().filter(|service| !service.is_empty());
     let templates = set.spec.volume_claim_templates.as_deref().unwrap_or_default();
     let is_replaced = |volume: &Volume| templates.iter().any(|t| t.metadata.name.as_ref() == Some(&volume.name));
@@ -104,20 +105,7 @@ pub(super) fn pod(set: &StatefulSet, template: PodTemplateSpec, revision: &str, 
         .collect();
     volumes.extend(spec.volumes.take().unwrap_or_default().into_iter().filter(|volume| !is_replaced(volume)));
     spec.volumes = Some(volumes).filter(|volumes| !volumes.is_empty());
-    Pod {
-        metadata: ObjectMeta {
-            name: Some(name),
-            generate_name: Some(format!("{}-", parent(set).name())),
-            namespace: set.metadata.namespace.clone(),
-            labels: Some(own),
-            annotations: given.annotations,
-            finalizers: given.finalizers,
-            owner_references: Some(vec![parent(set).owner_reference()]),
-            ..ObjectMeta::default()
-        },
-        spec: Some(spec),
-        status: None,
-    }
+    Pod { metadata, spec: Some(spec), status: None }
 }
 
 #[cfg(test)]
