@@ -1,4 +1,5 @@
-//! The one executor: watches pods and nodes, lets `decide` decide, assumes the pod in its place and binds.
+//! The one executor: watches pods, nodes and what else decisions look at (`news`), lets `decide` decide, assumes the pod in
+//! its place and binds.
 //!
 //! Flow: watch -> snapshot and queue -> decide -> assume -> bind (several at once). Guarantees: a decision sees every
 //! earlier one. Errors: a refused binding is forgotten and the pod tried again; a broken watch is listed anew.
@@ -16,7 +17,7 @@ use k8s_openapi::api::core::v1::{Binding, Node, ObjectReference, Pod};
 use kube::api::{Api, ObjectMeta, PostParams};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, watcher};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -24,6 +25,8 @@ use tokio::task::JoinSet;
 mod eviction;
 mod news;
 mod volume;
+
+use news::Step;
 
 /// Bindings on their way at once.
 const MAX_BINDING: usize = 64;
@@ -56,10 +59,6 @@ struct Driver {
     queue: Queue,
     binding: JoinSet<Bound>,
     notices: Notices,
-    pods_seen: Option<HashSet<PodKey>>,
-    nodes_seen: Option<BTreeSet<Box<str>>>,
-    pods_listed: bool,
-    nodes_listed: bool,
     watched: news::Watched,
     /// Nodes that are being emptied.
     emptying: JoinSet<eviction::Emptied>,
@@ -80,23 +79,7 @@ pub async fn run(config: Config) {
     let mut pods = Box::pin(watcher(pods, live).default_backoff());
     let mut nodes = Box::pin(watcher(nodes, all).default_backoff());
     let mut others = news::watch(&config.client);
-    let mut driver = Driver {
-        notices: Notices::start(config.client.clone()),
-        client: config.client,
-        snapshot: Snapshot::default(),
-        decider: Decider::default(),
-        queue: Queue::default(),
-        binding: JoinSet::new(),
-        pods_seen: None,
-        nodes_seen: None,
-        pods_listed: false,
-        nodes_listed: false,
-        watched: news::Watched::default(),
-        emptying: JoinSet::new(),
-        preparing: HashMap::new(),
-        metrics: config.metrics,
-        first_seen: HashMap::new(),
-    };
+    let mut driver = Driver::new(config);
     loop {
         let more = driver.schedule();
         let (active, backoff, unschedulable) = driver.queue.counts(driver.binding.len() + driver.preparing.len());
@@ -133,9 +116,26 @@ pub async fn run(config: Config) {
 }
 
 impl Driver {
+    /// One that knows nothing yet.
+    fn new(config: Config) -> Self {
+        Self {
+            notices: Notices::start(config.client.clone()),
+            client: config.client,
+            snapshot: Snapshot::default(),
+            decider: Decider::default(),
+            queue: Queue::default(),
+            binding: JoinSet::new(),
+            watched: news::Watched::default(),
+            emptying: JoinSet::new(),
+            preparing: HashMap::new(),
+            metrics: config.metrics,
+            first_seen: HashMap::new(),
+        }
+    }
+
     /// Decides about active pods; tells whether there are more.
     fn schedule(&mut self) -> bool {
-        if !self.pods_listed || !self.nodes_listed || !self.watched.are_listed() {
+        if !self.watched.are_listed() {
             return false;
         }
         self.give_up_late(Instant::now());
@@ -246,26 +246,17 @@ impl Driver {
     }
 
     fn pod_event(&mut self, event: watcher::Event<Pod>) {
-        match event {
-            watcher::Event::Init => self.pods_seen = Some(HashSet::new()),
-            watcher::Event::InitApply(pod) => {
-                let pod = PodFacts::new(pod);
-                if let Some(seen) = &mut self.pods_seen {
-                    seen.insert(Arc::clone(&pod.key));
-                }
-                self.pod_applied(pod);
-            }
-            watcher::Event::InitDone => {
-                self.pods_listed = true;
-                let seen = self.pods_seen.take().unwrap_or_default();
+        match self.watched.pods.step(event) {
+            Step::Keep(pod) => self.pod_applied(PodFacts::new(pod)),
+            Step::Forget(key) => self.pod_gone(&key),
+            Step::Retain(seen) => {
                 let known = self.queue.keys().chain(self.snapshot.placed_keys());
-                let gone: Vec<PodKey> = known.filter(|key| !seen.contains(*key)).cloned().collect();
+                let gone: Vec<PodKey> = known.filter(|key| !seen.contains(&***key)).cloned().collect();
                 for key in gone {
                     self.pod_gone(&key);
                 }
             }
-            watcher::Event::Apply(pod) => self.pod_applied(PodFacts::new(pod)),
-            watcher::Event::Delete(pod) => self.pod_gone(&PodFacts::new(pod).key),
+            Step::Begin => {}
         }
     }
 
@@ -337,26 +328,13 @@ impl Driver {
     }
 
     fn node_event(&mut self, event: watcher::Event<Node>) {
-        match event {
-            watcher::Event::Init => self.nodes_seen = Some(BTreeSet::new()),
-            watcher::Event::InitApply(node) => {
-                let node = NodeFacts::new(node);
-                if let Some(seen) = &mut self.nodes_seen {
-                    seen.insert(node.name.clone());
-                }
-                self.node_applied(node);
-            }
-            watcher::Event::InitDone => {
-                self.nodes_listed = true;
-                self.snapshot.retain_nodes(&self.nodes_seen.take().unwrap_or_default());
-                self.moved(Moved::Places);
-            }
-            watcher::Event::Apply(node) => self.node_applied(NodeFacts::new(node)),
-            watcher::Event::Delete(node) => {
-                self.snapshot.remove_node(&node.metadata.name.unwrap_or_default());
-                self.moved(Moved::Places);
-            }
+        match self.watched.nodes.step(event) {
+            Step::Keep(node) => return self.node_applied(NodeFacts::new(node)),
+            Step::Forget(name) => self.snapshot.remove_node(&name),
+            Step::Retain(seen) => self.snapshot.retain_nodes(&seen),
+            Step::Begin => return,
         }
+        self.moved(Moved::Places);
     }
 
     fn node_applied(&mut self, node: NodeFacts) {

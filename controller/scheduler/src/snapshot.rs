@@ -6,7 +6,7 @@ use crate::pod::{PodFacts, PodKey, Shape};
 use crate::terms::{Labels, Matcher, Seen};
 use crate::volumes::Volumes;
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// The number of a node's slot.
@@ -194,9 +194,9 @@ impl Snapshot {
     }
 
     /// Keeps only these nodes.
-    pub fn retain_nodes(&mut self, names: &BTreeSet<Box<str>>) {
+    pub fn retain_nodes(&mut self, names: &HashSet<String>) {
         let gone: Vec<Box<str>> = self.nodes().map(|(_, node)| node.name.clone()).collect();
-        for name in gone.iter().filter(|name| !names.contains(*name)) {
+        for name in gone.iter().filter(|name| !names.contains(&***name)) {
             self.remove_node(name);
         }
     }

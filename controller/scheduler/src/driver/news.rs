@@ -29,13 +29,13 @@ pub(super) enum News {
 
 /// How far the list of one kind is.
 #[derive(Debug, Default)]
-struct Listing {
+pub(super) struct Listing {
     seen: Option<HashSet<String>>,
     is_done: bool,
 }
 
 /// What an event means to what is known.
-enum Step<K> {
+pub(super) enum Step<K> {
     Keep(K),
     /// The key of an object that is gone.
     Forget(String),
@@ -45,7 +45,8 @@ enum Step<K> {
 }
 
 impl Listing {
-    fn step<K: kube::Resource<DynamicType = ()>>(&mut self, event: Event<K>) -> Step<K> {
+    /// Takes an event in.
+    pub(super) fn step<K: kube::Resource<DynamicType = ()>>(&mut self, event: Event<K>) -> Step<K> {
         let key = |object: &K| match object.namespace() {
             Some(namespace) => format!("{namespace}/{}", object.name_any()),
             None => object.name_any(),
@@ -74,6 +75,8 @@ impl Listing {
 /// How far the lists of the kinds are.
 #[derive(Debug, Default)]
 pub(super) struct Watched {
+    pub(super) pods: Listing,
+    pub(super) nodes: Listing,
     claims: Listing,
     volumes: Listing,
     classes: Listing,
@@ -84,8 +87,9 @@ pub(super) struct Watched {
 
 impl Watched {
     pub(super) fn are_listed(&self) -> bool {
-        let all = [&self.claims, &self.volumes, &self.classes, &self.budgets, &self.namespaces, &self.limits];
-        all.iter().all(|listing| listing.is_done)
+        let own = [&self.pods, &self.nodes];
+        let others = [&self.claims, &self.volumes, &self.classes, &self.budgets, &self.namespaces, &self.limits];
+        own.iter().chain(&others).all(|listing| listing.is_done)
     }
 }
 
