@@ -162,15 +162,15 @@ impl Driver {
                 Decision::Preempt(preemption, error) => {
                     let node = &preemption.node;
                     tracing::debug!(hop = "schedule", kind = "Pod", object = &*pod.key, uid = &*pod.uid, %node, victims = ?preemption.victims, "preempt");
+                    self.preempt(&pod, preemption);
                     self.unfit(&pod, since, &error);
-                    self.preempt(pod, preemption);
                 }
                 Decision::Unfit(error) => {
                     tracing::debug!(hop = "schedule", kind = "Pod", object = &*pod.key, uid = &*pod.uid, %error, "no node fits");
-                    self.unfit(&pod, since, &error);
                     if !is_awaited(&self.snapshot, &pod) {
                         self.renounce(&pod.key);
                     }
+                    self.unfit(&pod, since, &error);
                 }
             }
         }
@@ -193,6 +193,7 @@ impl Driver {
         self.queue.move_those(Instant::now(), |shape, causes| hint::helps(snapshot, moved, shape, causes));
     }
 
+    /// The pod waits in its line from now on. What it does itself comes before, so that it does not wake it.
     fn unfit(&mut self, pod: &Arc<PodFacts>, since: Instant, error: &FitError) {
         self.queue.unfit(&pod.key, hint::causes(error), Instant::now());
         self.metrics.attempted(Ended::UNSCHEDULABLE, since.elapsed().as_secs_f64());

@@ -268,27 +268,28 @@ impl Snapshot {
         Some(slot)
     }
 
-    /// Notes that a node is being emptied for a pod, instead of any other.
-    pub fn nominate(&mut self, key: &PodKey, shape: &Arc<Shape>, node: &str) {
-        self.renounce(key);
+    /// Notes that a node is being emptied for a pod; tells the slot of the other one that was before.
+    pub fn nominate(&mut self, key: &PodKey, shape: &Arc<Shape>, node: &str) -> Option<Slot> {
+        let earlier = self.renounce(key);
         let slot = self.seat(node);
         let shape = self.share(shape);
         self.with_terms += usize::from(shape.terms.is_some());
         self.seats[slot].nominated.push((Arc::clone(key), shape));
         self.nominations.insert(Arc::clone(key), slot);
         self.changed(slot);
+        earlier.filter(|earlier| *earlier != slot)
     }
 
-    /// Notes that no node is being emptied for a pod; tells whether one was.
-    pub fn renounce(&mut self, key: &str) -> bool {
-        let Some(slot) = self.nominations.remove(key) else { return false };
+    /// Notes that no node is being emptied for a pod; tells the slot of the one that was.
+    pub fn renounce(&mut self, key: &str) -> Option<Slot> {
+        let slot = self.nominations.remove(key)?;
         let nominated = &mut self.seats[slot].nominated;
         if let Some(at) = nominated.iter().position(|(other, _)| **other == *key) {
             self.with_terms -= usize::from(nominated.swap_remove(at).1.terms.is_some());
         }
         self.changed(slot);
         self.leave(slot);
-        true
+        Some(slot)
     }
 
     /// The slot of the node that is being emptied for a pod.

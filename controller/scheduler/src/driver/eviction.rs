@@ -1,13 +1,16 @@
 //! Makes room: tells the API which node a pod waits for and sends the victims away, beside the decisions.
 use super::Driver;
+use crate::hint::Moved;
 use crate::pod::{PodFacts, SCHEDULER_NAME};
 use crate::preempt::{Preemption, Victim};
 use crate::record::Notice;
+use crate::snapshot::Slot;
 use futures::StreamExt as _;
 use futures::stream;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -23,18 +26,21 @@ pub(super) struct Emptied {
 
 impl Driver {
     /// Takes a preemption for done and has it done.
-    pub(super) fn preempt(&mut self, pod: Arc<PodFacts>, preemption: Preemption) {
-        let now = Instant::now();
+    pub(super) fn preempt(&mut self, pod: &Arc<PodFacts>, preemption: Preemption) {
+        let given_up = preemption.displaced.iter().filter_map(|key| self.snapshot.renounce(key));
+        let mut given_up: BTreeSet<Slot> = given_up.collect();
         for key in &preemption.displaced {
-            self.snapshot.renounce(key);
-            self.queue.move_one(key, now);
+            self.queue.move_one(key, Instant::now());
             self.renounce_in_api(key);
         }
-        self.snapshot.nominate(&pod.key, &pod.shape, &preemption.node);
+        given_up.extend(self.snapshot.nominate(&pod.key, &pod.shape, &preemption.node));
         for victim in &preemption.victims {
             self.snapshot.doom(&victim.key, &victim.uid);
         }
-        let (client, notices) = (self.client.clone(), self.notices.clone());
+        for slot in given_up {
+            self.moved(Moved::Left(slot));
+        }
+        let (client, notices, pod) = (self.client.clone(), self.notices.clone(), Arc::clone(pod));
         self.emptying.spawn(async move {
             nominate(&client, &pod, Some(&preemption.node)).await;
             let (client, notices, node, preemptor) = (&client, &notices, &preemption.node, &pod);
@@ -72,8 +78,9 @@ impl Driver {
 
     /// Nothing is emptied for the pod any more.
     pub(super) fn renounce(&mut self, key: &str) {
-        if self.snapshot.renounce(key) {
+        if let Some(slot) = self.snapshot.renounce(key) {
             self.renounce_in_api(key);
+            self.moved(Moved::Left(slot));
         }
     }
 
