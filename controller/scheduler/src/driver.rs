@@ -24,6 +24,8 @@ use tokio::task::JoinSet;
 
 mod eviction;
 mod news;
+#[cfg(test)]
+mod tests;
 mod volume;
 
 use news::Step;
@@ -214,36 +216,49 @@ impl Driver {
             Ok(()) if !prepared.is_empty() => self.prepared(pod, node, since),
             Ok(()) => {
                 self.metrics.attempted(Ended::SCHEDULED, since.elapsed().as_secs_f64());
-                if let Some(seen) = self.first_seen.remove(&pod.key) {
-                    self.metrics.bound(seen.elapsed().as_secs_f64());
-                }
-                if self.queue.get(&pod.key).is_some_and(|waiting| waiting.uid == pod.uid) {
+                if self.uid_of(&pod.key) == Some(&pod.uid) {
+                    if let Some(seen) = self.first_seen.remove(&pod.key) {
+                        self.metrics.bound(seen.elapsed().as_secs_f64());
+                    }
                     self.queue.remove(&pod.key);
                 }
                 self.notices.send(Notice::Bound(pod, node));
             }
             Err(error) => {
                 self.snapshot.volumes.forget(&prepared);
-                if self.snapshot.placed_uid(&pod.key) == Some(&pod.uid) {
-                    let waits = self.queue.get(&pod.key).is_some_and(|waiting| waiting.uid == pod.uid);
-                    // If the watch has told meanwhile that another one bound it, its place is real.
-                    if waits && let Some(slot) = self.snapshot.unplace(&pod.key) {
-                        self.moved(Moved::Left(slot));
-                    }
-                }
-                if self.queue.get(&pod.key).is_none() {
-                    self.first_seen.remove(&pod.key);
-                }
-                let gone = matches!(&error, kube::Error::Api(status) if status.code == 404);
-                self.queue.failed(&pod.key, Instant::now());
-                self.queue.next_like(&pod.shape, Instant::now());
+                self.not_bound(&pod);
                 self.metrics.attempted(Ended::ERROR, since.elapsed().as_secs_f64());
+                let gone = matches!(&error, kube::Error::Api(status) if status.code == 404);
                 if !gone {
                     tracing::warn!(hop = "schedule", kind = "Pod", object = &*pod.key, uid = &*pod.uid, %node, %error, "binding failed");
                     self.notices.send(Notice::Failed(pod, format!("binding rejected: {error}")));
                 }
             }
         }
+    }
+
+    /// The pod gives its place back and is tried again.
+    fn not_bound(&mut self, pod: &Arc<PodFacts>) {
+        if self.waits(pod) {
+            if let Some(slot) = self.snapshot.unplace(&pod.key) {
+                self.moved(Moved::Left(slot));
+            }
+        } else if self.snapshot.placed_uid(&pod.key) == Some(&pod.uid) {
+            // The watch has told meanwhile that another one bound it: its place is real.
+            self.first_seen.remove(&pod.key);
+        }
+        self.queue.failed(pod, Instant::now());
+        self.queue.next_like(&pod.shape, Instant::now());
+    }
+
+    /// The uid of the pod that the key stands for now. An answer about an earlier pod of that name is late.
+    fn uid_of(&self, key: &str) -> Option<&Arc<str>> {
+        self.queue.get(key).map(|pod| &pod.uid).or_else(|| self.snapshot.placed_uid(key))
+    }
+
+    /// Whether this very pod, not another one of its name, still waits or is in hand.
+    fn waits(&self, pod: &PodFacts) -> bool {
+        self.queue.get(&pod.key).is_some_and(|waiting| waiting.uid == pod.uid)
     }
 
     fn pod_event(&mut self, event: watcher::Event<Pod>) {
@@ -262,50 +277,50 @@ impl Driver {
     }
 
     fn pod_applied(&mut self, pod: PodFacts) {
+        // A list that is read anew does not tell of the end of an earlier pod of that name.
+        if self.uid_of(&pod.key).is_some_and(|uid| *uid != pod.uid) {
+            self.pod_gone(&pod.key);
+        }
         if pod.is_ended {
             self.pod_gone(&pod.key);
         } else if let Some(node) = &pod.node {
-            // Where the watch is faster than the answer, that answer tells the time.
-            if !self.queue.is_in_hand(&pod.key) {
-                self.first_seen.remove(&pod.key);
-            }
-            self.queue.remove(&pod.key);
-            self.preparing.remove(&pod.key);
-            if self.snapshot.place(&pod, node) {
-                self.moved(Moved::Came(&pod.shape));
-            }
+            self.pod_placed(&pod, node);
+        } else if self.snapshot.placed_uid(&pod.key).is_some() && self.queue.get(&pod.key).is_none() {
+            // Bound already; the watch only lags behind.
+        } else if pod.is_ours {
+            self.pod_waits(pod);
         } else {
-            match self.snapshot.placed_uid(&pod.key) {
-                Some(uid) if *uid != pod.uid => {
-                    self.snapshot.unplace(&pod.key);
-                }
-                // Bound already; the watch only lags behind.
-                Some(_) if self.queue.get(&pod.key).is_none() => return,
-                Some(_) | None => {}
+            self.pod_gone(&pod.key);
+            if pod.is_gated {
+                self.notices.send(Notice::Gated(Arc::new(pod)));
             }
-            match pod.is_ours {
-                true => {
-                    self.first_seen.entry(Arc::clone(&pod.key)).or_insert_with(Instant::now);
-                    // Told by an earlier run of the scheduler; of this one everything is known.
-                    if let (Some(node), None) = (&pod.nominated, self.queue.get(&pod.key)) {
-                        self.snapshot.nominate(&pod.key, &pod.shape, node);
-                    }
-                    let earlier = self.queue.get(&pod.key).map(|known| Arc::clone(&known.shape));
-                    let shape = self.snapshot.share(&pod.shape);
-                    self.queue.offer(PodFacts { shape: Arc::clone(&shape), ..pod });
-                    // Whoever stood behind it in line is first now.
-                    if let Some(earlier) = earlier.filter(|earlier| *earlier != shape) {
-                        self.queue.next_like(&earlier, Instant::now());
-                    }
-                }
-                false => {
-                    self.queue.remove(&pod.key);
-                    self.snapshot.renounce(&pod.key);
-                    if pod.is_gated {
-                        self.notices.send(Notice::Gated(Arc::new(pod)));
-                    }
-                }
-            }
+        }
+    }
+
+    fn pod_placed(&mut self, pod: &PodFacts, node: &str) {
+        // Where the watch is faster than the answer, that answer tells the time.
+        if !self.queue.is_in_hand(&pod.key) {
+            self.first_seen.remove(&pod.key);
+        }
+        self.queue.remove(&pod.key);
+        self.preparing.remove(&pod.key);
+        if self.snapshot.place(pod, node) {
+            self.moved(Moved::Came(&pod.shape));
+        }
+    }
+
+    fn pod_waits(&mut self, pod: PodFacts) {
+        self.first_seen.entry(Arc::clone(&pod.key)).or_insert_with(Instant::now);
+        // Told by an earlier run of the scheduler; of this one everything is known.
+        if let (Some(node), None) = (&pod.nominated, self.queue.get(&pod.key)) {
+            self.snapshot.nominate(&pod.key, &pod.shape, node);
+        }
+        let earlier = self.queue.get(&pod.key).map(|known| Arc::clone(&known.shape));
+        let shape = self.snapshot.share(&pod.shape);
+        self.queue.offer(PodFacts { shape: Arc::clone(&shape), ..pod });
+        // Whoever stood behind it in line is first now.
+        if let Some(earlier) = earlier.filter(|earlier| *earlier != shape) {
+            self.queue.next_like(&earlier, Instant::now());
         }
     }
 

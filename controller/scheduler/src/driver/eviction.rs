@@ -73,7 +73,9 @@ impl Driver {
         for victim in &emptied.kept {
             self.snapshot.spare(&victim.key, &victim.uid);
         }
-        self.queue.move_one(&emptied.pod.key, Instant::now());
+        if self.waits(&emptied.pod) {
+            self.queue.move_one(&emptied.pod.key, Instant::now());
+        }
     }
 
     /// Nothing is emptied for the pod any more.
