@@ -181,11 +181,23 @@ impl Driver {
 
     /// The pod counts as placed from now on.
     fn assume(&mut self, pod: &Arc<PodFacts>, node: &str) {
-        let awaited = self.snapshot.nomination(&pod.key);
-        self.snapshot.place(pod, node);
+        self.place(pod, node);
         self.queue.next_like(&pod.shape, Instant::now());
+    }
+
+    /// Places the pod and wakes whom that can help: where it came to, what it claimed elsewhere, what it took before.
+    fn place(&mut self, pod: &PodFacts, node: &str) {
+        let claimed = self.snapshot.nomination(&pod.key);
+        let had = self.snapshot.placed(&pod.key).map(|(slot, placed)| (slot, Arc::clone(&placed.shape)));
+        if !self.snapshot.place(pod, node) {
+            return;
+        }
         self.moved(Moved::Came(&pod.shape));
-        if let Some(slot) = awaited.filter(|slot| Some(*slot) != self.snapshot.slot(node)) {
+        let here = self.snapshot.slot(node);
+        let claimed = claimed.filter(|slot| Some(*slot) != here);
+        // One that only begins to end takes as much as before; a try in vain would lengthen the backoff of who waits for it.
+        let had = had.filter(|(slot, shape)| Some(*slot) != here || !shape.weighs_like(&pod.shape));
+        for slot in claimed.into_iter().chain(had.map(|(slot, _)| slot)) {
             self.moved(Moved::Left(slot));
         }
     }
@@ -304,9 +316,7 @@ impl Driver {
         }
         self.queue.remove(&pod.key);
         self.preparing.remove(&pod.key);
-        if self.snapshot.place(pod, node) {
-            self.moved(Moved::Came(&pod.shape));
-        }
+        self.place(pod, node);
     }
 
     fn pod_waits(&mut self, pod: PodFacts) {

@@ -10,11 +10,11 @@ use crate::snapshot::{Slot, Snapshot};
 pub enum Moved<'a> {
     /// A node came, or offers other things.
     Node(Slot),
-    /// A pod left a node, or the claim of a pod to the node's room was given up.
+    /// A pod left a node or takes less of it, or the claim of a pod to the node's room was given up.
     Left(Slot),
     /// A pod with this shape came to a node.
     Came(&'a Shape),
-    /// Nodes left, or labels of namespaces changed.
+    /// Nodes left or were listed anew, or labels of namespaces changed.
     Places,
 }
 

@@ -367,10 +367,16 @@ impl Snapshot {
         !self.volumes.has_room(&node.name, &there, &keys(&pod.shape))
     }
 
+    /// The pod that was placed under this key, and the slot where it is.
+    pub(crate) fn placed(&self, key: &str) -> Option<(Slot, &Placed)> {
+        let slot = *self.placed.get(key)?;
+        let placed = self.pods_at(slot).iter().find(|placed| *placed.key == *key)?;
+        Some((slot, placed))
+    }
+
     /// The uid of the pod that was placed under this key.
     pub fn placed_uid(&self, key: &str) -> Option<&Arc<str>> {
-        let placed = self.pods_at(*self.placed.get(key)?).iter().find(|placed| *placed.key == *key);
-        placed.map(|placed| &placed.uid)
+        self.placed(key).map(|(_, placed)| &placed.uid)
     }
 
     /// The keys of all placed pods.

@@ -159,6 +159,30 @@ async fn a_pod_that_is_deleted_before_it_is_bound_gives_its_place_back() {
 }
 
 #[tokio::test]
+async fn a_placed_pod_that_takes_less_wakes_who_waits_for_room() {
+    let mut driver = driver();
+    add_node(&mut driver, "a", json!({}));
+    tell(&mut driver, &on("a", pod("big", 10, "4")));
+    tell(&mut driver, &pod("waits", 1, "2"));
+    driver.schedule();
+    assert_eq!(woken(&driver), 0);
+    tell(&mut driver, &on("a", pod("big", 10, "1")));
+    assert_eq!(woken(&driver), 1);
+}
+
+#[tokio::test]
+async fn a_victim_that_begins_to_end_wakes_nobody() {
+    let mut driver = driver();
+    add_node(&mut driver, "a", json!({}));
+    let victim = on("a", pod("victim", 1, "4"));
+    tell(&mut driver, &victim);
+    tell(&mut driver, &pod("claimant", 10, "4"));
+    driver.schedule();
+    tell(&mut driver, &terminating(victim));
+    assert_eq!(woken(&driver), 0, "in vain it would only lengthen the backoff");
+}
+
+#[tokio::test]
 async fn another_pod_of_the_same_name_wakes_who_waits_for_the_room_of_the_first() {
     let mut driver = driver();
     add_node(&mut driver, "a", json!({}));
