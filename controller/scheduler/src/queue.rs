@@ -135,7 +135,7 @@ impl Queue {
     /// Something moved that helps pods of some shapes: the first of each line is tried.
     pub fn move_those(&mut self, now: Instant, mut helps: impl FnMut(&Shape, Causes) -> bool) {
         let lines = self.lines.iter().filter(|(shape, line)| helps(shape, line.causes));
-        let firsts: Vec<PodKey> = lines.filter_map(|(_, line)| self.first(line, now)).collect();
+        let firsts: Vec<PodKey> = lines.filter_map(|(_, line)| self.first(line, now, |_| true)).collect();
         for key in firsts {
             self.wake(&key, now);
         }
@@ -143,7 +143,12 @@ impl Queue {
 
     /// A pod of this shape got a node: the next that is like it may too.
     pub fn next_like(&mut self, shape: &Arc<Shape>, now: Instant) {
-        if let Some(key) = self.lines.get(shape).and_then(|line| self.first(line, now)) {
+        self.next_of(shape, now, |_| true);
+    }
+
+    /// Wakes the next in the line of this shape, of those that `counts` says yes to.
+    pub fn next_of(&mut self, shape: &Arc<Shape>, now: Instant, counts: impl Fn(&str) -> bool) {
+        if let Some(key) = self.lines.get(shape).and_then(|line| self.first(line, now, counts)) {
             self.wake(&key, now);
         }
     }
@@ -192,9 +197,9 @@ impl Queue {
     }
 
     /// The pod of a line that is tried next: the first whose backoff is over, else the one whose backoff ends first.
-    fn first(&self, line: &Line, now: Instant) -> Option<PodKey> {
+    fn first(&self, line: &Line, now: Instant, counts: impl Fn(&str) -> bool) -> Option<PodKey> {
         let ready = |key: &PodKey| self.entries.get(key).and_then(|entry| entry.not_before).filter(|at| *at > now);
-        let head = line.pods.values().take(LOOKED_AT);
+        let head = line.pods.values().take(LOOKED_AT).filter(|key| counts(key));
         head.min_by_key(|key| ready(key)).map(Arc::clone)
     }
 

@@ -40,6 +40,9 @@ impl Driver {
         for slot in given_up {
             self.moved(Moved::Left(slot));
         }
+        // What helped it may help the next in its line. This ends: whoever has a node that is emptied for it is left out.
+        let snapshot = &self.snapshot;
+        self.queue.next_of(&pod.shape, Instant::now(), |key| snapshot.nomination(key).is_none());
         let (client, notices, pod) = (self.client.clone(), self.notices.clone(), Arc::clone(pod));
         self.emptying.spawn(async move {
             nominate(&client, &pod, Some(&preemption.node)).await;

@@ -211,3 +211,23 @@ async fn a_late_answer_leaves_another_pod_of_the_same_name_alone() {
         assert!(is_placed(&driver, "d/same") && driver.first_seen.contains_key("d/same"));
     }
 }
+
+#[tokio::test]
+async fn who_makes_room_for_itself_wakes_the_next_that_is_like_it() {
+    let mut driver = driver();
+    for n in 0..4 {
+        tell(&mut driver, &on("a", pod(&format!("victim-{n}"), 1, "1")));
+    }
+    let mut names: Vec<String> = (0..3).map(|n| format!("d/like-{n}")).collect();
+    for key in &names {
+        let mut like = pod(&key[2..], 10, "2");
+        like["metadata"]["labels"] = json!({});
+        tell(&mut driver, &like);
+    }
+    driver.schedule();
+    add_node(&mut driver, "a", json!({}));
+    driver.schedule();
+    names.retain(|key| is_nominated(&driver, key));
+    assert_eq!(names.len(), 2, "as many as there is room for");
+    assert_eq!(woken(&driver), 0, "and then nobody is tried any more");
+}
