@@ -43,8 +43,8 @@ pub struct Snapshot {
     count: usize,
     placed: HashMap<PodKey, Slot>,
     nominations: HashMap<PodKey, Slot>,
-    /// How many of them have terms about other pods.
-    with_terms: usize,
+    /// How many of the pods that nodes are being emptied for have to be without some others.
+    with_anti: usize,
     /// Pods whose deletion was decided and is not told by the watch yet, by uid.
     doomed: HashSet<Arc<str>>,
     /// The names of images that nodes have, and how many nodes have each.
@@ -273,7 +273,7 @@ impl Snapshot {
         let earlier = self.renounce(key);
         let slot = self.seat(node);
         let shape = self.share(shape);
-        self.with_terms += usize::from(shape.terms.is_some());
+        self.with_anti += usize::from(has_anti(&shape));
         self.seats[slot].nominated.push((Arc::clone(key), shape));
         self.nominations.insert(Arc::clone(key), slot);
         self.changed(slot);
@@ -285,7 +285,7 @@ impl Snapshot {
         let slot = self.nominations.remove(key)?;
         let nominated = &mut self.seats[slot].nominated;
         if let Some(at) = nominated.iter().position(|(other, _)| **other == *key) {
-            self.with_terms -= usize::from(nominated.swap_remove(at).1.terms.is_some());
+            self.with_anti -= usize::from(has_anti(&nominated.swap_remove(at).1));
         }
         self.changed(slot);
         self.leave(slot);
@@ -297,9 +297,9 @@ impl Snapshot {
         self.nominations.get(key).copied()
     }
 
-    /// Whether a pod that a node is being emptied for has terms about others.
-    pub(crate) fn awaits_terms(&self) -> bool {
-        self.with_terms > 0
+    /// Whether a pod that a node is being emptied for has to be without some others; no other term of it keeps pods away.
+    pub(crate) fn awaits_anti(&self) -> bool {
+        self.with_anti > 0
     }
 
     /// The pods that a node is being emptied for, once nobody is left whom they wait for.
@@ -495,11 +495,39 @@ impl Snapshot {
     }
 }
 
+/// Whether it has to be without some other pods.
+fn has_anti(shape: &Shape) -> bool {
+    shape.terms.as_ref().is_some_and(|terms| !terms.anti.is_empty())
+}
+
 fn seen<'a>(namespaces: &'a HashMap<Box<str>, Labels>, shape: &'a Shape) -> Seen<'a> {
     Seen {
         namespace: &shape.namespace,
         namespace_labels: namespaces.get(&shape.namespace),
         labels: &shape.labels,
         owner: shape.owner.as_deref(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn of_the_awaited_only_those_that_keep_others_away_are_counted() {
+        let mut snapshot = Snapshot::default();
+        let term = json!({"topologyKey": "host", "labelSelector": {}});
+        let required = |kind: &str| json!({kind: {"requiredDuringSchedulingIgnoredDuringExecution": [term]}});
+        let mut nominate = |affinity: Value| {
+            let pod = json!({"metadata": {"name": "p", "uid": "u"}, "spec": {"containers": [], "affinity": affinity}});
+            let pod = PodFacts::new(serde_json::from_value(pod).unwrap());
+            snapshot.nominate(&pod.key, &pod.shape, "n");
+            snapshot.awaits_anti()
+        };
+        assert!(!nominate(json!({})));
+        assert!(!nominate(required("podAffinity")));
+        assert!(nominate(required("podAntiAffinity")));
+        assert!(!nominate(json!({})), "it is another one now");
     }
 }
