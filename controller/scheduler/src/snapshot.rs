@@ -399,8 +399,8 @@ impl Snapshot {
         self.budgets.retain(|key, _| keys.contains(key));
     }
 
-    /// The labels of a namespace.
-    pub fn set_namespace(&mut self, name: &str, labels: Option<Labels>) {
+    /// The labels of a namespace, or its end; tells whether that is new.
+    pub fn set_namespace(&mut self, name: &str, labels: Option<Labels>) -> bool {
         let changed = match labels {
             Some(labels) => self.namespaces.insert(name.into(), labels.clone()) != Some(labels),
             None => self.namespaces.remove(name).is_some(),
@@ -409,11 +409,16 @@ impl Snapshot {
             self.version += 1;
             self.counts.namespaces_changed();
         }
+        changed
     }
 
-    /// The names of the namespaces that are known.
-    pub fn namespaces(&self) -> impl Iterator<Item = &str> {
-        self.namespaces.keys().map(|name| &**name)
+    /// Keeps only these namespaces; tells whether there were others.
+    pub fn retain_namespaces(&mut self, names: &HashSet<String>) -> bool {
+        let gone: Vec<Box<str>> = self.namespaces.keys().filter(|name| !names.contains(&***name)).cloned().collect();
+        for name in &gone {
+            self.set_namespace(name, None);
+        }
+        !gone.is_empty()
     }
 
     /// A pod as terms see it.

@@ -160,21 +160,19 @@ impl Driver {
                 };
             }
             News::Namespace(event) => {
-                match watched.namespaces.step(*event) {
+                let changed = match watched.namespaces.step(*event) {
                     Step::Keep(namespace) => {
                         let labels = namespace.metadata.labels.clone().unwrap_or_default();
-                        snapshot.set_namespace(&namespace.name_any(), Some(labels));
+                        snapshot.set_namespace(&namespace.name_any(), Some(labels))
                     }
                     Step::Forget(name) => snapshot.set_namespace(&name, None),
-                    Step::Retain(seen) => {
-                        let known: Vec<String> = snapshot.namespaces().map(str::to_owned).collect();
-                        for name in known.iter().filter(|name| !seen.contains(*name)) {
-                            snapshot.set_namespace(name, None);
-                        }
-                    }
-                    Step::Begin => {}
+                    Step::Retain(seen) => snapshot.retain_namespaces(&seen),
+                    Step::Begin => false,
+                };
+                if changed {
+                    self.moved(Moved::Places);
                 }
-                return self.moved(Moved::Places);
+                return;
             }
         }
         if !self.watched.are_listed() {

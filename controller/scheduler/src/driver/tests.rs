@@ -231,3 +231,17 @@ async fn who_makes_room_for_itself_wakes_the_next_that_is_like_it() {
     assert_eq!(names.len(), 2, "as many as there is room for");
     assert_eq!(woken(&driver), 0, "and then nobody is tried any more");
 }
+
+#[tokio::test]
+async fn news_of_a_namespace_wake_only_if_its_labels_changed() {
+    let mut driver = driver();
+    add_node(&mut driver, "a", json!({}));
+    tell_namespace(&mut driver, json!({}));
+    tell(&mut driver, &on("a", pod("other", 1, "1")));
+    tell(&mut driver, &apart_from("other", pod("waits", 1, "1")));
+    driver.schedule();
+    tell_namespace(&mut driver, json!({}));
+    assert_eq!(woken(&driver), 0);
+    tell_namespace(&mut driver, json!({"team": "t"}));
+    assert_eq!(woken(&driver), 1);
+}
