@@ -1,6 +1,7 @@
 //! Pods that wait: *active* ones are tried now, *backoff* ones a little later, *unschedulable* ones when something moved
 //! that can help them. Unschedulable pods that are alike wait in one line: what helps one helps its first, and whoever got
-//! a node wakes the next; while the first does not fit, the others do not either. Pure: time is an argument.
+//! a node, or has one emptied for it, wakes the next; while the first does not fit, the others do not either. Pure: time is
+//! an argument.
 use crate::pod::{PodFacts, PodKey, Shape};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -196,7 +197,8 @@ impl Queue {
         self.entries.keys()
     }
 
-    /// The pod of a line that is tried next: the first whose backoff is over, else the one whose backoff ends first.
+    /// The pod of a line that is tried next, of those that count: the first whose backoff is over, else the one whose backoff
+    /// ends first.
     fn first(&self, line: &Line, now: Instant, counts: impl Fn(&str) -> bool) -> Option<PodKey> {
         let ready = |key: &PodKey| self.entries.get(key).and_then(|entry| entry.not_before).filter(|at| *at > now);
         let head = line.pods.values().take(LOOKED_AT).filter(|key| counts(key));

@@ -1,4 +1,4 @@
-//! Kinds beside pods and nodes that decisions look at: watched, and what news of them wakes.
+//! How far the list of each kind is, and the kinds beside pods and nodes: watched, and what news of them wakes.
 use super::Driver;
 use crate::budget::Budget;
 use crate::hint::Moved;

@@ -1,4 +1,4 @@
-//! Volumes of pods: watched, reserved or asked for, and waited for while the pod keeps its place.
+//! Volumes of pods: reserved or asked for where the pod goes, and waited for while it keeps its place.
 use super::{Bound, Driver};
 use crate::hint::Moved;
 use crate::pod::PodFacts;
