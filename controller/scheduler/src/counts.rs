@@ -130,7 +130,7 @@ pub(crate) enum Role {
     Wants(i64),
 }
 
-/// A term that pods with a node have, and how many of them have it on which node.
+/// A term that pods with a node have, and what it means to others.
 pub(crate) type Held = (Term, Role);
 
 /// All indexes.

@@ -206,7 +206,7 @@ impl<'a> View<'a> {
 
     /// What other pods mean for this one.
     pub(crate) fn relations(&self) -> Option<Relations<'a>> {
-        let is_awaited = self.snapshot.awaits_terms();
+        let is_awaited = self.snapshot.awaits_anti();
         let matters = self.pod.shape.terms.is_some() || self.snapshot.counts.holds_any() || is_awaited;
         let known = || Relations::new(self.snapshot, &self.pod.shape, self.class);
         // A pod that a node is being emptied for may want to be without this one.

@@ -1,4 +1,5 @@
-//! The one executor: watches pods and nodes, lets `decide` decide, assumes the pod in its place and binds.
+//! The one executor: watches pods, nodes and what else decisions look at (`news`), lets `decide` decide, assumes the pod in
+//! its place and binds.
 //!
 //! Flow: watch -> snapshot and queue -> decide -> assume -> bind (several at once). Guarantees: a decision sees every
 //! earlier one. Errors: a refused binding is forgotten and the pod tried again; a broken watch is listed anew.
@@ -16,14 +17,18 @@ use k8s_openapi::api::core::v1::{Binding, Node, ObjectReference, Pod};
 use kube::api::{Api, ObjectMeta, PostParams};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, watcher};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 mod eviction;
 mod news;
+#[cfg(test)]
+mod tests;
 mod volume;
+
+use news::Step;
 
 /// Bindings on their way at once.
 const MAX_BINDING: usize = 64;
@@ -56,10 +61,6 @@ struct Driver {
     queue: Queue,
     binding: JoinSet<Bound>,
     notices: Notices,
-    pods_seen: Option<HashSet<PodKey>>,
-    nodes_seen: Option<BTreeSet<Box<str>>>,
-    pods_listed: bool,
-    nodes_listed: bool,
     watched: news::Watched,
     /// Nodes that are being emptied.
     emptying: JoinSet<eviction::Emptied>,
@@ -80,23 +81,7 @@ pub async fn run(config: Config) {
     let mut pods = Box::pin(watcher(pods, live).default_backoff());
     let mut nodes = Box::pin(watcher(nodes, all).default_backoff());
     let mut others = news::watch(&config.client);
-    let mut driver = Driver {
-        notices: Notices::start(config.client.clone()),
-        client: config.client,
-        snapshot: Snapshot::default(),
-        decider: Decider::default(),
-        queue: Queue::default(),
-        binding: JoinSet::new(),
-        pods_seen: None,
-        nodes_seen: None,
-        pods_listed: false,
-        nodes_listed: false,
-        watched: news::Watched::default(),
-        emptying: JoinSet::new(),
-        preparing: HashMap::new(),
-        metrics: config.metrics,
-        first_seen: HashMap::new(),
-    };
+    let mut driver = Driver::new(config);
     loop {
         let more = driver.schedule();
         let (active, backoff, unschedulable) = driver.queue.counts(driver.binding.len() + driver.preparing.len());
@@ -133,9 +118,26 @@ pub async fn run(config: Config) {
 }
 
 impl Driver {
+    /// One that knows nothing yet.
+    fn new(config: Config) -> Self {
+        Self {
+            notices: Notices::start(config.client.clone()),
+            client: config.client,
+            snapshot: Snapshot::default(),
+            decider: Decider::default(),
+            queue: Queue::default(),
+            binding: JoinSet::new(),
+            watched: news::Watched::default(),
+            emptying: JoinSet::new(),
+            preparing: HashMap::new(),
+            metrics: config.metrics,
+            first_seen: HashMap::new(),
+        }
+    }
+
     /// Decides about active pods; tells whether there are more.
     fn schedule(&mut self) -> bool {
-        if !self.pods_listed || !self.nodes_listed || !self.watched.are_listed() {
+        if !self.watched.are_listed() {
             return false;
         }
         self.give_up_late(Instant::now());
@@ -162,15 +164,15 @@ impl Driver {
                 Decision::Preempt(preemption, error) => {
                     let node = &preemption.node;
                     tracing::debug!(hop = "schedule", kind = "Pod", object = &*pod.key, uid = &*pod.uid, %node, victims = ?preemption.victims, "preempt");
+                    self.preempt(&pod, preemption);
                     self.unfit(&pod, since, &error);
-                    self.preempt(pod, preemption);
                 }
                 Decision::Unfit(error) => {
                     tracing::debug!(hop = "schedule", kind = "Pod", object = &*pod.key, uid = &*pod.uid, %error, "no node fits");
-                    self.unfit(&pod, since, &error);
                     if !is_awaited(&self.snapshot, &pod) {
                         self.renounce(&pod.key);
                     }
+                    self.unfit(&pod, since, &error);
                 }
             }
         }
@@ -179,11 +181,23 @@ impl Driver {
 
     /// The pod counts as placed from now on.
     fn assume(&mut self, pod: &Arc<PodFacts>, node: &str) {
-        let awaited = self.snapshot.nomination(&pod.key);
-        self.snapshot.place(pod, node);
+        self.place(pod, node);
         self.queue.next_like(&pod.shape, Instant::now());
+    }
+
+    /// Places the pod and wakes whom that can help: where it came to, what it claimed elsewhere, what it took before.
+    fn place(&mut self, pod: &PodFacts, node: &str) {
+        let claimed = self.snapshot.nomination(&pod.key);
+        let had = self.snapshot.placed(&pod.key).map(|(slot, placed)| (slot, Arc::clone(&placed.shape)));
+        if !self.snapshot.place(pod, node) {
+            return;
+        }
         self.moved(Moved::Came(&pod.shape));
-        if let Some(slot) = awaited.filter(|slot| Some(*slot) != self.snapshot.slot(node)) {
+        let here = self.snapshot.slot(node);
+        let claimed = claimed.filter(|slot| Some(*slot) != here);
+        // One that only begins to end takes as much as before; a try in vain would lengthen the backoff of who waits for it.
+        let had = had.filter(|(slot, shape)| Some(*slot) != here || !shape.weighs_like(&pod.shape));
+        for slot in claimed.into_iter().chain(had.map(|(slot, _)| slot)) {
             self.moved(Moved::Left(slot));
         }
     }
@@ -193,6 +207,7 @@ impl Driver {
         self.queue.move_those(Instant::now(), |shape, causes| hint::helps(snapshot, moved, shape, causes));
     }
 
+    /// The pod waits in its line from now on. What it does itself comes before, so that it does not wake it.
     fn unfit(&mut self, pod: &Arc<PodFacts>, since: Instant, error: &FitError) {
         self.queue.unfit(&pod.key, hint::causes(error), Instant::now());
         self.metrics.attempted(Ended::UNSCHEDULABLE, since.elapsed().as_secs_f64());
@@ -213,30 +228,19 @@ impl Driver {
             Ok(()) if !prepared.is_empty() => self.prepared(pod, node, since),
             Ok(()) => {
                 self.metrics.attempted(Ended::SCHEDULED, since.elapsed().as_secs_f64());
-                if let Some(seen) = self.first_seen.remove(&pod.key) {
-                    self.metrics.bound(seen.elapsed().as_secs_f64());
-                }
-                if self.queue.get(&pod.key).is_some_and(|waiting| waiting.uid == pod.uid) {
+                if self.uid_of(&pod.key) == Some(&pod.uid) {
+                    if let Some(seen) = self.first_seen.remove(&pod.key) {
+                        self.metrics.bound(seen.elapsed().as_secs_f64());
+                    }
                     self.queue.remove(&pod.key);
                 }
                 self.notices.send(Notice::Bound(pod, node));
             }
             Err(error) => {
                 self.snapshot.volumes.forget(&prepared);
-                if self.snapshot.placed_uid(&pod.key) == Some(&pod.uid) {
-                    let waits = self.queue.get(&pod.key).is_some_and(|waiting| waiting.uid == pod.uid);
-                    // If the watch has told meanwhile that another one bound it, its place is real.
-                    if waits && let Some(slot) = self.snapshot.unplace(&pod.key) {
-                        self.moved(Moved::Left(slot));
-                    }
-                }
-                if self.queue.get(&pod.key).is_none() {
-                    self.first_seen.remove(&pod.key);
-                }
-                let gone = matches!(&error, kube::Error::Api(status) if status.code == 404);
-                self.queue.failed(&pod.key, Instant::now());
-                self.queue.next_like(&pod.shape, Instant::now());
+                self.not_bound(&pod);
                 self.metrics.attempted(Ended::ERROR, since.elapsed().as_secs_f64());
+                let gone = matches!(&error, kube::Error::Api(status) if status.code == 404);
                 if !gone {
                     tracing::warn!(hop = "schedule", kind = "Pod", object = &*pod.key, uid = &*pod.uid, %node, %error, "binding failed");
                     self.notices.send(Notice::Failed(pod, format!("binding rejected: {error}")));
@@ -245,75 +249,88 @@ impl Driver {
         }
     }
 
-    fn pod_event(&mut self, event: watcher::Event<Pod>) {
-        match event {
-            watcher::Event::Init => self.pods_seen = Some(HashSet::new()),
-            watcher::Event::InitApply(pod) => {
-                let pod = PodFacts::new(pod);
-                if let Some(seen) = &mut self.pods_seen {
-                    seen.insert(Arc::clone(&pod.key));
-                }
-                self.pod_applied(pod);
+    /// The pod gives its place back and is tried again.
+    fn not_bound(&mut self, pod: &Arc<PodFacts>) {
+        if self.waits(pod) {
+            if let Some(slot) = self.snapshot.unplace(&pod.key) {
+                self.moved(Moved::Left(slot));
             }
-            watcher::Event::InitDone => {
-                self.pods_listed = true;
-                let seen = self.pods_seen.take().unwrap_or_default();
+        } else if self.snapshot.placed_uid(&pod.key) == Some(&pod.uid) {
+            // The watch has told meanwhile that another one bound it: its place is real.
+            self.first_seen.remove(&pod.key);
+        }
+        self.queue.failed(pod, Instant::now());
+        self.queue.next_like(&pod.shape, Instant::now());
+    }
+
+    /// The uid of the pod that the key stands for now. An answer about an earlier pod of that name is late.
+    fn uid_of(&self, key: &str) -> Option<&Arc<str>> {
+        self.queue.get(key).map(|pod| &pod.uid).or_else(|| self.snapshot.placed_uid(key))
+    }
+
+    /// Whether this very pod, not another one of its name, still waits or is in hand.
+    fn waits(&self, pod: &PodFacts) -> bool {
+        self.queue.get(&pod.key).is_some_and(|waiting| waiting.uid == pod.uid)
+    }
+
+    fn pod_event(&mut self, event: watcher::Event<Pod>) {
+        match self.watched.pods.step(event) {
+            Step::Keep(pod) => self.pod_applied(PodFacts::new(pod)),
+            Step::Forget(key) => self.pod_gone(&key),
+            Step::Retain(seen) => {
                 let known = self.queue.keys().chain(self.snapshot.placed_keys());
-                let gone: Vec<PodKey> = known.filter(|key| !seen.contains(*key)).cloned().collect();
+                let gone: Vec<PodKey> = known.filter(|key| !seen.contains(&***key)).cloned().collect();
                 for key in gone {
                     self.pod_gone(&key);
                 }
             }
-            watcher::Event::Apply(pod) => self.pod_applied(PodFacts::new(pod)),
-            watcher::Event::Delete(pod) => self.pod_gone(&PodFacts::new(pod).key),
+            Step::Begin => {}
         }
     }
 
     fn pod_applied(&mut self, pod: PodFacts) {
+        // A list that is read anew does not tell of the end of an earlier pod of that name.
+        if self.uid_of(&pod.key).is_some_and(|uid| *uid != pod.uid) {
+            self.pod_gone(&pod.key);
+        }
         if pod.is_ended {
             self.pod_gone(&pod.key);
         } else if let Some(node) = &pod.node {
-            // Where the watch is faster than the answer, that answer tells the time.
-            if !self.queue.is_in_hand(&pod.key) {
-                self.first_seen.remove(&pod.key);
-            }
-            self.queue.remove(&pod.key);
-            self.preparing.remove(&pod.key);
-            if self.snapshot.place(&pod, node) {
-                self.moved(Moved::Came(&pod.shape));
-            }
+            self.pod_placed(&pod, node);
+        } else if self.snapshot.placed_uid(&pod.key).is_some() && self.queue.get(&pod.key).is_none() {
+            // Bound already; the watch only lags behind.
+        } else if pod.is_ours {
+            self.pod_waits(pod);
         } else {
-            match self.snapshot.placed_uid(&pod.key) {
-                Some(uid) if *uid != pod.uid => {
-                    self.snapshot.unplace(&pod.key);
-                }
-                // Bound already; the watch only lags behind.
-                Some(_) if self.queue.get(&pod.key).is_none() => return,
-                Some(_) | None => {}
+            self.pod_gone(&pod.key);
+            if pod.is_gated {
+                self.notices.send(Notice::Gated(Arc::new(pod)));
             }
-            match pod.is_ours {
-                true => {
-                    self.first_seen.entry(Arc::clone(&pod.key)).or_insert_with(Instant::now);
-                    // Told by an earlier run of the scheduler; of this one everything is known.
-                    if let (Some(node), None) = (&pod.nominated, self.queue.get(&pod.key)) {
-                        self.snapshot.nominate(&pod.key, &pod.shape, node);
-                    }
-                    let earlier = self.queue.get(&pod.key).map(|known| Arc::clone(&known.shape));
-                    let shape = self.snapshot.share(&pod.shape);
-                    self.queue.offer(PodFacts { shape: Arc::clone(&shape), ..pod });
-                    // Whoever stood behind it in line is first now.
-                    if let Some(earlier) = earlier.filter(|earlier| *earlier != shape) {
-                        self.queue.next_like(&earlier, Instant::now());
-                    }
-                }
-                false => {
-                    self.queue.remove(&pod.key);
-                    self.snapshot.renounce(&pod.key);
-                    if pod.is_gated {
-                        self.notices.send(Notice::Gated(Arc::new(pod)));
-                    }
-                }
-            }
+        }
+    }
+
+    fn pod_placed(&mut self, pod: &PodFacts, node: &str) {
+        // Where the watch is faster than the answer, that answer tells the time.
+        if !self.queue.is_in_hand(&pod.key) {
+            self.first_seen.remove(&pod.key);
+        }
+        self.queue.remove(&pod.key);
+        self.preparing.remove(&pod.key);
+        self.place(pod, node);
+    }
+
+    fn pod_waits(&mut self, pod: PodFacts) {
+        self.first_seen.entry(Arc::clone(&pod.key)).or_insert_with(Instant::now);
+        // Told by an earlier run of the scheduler; of this one everything is known.
+        if let (Some(node), None) = (&pod.nominated, self.queue.get(&pod.key)) {
+            self.snapshot.nominate(&pod.key, &pod.shape, node);
+        }
+        let earlier = self.queue.get(&pod.key).map(|known| Arc::clone(&known.shape));
+        let shape = self.snapshot.share(&pod.shape);
+        self.queue.offer(PodFacts { shape: Arc::clone(&shape), ..pod });
+        // Whoever stood behind it in line is first now.
+        if let Some(earlier) = earlier.filter(|earlier| *earlier != shape) {
+            self.queue.next_like(&earlier, Instant::now());
         }
     }
 
@@ -337,26 +354,13 @@ impl Driver {
     }
 
     fn node_event(&mut self, event: watcher::Event<Node>) {
-        match event {
-            watcher::Event::Init => self.nodes_seen = Some(BTreeSet::new()),
-            watcher::Event::InitApply(node) => {
-                let node = NodeFacts::new(node);
-                if let Some(seen) = &mut self.nodes_seen {
-                    seen.insert(node.name.clone());
-                }
-                self.node_applied(node);
-            }
-            watcher::Event::InitDone => {
-                self.nodes_listed = true;
-                self.snapshot.retain_nodes(&self.nodes_seen.take().unwrap_or_default());
-                self.moved(Moved::Places);
-            }
-            watcher::Event::Apply(node) => self.node_applied(NodeFacts::new(node)),
-            watcher::Event::Delete(node) => {
-                self.snapshot.remove_node(&node.metadata.name.unwrap_or_default());
-                self.moved(Moved::Places);
-            }
+        match self.watched.nodes.step(event) {
+            Step::Keep(node) => return self.node_applied(NodeFacts::new(node)),
+            Step::Forget(name) => self.snapshot.remove_node(&name),
+            Step::Retain(seen) => self.snapshot.retain_nodes(&seen),
+            Step::Begin => return,
         }
+        self.moved(Moved::Places);
     }
 
     fn node_applied(&mut self, node: NodeFacts) {

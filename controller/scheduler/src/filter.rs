@@ -120,7 +120,7 @@ impl Tally {
     }
 }
 
-/// Whether `node`, of which so much is taken, takes the pod, as far as other nodes do not matter. Allocates nothing.
+/// Whether `node`, of which so much is taken, takes the pod, as far as other nodes do not matter.
 pub(crate) fn fits(node: &NodeFacts, taken: &Taken, pod: &Shape) -> bool {
     has_room(node, taken, pod) && standing(node, pod).is_open
 }

@@ -7,19 +7,19 @@ use crate::snapshot::{Slot, Snapshot};
 
 /// Something that may let pods fit.
 #[derive(Clone, Copy, Debug)]
-pub enum Moved<'a> {
+pub(crate) enum Moved<'a> {
     /// A node came, or offers other things.
     Node(Slot),
-    /// A pod left a node, or the claim of a pod to the node's room was given up.
+    /// A pod left a node or takes less of it, or the claim of a pod to the node's room was given up.
     Left(Slot),
     /// A pod with this shape came to a node.
     Came(&'a Shape),
-    /// Nodes left, or labels of namespaces changed.
+    /// Nodes left or were listed anew, or labels of namespaces changed.
     Places,
 }
 
 /// What a refusal says of its causes.
-pub fn causes(error: &FitError) -> Causes {
+pub(crate) fn causes(error: &FitError) -> Causes {
     let mut causes = Causes { relations: false, volumes: error.refusal.is_some() };
     for reason in error.reasons.keys() {
         match reason {
@@ -47,7 +47,7 @@ pub fn causes(error: &FitError) -> Causes {
 }
 
 /// Whether a pod that waits for these causes may fit now, or make room for itself.
-pub fn helps(snapshot: &Snapshot, moved: Moved<'_>, shape: &Shape, causes: Causes) -> bool {
+pub(crate) fn helps(snapshot: &Snapshot, moved: Moved<'_>, shape: &Shape, causes: Causes) -> bool {
     let has_use_for = |slot: Slot| {
         snapshot.at(slot).is_some_and(|node| {
             let could_empty = || shape.may_preempt && snapshot.below(slot, shape.priority).next().is_some();

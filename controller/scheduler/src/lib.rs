@@ -8,7 +8,7 @@ mod counts;
 pub mod decide;
 pub mod driver;
 mod filter;
-pub mod hint;
+mod hint;
 mod memo;
 pub mod metrics;
 pub mod node;

@@ -1,4 +1,4 @@
-//! Who has to leave so that a pod fits that fits nowhere: a dry run on every node where it could help. Pure.
+//! Who has to leave so that a pod fits that fits nowhere: a dry run on nodes where it could help. Pure.
 //! Kubernetes documentation, "Pod Priority and Preemption".
 use crate::budget::Budget;
 use crate::class::Class;

@@ -1,13 +1,14 @@
 //! Pods that wait: *active* ones are tried now, *backoff* ones a little later, *unschedulable* ones when something moved
 //! that can help them. Unschedulable pods that are alike wait in one line: what helps one helps its first, and whoever got
-//! a node wakes the next; while the first does not fit, the others do not either. Pure: time is an argument.
+//! a node, or has one emptied for it, wakes the next; while the first does not fit, the others do not either. Pure: time is
+//! an argument.
 use crate::pod::{PodFacts, PodKey, Shape};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The wait after the second failure; it doubles with each further one.
+/// The wait after the second refusal or the first failed binding; it doubles with each further one.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 /// No wait is longer.
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
@@ -33,8 +34,19 @@ struct Entry {
     failures: u32,
     /// Not tried again before.
     not_before: Option<Instant>,
-    /// It changed while it was in hand.
-    moved: bool,
+}
+
+impl Entry {
+    /// Notes a failure; a `retry` that nothing has to move for waits after the first one already.
+    fn set_back(&mut self, now: Instant, retry: bool) {
+        // The first failure is free: at start a pod often comes a moment before its node.
+        let wait = match self.failures {
+            0 if !retry => Duration::ZERO,
+            n => FIRST_BACKOFF.saturating_mul(1 << n.saturating_sub(1).min(5)).min(MAX_BACKOFF),
+        };
+        self.failures = self.failures.saturating_add(1);
+        self.not_before = Some(now + wait);
+    }
 }
 
 /// What kept the pods of a line from all nodes.
@@ -73,7 +85,6 @@ impl Queue {
             }
             Some(entry) if entry.place == Place::InHand && entry.pod.uid == pod.uid => {
                 entry.pod = Arc::new(pod);
-                entry.moved = true;
                 return;
             }
             Some(entry) if entry.pod.uid == pod.uid => (entry.failures, None),
@@ -81,7 +92,7 @@ impl Queue {
         };
         self.remove(&pod.key);
         let key = Arc::clone(&pod.key);
-        let entry = Entry { pod: Arc::new(pod), place: Place::InHand, failures, not_before, moved: false };
+        let entry = Entry { pod: Arc::new(pod), place: Place::InHand, failures, not_before };
         self.entries.insert(Arc::clone(&key), entry);
         self.activate(&key);
     }
@@ -93,24 +104,19 @@ impl Queue {
         Some(entry.pod)
     }
 
-    /// The pod to try now. It stays known until [`Queue::remove`], [`Queue::unfit`] or [`Queue::failed`].
+    /// The pod to try now. It is in hand until [`Queue::remove`], [`Queue::unfit`] or [`Queue::failed`].
     pub fn pop(&mut self) -> Option<Arc<PodFacts>> {
         let (_, key) = self.active.pop_first()?;
         let entry = self.entries.get_mut(&key)?;
         entry.place = Place::InHand;
-        entry.moved = false;
         Some(Arc::clone(&entry.pod))
     }
 
     /// No node takes the pod that was popped: it waits until something moves that can help.
     pub fn unfit(&mut self, key: &str, causes: Causes, now: Instant) {
-        let Some(entry) = self.set_back(key, now, false) else { return };
-        if entry.moved {
-            let key = Arc::clone(&entry.pod.key);
-            return self.wake(&key, now);
-        }
         self.arrivals += 1;
-        let Some(entry) = self.entries.get_mut(key) else { return };
+        let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.place == Place::InHand) else { return };
+        entry.set_back(now, false);
         let rank = (Reverse(entry.pod.shape.priority), entry.pod.created, self.arrivals);
         entry.place = Place::Unschedulable(rank);
         let line = self.lines.entry(Arc::clone(&entry.pod.shape)).or_default();
@@ -118,18 +124,19 @@ impl Queue {
         line.pods.insert(rank, Arc::clone(&entry.pod.key));
     }
 
-    /// Binding the pod failed: it is tried again after its backoff.
-    pub fn failed(&mut self, key: &str, now: Instant) {
-        if let Some(entry) = self.set_back(key, now, true) {
-            let key = Arc::clone(&entry.pod.key);
-            self.wake(&key, now);
+    /// Binding the pod failed: it is tried again after its backoff, unless another one of its name is here by now.
+    pub fn failed(&mut self, pod: &PodFacts, now: Instant) {
+        let entry = self.entries.get_mut(&pod.key).filter(|entry| entry.pod.uid == pod.uid);
+        if let Some(entry) = entry.filter(|entry| entry.place == Place::InHand) {
+            entry.set_back(now, true);
+            self.wake(&pod.key, now);
         }
     }
 
     /// Something moved that helps pods of some shapes: the first of each line is tried.
     pub fn move_those(&mut self, now: Instant, mut helps: impl FnMut(&Shape, Causes) -> bool) {
         let lines = self.lines.iter().filter(|(shape, line)| helps(shape, line.causes));
-        let firsts: Vec<PodKey> = lines.filter_map(|(_, line)| self.first(line, now)).collect();
+        let firsts: Vec<PodKey> = lines.filter_map(|(_, line)| self.first(line, now, |_| true)).collect();
         for key in firsts {
             self.wake(&key, now);
         }
@@ -137,17 +144,20 @@ impl Queue {
 
     /// A pod of this shape got a node: the next that is like it may too.
     pub fn next_like(&mut self, shape: &Arc<Shape>, now: Instant) {
-        if let Some(key) = self.lines.get(shape).and_then(|line| self.first(line, now)) {
+        self.next_of(shape, now, |_| true);
+    }
+
+    /// Wakes the next in the line of this shape, of those that `counts` says yes to.
+    pub fn next_of(&mut self, shape: &Arc<Shape>, now: Instant, counts: impl Fn(&str) -> bool) {
+        if let Some(key) = self.lines.get(shape).and_then(|line| self.first(line, now, counts)) {
             self.wake(&key, now);
         }
     }
 
     /// This pod may fit now, or lost its place in line; it is tried when its backoff allows.
     pub fn move_one(&mut self, key: &PodKey, now: Instant) {
-        match self.entries.get_mut(key) {
-            Some(entry) if matches!(entry.place, Place::Unschedulable(_)) => self.wake(key, now),
-            Some(entry) if entry.place == Place::InHand => entry.moved = true,
-            Some(_) | None => {}
+        if self.entries.get(key).is_some_and(|entry| matches!(entry.place, Place::Unschedulable(_))) {
+            self.wake(key, now);
         }
     }
 
@@ -187,24 +197,12 @@ impl Queue {
         self.entries.keys()
     }
 
-    /// The pod of a line that is tried next: the first whose backoff is over, else the one whose backoff ends first.
-    fn first(&self, line: &Line, now: Instant) -> Option<PodKey> {
+    /// The pod of a line that is tried next, of those that count: the first whose backoff is over, else the one whose backoff
+    /// ends first.
+    fn first(&self, line: &Line, now: Instant, counts: impl Fn(&str) -> bool) -> Option<PodKey> {
         let ready = |key: &PodKey| self.entries.get(key).and_then(|entry| entry.not_before).filter(|at| *at > now);
-        let head = line.pods.values().take(LOOKED_AT);
+        let head = line.pods.values().take(LOOKED_AT).filter(|key| counts(key));
         head.min_by_key(|key| ready(key)).map(Arc::clone)
-    }
-
-    /// Notes a failure of a pod in hand.
-    fn set_back(&mut self, key: &str, now: Instant, retry: bool) -> Option<&Entry> {
-        let entry = self.entries.get_mut(key).filter(|entry| entry.place == Place::InHand)?;
-        // The first failure is free: at start a pod often comes a moment before its node.
-        let wait = match entry.failures {
-            0 if !retry => Duration::ZERO,
-            n => FIRST_BACKOFF.saturating_mul(1 << n.saturating_sub(1).min(5)).min(MAX_BACKOFF),
-        };
-        entry.failures = entry.failures.saturating_add(1);
-        entry.not_before = Some(now + wait);
-        Some(entry)
     }
 
     fn wake(&mut self, key: &PodKey, now: Instant) {

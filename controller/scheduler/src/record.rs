@@ -18,11 +18,11 @@ const GATED: &str = "Scheduling is blocked due to non-empty scheduling gates";
 pub(crate) enum Notice {
     /// The pod has a node.
     Bound(Arc<PodFacts>, Box<str>),
-    /// No node takes it; and whether the condition has to be written.
+    /// No node takes it, and why.
     Unfit(Arc<PodFacts>, String),
     /// It waits for its gates.
     Gated(Arc<PodFacts>),
-    /// Binding failed.
+    /// Binding it or getting its volumes failed, and why.
     Failed(Arc<PodFacts>, String),
     /// A pod has to leave its node for another one.
     Preempted(Victim, Arc<PodFacts>, Box<str>),

@@ -1,5 +1,5 @@
 //! Which of the nodes that fit is best: least taken, evenly taken, preferred.
-use crate::node::{NodeFacts, Taken};
+use crate::node::NodeFacts;
 use crate::pod::Shape;
 
 /// Full marks of one question.
@@ -24,8 +24,9 @@ pub(crate) struct Wishes {
     pub(crate) disliked: i32,
 }
 
-/// The higher the better. Taking the pod in is counted.
-pub(crate) fn score(node: &NodeFacts, taken: &Taken, pod: &Shape) -> i64 {
+/// The higher the better. Taking the pod in is counted, pods that the node is being emptied for are not.
+pub(crate) fn score(node: &NodeFacts, pod: &Shape) -> i64 {
+    let taken = &node.taken;
     let cpu = left(node.allocatable.milli_cpu, taken.ranked_milli_cpu.saturating_add(pod.load.ranked_milli_cpu));
     let memory = left(node.allocatable.memory, taken.ranked_memory.saturating_add(pod.load.ranked_memory));
     let least_allocated = (cpu + memory) / 2;

@@ -6,7 +6,7 @@ use crate::pod::{PodFacts, PodKey, Shape};
 use crate::terms::{Labels, Matcher, Seen};
 use crate::volumes::Volumes;
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// The number of a node's slot.
@@ -43,8 +43,8 @@ pub struct Snapshot {
     count: usize,
     placed: HashMap<PodKey, Slot>,
     nominations: HashMap<PodKey, Slot>,
-    /// How many of them have terms about other pods.
-    with_terms: usize,
+    /// How many of the pods that nodes are being emptied for have to be without some others.
+    with_anti: usize,
     /// Pods whose deletion was decided and is not told by the watch yet, by uid.
     doomed: HashSet<Arc<str>>,
     /// The names of images that nodes have, and how many nodes have each.
@@ -194,9 +194,9 @@ impl Snapshot {
     }
 
     /// Keeps only these nodes.
-    pub fn retain_nodes(&mut self, names: &BTreeSet<Box<str>>) {
+    pub fn retain_nodes(&mut self, names: &HashSet<String>) {
         let gone: Vec<Box<str>> = self.nodes().map(|(_, node)| node.name.clone()).collect();
-        for name in gone.iter().filter(|name| !names.contains(*name)) {
+        for name in gone.iter().filter(|name| !names.contains(&***name)) {
             self.remove_node(name);
         }
     }
@@ -268,27 +268,28 @@ impl Snapshot {
         Some(slot)
     }
 
-    /// Notes that a node is being emptied for a pod, instead of any other.
-    pub fn nominate(&mut self, key: &PodKey, shape: &Arc<Shape>, node: &str) {
-        self.renounce(key);
+    /// Notes that a node is being emptied for a pod; tells the slot of the other one that was before.
+    pub fn nominate(&mut self, key: &PodKey, shape: &Arc<Shape>, node: &str) -> Option<Slot> {
+        let earlier = self.renounce(key);
         let slot = self.seat(node);
         let shape = self.share(shape);
-        self.with_terms += usize::from(shape.terms.is_some());
+        self.with_anti += usize::from(has_anti(&shape));
         self.seats[slot].nominated.push((Arc::clone(key), shape));
         self.nominations.insert(Arc::clone(key), slot);
         self.changed(slot);
+        earlier.filter(|earlier| *earlier != slot)
     }
 
-    /// Notes that no node is being emptied for a pod; tells whether one was.
-    pub fn renounce(&mut self, key: &str) -> bool {
-        let Some(slot) = self.nominations.remove(key) else { return false };
+    /// Notes that no node is being emptied for a pod; tells the slot of the one that was.
+    pub fn renounce(&mut self, key: &str) -> Option<Slot> {
+        let slot = self.nominations.remove(key)?;
         let nominated = &mut self.seats[slot].nominated;
         if let Some(at) = nominated.iter().position(|(other, _)| **other == *key) {
-            self.with_terms -= usize::from(nominated.swap_remove(at).1.terms.is_some());
+            self.with_anti -= usize::from(has_anti(&nominated.swap_remove(at).1));
         }
         self.changed(slot);
         self.leave(slot);
-        true
+        Some(slot)
     }
 
     /// The slot of the node that is being emptied for a pod.
@@ -296,9 +297,9 @@ impl Snapshot {
         self.nominations.get(key).copied()
     }
 
-    /// Whether a pod that a node is being emptied for has terms about others.
-    pub(crate) fn awaits_terms(&self) -> bool {
-        self.with_terms > 0
+    /// Whether a pod that a node is being emptied for has to be without some others; no other term of it keeps pods away.
+    pub(crate) fn awaits_anti(&self) -> bool {
+        self.with_anti > 0
     }
 
     /// The pods that a node is being emptied for, once nobody is left whom they wait for.
@@ -366,10 +367,16 @@ impl Snapshot {
         !self.volumes.has_room(&node.name, &there, &keys(&pod.shape))
     }
 
+    /// The pod that was placed under this key, and the slot where it is.
+    pub(crate) fn placed(&self, key: &str) -> Option<(Slot, &Placed)> {
+        let slot = *self.placed.get(key)?;
+        let placed = self.pods_at(slot).iter().find(|placed| *placed.key == *key)?;
+        Some((slot, placed))
+    }
+
     /// The uid of the pod that was placed under this key.
     pub fn placed_uid(&self, key: &str) -> Option<&Arc<str>> {
-        let placed = self.pods_at(*self.placed.get(key)?).iter().find(|placed| *placed.key == *key);
-        placed.map(|placed| &placed.uid)
+        self.placed(key).map(|(_, placed)| &placed.uid)
     }
 
     /// The keys of all placed pods.
@@ -392,8 +399,8 @@ impl Snapshot {
         self.budgets.retain(|key, _| keys.contains(key));
     }
 
-    /// The labels of a namespace.
-    pub fn set_namespace(&mut self, name: &str, labels: Option<Labels>) {
+    /// The labels of a namespace, or its end; tells whether that is new.
+    pub fn set_namespace(&mut self, name: &str, labels: Option<Labels>) -> bool {
         let changed = match labels {
             Some(labels) => self.namespaces.insert(name.into(), labels.clone()) != Some(labels),
             None => self.namespaces.remove(name).is_some(),
@@ -402,11 +409,16 @@ impl Snapshot {
             self.version += 1;
             self.counts.namespaces_changed();
         }
+        changed
     }
 
-    /// The names of the namespaces that are known.
-    pub fn namespaces(&self) -> impl Iterator<Item = &str> {
-        self.namespaces.keys().map(|name| &**name)
+    /// Keeps only these namespaces; tells whether there were others.
+    pub fn retain_namespaces(&mut self, names: &HashSet<String>) -> bool {
+        let gone: Vec<Box<str>> = self.namespaces.keys().filter(|name| !names.contains(&***name)).cloned().collect();
+        for name in &gone {
+            self.set_namespace(name, None);
+        }
+        !gone.is_empty()
     }
 
     /// A pod as terms see it.
@@ -488,11 +500,39 @@ impl Snapshot {
     }
 }
 
+/// Whether it has to be without some other pods.
+fn has_anti(shape: &Shape) -> bool {
+    shape.terms.as_ref().is_some_and(|terms| !terms.anti.is_empty())
+}
+
 fn seen<'a>(namespaces: &'a HashMap<Box<str>, Labels>, shape: &'a Shape) -> Seen<'a> {
     Seen {
         namespace: &shape.namespace,
         namespace_labels: namespaces.get(&shape.namespace),
         labels: &shape.labels,
         owner: shape.owner.as_deref(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn of_the_awaited_only_those_that_keep_others_away_are_counted() {
+        let mut snapshot = Snapshot::default();
+        let term = json!({"topologyKey": "host", "labelSelector": {}});
+        let required = |kind: &str| json!({kind: {"requiredDuringSchedulingIgnoredDuringExecution": [term]}});
+        let mut nominate = |affinity: Value| {
+            let pod = json!({"metadata": {"name": "p", "uid": "u"}, "spec": {"containers": [], "affinity": affinity}});
+            let pod = PodFacts::new(serde_json::from_value(pod).unwrap());
+            snapshot.nominate(&pod.key, &pod.shape, "n");
+            snapshot.awaits_anti()
+        };
+        assert!(!nominate(json!({})));
+        assert!(!nominate(required("podAffinity")));
+        assert!(nominate(required("podAntiAffinity")));
+        assert!(!nominate(json!({})), "it is another one now");
     }
 }

@@ -146,7 +146,7 @@ pub struct Terms {
     pub hard: Vec<Spread>,
     /// `ScheduleAnyway`.
     pub soft: Vec<Spread>,
-    /// The soft ones are what every pod gets, so nodes may lack the labels.
+    /// The soft ones are what every pod of a set gets without asking, so nodes may lack the labels.
     pub is_default: bool,
 }
 

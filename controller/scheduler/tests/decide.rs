@@ -152,16 +152,20 @@ fn the_queue_orders_waits_and_wakes() {
     assert_eq!(queue.next_wake(), Some(now + Duration::from_secs(1)));
     queue.advance(now + Duration::from_secs(1));
     let again = queue.pop().unwrap();
-    queue.move_one(&again.key, now);
     queue.unfit(&again.key, causes, now);
-    assert_eq!(queue.next_wake(), Some(now + Duration::from_secs(2)), "what moved while it was in hand counts");
+    queue.move_one(&again.key, now);
+    assert_eq!(queue.next_wake(), Some(now + Duration::from_secs(2)), "the wait doubles");
     queue.offer(pod("urgent", "2", json!({"priority": 5})));
-    assert!(queue.pop().is_some(), "a changed pod is tried at once");
-    queue.failed("d/urgent", now);
+    let changed = queue.pop().expect("a changed pod is tried at once");
+    let mut other = pod("urgent", "2", json!({"priority": 5}));
+    other.uid = "another".into();
+    queue.failed(&other, now);
+    assert!(queue.is_in_hand("d/urgent"), "an answer about another pod of its name does not touch it");
+    queue.failed(&changed, now);
     for _ in 0..5 {
         queue.advance(now + Duration::from_secs(60));
         queue.pop().unwrap();
-        queue.failed("d/urgent", now);
+        queue.failed(&changed, now);
     }
     assert_eq!(queue.next_wake(), Some(now + Duration::from_secs(10)));
 }

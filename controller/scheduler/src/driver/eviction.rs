@@ -1,13 +1,16 @@
 //! Makes room: tells the API which node a pod waits for and sends the victims away, beside the decisions.
 use super::Driver;
+use crate::hint::Moved;
 use crate::pod::{PodFacts, SCHEDULER_NAME};
 use crate::preempt::{Preemption, Victim};
 use crate::record::Notice;
+use crate::snapshot::Slot;
 use futures::StreamExt as _;
 use futures::stream;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -23,18 +26,24 @@ pub(super) struct Emptied {
 
 impl Driver {
     /// Takes a preemption for done and has it done.
-    pub(super) fn preempt(&mut self, pod: Arc<PodFacts>, preemption: Preemption) {
-        let now = Instant::now();
+    pub(super) fn preempt(&mut self, pod: &Arc<PodFacts>, preemption: Preemption) {
+        let given_up = preemption.displaced.iter().filter_map(|key| self.snapshot.renounce(key));
+        let mut given_up: BTreeSet<Slot> = given_up.collect();
         for key in &preemption.displaced {
-            self.snapshot.renounce(key);
-            self.queue.move_one(key, now);
+            self.queue.move_one(key, Instant::now());
             self.renounce_in_api(key);
         }
-        self.snapshot.nominate(&pod.key, &pod.shape, &preemption.node);
+        given_up.extend(self.snapshot.nominate(&pod.key, &pod.shape, &preemption.node));
         for victim in &preemption.victims {
             self.snapshot.doom(&victim.key, &victim.uid);
         }
-        let (client, notices) = (self.client.clone(), self.notices.clone());
+        for slot in given_up {
+            self.moved(Moved::Left(slot));
+        }
+        // What helped it may help the next in its line. This ends: whoever has a node that is emptied for it is left out.
+        let snapshot = &self.snapshot;
+        self.queue.next_of(&pod.shape, Instant::now(), |key| snapshot.nomination(key).is_none());
+        let (client, notices, pod) = (self.client.clone(), self.notices.clone(), Arc::clone(pod));
         self.emptying.spawn(async move {
             nominate(&client, &pod, Some(&preemption.node)).await;
             let (client, notices, node, preemptor) = (&client, &notices, &preemption.node, &pod);
@@ -67,13 +76,16 @@ impl Driver {
         for victim in &emptied.kept {
             self.snapshot.spare(&victim.key, &victim.uid);
         }
-        self.queue.move_one(&emptied.pod.key, Instant::now());
+        if self.waits(&emptied.pod) {
+            self.queue.move_one(&emptied.pod.key, Instant::now());
+        }
     }
 
     /// Nothing is emptied for the pod any more.
     pub(super) fn renounce(&mut self, key: &str) {
-        if self.snapshot.renounce(key) {
+        if let Some(slot) = self.snapshot.renounce(key) {
             self.renounce_in_api(key);
+            self.moved(Moved::Left(slot));
         }
     }
 
@@ -94,7 +106,8 @@ async fn nominate(client: &kube::Client, pod: &PodFacts, node: Option<&str>) {
     }
 }
 
-/// Writes why, then deletes. A pod that is gone, or another one of the same name, needs nothing.
+/// Writes why, then deletes, also where others write the status at the same time. A pod that is gone, or another one of the
+/// same name, needs nothing: the delete names the uid.
 async fn send_away(client: &kube::Client, victim: &Victim) -> Result<(), kube::Error> {
     let (namespace, name) = victim.key.split_once('/').unwrap_or(("", &victim.key));
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
@@ -105,13 +118,17 @@ async fn send_away(client: &kube::Client, victim: &Victim) -> Result<(), kube::E
     };
     let told = pods.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await.map(drop);
     let result = match told {
-        Ok(()) => pods.delete(name, &parameters).await.map(drop),
-        Err(error) => Err(error),
+        Err(error) if !is_conflict(&error) => Err(error),
+        Ok(()) | Err(_) => pods.delete(name, &parameters).await.map(drop),
     };
     match result {
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
         other => other,
     }
+}
+
+fn is_conflict(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 409)
 }
 
 fn disrupted() -> Value {
@@ -120,4 +137,51 @@ fn disrupted() -> Value {
         "message": format!("{SCHEDULER_NAME}: preempting to accommodate a higher priority pod"),
         "lastTransitionTime": jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    /// Reads one request, refuses patches with a conflict, and tells the method.
+    async fn answer(mut stream: TcpStream) -> String {
+        let mut request = String::new();
+        let is_whole = |request: &str| {
+            let Some((head, body)) = request.split_once("\r\n\r\n") else { return false };
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+            body.len() >= length.unwrap_or(0)
+        };
+        let mut part = [0; 4096];
+        while !is_whole(&request) {
+            let count = stream.read(&mut part).await.unwrap();
+            request.push_str(std::str::from_utf8(&part[..count]).unwrap());
+        }
+        let method = request.split(' ').next().unwrap().to_owned();
+        let (code, status) = if method == "PATCH" { (409, "Failure") } else { (200, "Success") };
+        let body = json!({"kind": "Status", "apiVersion": "v1", "status": status, "code": code}).to_string();
+        let head = format!("HTTP/1.1 {code} X\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+        stream.write_all((head + &body).as_bytes()).await.unwrap();
+        method
+    }
+
+    #[tokio::test]
+    async fn a_victim_whose_status_others_write_is_deleted_all_the_same() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let client = kube::Client::try_from(kube::Config::new(address.parse().unwrap())).unwrap();
+        let victim = Victim { key: "d/victim".into(), uid: "u".into() };
+        let sent = tokio::spawn(async move { send_away(&client, &victim).await });
+        let mut methods = Vec::new();
+        while !sent.is_finished() {
+            tokio::select! {
+                connection = listener.accept() => methods.push(answer(connection.unwrap().0).await),
+                () = tokio::time::sleep(Duration::from_millis(10)) => {}
+            }
+        }
+        sent.await.unwrap().unwrap();
+        assert_eq!(methods, ["PATCH", "DELETE"]);
+    }
 }

@@ -1,4 +1,4 @@
-//! Kinds beside pods and nodes that decisions look at: watched, and what news of them wakes.
+//! How far the list of each kind is, and the kinds beside pods and nodes: watched, and what news of them wakes.
 use super::Driver;
 use crate::budget::Budget;
 use crate::hint::Moved;
@@ -29,13 +29,13 @@ pub(super) enum News {
 
 /// How far the list of one kind is.
 #[derive(Debug, Default)]
-struct Listing {
+pub(super) struct Listing {
     seen: Option<HashSet<String>>,
     is_done: bool,
 }
 
 /// What an event means to what is known.
-enum Step<K> {
+pub(super) enum Step<K> {
     Keep(K),
     /// The key of an object that is gone.
     Forget(String),
@@ -45,7 +45,8 @@ enum Step<K> {
 }
 
 impl Listing {
-    fn step<K: kube::Resource<DynamicType = ()>>(&mut self, event: Event<K>) -> Step<K> {
+    /// Takes an event in.
+    pub(super) fn step<K: kube::Resource<DynamicType = ()>>(&mut self, event: Event<K>) -> Step<K> {
         let key = |object: &K| match object.namespace() {
             Some(namespace) => format!("{namespace}/{}", object.name_any()),
             None => object.name_any(),
@@ -74,6 +75,8 @@ impl Listing {
 /// How far the lists of the kinds are.
 #[derive(Debug, Default)]
 pub(super) struct Watched {
+    pub(super) pods: Listing,
+    pub(super) nodes: Listing,
     claims: Listing,
     volumes: Listing,
     classes: Listing,
@@ -84,8 +87,9 @@ pub(super) struct Watched {
 
 impl Watched {
     pub(super) fn are_listed(&self) -> bool {
-        let all = [&self.claims, &self.volumes, &self.classes, &self.budgets, &self.namespaces, &self.limits];
-        all.iter().all(|listing| listing.is_done)
+        let own = [&self.pods, &self.nodes];
+        let others = [&self.claims, &self.volumes, &self.classes, &self.budgets, &self.namespaces, &self.limits];
+        own.iter().chain(&others).all(|listing| listing.is_done)
     }
 }
 
@@ -156,21 +160,19 @@ impl Driver {
                 };
             }
             News::Namespace(event) => {
-                match watched.namespaces.step(*event) {
+                let changed = match watched.namespaces.step(*event) {
                     Step::Keep(namespace) => {
                         let labels = namespace.metadata.labels.clone().unwrap_or_default();
-                        snapshot.set_namespace(&namespace.name_any(), Some(labels));
+                        snapshot.set_namespace(&namespace.name_any(), Some(labels))
                     }
                     Step::Forget(name) => snapshot.set_namespace(&name, None),
-                    Step::Retain(seen) => {
-                        let known: Vec<String> = snapshot.namespaces().map(str::to_owned).collect();
-                        for name in known.iter().filter(|name| !seen.contains(*name)) {
-                            snapshot.set_namespace(name, None);
-                        }
-                    }
-                    Step::Begin => {}
+                    Step::Retain(seen) => snapshot.retain_namespaces(&seen),
+                    Step::Begin => false,
+                };
+                if changed {
+                    self.moved(Moved::Places);
                 }
-                return self.moved(Moved::Places);
+                return;
             }
         }
         if !self.watched.are_listed() {

@@ -1,4 +1,4 @@
-//! Volumes of pods: watched, reserved or asked for, and waited for while the pod keeps its place.
+//! Volumes of pods: reserved or asked for where the pod goes, and waited for while it keeps its place.
 use super::{Bound, Driver};
 use crate::hint::Moved;
 use crate::pod::PodFacts;
@@ -48,8 +48,7 @@ impl Driver {
 
     /// All was written: the pod keeps its place until its claims have their volumes.
     pub(super) fn prepared(&mut self, pod: Arc<PodFacts>, node: Box<str>, since: Instant) {
-        let is_ours = self.queue.get(&pod.key).is_some_and(|waiting| waiting.uid == pod.uid);
-        if !is_ours {
+        if !self.waits(&pod) {
             return;
         }
         let key = Arc::clone(&pod.key);
@@ -89,7 +88,7 @@ impl Driver {
         {
             self.moved(Moved::Left(slot));
         }
-        self.queue.failed(key, Instant::now());
+        self.queue.failed(&waiting.pod, Instant::now());
         self.notices.send(Notice::Failed(waiting.pod, why.to_owned()));
     }
 }

@@ -7,7 +7,7 @@ use controller_scheduler::snapshot::Snapshot;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-/// A workload and what kube-scheduler's gate demands of it, in pods a second (quoted from issue 6, not measured here).
+/// A workload and what kube-scheduler's gate demands of it, in pods a second (quoted from its repository, not measured here).
 struct Workload {
     name: &'static str,
     gate: Option<u32>,

@@ -1,0 +1,247 @@
+//! Which waiting pods are woken, and what late answers leave alone. Nobody answers what is written.
+use super::news::News;
+use super::*;
+use serde_json::{Value, json};
+use watcher::Event;
+
+/// A driver that has listed everything there is: nothing.
+fn driver() -> Driver {
+    let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+    let client = kube::Client::try_from(config).unwrap();
+    let mut driver = Driver::new(Config { client, metrics: Metrics::default() });
+    driver.pod_event(Event::InitDone);
+    driver.node_event(Event::InitDone);
+    for listed in [
+        News::Claim(Box::new(Event::InitDone)),
+        News::Volume(Box::new(Event::InitDone)),
+        News::Class(Box::new(Event::InitDone)),
+        News::Budget(Box::new(Event::InitDone)),
+        News::Namespace(Box::new(Event::InitDone)),
+        News::Limits(Box::new(Event::InitDone)),
+    ] {
+        driver.news(listed);
+    }
+    driver
+}
+
+fn add_node(driver: &mut Driver, name: &str, spec: Value) {
+    let node = json!({"metadata": {"name": name, "labels": {"host": name}}, "spec": spec,
+        "status": {"allocatable": {"cpu": "4", "memory": "4Gi", "pods": "10"}}});
+    driver.node_event(Event::Apply(serde_json::from_value(node).unwrap()));
+}
+
+/// A pod that waits. Its uid is its name.
+fn pod(name: &str, priority: i32, cpu: &str) -> Value {
+    json!({"metadata": {"namespace": "d", "name": name, "uid": name, "labels": {"app": name}},
+        "spec": {"priority": priority, "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]}})
+}
+
+fn on(node: &str, mut pod: Value) -> Value {
+    pod["spec"]["nodeName"] = json!(node);
+    pod
+}
+
+fn with_uid(uid: &str, mut pod: Value) -> Value {
+    pod["metadata"]["uid"] = json!(uid);
+    pod
+}
+
+fn terminating(mut pod: Value) -> Value {
+    pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    pod
+}
+
+/// A pod that is on no node with pods of an app.
+fn apart_from(app: &str, mut pod: Value) -> Value {
+    let term = json!({"labelSelector": {"matchLabels": {"app": app}}, "topologyKey": "host",
+        "namespaceSelector": {"matchExpressions": [{"key": "team", "operator": "DoesNotExist"}]}});
+    pod["spec"]["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"] = json!([term]);
+    pod
+}
+
+fn tell(driver: &mut Driver, pod: &Value) {
+    driver.pod_event(Event::Apply(serde_json::from_value(pod.clone()).unwrap()));
+}
+
+fn tell_gone(driver: &mut Driver, pod: &Value) {
+    driver.pod_event(Event::Delete(serde_json::from_value(pod.clone()).unwrap()));
+}
+
+fn tell_namespace(driver: &mut Driver, labels: Value) {
+    let namespace = serde_json::from_value(json!({"metadata": {"name": "d", "labels": labels}})).unwrap();
+    driver.news(News::Namespace(Box::new(Event::Apply(namespace))));
+}
+
+/// How many pods are tried next, or once their backoff is over.
+fn woken(driver: &Driver) -> usize {
+    let (active, backoff, _) = driver.queue.counts(0);
+    active + backoff
+}
+
+fn is_placed(driver: &Driver, key: &str) -> bool {
+    driver.snapshot.placed_uid(key).is_some()
+}
+
+fn is_nominated(driver: &Driver, key: &str) -> bool {
+    driver.snapshot.nomination(key).is_some()
+}
+
+/// Node `a`, which was emptied for `claimant`, and `low`, which tolerates anything and waits because of that claim.
+fn claimed() -> Driver {
+    let mut driver = driver();
+    add_node(&mut driver, "a", json!({}));
+    let victim = on("a", pod("victim", 1, "4"));
+    tell(&mut driver, &victim);
+    tell(&mut driver, &pod("claimant", 10, "4"));
+    let mut low = pod("low", 1, "1");
+    low["spec"]["tolerations"] = json!([{"operator": "Exists"}]);
+    tell(&mut driver, &low);
+    driver.schedule();
+    assert!(is_nominated(&driver, "d/claimant"));
+    tell_gone(&mut driver, &victim);
+    assert_eq!(woken(&driver), 1, "only the claimant");
+    driver
+}
+
+#[tokio::test]
+async fn a_claim_that_is_given_up_wakes_who_waits_for_it() {
+    let mut driver = claimed();
+    tell(&mut driver, &on("a", pod("strong", 20, "1")));
+    driver.schedule();
+    assert!(!is_nominated(&driver, "d/claimant") && is_placed(&driver, "d/low"));
+}
+
+#[tokio::test]
+async fn a_claim_that_is_displaced_wakes_who_waits_for_it() {
+    let mut driver = driver();
+    add_node(&mut driver, "a", json!({}));
+    tell_namespace(&mut driver, json!({}));
+    tell(&mut driver, &on("a", pod("victim", 1, "4")));
+    tell(&mut driver, &apart_from("guest", pod("claimant", 5, "3")));
+    driver.schedule();
+    tell(&mut driver, &pod("guest", 1, "0"));
+    driver.schedule();
+    assert!(is_nominated(&driver, "d/claimant") && !is_placed(&driver, "d/guest"));
+    tell(&mut driver, &pod("strong", 10, "3"));
+    driver.schedule();
+    assert!(is_nominated(&driver, "d/strong") && is_placed(&driver, "d/guest"));
+}
+
+#[tokio::test]
+async fn a_claim_that_moves_to_another_node_wakes_who_waits_for_it() {
+    let mut driver = claimed();
+    tell(&mut driver, &on("b", pod("other", 1, "4")));
+    add_node(&mut driver, "b", json!({}));
+    add_node(&mut driver, "a", json!({"taints": [{"key": "k", "effect": "NoSchedule"}]}));
+    driver.schedule();
+    assert_eq!(driver.snapshot.nomination("d/claimant"), driver.snapshot.slot("b"));
+    assert!(is_placed(&driver, "d/low"));
+}
+
+#[tokio::test]
+async fn a_waiting_pod_that_is_deleted_wakes_who_waits_for_its_claim() {
+    let mut driver = claimed();
+    tell(&mut driver, &terminating(pod("claimant", 10, "4")));
+    driver.schedule();
+    assert!(is_placed(&driver, "d/low"));
+}
+
+#[tokio::test]
+async fn a_pod_that_is_deleted_before_it_is_bound_gives_its_place_back() {
+    let mut driver = driver();
+    add_node(&mut driver, "a", json!({}));
+    let first = pod("first", 1, "4");
+    tell(&mut driver, &first);
+    driver.schedule();
+    assert!(is_placed(&driver, "d/first"));
+    tell(&mut driver, &terminating(first));
+    assert!(!is_placed(&driver, "d/first"));
+}
+
+#[tokio::test]
+async fn a_placed_pod_that_takes_less_wakes_who_waits_for_room() {
+    let mut driver = driver();
+    add_node(&mut driver, "a", json!({}));
+    tell(&mut driver, &on("a", pod("big", 10, "4")));
+    tell(&mut driver, &pod("waits", 1, "2"));
+    driver.schedule();
+    assert_eq!(woken(&driver), 0);
+    tell(&mut driver, &on("a", pod("big", 10, "1")));
+    assert_eq!(woken(&driver), 1);
+}
+
+#[tokio::test]
+async fn a_victim_that_begins_to_end_wakes_nobody() {
+    let mut driver = driver();
+    add_node(&mut driver, "a", json!({}));
+    let victim = on("a", pod("victim", 1, "4"));
+    tell(&mut driver, &victim);
+    tell(&mut driver, &pod("claimant", 10, "4"));
+    driver.schedule();
+    tell(&mut driver, &terminating(victim));
+    assert_eq!(woken(&driver), 0, "in vain it would only lengthen the backoff");
+}
+
+#[tokio::test]
+async fn another_pod_of_the_same_name_wakes_who_waits_for_the_room_of_the_first() {
+    let mut driver = driver();
+    add_node(&mut driver, "a", json!({}));
+    tell(&mut driver, &on("a", with_uid("1", pod("same", 10, "4"))));
+    tell(&mut driver, &pod("waits", 1, "1"));
+    driver.schedule();
+    tell(&mut driver, &with_uid("2", pod("same", 10, "1")));
+    assert_eq!(woken(&driver), 2);
+}
+
+#[tokio::test]
+async fn a_late_answer_leaves_another_pod_of_the_same_name_alone() {
+    for is_bound in [false, true] {
+        let mut driver = driver();
+        add_node(&mut driver, "a", json!({}));
+        let first = with_uid("1", pod("same", 1, "1"));
+        tell(&mut driver, &first);
+        driver.schedule();
+        tell(&mut driver, &with_uid("2", pod("same", 1, "1")));
+        driver.schedule();
+        assert!(driver.queue.is_in_hand("d/same"));
+        let result = if is_bound { Ok(()) } else { Err(kube::Error::LinesCodecMaxLineLengthExceeded) };
+        let pod = Arc::new(PodFacts::new(serde_json::from_value(first).unwrap()));
+        driver.bound(Bound { pod, node: "a".into(), since: Instant::now(), result, prepared: Vec::new() });
+        assert!(driver.queue.is_in_hand("d/same"), "it is tried again only after its own answer");
+        assert!(is_placed(&driver, "d/same") && driver.first_seen.contains_key("d/same"));
+    }
+}
+
+#[tokio::test]
+async fn who_makes_room_for_itself_wakes_the_next_that_is_like_it() {
+    let mut driver = driver();
+    for n in 0..4 {
+        tell(&mut driver, &on("a", pod(&format!("victim-{n}"), 1, "1")));
+    }
+    let mut names: Vec<String> = (0..3).map(|n| format!("d/like-{n}")).collect();
+    for key in &names {
+        let mut like = pod(&key[2..], 10, "2");
+        like["metadata"]["labels"] = json!({});
+        tell(&mut driver, &like);
+    }
+    driver.schedule();
+    add_node(&mut driver, "a", json!({}));
+    driver.schedule();
+    names.retain(|key| is_nominated(&driver, key));
+    assert_eq!(names.len(), 2, "as many as there is room for");
+    assert_eq!(woken(&driver), 0, "and then nobody is tried any more");
+}
+
+#[tokio::test]
+async fn news_of_a_namespace_wake_only_if_its_labels_changed() {
+    let mut driver = driver();
+    add_node(&mut driver, "a", json!({}));
+    tell_namespace(&mut driver, json!({}));
+    tell(&mut driver, &on("a", pod("other", 1, "1")));
+    tell(&mut driver, &apart_from("other", pod("waits", 1, "1")));
+    driver.schedule();
+    tell_namespace(&mut driver, json!({}));
+    assert_eq!(woken(&driver), 0);
+    tell_namespace(&mut driver, json!({"team": "t"}));
+    assert_eq!(woken(&driver), 1);
+}
