@@ -159,11 +159,12 @@ impl Scene {
         node["status"]["addresses"][0]["address"].as_str().expect("an address").parse().expect("an address")
     }
 
-    /// Waits until every endpoint that is ready is one of these pods, by their names.
+    /// Waits until every endpoint that is ready is one of these pods, by their names. The Service needs a selector: with
+    /// one it has a slice even while nothing is selected, and without a slice nobody has looked yet.
     pub(crate) async fn endpoints(&self, service: &str, pods: &[&str]) -> Vec<Value> {
         let wanted: std::collections::BTreeSet<&str> = pods.iter().copied().collect();
         let what = format!("{service} leads to {pods:?}");
-        self.api.until_all(&self.slices(service), &what, |slices| ready(slices) == wanted).await
+        self.api.until_all(&self.slices(service), &what, |slices| !slices.is_empty() && ready(slices) == wanted).await
     }
 }
 

@@ -1,5 +1,7 @@
 //! Lines 164 to 169: certificates of pods, from a signer of the tests' own, and what they leave out.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use e2e::api::{Api, Patch};
@@ -57,7 +59,8 @@ impl Signer {
         let (own, namespace) = (name.clone(), pods.api.namespace.clone());
         let task = tokio::spawn(async move {
             loop {
-                let (kind, request) = events.next("a request").await;
+                // How long nobody asks is the test's business.
+                let Some((kind, request)) = events.within(Duration::from_secs(3600)).await else { return };
                 let is_new = request["status"]["conditions"].as_array().is_none_or(Vec::is_empty);
                 if kind != "DELETED" && is_new && request["spec"]["signerName"] == own {
                     let path =
@@ -97,7 +100,7 @@ fn sign(issuer: &Issuer<'_, KeyPair>, namespace: &str, spec: &Value, refresh: Op
     let from = Timestamp::from_second(Timestamp::now().as_second()).expect("a time");
     let at = |seconds: i64| from + SignedDuration::from_secs(seconds);
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    let of = |time: Timestamp| epoch + std::time::Duration::from_secs(time.as_second().unsigned_abs());
+    let of = |time: Timestamp| epoch + Duration::from_secs(time.as_second().unsigned_abs());
     (params.not_before, params.not_after) = (of(from), of(at(seconds)));
     let mut status = ended("Issued", "Signed", "signed by the tests");
     status["certificateChain"] = request.signed_by(issuer).expect("a certificate").pem().into();

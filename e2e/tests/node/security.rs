@@ -118,10 +118,11 @@ async fn a_seccomp_profile_of_the_node_forbids_what_it_says() {
 async fn the_default_profile_follows_capabilities() {
     need!(machine::root());
     let pods = Pods::new("gated").await;
-    let script = "mount -t tmpfs none /mnt 2>&1 || mkdir -p /mnt && mount -t tmpfs none /mnt && echo mounted";
+    let script = "grep Seccomp: /proc/self/status; \
+        mount -t tmpfs none /mnt 2>&1 || mkdir -p /mnt && mount -t tmpfs none /mnt && echo mounted";
     let (_, said) = run(&pods, "plain", script, json!({}), json!({})).await;
-    assert!(!said.contains("mounted"), "{said}");
+    assert!(said.contains("Seccomp:\t2") && !said.contains("mounted"), "{said}");
     let more = json!({"capabilities": {"add": ["SYS_ADMIN"]}});
     let (_, said) = run(&pods, "more", script, more, json!({})).await;
-    assert!(said.contains("mounted"), "{said}");
+    assert!(said.contains("Seccomp:\t2") && said.contains("mounted"), "{said}");
 }

@@ -38,6 +38,14 @@ fn owner(pod: &Value) -> u32 {
     std::fs::metadata(format!("/proc/{first}")).expect("it runs").uid()
 }
 
+/// What a shell line prints in a container.
+async fn exec(pods: &Pods, pod: &str, container: &str, line: &str) -> String {
+    let client = Client::new(&machine::gantry(), &e2e::shared::kubeconfig(&crate::IMAGES));
+    let [namespace, pod, container, line] = [pods.api.namespace.as_str(), pod, container, line].map(str::to_owned);
+    let run = move || client.run(&["exec", "-n", &namespace, &pod, "-c", &container, "--", "sh", "-c", &line]).ok();
+    tokio::task::spawn_blocking(run).await.expect("the client ends")
+}
+
 #[tokio::test]
 async fn root_inside_is_nobody_outside_and_pods_have_different_ids() {
     need!(machine::root());
@@ -56,13 +64,7 @@ async fn root_inside_is_nobody_outside_and_pods_have_different_ids() {
 
     // Containers without input read the machine's.
     assert_eq!(std::fs::metadata("/dev/null").expect("there").uid(), 0);
-    let kubeconfig = e2e::shared::kubeconfig(&crate::IMAGES);
-    let namespace = pods.api.namespace.clone();
-    let said = tokio::task::spawn_blocking(move || {
-        let client = Client::new(&machine::gantry(), &kubeconfig);
-        client.run(&["exec", "-n", &namespace, "a", "--", "sh", "-c", "id -u; echo $$ > /pid; ls -ln /pid"]).ok()
-    });
-    let said = said.await.expect("exec");
+    let said = exec(&pods, "a", "c", "id -u; echo $$ > /pid; ls -ln /pid").await;
     let words: Vec<&str> = said.split_whitespace().collect();
     assert_eq!((words[0], words[3], words[4]), ("0", "0", "0"), "{said}");
 }
@@ -135,11 +137,11 @@ async fn what_a_pod_has_of_its_own_works_with_its_users() {
     let script = "ping -c 1 -W 2 127.0.0.1 > /dev/null && echo pinged; hostname; \
         cat /proc/sys/kernel/shm_rmid_forced /proc/sys/net/ipv4/ip_unprivileged_port_start; ls /sys/class/net; \
         mount -t proc none /mnt 2>/dev/null || mkdir -p /mnt && mount -t proc none /mnt && echo proc-mounted; \
-        echo x > /dev/null && head -c 4 /dev/urandom | wc -c; echo bytes; sleep 1000000";
+        echo x > /dev/null && head -c 4 /dev/urandom | wc -c; echo bytes; sleep 1234567";
     let mut one = container("c", script);
     one["securityContext"] = json!({"procMount": "Unmasked", "capabilities": {"add": ["SYS_ADMIN"]}});
     one["readinessProbe"] = json!({"exec": {"command": ["sh", "-c", "test $(id -u) = 0"]}, "periodSeconds": 1});
-    let mut all = own("p", vec![one, container("d", "ps; sleep 1000000")], json!([]));
+    let mut all = own("p", vec![one, container("d", "sleep 1000000")], json!([]));
     all["spec"]["hostname"] = json!("named");
     all["spec"]["securityContext"] = json!({"sysctls": [{"name": "kernel.shm_rmid_forced", "value": "1"},
         {"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}]});
@@ -149,13 +151,16 @@ async fn what_a_pod_has_of_its_own_works_with_its_users() {
     for line in ["pinged", "named", "1", "0", "lo", "eth0", "proc-mounted", "4"] {
         assert!(said.lines().any(|own| own == line), "{line}: {said}");
     }
+    let seen = exec(&pods, "p", "d", "ps").await;
+    assert!(seen.contains("sleep 1000000") && !seen.contains("1234567"), "each sees its own processes: {seen}");
 
-    let mut shared =
-        own("shared", vec![container("c", "sleep 1000000"), container("d", "ps; sleep 1000000")], json!([]));
+    // The brackets keep the one that looks from finding its own command line.
+    let looks = "until ps | grep -q '[1]234567'; do sleep 0.1; done; echo seen; sleep 1000000";
+    let mut shared = own("shared", vec![container("c", "sleep 1234567"), container("d", looks)], json!([]));
     shared["spec"]["shareProcessNamespace"] = json!(true);
     pods.create(shared).await;
     pods.ready("shared").await;
-    pods.log_with("shared", "d", "sleep 1000000", 1).await;
+    pods.log_with("shared", "d", "seen", 1).await;
 }
 
 #[tokio::test]
@@ -222,10 +227,15 @@ fn a_pod_keeps_its_ids_when_the_agent_comes_back() {
     assert_eq!(client.run(&["exec", "before", "--", "id", "-u"]).ok().trim(), "0");
     // What is gone leaves its ids and no mount.
     let uid = before["metadata"]["uid"].as_str().expect("a uid").to_owned();
+    let has_run_dir = || {
+        let own = |hash: &String| Path::new("/run/gantry").join(hash).join("pods").join(&uid);
+        machine::instances().iter().any(|hash| own(hash).exists())
+    };
+    assert!(has_run_dir(), "the pod has a directory while it runs");
     client.run(&["delete", "pod", "before", "--now"]).ok();
     eventually("the pod is gone", soon, || {
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-        (!mounts.contains(&uid) && !Path::new("/run/gantry").join(&uid).exists()).then_some(())
+        (!mounts.contains(&uid) && !has_run_dir()).then_some(())
     });
     // Ids that are free again may be another machine's by now: all that counts is that nobody here has them.
     assert_ne!(owner(&create("again")), owner(&after));
