@@ -22,6 +22,13 @@ fn with(mut container: Value, kind: &str, probe: Value) -> Value {
     container
 }
 
+/// A container whose other probes are held back until its port is open: with a threshold of one, a probe that comes
+/// before the server listens would count.
+fn listening(container: Value, port: Value) -> Value {
+    let ask = json!({"tcpSocket": {"port": port}, "periodSeconds": 1, "failureThreshold": 60});
+    with(container, "startupProbe", ask)
+}
+
 /// Serves files of /www on port 8080 and tells of each request.
 fn web(script: &str) -> Value {
     let mut container = container("c", &format!("{script} exec httpd -fvv -p 8080 -h /www 2>&1"));
@@ -41,7 +48,8 @@ async fn c320_http_liveness_that_passes_restarts_nothing() {
     need!(machine::root());
     let pods = Pods::new("live-http").await;
     let ask = probe(json!({"httpGet": {"path": "/healthz", "port": "web"}}));
-    pods.create(pod("p", &[with(web("touch /www/healthz;"), "livenessProbe", ask)])).await;
+    let own = listening(web("touch /www/healthz;"), json!("web"));
+    pods.create(pod("p", &[with(own, "livenessProbe", ask)])).await;
     pods.log_with("p", "c", "url:/healthz", 3).await;
     assert_eq!(restarts(&pods.get("p").await, "c"), 0);
 }
@@ -51,7 +59,7 @@ async fn c324_http_liveness_that_fails_restarts_the_container() {
     need!(machine::root());
     let pods = Pods::new("dead-http").await;
     let ask = probe(json!({"httpGet": {"path": "/healthz", "port": 8080}}));
-    let own = web("touch /www/healthz; (sleep 3; rm /www/healthz) &");
+    let own = listening(web("touch /www/healthz; (sleep 3; rm /www/healthz) &"), json!(8080));
     pods.create(pod("p", &[with(own, "livenessProbe", ask)])).await;
     pods.until("p", "it is restarted", |pod| restarts(pod, "c") >= 1).await;
     pods.event("p", "Unhealthy", "Liveness probe failed: HTTP probe failed with statuscode: 404").await;
@@ -63,7 +71,7 @@ async fn c321_grpc_liveness_that_passes_restarts_nothing() {
     need!(machine::root());
     let pods = Pods::new("live-grpc").await;
     // Readiness tells that it was asked, and answered.
-    let own = with(etcd(), "startupProbe", json!({"periodSeconds": 1, "failureThreshold": 30, "grpc": {"port": 2379}}));
+    let own = with(etcd(), "startupProbe", json!({"periodSeconds": 1, "failureThreshold": 60, "grpc": {"port": 2379}}));
     let own = with(own, "livenessProbe", probe(json!({"grpc": {"port": 2379}})));
     let own = with(own, "readinessProbe", probe(json!({"grpc": {"port": 2379}, "successThreshold": 4})));
     pods.create(pod("p", &[own])).await;
@@ -75,7 +83,7 @@ async fn c321_grpc_liveness_that_passes_restarts_nothing() {
 async fn c325_grpc_liveness_that_fails_restarts_the_container() {
     need!(machine::root());
     let pods = Pods::new("dead-grpc").await;
-    let own = with(etcd(), "startupProbe", json!({"periodSeconds": 1, "failureThreshold": 30, "grpc": {"port": 2379}}));
+    let own = with(etcd(), "startupProbe", json!({"periodSeconds": 1, "failureThreshold": 60, "grpc": {"port": 2379}}));
     // The same server, asked for a service that it does not have.
     let own = with(own, "livenessProbe", probe(json!({"grpc": {"port": 2379, "service": "other"}})));
     pods.create(pod("p", &[own])).await;
@@ -89,6 +97,9 @@ async fn c322_exec_liveness_that_passes_restarts_nothing() {
     let pods = Pods::new("live-exec").await;
     let ask = probe(json!({"exec": {"command": ["sh", "-c", "echo asked >> /tmp/asked; cat /tmp/health"]}}));
     let own = container("c", "touch /tmp/health /tmp/asked; exec tail -f /tmp/asked");
+    // Nor does it count that it is asked before it has made its file.
+    let up = json!({"exec": {"command": ["cat", "/tmp/health"]}, "periodSeconds": 1, "failureThreshold": 60});
+    let own = with(own, "startupProbe", up);
     pods.create(pod("p", &[with(own, "livenessProbe", ask)])).await;
     pods.log_with("p", "c", "asked", 3).await;
     assert_eq!(restarts(&pods.get("p").await, "c"), 0);
@@ -111,7 +122,8 @@ async fn c326_exec_liveness_that_fails_restarts_the_container() {
 async fn c323_tcp_liveness_that_passes_restarts_nothing() {
     need!(machine::root());
     let pods = Pods::new("live-tcp").await;
-    let own = with(web(""), "livenessProbe", probe(json!({"tcpSocket": {"port": 8080}, "initialDelaySeconds": 1})));
+    let own = listening(web(""), json!(8080));
+    let own = with(own, "livenessProbe", probe(json!({"tcpSocket": {"port": 8080}})));
     let own = with(own, "readinessProbe", probe(json!({"tcpSocket": {"port": "web"}, "successThreshold": 3})));
     pods.create(pod("p", &[own])).await;
     let pod = pods.ready("p").await;
@@ -170,7 +182,7 @@ async fn startup_holds_the_other_probes_back() {
     let pods = Pods::new("startup").await;
     let own = container("c", "sleep 3; touch /tmp/up; exec sleep 600");
     let up = |threshold: u32| json!({"exec": {"command": ["cat", "/tmp/up"]}, "periodSeconds": 1, "failureThreshold": threshold});
-    let own = with(own, "startupProbe", up(20));
+    let own = with(own, "startupProbe", up(60));
     // Either would restart or hide the container if it were asked before.
     let own = with(with(own, "livenessProbe", up(1)), "readinessProbe", up(1));
     pods.create(pod("p", &[own])).await;
