@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use e2e::api::condition;
 use e2e::client::{Client, eventually};
 use e2e::cluster::Cluster;
 use e2e::{machine, need};
@@ -18,11 +19,6 @@ fn apply(client: &Client, object: &Value) {
 fn get(client: &Client, what: &[&str]) -> Value {
     let said = client.run(&[&["get", "-o", "json"], what].concat());
     serde_json::from_str(&said.out).unwrap_or(Value::Null)
-}
-
-fn condition(object: &Value, kind: &str) -> Value {
-    let all = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    all.into_iter().find(|condition| condition["type"] == kind).unwrap_or(Value::Null)
 }
 
 fn number(path: &str) -> u64 {

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use e2e::api::condition;
 use e2e::client::{Client, eventually};
 use e2e::cluster::Cluster;
 use e2e::{machine, need};
@@ -37,11 +38,6 @@ fn available(client: &Client, name: &str, count: u32) {
     eventually("the deployment is available", SOON, || {
         (client.get(&["deployment", name])["status"]["availableReplicas"] == count).then_some(())
     });
-}
-
-fn condition(object: &Value, kind: &str) -> Value {
-    let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
-    conditions.into_iter().find(|condition| condition["type"] == kind).cloned().unwrap_or_default()
 }
 
 /// A node that nobody reports for, Ready when it was last heard of.
@@ -156,7 +152,8 @@ fn stuck_rollout(client: &Client) {
     available(client, "stuck", 2);
     apply(client, &with("localhost:1/nowhere:1"));
     eventually("the deadline is passed", SOON, || {
-        let progressing = condition(&client.get(&["deployment", "stuck"]), "Progressing");
+        let object = client.get(&["deployment", "stuck"]);
+        let progressing = condition(&object, "Progressing");
         (progressing["reason"] == "ProgressDeadlineExceeded" && progressing["status"] == "False").then_some(())
     });
     let said = client.run(&["rollout", "status", "deployment/stuck", "--timeout=10s"]);
@@ -227,7 +224,7 @@ fn budgets_tell(client: &Client) {
                 ["currentHealthy", "desiredHealthy", "disruptionsAllowed", "expectedPods"].map(|key| &status[key]);
             let seen = status["observedGeneration"] == budget["metadata"]["generation"];
             (seen && counts == [healthy, desired, allowed, expected].map(|count| json!(count)).each_ref())
-                .then(|| condition(&budget, "DisruptionAllowed"))
+                .then(|| condition(&budget, "DisruptionAllowed").clone())
         })
     };
     budget(json!({"minAvailable": 2}));
@@ -276,7 +273,7 @@ fn silent_extension(client: &Client) {
     let told = eventually("the namespace says for whom it waits", SOON, || {
         let namespace = client.get(&["namespace", "waiting"]);
         let told = condition(&namespace, "NamespaceDeletionDiscoveryFailure");
-        (told["status"] == "True").then_some(told)
+        (told["status"] == "True").then(|| told.clone())
     });
     assert!(told["message"].as_str().is_some_and(|message| message.contains("silent.example.com")), "{told}");
     client.run(&["delete", "apiservice", "v1.silent.example.com"]).ok();

@@ -111,7 +111,7 @@ async fn c108_a_failed_pod_is_replaced() {
     let other = |pods: &[Value]| pods.len() == 1 && pods.iter().all(is_ready) && uids(pods) != uids(&before);
     scene.until_pods("d", "another one comes", other).await;
     let text = format!("Found failed daemon pod {}/{} on node node-1", scene.api.namespace, name_of(&before[0]));
-    scene.event("d", "FailedDaemonPod", &text).await;
+    scene.api.event("d", "FailedDaemonPod", &text).await;
 }
 
 #[tokio::test]

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use e2e::api::Patch;
+use e2e::api::{Patch, condition};
 use e2e::machine;
 use e2e::need;
 use serde_json::{Value, json};
 
-use crate::scene::{Scene, condition, label, name_of, names, template, uids};
+use crate::scene::{Scene, changed, label, name_of, names, template, uids};
 
 const REVISION: &str = "deployment.kubernetes.io/revision";
 
@@ -222,19 +222,13 @@ async fn c120_lifecycle() {
     object["metadata"]["labels"]["life"] = "yes".into();
     scene.make("deployments", &object).await;
     assert_eq!(events.told().await, ("ADDED".into(), "d".into()));
-    let until = async |events: &mut e2e::api::Events, what: &str, fits: &dyn Fn(&Value) -> bool| loop {
-        let (kind, object) = events.next(what).await;
-        if kind == "MODIFIED" && fits(&object) {
-            return object;
-        }
-    };
     let path = format!("{}/d", scene.apps("deployments"));
-    until(&mut events, "it is up", &|object| object["status"]["readyReplicas"] == 1).await;
+    changed(&mut events, "it is up", |object| object["status"]["readyReplicas"] == 1).await;
     scene
         .strategic(json!({"metadata": {"labels": {"stage": "patched"}}, "spec": {"replicas": 2, "template": {"spec":
         {"terminationGracePeriodSeconds": 0}}}}))
         .await;
-    until(&mut events, "two are up", &|object| {
+    changed(&mut events, "two are up", |object| {
         object["metadata"]["labels"]["stage"] == "patched" && is_done(2)(object)
     })
     .await;
@@ -244,7 +238,7 @@ async fn c120_lifecycle() {
     // The controller writes the status meanwhile.
     own["metadata"].as_object_mut().unwrap().remove("resourceVersion");
     scene.api.put(&format!("{path}/status"), own).await.ok();
-    until(&mut events, "the condition", &|object| condition(object, "ByHand")["reason"] == "E2E").await;
+    changed(&mut events, "the condition", |object| condition(object, "ByHand")["reason"] == "E2E").await;
     let mut whole = scene.api.get(&path).await.ok();
     whole["spec"]["template"]["metadata"]["annotations"] = json!({"touched": "by PUT"});
     whole["metadata"].as_object_mut().unwrap().remove("resourceVersion");
@@ -252,7 +246,7 @@ async fn c120_lifecycle() {
     let updated = |object: &Value| {
         object["spec"]["template"]["metadata"]["annotations"]["touched"] == "by PUT" && is_done(2)(object)
     };
-    until(&mut events, "it is updated", &updated).await;
+    changed(&mut events, "it is updated", updated).await;
     let listed = scene.api.get("/apis/apps/v1/deployments?labelSelector=stage=patched").await.ok();
     assert!(
         listed["items"]

@@ -1,21 +1,28 @@
 //! Where pods go, and who leaves for whom, on nodes without machines.
 
-use e2e::api::{Api, Patch};
+use e2e::api::{Api, Patch, condition};
 use serde_json::{Value, json};
 
 use crate::hollow::Hollow;
-use crate::scene::{Scene, condition, names, uids};
+use crate::scene::{Scene, names, uids};
 
 /// A resource that only these nodes have, so that nothing else counts.
 const FAKE: &str = "example.com/fakecpu";
 
-/// A pod for the hollow nodes; `more` is merged into its spec.
+/// A pod for the hollow nodes with more in its spec. What it says of affinity comes beside what keeps it on these nodes.
 fn pod(hollow: &Hollow, name: &str, more: Value) -> Value {
     let mut pod = json!({"metadata": {"name": name, "labels": {"app": name}}, "spec": {
         "terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "image": "busybox"}]}});
     hollow.only(&mut pod, false);
     for (key, value) in more.as_object().into_iter().flatten() {
-        pod["spec"][key] = value.clone();
+        match (key.as_str(), value.as_object()) {
+            ("affinity", Some(kinds)) => {
+                for (kind, terms) in kinds {
+                    pod["spec"]["affinity"][kind] = terms.clone();
+                }
+            }
+            _ => pod["spec"][key] = value.clone(),
+        }
     }
     pod
 }
@@ -42,7 +49,7 @@ async fn bound(scene: &Scene, name: &str) -> String {
 
 /// Waits until a pod is told that no node takes it, for this reason.
 async fn pending(scene: &Scene, name: &str, why: &str) -> Value {
-    scene.event(name, "FailedScheduling", why).await;
+    scene.api.event(name, "FailedScheduling", why).await;
     let is_told = |pod: &Value| {
         let told = condition(pod, "PodScheduled");
         told["status"] == "False" && told["message"].as_str().is_some_and(|message| message.contains(why))
@@ -137,7 +144,7 @@ async fn c369_the_lower_priority_leaves() {
     assert_eq!(bound(&scene, &preemptor).await, node);
     scene.api.until_gone(&scene.pod(&least)).await;
     assert!(scene.api.get(&scene.pod(&other)).await.ok()["metadata"]["deletionTimestamp"].is_null());
-    scene.event(&least, "Preempted", &format!("on node {node}")).await;
+    scene.api.event(&least, "Preempted", &format!("on node {node}")).await;
     without_classes(&scene.api, &[&low, &medium, &high]).await;
     hollow.end().await;
 }
@@ -235,18 +242,8 @@ async fn nodes_of(scene: &Scene, app: &str, count: usize) -> Vec<String> {
 
 /// A ReplicaSet whose pods have this in their spec.
 async fn replicas(scene: &Scene, hollow: &Hollow, app: &str, count: usize, more: Value) {
-    let mut template = pod(hollow, app, json!({}));
+    let mut template = pod(hollow, app, more);
     template["metadata"] = json!({"labels": {"app": app}});
-    for (key, value) in more.as_object().into_iter().flatten() {
-        match (key.as_str(), template["spec"].get_mut(key)) {
-            ("affinity", Some(known)) => {
-                for (kind, terms) in value.as_object().into_iter().flatten() {
-                    known[kind] = terms.clone();
-                }
-            }
-            _ => template["spec"][key] = value.clone(),
-        }
-    }
     let spec = json!({"replicas": count, "selector": {"matchLabels": {"app": app}}, "template": template});
     scene.make("replicasets", &json!({"metadata": {"name": app}, "spec": spec})).await;
 }

@@ -65,7 +65,7 @@ async fn c154_pods_come_and_go_in_order_and_wait_for_one_that_is_not_ready() {
         scene.mend(pod);
     }
     assert_eq!(next(&mut events, "DELETED", 3).await, ["web-2", "web-1", "web-0"]);
-    scene.event("web", "SuccessfulDelete", "delete Pod web-0 in StatefulSet web successful").await;
+    scene.api.event("web", "SuccessfulDelete", "delete Pod web-0 in StatefulSet web successful").await;
 }
 
 #[tokio::test]
@@ -116,7 +116,7 @@ async fn c155_a_pod_that_its_node_refuses_is_made_again() {
     };
     assert_eq!(refused["status"]["reason"], "NodePorts", "{}", refused["status"]);
     while events.next("the refused pod goes").await.0 != "DELETED" {}
-    scene.event("web", "RecreatingFailedPod", "is recreating failed Pod web-0").await;
+    scene.api.event("web", "RecreatingFailedPod", "is recreating failed Pod web-0").await;
     scene.api.delete(&scene.pod("first"), Value::Null).await.ok();
     let pod = scene.ready("web", 1).await.remove(0);
     assert!(name_of(&pod) == "web-0" && pod["metadata"]["uid"] != refused["metadata"]["uid"]);

@@ -8,7 +8,6 @@ use crate::server::api;
 
 /// A pod that says what it was asked, and a Service before it.
 async fn web(api: &Api) {
-    api.until(&api.path("v1", "serviceaccounts"), "default", "the default account", |_| true).await;
     let script = "mkdir -p /www/cgi-bin; printf '#!/bin/sh\\necho Content-Type: text/plain; echo; \
         echo $REQUEST_METHOD $REQUEST_URI; cat' > /www/cgi-bin/say; chmod +x /www/cgi-bin/say; echo page > /www/index.html; \
         exec httpd -f -p 8080 -h /www";

@@ -1,10 +1,11 @@
 //! Lines 212 to 219: names.
 
+use e2e::api::eventually;
 use e2e::machine;
 use e2e::need;
 use serde_json::json;
 
-use crate::scene::{A, CNAME, PTR, SRV, Scene, soon};
+use crate::scene::{A, CNAME, PTR, SRV, Scene};
 
 const PORTS: fn() -> serde_json::Value = || json!([{"name": "http", "port": 80, "targetPort": 8080}]);
 
@@ -26,7 +27,7 @@ async fn c217_c216_the_cluster_and_its_services_have_names() {
     let mut both =
         [format!("A {}", scene.address("a").await), format!("A {}", scene.address("b").await), "CODE 0".into()];
     both.sort();
-    soon("the headless name leads to each pod", || async {
+    eventually("the headless name leads to each pod", async || {
         (scene.dns(&scene.name("each"), A).await == both).then_some(())
     })
     .await;
@@ -55,12 +56,12 @@ async fn c213_an_external_name_is_another_name_until_it_is_an_address() {
             said.iter().any(|line| line == wanted).then_some(())
         }
     };
-    soon("it is another name", || leads_to("CNAME foo.example.com")).await;
+    eventually("it is another name", || leads_to("CNAME foo.example.com")).await;
     scene.change("out", json!({"externalName": "bar.example.com"})).await;
-    soon("it follows the change", || leads_to("CNAME bar.example.com")).await;
+    eventually("it follows the change", || leads_to("CNAME bar.example.com")).await;
     let now = scene.change("out", json!({"type": "ClusterIP", "externalName": null, "ports": PORTS()})).await;
     let address = format!("A {}", now["spec"]["clusterIP"].as_str().expect("an address"));
-    soon("it is an address", || async {
+    eventually("it is an address", async || {
         (scene.dns(&scene.name("out"), A).await == [address.clone(), "CODE 0".into()]).then_some(())
     })
     .await;
@@ -76,7 +77,7 @@ async fn c212_c214_c215_a_pod_with_a_host_name_below_a_headless_service_has_a_na
     scene.endpoints("sub", &["own"]).await;
     let whole = scene.name("querier.sub");
     let answer = [format!("A {address}"), "CODE 0".to_owned()];
-    soon("its whole name is known", || async { (scene.dns(&whole, A).await == answer).then_some(()) }).await;
+    eventually("its whole name is known", async || (scene.dns(&whole, A).await == answer).then_some(())).await;
     assert_eq!(scene.dns(&scene.name("sub"), A).await, answer);
     // The pod itself finds its names without asking anybody.
     let hosts = scene.exec("own", "cat /etc/hosts").await;
@@ -96,7 +97,7 @@ async fn c218_parts_of_names_are_found_by_the_search_path() {
     let address = own["spec"]["clusterIP"].as_str().expect("an address").to_owned();
     let namespace = scene.api.namespace.clone();
     for name in ["web".to_owned(), format!("web.{namespace}"), format!("web.{namespace}.svc"), scene.name("web")] {
-        soon(&format!("{name} is found"), || async {
+        eventually(&format!("{name} is found"), async || {
             scene.exec("ask", &format!("getent hosts {name}")).await.starts_with(&address).then_some(())
         })
         .await;
@@ -130,7 +131,7 @@ async fn c219_a_pod_asks_whom_it_says() {
     let mut lines: Vec<&str> = resolv.lines().collect();
     lines.sort_unstable();
     assert_eq!(lines, [&format!("nameserver {address}"), "options ndots:2", "search resolv.conf.local"]);
-    soon("it is asked", || async {
+    eventually("it is asked", async || {
         scene.exec("asks", "getent ahostsv4 notexistname").await.starts_with("1.1.1.1").then_some(())
     })
     .await;

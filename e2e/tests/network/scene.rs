@@ -1,7 +1,6 @@
 //! A namespace with servers that say who they are, and a pod to ask from.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use e2e::api::{Api, Patch};
 use e2e::client::Client;
@@ -26,6 +25,13 @@ pub(crate) const CNAME: u32 = 5;
 pub(crate) const PTR: u32 = 12;
 pub(crate) const SRV: u32 = 33;
 
+/// A shell line that asks a server over HTTP for its name.
+fn asks(place: &str) -> String {
+    format!(
+        "printf 'GET /name HTTP/1.0\\r\\n\\r\\n' | socat -T 2 - TCP4:{place},connect-timeout=2 2>/dev/null | tail -n 1"
+    )
+}
+
 pub(crate) struct Scene {
     pub(crate) api: Api,
     client: Client,
@@ -38,7 +44,6 @@ impl Scene {
         let api = Api::fresh(&kubeconfig, name).await;
         let client = Client::new(&machine::gantry(), &kubeconfig);
         let scene = Self { api, client };
-        scene.api.until(&scene.path("serviceaccounts"), "default", "the default account", |_| true).await;
         scene.pod("ask", json!({}), "sleep 1d", json!({})).await;
         scene.running("ask").await;
         scene
@@ -120,10 +125,7 @@ impl Scene {
     }
 
     pub(crate) async fn http_from(&self, pod: &str, place: &str) -> String {
-        let line = format!(
-            "printf 'GET /name HTTP/1.0\\r\\n\\r\\n' | socat -T 2 - TCP4:{place},connect-timeout=2 2>/dev/null | tail -n 1"
-        );
-        self.exec(pod, &line).await.trim().to_owned()
+        self.exec(pod, &asks(place)).await.trim().to_owned()
     }
 
     pub(crate) async fn udp_from(&self, pod: &str, place: &str) -> String {
@@ -132,10 +134,7 @@ impl Scene {
 
     /// The names that many questions over HTTP were answered with, each asked on a connection of its own.
     pub(crate) async fn answers(&self, place: &str, count: usize) -> Vec<String> {
-        let one = format!(
-            "printf 'GET /name HTTP/1.0\\r\\n\\r\\n' | socat -T 2 - TCP4:{place},connect-timeout=2 2>/dev/null | tail -n 1"
-        );
-        let said = self.exec("ask", &format!("for i in $(seq {count}); do {one}; done")).await;
+        let said = self.exec("ask", &format!("for i in $(seq {count}); do {}; done", asks(place))).await;
         said.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect()
     }
 
@@ -173,15 +172,4 @@ pub(crate) fn ready(slices: &[Value]) -> std::collections::BTreeSet<&str> {
     let endpoints = slices.iter().flat_map(|slice| slice["endpoints"].as_array().into_iter().flatten());
     let ready = endpoints.filter(|endpoint| endpoint["conditions"]["ready"] != false);
     ready.filter_map(|endpoint| endpoint["targetRef"]["name"].as_str()).collect()
-}
-
-/// Asks again until it is so: what is written reaches the rules and the names a moment later.
-pub(crate) async fn soon<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
-    for _ in 0..100 {
-        if let Some(found) = look().await {
-            return found;
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    panic!("not soon: {what}")
 }

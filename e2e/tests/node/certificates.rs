@@ -152,7 +152,7 @@ async fn bundle(name: &str, source: Value) -> (String, Value) {
     assert_eq!(pods.ended("p").await["status"]["phase"], "Succeeded");
     let requests = pods.api.get(&pods.api.path(GROUP, "podcertificaterequests")).await.ok();
     assert_eq!(requests["items"].as_array().map(Vec::len), Some(1), "one pod asks once");
-    (pods.log("p", "c").await, requests["items"][0].clone())
+    (pods.api.log("p", "c").await, requests["items"][0].clone())
 }
 
 #[tokio::test]
@@ -247,7 +247,7 @@ async fn c168_a_server_and_a_client_know_one_another() {
     client["spec"]["restartPolicy"] = "Never".into();
     pods.create(both(client)).await;
     pods.ended("client").await;
-    let log = pods.log("client", "c").await;
+    let log = pods.api.log("client", "c").await;
     let has = |line: &str| log.lines().any(|own| own == line);
     assert!(has("OK") && has("hello") && has("done"), "{log}");
     assert!(!has("strangers are served"), "{log}");
@@ -261,7 +261,7 @@ async fn a_renewed_certificate_reaches_the_running_pod() {
     let script = "while true; do now=$(md5sum </v/bundle.pem); [ \"$now\" = \"$last\" ] || echo new; last=$now; usleep 100000; done";
     let own = volume(&signer.name, json!({"credentialBundlePath": "bundle.pem", "keyType": "ED25519"}));
     pods.create(with(pod("p", &[container("c", script)]), own)).await;
-    pods.log_with("p", "c", "new", 3).await;
+    pods.api.log_with("p", "c", "new", 3).await;
 }
 
 #[tokio::test]
@@ -272,7 +272,7 @@ async fn a_denied_certificate_is_told_and_not_asked_for_again() {
     let own = volume(&signer.name, json!({"credentialBundlePath": "bundle.pem"}));
     pods.create(with(pod("p", &[container("c", "sleep 1d")]), own)).await;
     // Told again: the volumes were tried again.
-    pods.event_counted("p", "FailedMount", "Denied (NotToday): ask somebody else", 2).await;
+    pods.api.event_counted("p", "FailedMount", "Denied (NotToday): ask somebody else", 2).await;
     let requests = pods.api.get(&pods.api.path(GROUP, "podcertificaterequests")).await.ok();
     assert_eq!(requests["items"].as_array().map(Vec::len), Some(1));
 }

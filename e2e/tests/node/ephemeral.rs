@@ -29,7 +29,7 @@ async fn c283_an_ephemeral_container_starts_in_a_pod_that_runs() {
     pods.api.patch(&path, Patch::Strategic, add).await.ok();
     let pod = running(&pods, "debugger").await;
     assert_eq!(pod["status"]["ephemeralContainerStatuses"].as_array().map(Vec::len), Some(1));
-    let log = pods.log_with("p", "debugger", "sleep 600", 1).await;
+    let log = pods.api.log_with("p", "debugger", "sleep 600", 1).await;
     assert!(log.contains("sleep 600"), "it sees the processes of its target:\n{log}");
     assert_eq!((restarts(&pod, "c"), &pod["status"]["phase"]), (0, &json!("Running")));
 }
@@ -75,6 +75,6 @@ async fn kubectl_debug_looks_into_a_container() {
     let all: Vec<&str> = [namespace.as_str()].into_iter().chain(args).chain(shell).collect();
     let said = client.run_with(&all, "something\n");
     assert_eq!(said.code, 0, "{}", said.err);
-    let log = pods.log_with("p", "look", "heard something", 1).await;
+    let log = pods.api.log_with("p", "look", "heard something", 1).await;
     assert!(log.contains("sleep 600"), "{log}");
 }

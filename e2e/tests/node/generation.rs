@@ -1,11 +1,11 @@
 //! Lines 305 to 307: which generation of a pod the node has seen.
 
-use e2e::api::Patch;
+use e2e::api::{Patch, condition};
 use e2e::machine;
 use e2e::need;
 use serde_json::json;
 
-use crate::{Pods, condition, container, pod};
+use crate::{Pods, container, pod};
 
 #[tokio::test]
 async fn c307_every_update_of_the_spec_is_observed() {

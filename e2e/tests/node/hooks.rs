@@ -10,7 +10,7 @@ use crate::{Pods, container, pod, restarts, status};
 async fn listener(pods: &Pods) -> String {
     pods.create(pod("listener", &[container("c", "exec httpd -fvv -p 8080 -h /www 2>&1")])).await;
     let pod = pods.ready("listener").await;
-    pods.log("listener", "c").await;
+    pods.api.log("listener", "c").await;
     pod["status"]["podIP"].as_str().expect("an address").to_owned()
 }
 
@@ -30,7 +30,7 @@ async fn post_start(name: &str, hook: fn(&str, &str) -> Value) {
     own["lifecycle"] = json!({"postStart": hook(&ip, "index.html?from=post-start")});
     pods.create(pod("p", &[own])).await;
     pods.ready("p").await;
-    let log = pods.log("listener", "c").await;
+    let log = pods.api.log("listener", "c").await;
     assert!(log.contains("/index.html"), "it was called before the container was running:\n{log}");
 }
 
@@ -41,9 +41,9 @@ async fn pre_stop(name: &str, hook: fn(&str, &str) -> Value) {
     own["lifecycle"] = json!({"preStop": hook(&ip, "index.html?from=pre-stop")});
     pods.create(pod("p", &[own])).await;
     pods.ready("p").await;
-    assert!(!pods.log("listener", "c").await.contains("/index.html"));
+    assert!(!pods.api.log("listener", "c").await.contains("/index.html"));
     pods.delete("p").await;
-    pods.log_with("listener", "c", "/index.html", 1).await;
+    pods.api.log_with("listener", "c", "/index.html", 1).await;
     pods.api.until_gone(&pods.path("p")).await;
 }
 
@@ -79,7 +79,7 @@ async fn a_post_start_that_fails_restarts_the_container() {
     own["lifecycle"] = json!({"postStart": {"exec": {"command": ["sh", "-c", "echo secret; exit 3"]}}});
     pods.create(pod("p", &[own])).await;
     pods.until("p", "it is restarted", |pod| restarts(pod, "c") >= 1).await;
-    let event = pods.event("p", "FailedPostStartHook", "PostStartHook failed").await;
+    let event = pods.api.event("p", "FailedPostStartHook", "PostStartHook failed").await;
     assert!(!event["message"].as_str().is_some_and(|message| message.contains("secret")));
 }
 

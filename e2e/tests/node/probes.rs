@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use e2e::api::condition;
 use e2e::machine;
 use e2e::need;
 use serde_json::{Value, json};
 
-use crate::{Pods, condition, container, pod, restarts, seconds, status};
+use crate::{Pods, container, pod, restarts, seconds, status};
 
 /// Asked each second; one bad answer counts.
 fn probe(action: Value) -> Value {
@@ -50,7 +51,7 @@ async fn c320_http_liveness_that_passes_restarts_nothing() {
     let ask = probe(json!({"httpGet": {"path": "/healthz", "port": "web"}}));
     let own = listening(web("touch /www/healthz;"), json!("web"));
     pods.create(pod("p", &[with(own, "livenessProbe", ask)])).await;
-    pods.log_with("p", "c", "url:/healthz", 3).await;
+    pods.api.log_with("p", "c", "url:/healthz", 3).await;
     assert_eq!(restarts(&pods.get("p").await, "c"), 0);
 }
 
@@ -62,8 +63,8 @@ async fn c324_http_liveness_that_fails_restarts_the_container() {
     let own = listening(web("touch /www/healthz; (sleep 3; rm /www/healthz) &"), json!(8080));
     pods.create(pod("p", &[with(own, "livenessProbe", ask)])).await;
     pods.until("p", "it is restarted", |pod| restarts(pod, "c") >= 1).await;
-    pods.event("p", "Unhealthy", "Liveness probe failed: HTTP probe failed with statuscode: 404").await;
-    pods.event("p", "Killing", "Container c failed liveness probe, will be restarted").await;
+    pods.api.event("p", "Unhealthy", "Liveness probe failed: HTTP probe failed with statuscode: 404").await;
+    pods.api.event("p", "Killing", "Container c failed liveness probe, will be restarted").await;
 }
 
 #[tokio::test]
@@ -88,7 +89,7 @@ async fn c325_grpc_liveness_that_fails_restarts_the_container() {
     let own = with(own, "livenessProbe", probe(json!({"grpc": {"port": 2379, "service": "other"}})));
     pods.create(pod("p", &[own])).await;
     pods.until("p", "it is restarted", |pod| restarts(pod, "c") >= 1).await;
-    pods.event("p", "Unhealthy", "Liveness probe failed: ").await;
+    pods.api.event("p", "Unhealthy", "Liveness probe failed: ").await;
 }
 
 #[tokio::test]
@@ -101,7 +102,7 @@ async fn c322_exec_liveness_that_passes_restarts_nothing() {
     let up = json!({"exec": {"command": ["cat", "/tmp/health"]}, "periodSeconds": 1, "failureThreshold": 60});
     let own = with(own, "startupProbe", up);
     pods.create(pod("p", &[with(own, "livenessProbe", ask)])).await;
-    pods.log_with("p", "c", "asked", 3).await;
+    pods.api.log_with("p", "c", "asked", 3).await;
     assert_eq!(restarts(&pods.get("p").await, "c"), 0);
 }
 
@@ -114,7 +115,8 @@ async fn c326_exec_liveness_that_fails_restarts_the_container() {
     pods.create(pod("p", &[with(own, "livenessProbe", ask)])).await;
     let pod = pods.until("p", "it is restarted", |pod| restarts(pod, "c") >= 1).await;
     assert_eq!(pod["status"]["phase"], "Running");
-    pods.event("p", "Unhealthy", "Liveness probe failed: cat: can't open '/tmp/health': No such file or directory")
+    pods.api
+        .event("p", "Unhealthy", "Liveness probe failed: cat: can't open '/tmp/health': No such file or directory")
         .await;
 }
 
@@ -169,7 +171,7 @@ async fn c329_readiness_that_fails_never_is_ready_and_restarts_nothing() {
     let pods = Pods::new("unready").await;
     let ask = probe(json!({"exec": {"command": ["sh", "-c", "echo not today; false"]}}));
     pods.create(pod("p", &[with(container("c", "exec sleep 600"), "readinessProbe", ask)])).await;
-    pods.event_counted("p", "Unhealthy", "Readiness probe failed: not today", 3).await;
+    pods.api.event_counted("p", "Unhealthy", "Readiness probe failed: not today", 3).await;
     let pod = pods.get("p").await;
     assert_eq!((condition(&pod, "Ready")["reason"].as_str(), restarts(&pod, "c")), (Some("ContainersNotReady"), 0));
     let own = status(&pod, "c");
@@ -190,7 +192,7 @@ async fn startup_holds_the_other_probes_back() {
     assert_eq!(status(&pod, "c")["started"], false);
     let pod = pods.ready("p").await;
     assert_eq!((restarts(&pod, "c"), &status(&pod, "c")["started"]), (0, &json!(true)));
-    pods.event("p", "Unhealthy", "Startup probe failed: cat: can't open").await;
+    pods.api.event("p", "Unhealthy", "Startup probe failed: cat: can't open").await;
 }
 
 #[tokio::test]
@@ -212,7 +214,7 @@ async fn a_sidecar_that_is_up_lets_the_next_container_start() {
     assert_eq!(condition(&early, "Initialized")["message"], "containers with incomplete status: [s]");
     assert_eq!(status(&early, "c")["state"]["waiting"]["reason"], "PodInitializing");
     pods.ready("p").await;
-    assert_eq!(pods.log_with("p", "c", "up", 1).await, "up\n", "it came after the sidecar was up");
+    assert_eq!(pods.api.log_with("p", "c", "up", 1).await, "up\n", "it came after the sidecar was up");
 }
 
 #[tokio::test]
@@ -222,7 +224,7 @@ async fn a_probe_that_takes_too_long_is_killed_with_all_it_started() {
     let ask =
         json!({"exec": {"command": ["sh", "-c", "sleep 7777 & sleep 7778"]}, "periodSeconds": 1, "timeoutSeconds": 1});
     pods.create(pod("p", &[with(container("c", "exec sleep 600"), "readinessProbe", ask)])).await;
-    pods.event_counted("p", "Unhealthy", "timed out after 1s", 3).await;
+    pods.api.event_counted("p", "Unhealthy", "timed out after 1s", 3).await;
     let pod = pods.get("p").await;
     let uid = pod["metadata"]["uid"].as_str().expect("a uid");
     let processes = machine::container_processes(uid);

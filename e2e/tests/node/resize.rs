@@ -1,11 +1,11 @@
 //! Lines 299 to 301: resources of containers that run.
 
-use e2e::api::Patch;
+use e2e::api::{Patch, condition};
 use e2e::machine;
 use e2e::need;
 use serde_json::{Value, json};
 
-use crate::{Pods, condition, container, pod, restarts, status};
+use crate::{Pods, container, pod, restarts, status};
 
 fn with(name: &str, resources: Value) -> Value {
     let mut own = container(name, "exec sleep 600");
@@ -132,7 +132,7 @@ async fn a_resize_may_want_a_restart_or_more_than_there_is() {
     pods.api.patch(&path, Patch::Strategic, more).await.ok();
     let pod = pods.until("p", "it is restarted", |pod| restarts(pod, "c") == 1 && is_settled(pod)).await;
     assert!(condition(&pod, "PodResizePending").is_null());
-    pods.event("p", "Killing", "Container c resize requires restart").await;
+    pods.api.event("p", "Killing", "Container c resize requires restart").await;
     let pod = pods.ready("p").await;
     assert_eq!(limits(uid(&pod), "c.1").1, (60 << 20).to_string());
 }

@@ -16,7 +16,7 @@ async fn run(pods: &Pods, name: &str, script: &str, own: Value, whole: Value) ->
     pods.create(all).await;
     let ended = pods.ended(name).await;
     let code = status(&ended, "c")["state"]["terminated"]["exitCode"].as_i64().expect("a code");
-    (code, pods.log(name, "c").await)
+    (code, pods.api.log(name, "c").await)
 }
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn a_seccomp_profile_of_the_node_forbids_what_it_says() {
     let mut container = container("c", "true");
     container["securityContext"] = wish("own/none.json");
     pods.create(pod("without", &[container])).await;
-    pods.event("without", "Failed", "own/none.json\": No such file").await;
+    pods.api.event("without", "Failed", "own/none.json\": No such file").await;
 }
 
 #[tokio::test]

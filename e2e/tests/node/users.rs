@@ -58,7 +58,7 @@ async fn root_inside_is_nobody_outside_and_pods_have_different_ids() {
     let (first, second) = (owner(&a), owner(&b));
     assert!(first >= 65_536 && first % 65_536 == 0 && second % 65_536 == 0 && second >= 65_536, "{first} {second}");
     assert_ne!(first, second);
-    let map = pods.log_with("a", "c", "65536", 1).await;
+    let map = pods.api.log_with("a", "c", "65536", 1).await;
     let wanted = ["0".to_owned(), first.to_string(), "65536".to_owned()];
     assert_eq!(map.split_whitespace().collect::<Vec<_>>(), wanted);
 
@@ -97,7 +97,7 @@ async fn files_of_volumes_have_the_ids_that_the_spec_says() {
     root["spec"]["securityContext"] = json!({"fsGroup": 4242});
     pods.create(root).await;
     let ended = pods.ended("root").await;
-    let said = pods.log("root", "c").await;
+    let said = pods.api.log("root", "c").await;
     for line in [
         "/host/of-root 0:0",
         "/host/of-user 1000:1000",
@@ -126,7 +126,7 @@ async fn files_of_volumes_have_the_ids_that_the_spec_says() {
     user["spec"]["securityContext"] = json!({"runAsUser": 1000});
     pods.create(user).await;
     pods.ended("user").await;
-    let said = pods.log("user", "c").await;
+    let said = pods.api.log("user", "c").await;
     assert!(said.contains("Permission denied") && said.ends_with("secret\n1000\nagain\n"), "{said}");
 }
 
@@ -147,7 +147,7 @@ async fn what_a_pod_has_of_its_own_works_with_its_users() {
         {"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}]});
     pods.create(all).await;
     pods.ready("p").await;
-    let said = pods.log_with("p", "c", "bytes", 1).await;
+    let said = pods.api.log_with("p", "c", "bytes", 1).await;
     for line in ["pinged", "named", "1", "0", "lo", "eth0", "proc-mounted", "4"] {
         assert!(said.lines().any(|own| own == line), "{line}: {said}");
     }
@@ -160,7 +160,7 @@ async fn what_a_pod_has_of_its_own_works_with_its_users() {
     shared["spec"]["shareProcessNamespace"] = json!(true);
     pods.create(shared).await;
     pods.ready("shared").await;
-    pods.log_with("shared", "d", "seen", 1).await;
+    pods.api.log_with("shared", "d", "seen", 1).await;
 }
 
 #[tokio::test]
@@ -175,8 +175,8 @@ async fn proc_is_masked_unless_the_pod_asks() {
     pods.ended("masked").await;
     pods.ended("unmasked").await;
     let count = |said: String| said.trim().parse::<u32>().expect("a number");
-    assert!(count(pods.log("masked", "c").await) > 3);
-    assert_eq!(count(pods.log("unmasked", "c").await), 0);
+    assert!(count(pods.api.log("masked", "c").await) > 3);
+    assert_eq!(count(pods.api.log("unmasked", "c").await), 0);
     // The machine's own users see no more of /proc than is good for them.
     let said = pods.api.post(&pods.api.path("v1", "pods"), pod("wrong", &[all])).await.refused(422);
     assert!(said.contains("`hostUsers` must be false to use `Unmasked`"), "{said}");
@@ -192,11 +192,11 @@ async fn a_file_system_that_maps_no_owners_is_told_by_the_volume_s_name() {
     let pods = Pods::new("own-refused").await;
     let volumes = json!([{"name": "kernel", "hostPath": {"path": "/proc/sys"}}]);
     pods.create(own("p", vec![container("c", "true")], volumes)).await;
-    pods.event("p", "Failed", "volume \"kernel\" cannot be had with hostUsers: false").await;
+    pods.api.event("p", "Failed", "volume \"kernel\" cannot be had with hostUsers: false").await;
     let mut high = own("high", vec![container("c", "true")], json!([]));
     high["spec"]["securityContext"] = json!({"runAsUser": 70_000});
     pods.create(high).await;
-    pods.event("high", "Failed", "id 70000 cannot be had with hostUsers: false").await;
+    pods.api.event("high", "Failed", "id 70000 cannot be had with hostUsers: false").await;
 }
 
 #[test]
