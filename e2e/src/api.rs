@@ -14,8 +14,8 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
 pub use until::eventually;
 
-/// How long a test waits for what must happen.
-pub const SOON: Duration = Duration::from_secs(30);
+/// How long a test waits for what must happen: longer than it takes where much else is running.
+pub const SOON: Duration = Duration::from_secs(60);
 
 /// How often an object is written that others write too.
 const TURNS: usize = 10;

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use crate::client::{Client, eventually};
 use crate::machine;
 
-const READY_WITHIN: Duration = Duration::from_secs(20);
+const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// A running server with its data directory.
 pub struct Cluster {

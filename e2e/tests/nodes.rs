@@ -10,7 +10,7 @@ use e2e::neighbour::Neighbour;
 use e2e::{machine, need};
 use serde_json::{Value, json};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 fn apply(client: &Client, object: &Value) {
     client.run_with(&["apply", "-f", "-"], &object.to_string()).ok();
@@ -30,7 +30,7 @@ fn deployment(name: &str, tier: &str, node: Option<&str>, replicas: u32, script:
 
 #[track_caller]
 fn rolled_out(client: &Client, name: &str) {
-    let said = client.run(&["rollout", "status", &format!("deployment/{name}"), "--timeout=30s"]);
+    let said = client.run(&["rollout", "status", &format!("deployment/{name}"), "--timeout=60s"]);
     let told = || client.run(&["get", "pods,events", "-o", "wide"]).out;
     assert_eq!(said.code, 0, "{}{}{}", said.out, said.err, told());
 }
@@ -100,7 +100,7 @@ fn c161_c189_c296_c297_machines_join_and_applications_run_across_them() {
 
     for tier in ["leader", "follower", "frontend"] {
         client.run(&["delete", "deployment,service", tier]).ok();
-        client.run(&["wait", "pod", "-l", &format!("tier={tier}"), "--for=delete", "--timeout=30s"]).ok();
+        client.run(&["wait", "pod", "-l", &format!("tier={tier}"), "--for=delete", "--timeout=60s"]).ok();
     }
     // Who leaves is nobody's way any more, and leaves nothing.
     let range = client.get(&["node", "node-2"])["spec"]["podCIDR"].as_str().unwrap().to_owned();
@@ -130,7 +130,7 @@ fn strangers_are_refused(other: &Neighbour, url: &str, token: &str) {
 }
 
 fn two_nodes(client: &Client) {
-    client.run(&["wait", "node", "--all", "--for=condition=Ready", "--timeout=30s"]).ok();
+    client.run(&["wait", "node", "--all", "--for=condition=Ready", "--timeout=60s"]).ok();
     let nodes = client.get(&["nodes"]);
     let able = |node: &&Value| {
         node["spec"]["unschedulable"].is_null() && node["spec"]["taints"].as_array().is_none_or(Vec::is_empty)
@@ -175,8 +175,8 @@ fn taints(client: &Client) {
     };
     let for_seconds = |key: &str, seconds: u32| json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds});
     let ready =
-        |name: &str| client.run(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=30s"]).ok();
-    let gone = |name: &str| client.run(&["wait", "--for=delete", &format!("pod/{name}"), "--timeout=30s"]).ok();
+        |name: &str| client.run(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=60s"]).ok();
+    let gone = |name: &str| client.run(&["wait", "--for=delete", &format!("pod/{name}"), "--timeout=60s"]).ok();
     let stays = |name: &str| assert!(client.get(&["pod", name])["metadata"]["deletionTimestamp"].is_null(), "{name}");
     let taint = |what: &str| client.run(&["taint", "node", "node-2", what]).ok();
 

@@ -7,7 +7,7 @@ use e2e::cluster::Cluster;
 use e2e::{machine, need};
 use serde_json::{Value, json};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 /// A pod of one container that runs a script and ends.
 fn script(name: &str, script: &str) -> Value {

@@ -12,7 +12,7 @@ use e2e::cluster::Cluster;
 use e2e::{machine, need};
 use serde_json::{Value, json};
 
-const SOON: Duration = Duration::from_secs(40);
+const SOON: Duration = Duration::from_secs(60);
 
 /// `htpasswd -Bbn user pass`.
 const HTPASSWD: &str = "user:$2y$05$Ov2HWpwBZDUGrr.dgOARCeaxU/L5n6ra01v3ilHxN2dmaRDyrGAoe\n";

@@ -10,7 +10,7 @@ use e2e::cluster::Cluster;
 use e2e::{machine, need};
 use serde_json::{Value, json};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(3);
 const NODE_PORTS: (u16, u16) = (30_480, 30_481);
 
@@ -71,7 +71,7 @@ fn services_lead_to_what_is_ready_while_it_changes() {
     let ports = json!([{"op": "replace", "path": "/spec/ports/0/nodePort", "value": NODE_PORTS.0},
         {"op": "replace", "path": "/spec/ports/1/nodePort", "value": NODE_PORTS.1}]);
     client.run(&["patch", "service", "web", "--type=json", "-p", &ports.to_string()]).ok();
-    client.run(&["rollout", "status", "deployment/web", "--timeout=30s"]).ok();
+    client.run(&["rollout", "status", "deployment/web", "--timeout=60s"]).ok();
     let address: IpAddr = client.get(&["service", "web"])["spec"]["clusterIP"].as_str().unwrap().parse().unwrap();
     let node: IpAddr =
         client.get(&["node", "node-1"])["status"]["addresses"][0]["address"].as_str().unwrap().parse().unwrap();
@@ -147,7 +147,7 @@ fn host_port(client: &Client) -> u16 {
     pod["spec"]["containers"][0]["ports"] = json!([{"name": "t", "containerPort": 8080, "hostPort": 28_080},
         {"name": "u", "containerPort": 8080, "hostPort": 28_080, "protocol": "UDP"}]);
     apply(client, &pod);
-    client.run(&["wait", "pod/on-host", "--for=condition=Ready", "--timeout=30s"]).ok();
+    client.run(&["wait", "pod/on-host", "--for=condition=Ready", "--timeout=60s"]).ok();
     28_080
 }
 

@@ -7,7 +7,7 @@ use e2e::client::{Client, eventually};
 use e2e::cluster::Cluster;
 use e2e::{machine, need};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 fn sample() -> String {
     machine::workspace().join("manifests/sample/hello.yaml").display().to_string()
@@ -46,7 +46,7 @@ fn walk(cluster: &Cluster, client: &Client) {
     let running =
         watch.wait("a pod of hello Running", SOON, |line| line.starts_with("hello-") && line.contains("Running"));
     let first = running.split_whitespace().next().expect("a name").to_owned();
-    client.run(&["rollout", "status", "deployment/hello", "--timeout=30s"]).ok();
+    client.run(&["rollout", "status", "deployment/hello", "--timeout=60s"]).ok();
     drop(watch);
 
     let wide = client.run(&["get", "pods", "-o", "wide"]).ok();
@@ -77,7 +77,7 @@ fn walk(cluster: &Cluster, client: &Client) {
     assert!(client.run_with(&["exec", "-i", name, "--", "cat"], &bulk).ok() == bulk, "bulk data comes back whole");
 
     client.run(&["scale", "deployment/hello", "--replicas=3"]).ok();
-    client.run(&["rollout", "status", "deployment/hello", "--timeout=30s"]).ok();
+    client.run(&["rollout", "status", "deployment/hello", "--timeout=60s"]).ok();
     client.run(&["set", "image", "deployment/hello", "httpd=busybox:latest"]).ok();
     client.run(&["rollout", "status", "deployment/hello", "--timeout=60s"]).ok();
     let history = client.run(&["rollout", "history", "deployment/hello"]).ok();

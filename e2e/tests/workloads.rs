@@ -11,9 +11,9 @@ use e2e::cluster::Cluster;
 use e2e::{machine, need};
 use serde_json::{Value, json};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 /// A silent node is given up after 40 s (`node-monitor-grace-period`).
-const NODE_LOSS: Duration = Duration::from_secs(75);
+const NODE_LOSS: Duration = Duration::from_secs(120);
 
 fn deployment(name: &str, replicas: u32, image: &str, change: impl FnOnce(&mut Value)) -> Value {
     let mut object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},

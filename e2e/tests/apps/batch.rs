@@ -28,4 +28,4 @@ pub(crate) async fn until_count(api: &Api, path: &str, what: &str, count: usize)
 }
 
 /// A longer wait, for what a back-off or the clock holds up.
-pub(crate) const LATER: Duration = Duration::from_secs(SOON.as_secs() * 5);
+pub(crate) const LATER: Duration = Duration::from_secs(SOON.as_secs() * 3);

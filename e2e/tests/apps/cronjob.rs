@@ -244,7 +244,7 @@ async fn by_hand_with(client: &Client, namespace: &str) {
         {"name": "c", "imagePullPolicy": "IfNotPresent"}]}}}}}});
     run(&["patch", "cronjob", "c", "-p", &pull.to_string()]);
     run(&["create", "job", "now", "--from=cronjob/c"]);
-    let waited = run(&["wait", "--for=condition=complete", "job/now", "--timeout=30s"]);
+    let waited = run(&["wait", "--for=condition=complete", "job/now", "--timeout=60s"]);
     assert!(waited.contains("condition met"), "{waited}");
     let shown = run(&["get", "job", "now", "--no-headers"]);
     assert!(shown.contains("Complete") && shown.contains("1/1"), "{shown}");

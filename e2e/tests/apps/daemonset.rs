@@ -142,7 +142,7 @@ async fn c112_an_update_rolls_over_the_nodes_one_by_one() {
     assert_eq!((nodes(&after), label(&after[0], "pod-template-generation")), (nodes(&before), "2"));
     let set = scene.get("daemonsets", "d").await;
     assert_eq!(set["metadata"]["annotations"]["deprecated.daemonset.template.generation"], "2");
-    scene.gantry(&["rollout", "status", "daemonset/d", "--timeout=10s"]).ok();
+    scene.gantry(&["rollout", "status", "daemonset/d", "--timeout=60s"]).ok();
     hollow.end().await;
 }
 

@@ -264,7 +264,7 @@ async fn c159_updates_roll_in_reverse_order_and_back_to_the_same_revision() {
     assert!(said.contains("1         <none>") && said.contains("2         <none>"), "{said}");
     assert_eq!(scene.gantry(&["rollout", "undo", "statefulset/web"]).ok(), "statefulset.apps/web rolled back\n");
     assert_eq!(next(&mut events, "DELETED", 3).await, ["web-2", "web-1", "web-0"]);
-    scene.gantry(&["rollout", "status", "statefulset/web", "--timeout=30s"]).ok();
+    scene.gantry(&["rollout", "status", "statefulset/web", "--timeout=60s"]).ok();
     let back = scene
         .until("statefulsets", "web", "it is as it was", |set| settled(set) && set["status"]["updateRevision"] == first)
         .await;

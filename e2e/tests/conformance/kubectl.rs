@@ -8,7 +8,7 @@ use e2e::{machine, need};
 
 use crate::server::{api, kubeconfig};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 /// Both programs; the stock one only where it is new enough.
 fn programs() -> Vec<Client> {

@@ -205,7 +205,7 @@ fn a_pod_keeps_its_ids_when_the_agent_comes_back() {
     let image = machine::image("busybox").expect("hack/image makes the sample image");
     let mut cluster = Cluster::start(&[&image]);
     let client = cluster.gantry();
-    let soon = Duration::from_secs(30);
+    let soon = Duration::from_secs(60);
     let create = |name: &str| {
         let pod = own(name, vec![container("c", "sleep 1000000")], json!([]));
         client.run_with(&["apply", "-f", "-"], &pod.to_string()).ok();
