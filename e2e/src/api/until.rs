@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Api, SOON};
+use super::{Api, Events, SOON};
 
 /// Asks again until there is an answer; for what has no watch. A look that began in time counts, however long it took.
 pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
@@ -31,21 +31,15 @@ impl Api {
         }
     }
 
+    /// Watches one object, which may come later: who watches it from before it is made misses none of its states.
+    pub async fn watch_one(&self, path: &str) -> Events {
+        let (collection, name) = path.rsplit_once('/').expect("an object's path");
+        self.watch(&format!("{collection}?fieldSelector=metadata.name={name}")).await
+    }
+
     /// Watches one object until it fits, where it must not end and may take so long until something changes.
     pub async fn until_within(&self, time: Duration, path: &str, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
-        let (collection, name) = path.rsplit_once('/').expect("an object's path");
-        let mut events = self.watch(&format!("{collection}?fieldSelector=metadata.name={name}")).await;
-        let mut last = Value::Null;
-        loop {
-            let Some((kind, object)) = events.within(time).await else {
-                panic!("{what}: nothing new of {path} within {time:?}; last: {last:#}");
-            };
-            assert_ne!(kind, "DELETED", "{what}: {path} is gone; last: {last:#}");
-            if fits(&object) {
-                return object;
-            }
-            last = object;
-        }
+        self.watch_one(path).await.until_within(time, &format!("{what}: {path}"), fits).await
     }
 
     /// Lists a collection, again after every change in it, until what it holds fits.
@@ -104,5 +98,27 @@ impl Api {
             (log.lines().filter(|line| line.contains(text)).count() >= count).then_some(log)
         })
         .await
+    }
+}
+
+impl Events {
+    /// The next state of the one object watched that fits; it must not end before.
+    pub async fn until(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        self.until_within(SOON, what, fits).await
+    }
+
+    /// The same where it may take so long until something changes.
+    pub async fn until_within(&mut self, time: Duration, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        loop {
+            let Some((kind, object)) = self.within(time).await else {
+                panic!("{what}: nothing new within {time:?}; last: {last:#}");
+            };
+            assert_ne!(kind, "DELETED", "{what}: it is gone; last: {last:#}");
+            if fits(&object) {
+                return object;
+            }
+            last = object;
+        }
     }
 }

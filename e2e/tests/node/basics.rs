@@ -1,7 +1,5 @@
 //! Lines 289 to 291, 293, 294, 308, 310, 311 and 313 to 317: pods from their creation to their end.
 
-use std::time::Duration;
-
 use e2e::api::{Patch, condition};
 use e2e::machine;
 use e2e::need;
@@ -103,7 +101,7 @@ async fn c310_c311_c314_a_pod_comes_changes_and_goes_with_its_grace() {
     pods.delete("p").await;
     let mut marked = None;
     loop {
-        let (kind, object) = events.within(Duration::from_secs(20)).await.expect("it goes");
+        let (kind, object) = events.next("it goes").await;
         match kind.as_str() {
             "DELETED" => break,
             _ if !object["metadata"]["deletionTimestamp"].is_null() => marked = Some(object),

@@ -241,7 +241,7 @@ async fn c168_a_server_and_a_client_know_one_another() {
     pods.ready("server").await;
     let ask = "export ETCDCTL_API=3; E='/usr/bin/etcdctl --dial-timeout=2s --command-timeout=3s --endpoints https://server:2379 --cacert /v/trust.pem'; \
         until $E --cert /v/chain.pem --key /v/key.pem put greeting hello; do sleep 0.2; done; \
-        $E --cert /v/chain.pem --key /v/key.pem get greeting --print-value-only; \
+        until $E --cert /v/chain.pem --key /v/key.pem get greeting --print-value-only; do sleep 0.2; done; \
         $E get greeting --print-value-only && echo strangers are served; echo done";
     let mut client = pod("client", &[of_etcd(ask)]);
     client["spec"]["restartPolicy"] = "Never".into();

@@ -17,9 +17,7 @@ mod runtime_class;
 mod security;
 mod users;
 
-use std::time::Duration;
-
-use e2e::api::{Api, SOON, condition};
+use e2e::api::{Api, Events, SOON, condition};
 use serde_json::{Value, json};
 
 const IMAGES: [&str; 3] = ["busybox", "echo", "etcd"];
@@ -58,18 +56,18 @@ impl Pods {
         self.api.post(&self.api.path("v1", "pods"), pod).await.ok();
     }
 
+    /// Watches a pod from before it is made, so that a state that lasts for seconds only is seen on a slow machine too.
+    async fn watch(&self, name: &str) -> Events {
+        self.api.watch_one(&self.path(name)).await
+    }
+
     async fn get(&self, name: &str) -> Value {
         self.api.get(&self.path(name)).await.ok()
     }
 
     /// The pod once it fits.
     async fn until(&self, name: &str, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
-        self.until_within(SOON, name, what, fits).await
-    }
-
-    /// The same where it may take longer until something changes.
-    async fn until_within(&self, time: Duration, name: &str, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
-        self.api.until_within(time, &self.path(name), what, fits).await
+        self.api.until_within(SOON, &self.path(name), what, fits).await
     }
 
     async fn ended(&self, name: &str) -> Value {

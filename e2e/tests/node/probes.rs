@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use e2e::api::condition;
+use e2e::api::{condition, eventually};
 use e2e::machine;
 use e2e::need;
 use serde_json::{Value, json};
 
 use crate::{Pods, container, pod, restarts, seconds, status};
 
-/// Asked each second; one bad answer counts.
+/// Asked each second; one bad answer counts, one that takes long does not: the machine may be slow.
 fn probe(action: Value) -> Value {
-    let mut probe = json!({"periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 5});
+    let mut probe = json!({"periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 60});
     for (key, value) in action.as_object().expect("an action") {
         probe[key] = value.clone();
     }
@@ -140,11 +140,12 @@ async fn c327_restart_counts_only_grow() {
     let mut pod = pod("p", &[with(container("c", "exec sleep 600"), "livenessProbe", ask)]);
     pod["spec"]["containers"][0]["livenessProbe"]["terminationGracePeriodSeconds"] = json!(1);
     pod["spec"]["terminationGracePeriodSeconds"] = json!(5);
+    let mut events = pods.watch("p").await;
     pods.create(pod).await;
     // The waits between them are 0, 10, 20 and 40 seconds, and one to kill each.
+    let wait = Duration::from_secs(120);
     for count in 1..=5 {
-        let wait = Duration::from_secs(60);
-        let pod = pods.until_within(wait, "p", "the next restart", |pod| restarts(pod, "c") >= count).await;
+        let pod = events.until_within(wait, "the next restart", |pod| restarts(pod, "c") != count - 1).await;
         assert_eq!(restarts(&pod, "c"), count);
     }
 }
@@ -154,14 +155,15 @@ async fn c328_readiness_waits_for_its_initial_delay() {
     need!(machine::root());
     let pods = Pods::new("delayed").await;
     let ask = probe(json!({"exec": {"command": ["true"]}, "initialDelaySeconds": 5}));
+    let mut events = pods.watch("p").await;
     pods.create(pod("p", &[with(container("c", "exec sleep 600"), "readinessProbe", ask)])).await;
-    let pod = pods.until("p", "it runs", |pod| status(pod, "c")["state"]["running"].is_object()).await;
+    let pod = events.until("it runs", |pod| status(pod, "c")["state"]["running"].is_object()).await;
     assert_eq!(condition(&pod, "Ready")["status"], "False");
     assert_eq!(condition(&pod, "ContainersReady")["message"], "containers with unready status: [c]");
     let pod = pods.ready("p").await;
     let waited = seconds(&condition(&pod, "Ready")["lastTransitionTime"])
         - seconds(&status(&pod, "c")["state"]["running"]["startedAt"]);
-    assert!((5..20).contains(&waited), "{waited} seconds");
+    assert!(waited >= 5, "{waited} seconds");
     assert_eq!(restarts(&pod, "c"), 0);
 }
 
@@ -183,12 +185,15 @@ async fn startup_holds_the_other_probes_back() {
     need!(machine::root());
     let pods = Pods::new("startup").await;
     let own = container("c", "sleep 3; touch /tmp/up; exec sleep 600");
-    let up = |threshold: u32| json!({"exec": {"command": ["cat", "/tmp/up"]}, "periodSeconds": 1, "failureThreshold": threshold});
-    let own = with(own, "startupProbe", up(60));
+    let up = || probe(json!({"exec": {"command": ["cat", "/tmp/up"]}}));
+    let mut first = up();
+    first["failureThreshold"] = json!(60);
+    let own = with(own, "startupProbe", first);
     // Either would restart or hide the container if it were asked before.
-    let own = with(with(own, "livenessProbe", up(1)), "readinessProbe", up(1));
+    let own = with(with(own, "livenessProbe", up()), "readinessProbe", up());
+    let mut events = pods.watch("p").await;
     pods.create(pod("p", &[own])).await;
-    let pod = pods.until("p", "it runs", |pod| status(pod, "c")["state"]["running"].is_object()).await;
+    let pod = events.until("it runs", |pod| status(pod, "c")["state"]["running"].is_object()).await;
     assert_eq!(status(&pod, "c")["started"], false);
     let pod = pods.ready("p").await;
     assert_eq!((restarts(&pod, "c"), &status(&pod, "c")["started"]), (0, &json!(true)));
@@ -201,7 +206,8 @@ async fn a_sidecar_that_is_up_lets_the_next_container_start() {
     let pods = Pods::new("sidecar-up").await;
     let mut sidecar = container("s", "sleep 3; touch /shared/up; exec sleep 600");
     sidecar["restartPolicy"] = json!("Always");
-    sidecar["startupProbe"] = json!({"exec": {"command": ["cat", "/shared/up"]}, "periodSeconds": 1});
+    sidecar["startupProbe"] =
+        json!({"exec": {"command": ["cat", "/shared/up"]}, "periodSeconds": 1, "failureThreshold": 60});
     let mut own = container("c", "ls /shared; exec sleep 600");
     for container in [&mut sidecar, &mut own] {
         container["volumeMounts"] = json!([{"name": "shared", "mountPath": "/shared"}]);
@@ -209,8 +215,9 @@ async fn a_sidecar_that_is_up_lets_the_next_container_start() {
     let mut pod = pod("p", &[own]);
     pod["spec"]["initContainers"] = json!([sidecar]);
     pod["spec"]["volumes"] = json!([{"name": "shared", "emptyDir": {}}]);
+    let mut events = pods.watch("p").await;
     pods.create(pod).await;
-    let early = pods.until("p", "the sidecar runs", |pod| status(pod, "s")["state"]["running"].is_object()).await;
+    let early = events.until("the sidecar runs", |pod| status(pod, "s")["state"]["running"].is_object()).await;
     assert_eq!(condition(&early, "Initialized")["message"], "containers with incomplete status: [s]");
     assert_eq!(status(&early, "c")["state"]["waiting"]["reason"], "PodInitializing");
     pods.ready("p").await;
@@ -224,12 +231,16 @@ async fn a_probe_that_takes_too_long_is_killed_with_all_it_started() {
     let ask =
         json!({"exec": {"command": ["sh", "-c", "sleep 7777 & sleep 7778"]}, "periodSeconds": 1, "timeoutSeconds": 1});
     pods.create(pod("p", &[with(container("c", "exec sleep 600"), "readinessProbe", ask)])).await;
-    pods.api.event_counted("p", "Unhealthy", "timed out after 1s", 3).await;
+    // If each left one process only, these would be too many.
+    pods.api.event_counted("p", "Unhealthy", "timed out after 1s", 4).await;
     let pod = pods.get("p").await;
     let uid = pod["metadata"]["uid"].as_str().expect("a uid");
-    let processes = machine::container_processes(uid);
-    let count: usize = processes.values().map(|pids| pids.len()).sum();
-    assert!(count <= 4, "the container's own, and at most one probe's: {processes:?}");
+    // Whoever is killed may take a moment to go.
+    eventually("there are the container's own process and at most one probe's", async || {
+        let count: usize = machine::container_processes(uid).values().map(|pids| pids.len()).sum();
+        (count <= 4).then_some(())
+    })
+    .await;
     assert_eq!(restarts(&pod, "c"), 0);
 }
 
