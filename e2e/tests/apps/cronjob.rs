@@ -2,7 +2,7 @@
 //! each other.
 
 use e2e::api::{Api, Patch, SOON, condition};
-use e2e::client::Client;
+use e2e::client::{Client, eventually};
 use serde_json::{Value, json};
 
 use crate::batch::{LATER, api, container, until_count};
@@ -113,7 +113,8 @@ async fn c105_allow_has_several_at_once() {
         api.event("c", "SuccessfulCreate", &format!("Created job {}", name_of(job))).await;
         let begun = &job["metadata"]["creationTimestamp"];
         let begun: k8s_openapi::jiff::Timestamp = begun.as_str().expect("a time").parse().expect("RFC 3339");
-        assert!(begun.as_second() - due.as_second() <= 2, "made at {begun}, due at {due}");
+        // A slow machine takes its time; whoever looks only every now and then takes longer.
+        assert!(begun.as_second() - due.as_second() <= 20, "made at {begun}, due at {due}");
     }
 }
 
@@ -248,12 +249,13 @@ async fn by_hand_with(client: &Client, namespace: &str) {
     assert!(waited.contains("condition met"), "{waited}");
     let shown = run(&["get", "job", "now", "--no-headers"]);
     assert!(shown.contains("Complete") && shown.contains("1/1"), "{shown}");
-    let described = run(&["describe", "job", "now"]);
-    for wanted in
-        ["Controlled By:", "CronJob/c", "0 Active (0 Ready) / 1 Succeeded / 0 Failed", "SuccessfulCreate", "Completed"]
-    {
-        assert!(described.contains(wanted), "no {wanted:?} in {described}");
-    }
+    // Events are told after what they are about.
+    let wanted =
+        ["Controlled By:", "CronJob/c", "0 Active (0 Ready) / 1 Succeeded / 0 Failed", "SuccessfulCreate", "Completed"];
+    eventually(&format!("{wanted:?} in the description"), SOON, || {
+        let described = run(&["describe", "job", "now"]);
+        wanted.iter().all(|wanted| described.contains(wanted)).then_some(())
+    });
     let described = run(&["describe", "cronjob", "c"]);
     for wanted in ["0 0 1 1 *", "Concurrency Policy:", "Allow", "Active Jobs:"] {
         assert!(described.contains(wanted), "no {wanted:?} in {described}");

@@ -190,6 +190,7 @@ async fn c119_a_new_template_takes_over_from_one_that_is_on_its_way() {
     scene.make("deployments", &deployment(1, slow)).await;
     let stuck = |all: &[Value]| all.len() == 2 && all.iter().all(|set| set["status"]["replicas"] == 1);
     scene.until_sets("the first rollout is on its way", stuck).await;
+    scene.until("deployments", "d", "it has the old pod", |object| object["status"]["availableReplicas"] == 1).await;
     let good = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "busybox", "imagePullPolicy": "IfNotPresent"}]}}}});
     let mut events = scene.api.watch(&format!("{}?fieldSelector=metadata.name=d", scene.apps("deployments"))).await;
     scene.strategic(good).await;

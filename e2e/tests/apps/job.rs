@@ -90,7 +90,7 @@ async fn c127_orphans_are_adopted_and_strangers_released() {
 async fn c128_disrupted_pods_do_not_count() {
     e2e::need!(e2e::machine::root());
     let api = api("job-disrupted").await;
-    let script = "test -e /config/go && exit 0; sleep 1000";
+    let script = "test -e /config/go && exit 0; echo waits; sleep 1000";
     let mut wanted = job(
         "j",
         script,
@@ -103,6 +103,7 @@ async fn c128_disrupted_pods_do_not_count() {
     let made = create(&api, wanted).await;
     assert_eq!(made["spec"]["podReplacementPolicy"], "Failed");
     let first = running(&api, "j", 1).await.remove(0);
+    api.log_with(name_of(&first), "c", "waits", 1).await;
     let map = json!({"metadata": {"name": "words"}, "data": {"go": "yes"}});
     api.post(&api.path("v1", "configmaps"), map).await.ok();
     let mut events =
@@ -476,16 +477,22 @@ async fn pods_are_replaced_when_they_have_ended_where_asked() {
     wanted["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = json!(20);
     create(&api, wanted).await;
     let first = running(&api, "j", 1).await.remove(0);
+    // It ends within seconds: both are watched from before.
+    let (mut jobs, mut pods) = (api.watch_one(&path(&api, "j")).await, api.watch(&pods_of(&api, "j")).await);
     api.delete(&pod_path(&api, &first), Value::Null).await.ok();
-    let ending =
-        api.until_within(SOON, &path(&api, "j"), "it is ending", |job| job["status"]["terminating"] == 1).await;
+    let ending = jobs.until("it is ending", |job| job["status"]["terminating"] == 1).await;
     assert_eq!((&ending["status"]["active"], &ending["status"]["failed"]), (&Value::Null, &Value::Null));
-    let pods = api.get(&pods_of(&api, "j")).await.ok();
-    assert_eq!(pods["items"].as_array().unwrap().len(), 1, "no other is made yet");
-    let counted = api.until_within(SOON, &path(&api, "j"), "it has failed", |job| job["status"]["failed"] == 1).await;
+    let counted = jobs.until("it has failed", |job| job["status"]["failed"] == 1).await;
     assert_eq!(counted["status"]["terminating"], 0);
-    let other = |pods: &[Value]| pods.len() == 1 && name_of(&pods[0]) != name_of(&first);
-    api.until_all(&pods_of(&api, "j"), "another takes its place", other).await;
+    let mut has_ended = false;
+    loop {
+        let (kind, pod) = pods.next("another takes its place").await;
+        if name_of(&pod) != name_of(&first) {
+            break;
+        }
+        has_ended |= kind == "DELETED" || pod["status"]["phase"] == "Failed";
+    }
+    assert!(has_ended, "the other is made when the first one has ended");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -123,12 +123,14 @@ pub(crate) async fn changed(events: &mut Events, what: &str, fits: impl Fn(&Valu
     }
 }
 
-/// A template of pods that are ready while a file is there, and end quickly.
+/// A template of pods that are ready while a file is there, and end quickly. That a slow machine takes long to look
+/// makes none unready.
 pub(crate) fn template(app: &str) -> Value {
     let run = "touch /tmp/ready; trap 'exit 0' TERM; sleep 1000000 & wait";
     json!({"metadata": {"labels": {"app": app}}, "spec": {"terminationGracePeriodSeconds": 1, "containers": [{
         "name": "c", "image": "busybox", "imagePullPolicy": "IfNotPresent", "command": ["sh", "-c", run],
-        "readinessProbe": {"exec": {"command": ["test", "-e", "/tmp/ready"]}, "periodSeconds": 1, "failureThreshold": 1}}]}})
+        "readinessProbe": {"exec": {"command": ["test", "-e", "/tmp/ready"]}, "periodSeconds": 1, "failureThreshold": 1,
+            "timeoutSeconds": 60}}]}})
 }
 
 /// An object's name.
