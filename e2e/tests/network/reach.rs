@@ -91,5 +91,5 @@ async fn c239_endpoints_of_a_hundred_services_come_quickly() {
     times.sort_unstable();
     println!("p50 {:?}, p90 {:?}, p99 {:?}", times[50], times[90], times[99]);
     // The line asks for 20 s and 50 s.
-    assert!(times[50] < Duration::from_secs(1) && times[90] < Duration::from_secs(5), "{times:?}");
+    assert!(times[50] < Duration::from_secs(5) && times[90] < Duration::from_secs(15), "{times:?}");
 }

@@ -1,8 +1,9 @@
 //! A namespace with servers that say who they are, and a pod to ask from.
 
+use std::fmt::Debug;
 use std::net::IpAddr;
 
-use e2e::api::{Api, Patch};
+use e2e::api::{Api, Patch, eventually};
 use e2e::client::Client;
 use e2e::{machine, shared};
 use serde_json::{Value, json};
@@ -75,7 +76,7 @@ impl Scene {
         self.api.post(&self.path("pods"), pod).await.ok();
     }
 
-    /// A pod that says its name, over TCP at these ports and over UDP at the first; it is ready when it listens.
+    /// A pod that says its name, over TCP at these ports and over UDP at the first. It runs before it listens: ask again.
     pub(crate) async fn server(&self, name: &str, labels: Value, ports: &[u16], more: Value) {
         let udp = format!(
             r#"use Socket; socket(S, PF_INET, SOCK_DGRAM, 0); bind(S, sockaddr_in({}, INADDR_ANY)) or die;
@@ -145,6 +146,15 @@ impl Scene {
         let mut lines: Vec<String> = said.lines().map(str::to_owned).collect();
         lines.sort();
         lines
+    }
+
+    /// Asks the cluster's DNS until it answers just this: it hears of Services, and a question may be lost.
+    pub(crate) async fn resolves(&self, name: &str, kind: u32, wanted: &[impl AsRef<str> + Debug]) {
+        eventually(&format!("{name} leads to {wanted:?}"), async || {
+            let said = self.dns(name, kind).await;
+            said.iter().map(String::as_str).eq(wanted.iter().map(AsRef::as_ref)).then_some(())
+        })
+        .await;
     }
 
     /// A name in the cluster.
