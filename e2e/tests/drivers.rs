@@ -150,8 +150,8 @@ async fn a_volume_of_a_driver_lives_from_its_claim_to_its_end() {
     assert_eq!(api.log_with("second", "c", "hello", 1).await, "hello\n", "both have the volume");
     let grown = driver.calls("NodeExpandVolume");
     assert_eq!(grown.iter().map(|call| call.required_bytes).collect::<Vec<_>>(), [2 * GIBIBYTE]);
-    let claim = api.get(&format!("{claims}/c")).await.ok();
-    assert_eq!(claim["status"]["capacity"]["storage"], "2Gi");
+    let has_grown = |claim: &Value| claim["status"]["capacity"]["storage"] == "2Gi";
+    api.until(&claims, "c", "the claim says so", has_grown).await;
 
     // The last pod's end is the volume's; meanwhile another agent has come.
     scene.delete("second").await;

@@ -115,9 +115,7 @@ async fn operations(kind: Kind) {
     let patched =
         api.patch(&object, Patch::Merge, json!({"metadata": {"annotations": {"patched": "true"}}})).await.ok();
     assert_eq!(patched["metadata"]["annotations"]["patched"], "true");
-    let mut whole = api.get(&object).await.ok();
-    whole["metadata"]["annotations"]["updated"] = "true".into();
-    let updated = api.put(&object, whole).await.ok();
+    let updated = api.edit(&object, |object| object["metadata"]["annotations"]["updated"] = "true".into()).await;
     assert_eq!(updated["metadata"]["annotations"]["updated"], "true");
     loop {
         // A controller may have something to say between the two.
@@ -159,10 +157,11 @@ async fn statuses(api: &Api, object: &str, status: &Value) {
     assert_eq!(patched["spec"], before["spec"]);
     let read = api.get(&path).await.ok();
     contains(&read["status"], status);
-    let mut updated = api.get(object).await.ok();
-    updated["status"] = status.clone();
-    updated["metadata"]["annotations"]["updatedstatus"] = "true".into();
-    let updated = api.put(&path, updated).await.ok();
+    let both = |object: &mut Value| {
+        object["status"] = status.clone();
+        object["metadata"]["annotations"]["updatedstatus"] = "true".into();
+    };
+    let updated = api.edit(&path, both).await;
     contains(&updated["status"], status);
 }
 

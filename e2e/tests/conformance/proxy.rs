@@ -13,6 +13,7 @@ async fn web(api: &Api) {
         exec httpd -f -p 8080 -h /www";
     let pod = json!({"metadata": {"name": "web", "labels": {"app": "web"}}, "spec": {"terminationGracePeriodSeconds": 0,
         "containers": [{"name": "c", "image": "busybox", "imagePullPolicy": "Never", "command": ["sh", "-c", script],
+        "readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1, "timeoutSeconds": 60},
         "ports": [{"name": "http", "containerPort": 8080}]}]}});
     api.post(&api.path("v1", "pods"), pod).await.ok();
     let service = json!({"metadata": {"name": "web"}, "spec": {"selector": {"app": "web"},

@@ -1,7 +1,5 @@
 //! Claims and volumes: made on demand, bound to what is there, kept or removed, shared by one node or one pod.
 
-use std::time::Duration;
-
 use e2e::api::Patch;
 use e2e::{machine, need};
 use serde_json::{Value, json};
@@ -50,11 +48,9 @@ async fn data_of_a_claim_outlives_its_pods_and_goes_with_it() {
     scene.api.event("data", "ProvisioningSucceeded", "").await;
     let name = own["spec"]["volumeName"].as_str().expect("a volume").to_owned();
     let path = format!("{VOLUMES}/{name}");
-    let volume = scene.api.get(&path).await.ok();
-    assert_eq!(
-        (&volume["status"]["phase"], &volume["spec"]["persistentVolumeReclaimPolicy"]),
-        (&json!("Bound"), &json!("Delete"))
-    );
+    let is_bound = |volume: &Value| volume["status"]["phase"] == "Bound";
+    let volume = scene.api.until(VOLUMES, &name, "the volume is bound too", is_bound).await;
+    assert_eq!(volume["spec"]["persistentVolumeReclaimPolicy"], "Delete");
     let directory = std::path::PathBuf::from(volume["spec"]["local"]["path"].as_str().expect("a directory"));
     assert!(directory.starts_with(scene.storage()), "{}", directory.display());
     scene.end("writes").await;
@@ -289,8 +285,7 @@ async fn many_pods_share_a_claim_that_nobody_has_used_yet() {
     for name in &pods {
         scene.make("pods", user(name, &format!("echo {name} >> /data/all"), "shared")).await;
     }
-    let ended = futures::future::join_all(pods.iter().map(|name| scene.said(name)));
-    tokio::time::timeout(Duration::from_secs(60), ended).await.expect("all of them run");
+    futures::future::join_all(pods.iter().map(|name| scene.said(name))).await;
     let said = scene.run(user("last", "sort /data/all", "shared")).await;
     assert_eq!(said.split_whitespace().collect::<Vec<_>>(), pods);
 }

@@ -61,8 +61,9 @@ async fn who_takes_more_of_the_disk_than_it_may_is_evicted() {
     let volumes = json!([{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}]);
     let mounts = json!([{"name": "v", "mountPath": "/v"}]);
     let greedy = "dd if=/dev/zero of=/v/f bs=1M count=4 2>/dev/null; sync; sleep 600";
-    scene.make("pods", pod("greedy", greedy, volumes.clone(), mounts.clone())).await;
-    scene.make("pods", pod("modest", "echo x > /v/f; sleep 600", volumes, mounts)).await;
+    scene.make("pods", pod("modest", "echo x > /v/f; sleep 600", volumes.clone(), mounts.clone())).await;
+    scene.running("modest").await;
+    scene.make("pods", pod("greedy", greedy, volumes, mounts)).await;
     let greedy = scene.phase("greedy", &["Failed"]).await;
     assert_eq!(greedy["status"]["reason"], "Evicted");
     assert_eq!(greedy["status"]["message"], "Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". ");
