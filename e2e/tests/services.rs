@@ -82,6 +82,7 @@ fn services_lead_to_what_is_ready_while_it_changes() {
         (count == 3).then_some(())
     });
     let host = host_port(&client);
+    all_listen(&client);
     inside(&client, node, host);
 
     // While pods come and go, nothing that is asked of the Service is lost.
@@ -149,6 +150,14 @@ fn host_port(client: &Client) -> u16 {
     apply(client, &pod);
     client.run(&["wait", "pod/on-host", "--for=condition=Ready", "--timeout=60s"]).ok();
     28_080
+}
+
+/// Waits until every server answers at its pod's own address: without probes a pod counts as ready before it listens.
+fn all_listen(client: &Client) {
+    for pod in client.get(&["pods", "-l", "serves=yes"])["items"].as_array().expect("pods") {
+        let address: IpAddr = pod["status"]["podIP"].as_str().expect("an address").parse().expect("an address");
+        eventually("the server answers", SOON, || ask_tcp((address, 8080).into()).and(ask_udp((address, 8080).into())));
+    }
 }
 
 /// The same from a pod, and what names mean there.

@@ -70,8 +70,10 @@ fn says_what_is_used(client: &Client) {
     let fields: Vec<&str> =
         top.lines().find(|line| line.starts_with("page")).expect("a line").split_whitespace().collect();
     assert!(fields[1].ends_with('m') && fields[2].ends_with("Mi"), "{top}");
-    let nodes = client.run(&["top", "nodes", "--no-headers"]).ok();
-    assert!(nodes.starts_with("node-1 ") && nodes.contains('%'), "{nodes}");
+    eventually("so is the node's", SOON, || {
+        let nodes = client.run(&["top", "nodes", "--no-headers"]);
+        (nodes.code == 0 && nodes.out.starts_with("node-1 ") && nodes.out.contains('%')).then_some(())
+    });
 }
 
 fn drains(client: &Client) {
@@ -86,7 +88,7 @@ fn drains(client: &Client) {
     }
     client.run(&["rollout", "status", "deployment/guarded", "--timeout=60s"]).ok();
     let drain = ["drain", "node-1", "--force", "--ignore-daemonsets", "--pod-selector=app=guarded"];
-    let refused = client.run(&[&drain[..], &["--timeout=3s"]].concat());
+    let refused = client.run(&[&drain[..], &["--timeout=10s"]].concat());
     assert!(refused.code == 1 && refused.err.contains("disruption budget"), "{refused:?}");
     client.run(&["delete", "pdb", "all"]).ok();
     let drained = client.run(&[&drain[..], &["--timeout=60s"]].concat()).ok();
@@ -103,7 +105,8 @@ fn scenario(client: &Client) {
     let dir = tempfile::tempdir().expect("a directory");
     let page = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "page"}, "spec": {
         "terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "busybox",
-            "imagePullPolicy": "IfNotPresent", "command": ["sh", "-c",
+            "imagePullPolicy": "IfNotPresent",
+            "readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1}, "command": ["sh", "-c",
                 "mkdir -p /srv/page && echo a page > /srv/page/index.html && exec httpd -f -p 8080 -h /srv/page"]}]}});
     client.run_with(&["apply", "-f", "-"], &page.to_string()).ok();
     client.run(&["wait", "--for=condition=Ready", "pod/page", "--timeout=60s"]).ok();
