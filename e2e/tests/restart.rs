@@ -57,7 +57,8 @@ fn nothing_runs_twice_and_nothing_hangs() {
     apply(&client, &held);
     // Its probes count into the log: it must stay ready while nobody can ask it.
     let mut probed = pod("probed", dir.path(), "Always", &[("c", "sleep 1000000")]);
-    let ask = json!({"exec": {"command": ["sh", "-c", "echo asked >> /runs/log"]}, "periodSeconds": 1});
+    let ask =
+        json!({"exec": {"command": ["sh", "-c", "echo asked >> /runs/log"]}, "periodSeconds": 1, "timeoutSeconds": 60});
     for kind in ["startupProbe", "readinessProbe", "livenessProbe"] {
         probed["spec"]["containers"][0][kind] = ask.clone();
     }
@@ -93,6 +94,8 @@ fn nothing_runs_twice_and_nothing_hangs() {
         let status = status(&pod, "c");
         (status["restartCount"] == 1 && status["state"]["running"].is_object()).then_some(())
     });
+    // It says so once its shell has begun.
+    eventually("it has run twice", SOON, || (runs(dir.path(), "always-c") >= 2).then_some(()));
     assert_eq!(runs(dir.path(), "always-c"), 2);
     client.run(&["delete", "pod", "always", "--timeout=60s"]).ok();
 

@@ -156,12 +156,19 @@ fn stuck_rollout(client: &Client) {
         let progressing = condition(&object, "Progressing");
         (progressing["reason"] == "ProgressDeadlineExceeded" && progressing["status"] == "False").then_some(())
     });
-    let said = client.run(&["rollout", "status", "deployment/stuck", "--timeout=10s"]);
+    let said = client.run(&["rollout", "status", "deployment/stuck", "--timeout=60s"]);
     assert_eq!(said.code, 1);
     assert!(said.err.contains("exceeded its progress deadline"), "{}", said.err);
     assert_eq!(client.get(&["deployment", "stuck"])["status"]["availableReplicas"], 2);
     client.run(&["rollout", "undo", "deployment/stuck"]).ok();
-    client.run(&["rollout", "status", "deployment/stuck", "--timeout=20s"]).ok();
+    // The way back may take longer than the deadline: whoever followed it would be told so.
+    eventually("it is as it was", SOON, || {
+        let object = client.get(&["deployment", "stuck"]);
+        let status = &object["status"];
+        let counts = ["replicas", "updatedReplicas", "availableReplicas"].map(|key| &status[key]);
+        (status["observedGeneration"] == object["metadata"]["generation"] && counts == [&json!(2); 3]).then_some(())
+    });
+    client.run(&["rollout", "status", "deployment/stuck", "--timeout=60s"]).ok();
     client.run(&["delete", "deployment", "stuck"]).ok();
 }
 
@@ -181,10 +188,18 @@ fn deletion_policies(client: &Client) {
     let after: Vec<Value> = items(client, "pods", "kept").iter().map(|pod| pod["metadata"]["uid"].clone()).collect();
     assert!(before.iter().all(|uid| after.contains(uid)) && after.len() == 2, "{before:?} {after:?}");
 
-    // Foreground: the Deployment is there until its pods are gone.
+    // Foreground: the Deployment is there until its pods are gone, however late that is.
+    let pod = items(client, "pods", "kept")[0]["metadata"]["name"].as_str().expect("a name").to_owned();
+    let finalizers = |finalizers: Value| {
+        let patch = json!({"metadata": {"finalizers": finalizers}}).to_string();
+        client.run(&["patch", "pod", &pod, "--type=merge", "-p", &patch]).ok();
+    };
+    finalizers(json!(["example.com/hold"]));
     client.run(&["delete", "deployment", "kept", "--cascade=foreground", "--wait=false"]).ok();
+    eventually("only the pod that is held is left", SOON, || (items(client, "pods", "kept").len() == 1).then_some(()));
     let held = client.get(&["deployment", "kept"]);
     assert_eq!(held["metadata"]["finalizers"], json!(["foregroundDeletion"]));
+    finalizers(Value::Null);
     eventually("the deployment is gone", SOON, || {
         let gone = client.run(&["get", "deployment", "kept"]).code == 1;
         let pods = items(client, "pods", "kept");
