@@ -44,7 +44,7 @@ fn cluster() -> Cluster {
 fn parts(command: &Command) -> Vec<String> {
     // A library that waits for ever is a failure, not a hanging test.
     let mut bounded = Command::new("timeout");
-    bounded.arg("120").arg(command.get_program()).args(command.get_args());
+    bounded.arg("300").arg(command.get_program()).args(command.get_args());
     let output = bounded.stdin(Stdio::null()).output().expect("the script runs");
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{out}{err}");
