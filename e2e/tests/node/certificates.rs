@@ -60,7 +60,8 @@ impl Signer {
         let task = tokio::spawn(async move {
             loop {
                 // How long nobody asks is the test's business.
-                let Some((kind, request)) = events.within(Duration::from_secs(3600)).await else { return };
+                let told = events.within(Duration::from_secs(3600)).await;
+                let (kind, request) = told.expect("requests are told for as long as the test takes");
                 let is_new = request["status"]["conditions"].as_array().is_none_or(Vec::is_empty);
                 if kind != "DELETED" && is_new && request["spec"]["signerName"] == own {
                     let path =
