@@ -16,7 +16,7 @@ async function part(name, run) {
 }
 
 function soon(what, promise) {
-  const late = new Promise((_, reject) => setTimeout(() => reject(new Error(`${what}: not in time`)), 20000).unref());
+  const late = new Promise((_, reject) => setTimeout(() => reject(new Error(`${what}: not in time`)), 60000).unref());
   return Promise.race([promise, late]);
 }
 

@@ -22,7 +22,7 @@ def part(function):
     print("ok", function.__name__, flush=True)
 
 
-def until(what, ask, seconds=30):
+def until(what, ask, seconds=60):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         answer = ask()
@@ -85,7 +85,7 @@ def watching():
     seen = []
 
     def follow():
-        for event in watch.Watch().stream(core.list_namespaced_config_map, namespace, resource_version=since, label_selector="watched", timeout_seconds=20):
+        for event in watch.Watch().stream(core.list_namespaced_config_map, namespace, resource_version=since, label_selector="watched", timeout_seconds=60):
             seen.append((event["type"], event["object"].metadata.name))
             if event["type"] == "DELETED":
                 return
@@ -95,7 +95,7 @@ def watching():
     core.create_namespaced_config_map(namespace, {"metadata": {"name": "w", "labels": {"watched": "yes"}}})
     core.patch_namespaced_config_map("w", namespace, {"data": {"k": "v"}})
     core.delete_namespaced_config_map("w", namespace)
-    follower.join(20)
+    follower.join(60)
     assert seen == [("ADDED", "w"), ("MODIFIED", "w"), ("DELETED", "w")], seen
 
 
@@ -145,7 +145,7 @@ def pods():
     assert set(said.split()) == {"out", "err"}, said
     session = stream(core.connect_get_namespaced_pod_exec, "p", namespace, command=["sh"], stdin=True, stdout=True, stderr=True, tty=False, _preload_content=False)
     session.write_stdin("echo $((6*7)); exit 3\n")
-    session.run_forever(timeout=20)
+    session.run_forever(timeout=60)
     assert session.read_stdout(timeout=5).strip() == "42" and session.returncode == 3
     until("the log", lambda: core.read_namespaced_pod_log("p", namespace) == "started\n")
     core.delete_namespaced_pod("p", namespace)

@@ -1,5 +1,7 @@
 //! The API as a client library sees it, object by object as JSON, in a namespace of the test's own.
 
+mod until;
+
 use std::collections::VecDeque;
 use std::path::Path;
 use std::time::Duration;
@@ -10,9 +12,13 @@ use http_body_util::BodyExt as _;
 use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
+pub use until::eventually;
 
-/// How long a test waits for what must happen.
-pub const SOON: Duration = Duration::from_secs(30);
+/// How long a test waits for what must happen: longer than it takes where much else is running.
+pub const SOON: Duration = Duration::from_secs(60);
+
+/// How often an object is written that others write too.
+const TURNS: usize = 10;
 
 /// A client with a namespace.
 #[derive(Clone)]
@@ -50,6 +56,11 @@ impl Answer {
         self.body["message"].as_str().unwrap_or_default().to_owned()
     }
 
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
+
     /// The warnings that came along.
     pub fn warnings(&self) -> Vec<String> {
         let all = self.headers.get_all("warning").iter();
@@ -81,31 +92,39 @@ impl Patch {
     }
 }
 
-impl Api {
-    /// A client of the cluster that a kubeconfig names, with a new namespace.
-    pub async fn fresh(kubeconfig: &Path, prefix: &str) -> Self {
-        let config = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
-        let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await;
-        Self::with(config.expect("a kubeconfig that can be used"), prefix).await
-    }
+/// A client of the cluster that a kubeconfig names.
+async fn client(kubeconfig: &Path) -> kube::Client {
+    // Without a provider of its own a process has none; a second test finds the first one's.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let config = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
+    let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await;
+    let mut config = config.expect("a kubeconfig that can be used");
+    // A test sees each answer, also the one that says to come again.
+    config.default_retry = false;
+    kube::Client::try_from(config).expect("a client")
+}
 
-    /// A client of a configuration, with a new namespace.
-    pub async fn with(mut config: kube::Config, prefix: &str) -> Self {
-        // Without a provider of its own a process has none; a second test finds the first one's.
-        drop(rustls::crypto::ring::default_provider().install_default());
-        // A test sees each answer, also the one that says to come again.
-        config.default_retry = false;
-        let client = kube::Client::try_from(config).expect("a client");
-        let mut api = Self { client, namespace: String::new() };
+/// A condition of an object; `Null` if it has none of that type.
+pub fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
+    let all = object["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    all.iter().find(|condition| condition["type"] == kind).unwrap_or(&Value::Null)
+}
+
+impl Api {
+    /// A client of the cluster that a kubeconfig names, with a new namespace that takes pods.
+    pub async fn fresh(kubeconfig: &Path, prefix: &str) -> Self {
+        let mut api = Self { client: client(kubeconfig).await, namespace: String::new() };
         let body = json!({"metadata": {"generateName": format!("{prefix}-")}});
         let made = api.post("/api/v1/namespaces", body).await.ok();
         api.namespace = made["metadata"]["name"].as_str().expect("a name").to_owned();
+        // No pod is admitted before its account is there.
+        api.until(&api.path("v1", "serviceaccounts"), "default", "the default account", |_| true).await;
         api
     }
 
-    /// The same namespace seen by another client.
-    pub fn seen_by(&self, config: kube::Config) -> Self {
-        Self { client: kube::Client::try_from(config).expect("a client"), namespace: self.namespace.clone() }
+    /// The same namespace seen by a client of its own.
+    pub async fn seen_by(&self, kubeconfig: &Path) -> Self {
+        Self { client: client(kubeconfig).await, namespace: self.namespace.clone() }
     }
 
     /// The client itself.
@@ -117,6 +136,15 @@ impl Api {
     pub fn path(&self, version: &str, plural: &str) -> String {
         let root = if version.contains('/') { "apis" } else { "api" };
         format!("/{root}/{version}/namespaces/{}/{plural}", self.namespace)
+    }
+
+    fn log_path(&self, pod: &str, container: &str) -> String {
+        format!("{}/{pod}/log?container={container}", self.path("v1", "pods"))
+    }
+
+    /// The log of a container so far.
+    pub async fn log(&self, pod: &str, container: &str) -> String {
+        self.get(&self.log_path(pod, container)).await.text()
     }
 
     /// Any request.
@@ -158,6 +186,23 @@ impl Api {
         self.send(Method::PATCH, path, &[("content-type", kind.media_type())], body.to_string().into_bytes()).await
     }
 
+    /// Changes an object as it is now. Whoever comes second to write it looks again, as clients do.
+    pub async fn edit(&self, path: &str, change: impl Fn(&mut Value)) -> Value {
+        for _ in 1..TURNS {
+            let answer = self.edit_once(path, &change).await;
+            if answer.code != 409 {
+                return answer.ok();
+            }
+        }
+        self.edit_once(path, &change).await.ok()
+    }
+
+    async fn edit_once(&self, path: &str, change: impl Fn(&mut Value)) -> Answer {
+        let mut object = self.get(path).await.ok();
+        change(&mut object);
+        self.put(path, object).await
+    }
+
     /// DELETE, with DeleteOptions or `Null`.
     pub async fn delete(&self, path: &str, options: Value) -> Answer {
         self.json(Method::DELETE, path, options).await
@@ -172,46 +217,6 @@ impl Api {
         assert_eq!(parts.status.as_u16(), 200, "a watch of {path}");
         let stream = body.into_data_stream().map(|piece| piece.map(|bytes| bytes.to_vec()).unwrap_or_default());
         Events { stream: stream.boxed(), rest: Vec::new(), ready: VecDeque::new() }
-    }
-
-    /// Watches one object until it fits; for states that others bring about.
-    pub async fn until(&self, collection: &str, name: &str, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
-        let joint = if collection.contains('?') { '&' } else { '?' };
-        let mut events = self.watch(&format!("{collection}{joint}fieldSelector=metadata.name={name}")).await;
-        loop {
-            let (kind, object) = events.next(what).await;
-            if kind != "DELETED" && fits(&object) {
-                return object;
-            }
-        }
-    }
-
-    /// Lists a collection, again after every change in it, until what it holds fits.
-    pub async fn until_all(&self, path: &str, what: &str, fits: impl Fn(&[Value]) -> bool) -> Vec<Value> {
-        let joint = if path.contains('?') { '&' } else { '?' };
-        loop {
-            let list = self.get(path).await.ok();
-            let items = list["items"].as_array().cloned().unwrap_or_default();
-            if fits(&items) {
-                return items;
-            }
-            let from = list["metadata"]["resourceVersion"].as_str().unwrap_or_default();
-            let mut events = self.watch(&format!("{path}{joint}resourceVersion={from}")).await;
-            events.next(&format!("{what}, with {} at {path}", items.len())).await;
-        }
-    }
-
-    /// Watches one object until it is gone.
-    pub async fn until_gone(&self, path: &str) {
-        let (collection, name) = path.rsplit_once('/').expect("an object's path");
-        let list = self.get(&format!("{collection}?fieldSelector=metadata.name={name}")).await.ok();
-        if list["items"].as_array().is_some_and(Vec::is_empty) {
-            return;
-        }
-        let from = list["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
-        let selector = format!("fieldSelector=metadata.name={name}&resourceVersion={from}");
-        let mut events = self.watch(&format!("{collection}?{selector}")).await;
-        while events.next("the object's end").await.0 != "DELETED" {}
     }
 }
 

@@ -1,9 +1,10 @@
 //! A cluster of one node in a directory of its own, removed with the value.
 
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -12,7 +13,7 @@ use nix::unistd::Pid;
 use crate::client::{Client, eventually};
 use crate::machine;
 
-const READY_WITHIN: Duration = Duration::from_secs(20);
+const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// A running server with its data directory.
 pub struct Cluster {
@@ -27,12 +28,12 @@ pub struct Cluster {
     pub programs: Option<PathBuf>,
 }
 
-/// Two ports that are free now.
-fn free_ports() -> (u16, u16) {
-    let listen = || TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let (a, b) = (listen(), listen());
-    let port = |listener: &TcpListener| listener.local_addr().expect("bound").port();
-    (port(&a), port(&b))
+/// The second byte of an address range for pods, and the third of one for Services. Instances in one network namespace
+/// need ranges of their own, also those of one process: pods of the same address would be taken for each other.
+fn own_range() -> u8 {
+    static STARTED: AtomicU32 = AtomicU32::new(0);
+    let number = std::process::id().wrapping_add(STARTED.fetch_add(1, Ordering::Relaxed));
+    64 + (number % 128) as u8
 }
 
 /// All that happens, so that a test that fails can be understood; what costs time is measured with less.
@@ -55,13 +56,11 @@ impl Cluster {
     /// The same at another address of this machine than loopback, for other machines.
     pub fn start_at(address: IpAddr, images: &[&Path], flags: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("gantry-e2e-").tempdir().expect("a temporary directory");
-        // Instances in one network namespace need address ranges of their own.
-        let cidr_base = 64 + (std::process::id() % 128) as u8;
         let mut cluster = Self {
             dir,
             server: None,
-            ports: free_ports(),
-            cidr_base,
+            ports: (machine::free_port(10_000..15_000), machine::free_port(15_000..20_000)),
+            cidr_base: own_range(),
             starts: 0,
             flags: vec![],
             address,

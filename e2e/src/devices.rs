@@ -1,23 +1,21 @@
 //! A device plugin of the tests' own, written against the kubelet's `deviceplugin/v1beta1/api.proto` alone.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use futures::StreamExt as _;
-use futures::stream::{self, BoxStream};
-use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body_util::{BodyExt as _, Full, StreamBody};
-use hyper::body::{Bytes, Frame, Incoming};
+use futures::stream;
+use http::Request;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 
-use crate::driver::{Message, number_field, put};
-
-type Frames = BoxStream<'static, Result<Frame<Bytes>, Infallible>>;
+use crate::api::eventually;
+use crate::grpc::{self, Frames, Message, framed, number_field, put};
 
 /// A plugin with devices, until dropped.
 pub struct Plugin {
@@ -34,18 +32,6 @@ impl Drop for Plugin {
         self.task.abort();
         drop(fs::remove_file(&self.socket));
     }
-}
-
-fn framed(message: &[u8]) -> Bytes {
-    let mut frame = vec![0];
-    frame.extend_from_slice(&u32::try_from(message.len()).expect("small").to_be_bytes());
-    frame.extend_from_slice(message);
-    frame.into()
-}
-
-fn end() -> Frame<Bytes> {
-    let status = ("grpc-status".parse().expect("a name"), HeaderValue::from_static("0"));
-    Frame::trailers(HeaderMap::from_iter([status]))
 }
 
 fn list(devices: &BTreeMap<String, bool>) -> Vec<u8> {
@@ -91,27 +77,12 @@ impl Plugin {
         let devices = watch::Sender::new(ids.iter().map(|id| ((*id).to_owned(), true)).collect());
         let given = Arc::<Mutex<Vec<Vec<String>>>>::default();
         let (told, noted) = (devices.clone(), Arc::clone(&given));
-        let task = tokio::spawn(async move {
-            let mut connections = tokio::task::JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                let (told, noted, library) = (told.clone(), Arc::clone(&noted), library.clone());
-                let service = hyper::service::service_fn(move |request| {
-                    answer(request, told.subscribe(), Arc::clone(&noted), library.clone())
-                });
-                let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-                connections.spawn(async move { drop(server.serve_connection(TokioIo::new(stream), service).await) });
-            }
-        });
+        let answer = move |method: &str, asked: &Message| answer(method, asked, told.subscribe(), &noted, &library);
+        let task = tokio::spawn(grpc::serve(listener, answer));
         let kubelet = kubelet.to_owned();
         let plugin = Self { devices, given, socket, kubelet, resource: resource.to_owned(), task };
-        // Plugins wait for this socket.
         let asks = plugin.kubelet.join("device-plugins/kubelet.sock");
-        for _ in 0..100 {
-            if asks.exists() {
-                break;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
+        eventually("the agent listens for plugins", async || asks.exists().then_some(())).await;
         plugin.register().await.expect("it is taken");
         plugin
     }
@@ -153,16 +124,14 @@ impl Plugin {
     }
 }
 
-async fn answer(
-    request: Request<Incoming>,
+fn answer(
+    method: &str,
+    asked: &Message,
     devices: watch::Receiver<BTreeMap<String, bool>>,
-    given: Arc<Mutex<Vec<Vec<String>>>>,
-    library: PathBuf,
-) -> Result<Response<StreamBody<Frames>>, Infallible> {
-    let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
-    let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    let asked = Message::read(body.get(5..).unwrap_or_default());
-    let frames: Frames = match method.as_str() {
+    given: &Mutex<Vec<Vec<String>>>,
+    library: &Path,
+) -> Frames {
+    match method {
         "ListAndWatch" => {
             let first = framed(&list(&devices.borrow()));
             let later = stream::unfold(devices, |mut devices| async move {
@@ -175,12 +144,10 @@ async fn answer(
         "Allocate" => {
             let container = asked.message(1).unwrap_or_default();
             let ids: Vec<String> = container.all(1).map(|id| String::from_utf8_lossy(id).into_owned()).collect();
-            let reply = allocation(&ids, &library);
+            let reply = allocation(&ids, library);
             given.lock().expect("nobody panics with it").push(ids);
-            stream::iter([Ok(Frame::data(framed(&reply))), Ok(end())]).boxed()
+            grpc::reply(grpc::OK, &reply)
         }
-        _ => stream::iter([Ok(Frame::data(framed(&[]))), Ok(end())]).boxed(),
-    };
-    let response = Response::builder().header("content-type", "application/grpc").body(StreamBody::new(frames));
-    Ok(response.expect("well formed"))
+        _ => grpc::reply(grpc::OK, &[]),
+    }
 }

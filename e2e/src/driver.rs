@@ -1,112 +1,18 @@
 //! A small storage driver of the tests' own. It speaks the Container Storage Interface (csi.proto 1.11) over gRPC and is
-//! written against that page alone: its messages are read and written here, field by field.
+//! written against that page alone.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use futures::StreamExt as _;
-use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::{Bytes, Frame, Incoming};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tokio::net::UnixListener;
 
+use crate::grpc::{self, Frames, Message, number_field, put};
+
 /// The driver's name.
 pub const NAME: &str = "test.example.com";
-
-/// A message: the values of each field, in order; what is nested is bytes.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Message(BTreeMap<u64, Vec<Value>>);
-
-#[derive(Debug, Clone)]
-pub(crate) enum Value {
-    Number(u64),
-    Bytes(Vec<u8>),
-}
-
-impl Message {
-    pub(crate) fn read(mut bytes: &[u8]) -> Self {
-        let mut fields: BTreeMap<u64, Vec<Value>> = BTreeMap::new();
-        while !bytes.is_empty() {
-            let tag = number(&mut bytes);
-            let value = match tag & 7 {
-                0 => Value::Number(number(&mut bytes)),
-                2 => {
-                    let length = usize::try_from(number(&mut bytes)).expect("a length");
-                    let (value, rest) = bytes.split_at(length);
-                    bytes = rest;
-                    Value::Bytes(value.to_vec())
-                }
-                other => panic!("wire type {other} is not used by these messages"),
-            };
-            fields.entry(tag >> 3).or_default().push(value);
-        }
-        Self(fields)
-    }
-
-    pub(crate) fn all(&self, field: u64) -> impl Iterator<Item = &[u8]> {
-        let values = self.0.get(&field).into_iter().flatten();
-        values.filter_map(|value| if let Value::Bytes(bytes) = value { Some(bytes.as_slice()) } else { None })
-    }
-
-    pub(crate) fn text(&self, field: u64) -> String {
-        self.all(field).next().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default()
-    }
-
-    fn number(&self, field: u64) -> u64 {
-        match self.0.get(&field).and_then(|values| values.last()) {
-            Some(Value::Number(number)) => *number,
-            _ => 0,
-        }
-    }
-
-    pub(crate) fn message(&self, field: u64) -> Option<Self> {
-        self.all(field).next().map(Self::read)
-    }
-
-    /// `map<string, string>`: entries with a key and a value.
-    fn map(&self, field: u64) -> BTreeMap<String, String> {
-        self.all(field).map(Self::read).map(|entry| (entry.text(1), entry.text(2))).collect()
-    }
-}
-
-fn number(bytes: &mut &[u8]) -> u64 {
-    let (mut value, mut shift) = (0, 0);
-    loop {
-        let (byte, rest) = bytes.split_first().expect("a number ends");
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return value;
-        }
-        shift += 7;
-    }
-}
-
-fn put_number(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-pub(crate) fn put(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
-    put_number(out, field << 3 | 2);
-    put_number(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
-pub(crate) fn number_field(field: u64, value: u64) -> Vec<u8> {
-    let mut out = Vec::new();
-    put_number(&mut out, field << 3);
-    put_number(&mut out, value);
-    out
-}
 
 /// A call that came.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -167,15 +73,7 @@ impl Driver {
             let listener = UnixListener::bind(socket).expect("a socket");
             let (backing, endpoint) = (backing.to_owned(), sockets[0].clone());
             let service = Arc::new(Service { backing, endpoint, calls: Arc::clone(&calls) });
-            tasks.spawn(async move {
-                let mut connections = tokio::task::JoinSet::new();
-                while let Ok((stream, _)) = listener.accept().await {
-                    let service = Arc::clone(&service);
-                    let answer = hyper::service::service_fn(move |request| answer(Arc::clone(&service), request));
-                    let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-                    connections.spawn(async move { drop(server.serve_connection(TokioIo::new(stream), answer).await) });
-                }
-            });
+            tasks.spawn(grpc::serve(listener, move |method, asked| service.answer(method, asked)));
         }
         Self { calls, sockets, tasks }
     }
@@ -185,29 +83,6 @@ impl Driver {
         let calls = self.calls.lock().expect("nobody panics with it");
         calls.iter().filter(|call| call.method == method).cloned().collect()
     }
-}
-
-async fn answer(
-    service: Arc<Service>,
-    request: Request<Incoming>,
-) -> Result<Response<impl hyper::body::Body<Data = Bytes, Error = Infallible>>, Infallible> {
-    let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
-    let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    let message = Message::read(body.get(5..).unwrap_or_default());
-    let (status, reply) = match service.call(&method, &message) {
-        Ok(reply) => ("0", reply),
-        Err(why) => {
-            eprintln!("{method}: {why}");
-            ("13", Vec::new())
-        }
-    };
-    let mut frame = vec![0];
-    frame.extend_from_slice(&u32::try_from(reply.len()).expect("small").to_be_bytes());
-    frame.extend(reply);
-    let trailers = HeaderMap::from_iter([("grpc-status".parse().expect("a name"), HeaderValue::from_static(status))]);
-    let frames = [Ok(Frame::data(Bytes::from(frame))), Ok(Frame::trailers(trailers))];
-    let body = StreamBody::new(futures::stream::iter(frames).boxed());
-    Ok(Response::builder().header("content-type", "application/grpc").body(body).expect("well formed"))
 }
 
 fn bind(from: &Path, to: &Path) -> Result<(), String> {
@@ -234,6 +109,16 @@ fn unbind(path: &Path) -> Result<(), String> {
 }
 
 impl Service {
+    fn answer(&self, method: &str, asked: &Message) -> Frames {
+        match self.call(method, asked) {
+            Ok(reply) => grpc::reply(grpc::OK, &reply),
+            Err(why) => {
+                eprintln!("{method}: {why}");
+                grpc::reply(grpc::INTERNAL, &[])
+            }
+        }
+    }
+
     fn call(&self, method: &str, asked: &Message) -> Result<Vec<u8>, String> {
         let mut call = Call { method: method.into(), volume: asked.text(1), ..Call::default() };
         let capability = |call: &mut Call, asked: Option<Message>| {

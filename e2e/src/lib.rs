@@ -7,6 +7,7 @@ pub mod client;
 pub mod cluster;
 pub mod devices;
 pub mod driver;
+mod grpc;
 pub mod machine;
 pub mod neighbour;
 pub mod shared;

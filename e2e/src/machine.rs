@@ -1,6 +1,8 @@
 //! What this machine offers to tests, and what an instance leaves on it.
 
 use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -15,6 +17,17 @@ pub fn gantry() -> PathBuf {
     let dir = exe.parent().expect("a program lies in a directory");
     let dir = if dir.ends_with("deps") { dir.parent().expect("deps lies in a profile directory") } else { dir };
     dir.join("gantry")
+}
+
+/// A port of this range that is free now. One below those that the kernel gives to connections stays free until it is
+/// listened at, and while who listens is started again.
+pub fn free_port(range: Range<u16>) -> u16 {
+    loop {
+        let port = rand::random_range(range.clone());
+        if TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Pods need root.

@@ -9,7 +9,7 @@ use e2e::cluster::Cluster;
 use e2e::{machine, need};
 use serde_json::Value;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 /// Kind, name and uid of what people made and what follows from it, pods and events aside.
 fn objects(client: &Client) -> BTreeMap<String, String> {
@@ -24,7 +24,7 @@ fn objects(client: &Client) -> BTreeMap<String, String> {
 }
 
 fn hello_is_ready(client: &Client) {
-    client.run(&["rollout", "status", "deployment/hello", "--timeout=30s"]).ok();
+    client.run(&["rollout", "status", "deployment/hello", "--timeout=60s"]).ok();
 }
 
 fn path(path: &Path) -> String {

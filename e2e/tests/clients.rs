@@ -44,7 +44,7 @@ fn cluster() -> Cluster {
 fn parts(command: &Command) -> Vec<String> {
     // A library that waits for ever is a failure, not a hanging test.
     let mut bounded = Command::new("timeout");
-    bounded.arg("120").arg(command.get_program()).args(command.get_args());
+    bounded.arg("300").arg(command.get_program()).args(command.get_args());
     let output = bounded.stdin(Stdio::null()).output().expect("the script runs");
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{out}{err}");
@@ -96,7 +96,7 @@ fn kopf_operator() {
     let cluster = cluster();
     let client = cluster.gantry();
     client.run(&["apply", "-f", &script("memos.yaml").display().to_string()]).ok();
-    client.run(&["wait", "--for=condition=Established", "crd/memos.example.com", "--timeout=20s"]).ok();
+    client.run(&["wait", "--for=condition=Established", "crd/memos.example.com", "--timeout=60s"]).ok();
     let log = std::fs::File::create(cluster.data_dir().join("kopf.log")).expect("a log");
     let operator = Command::new(kopf)
         .args(["run", "--standalone", "--namespace", "default"])
@@ -132,12 +132,12 @@ fn kopf_operator() {
     let refused = client.run_with(&["apply", "-f", "-"], &memo(""));
     assert!(refused.err.contains("spec.text"), "{}", refused.err);
     eventually("the operator's event", SOON, || client.run(&["get", "events"]).out.contains("Kept").then_some(()));
-    client.run(&["delete", "memo", "first", "--timeout=30s"]).ok();
+    client.run(&["delete", "memo", "first", "--timeout=60s"]).ok();
     eventually("what it kept is gone", SOON, || {
         (client.run(&["get", "configmap", "memo-first"]).code != 0).then_some(())
     });
     drop(operator);
-    client.run(&["delete", "crd", "memos.example.com", "--timeout=30s"]).ok();
+    client.run(&["delete", "crd", "memos.example.com", "--timeout=60s"]).ok();
 }
 
 async fn kube_client(kubeconfig: &Path) -> kube::Client {
@@ -157,7 +157,7 @@ fn kube_controller() {
     let cluster = Cluster::start_with(&[], &["--disable-agent"]);
     let client = cluster.gantry();
     client.run(&["apply", "-f", &script("memos.yaml").display().to_string()]).ok();
-    client.run(&["wait", "--for=condition=Established", "crd/memos.example.com", "--timeout=20s"]).ok();
+    client.run(&["wait", "--for=condition=Established", "crd/memos.example.com", "--timeout=60s"]).ok();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(control(&cluster.kubeconfig()));

@@ -1,9 +1,7 @@
 //! Storage of others: a driver of the tests' own, which registers with the node. The tests play its provisioner and its
 //! attacher, as its sidecars would.
 
-use std::time::Duration;
-
-use e2e::api::{Api, Patch};
+use e2e::api::{Api, Patch, eventually};
 use e2e::cluster::Cluster;
 use e2e::devices::Plugin;
 use e2e::driver::{Driver, NAME};
@@ -23,7 +21,6 @@ impl Scene {
         let image = machine::image("busybox").expect("hack/image makes the image");
         let cluster = Cluster::start(&[&image]);
         let api = Api::fresh(&cluster.kubeconfig(), "drivers").await;
-        api.until(&api.path("v1", "serviceaccounts"), "default", "the default account", |_| true).await;
         let object = json!({"metadata": {"name": NAME}, "spec": csi_driver});
         api.post("/apis/storage.k8s.io/v1/csidrivers", object).await.ok();
         Self { cluster, api, backing: tempfile::tempdir().expect("a directory") }
@@ -33,7 +30,7 @@ impl Scene {
         let driver = Driver::start(&self.cluster.data_dir().join("agent/kubelet"), self.backing.path());
         let has_it = |node: &Value| node["spec"]["drivers"][0]["name"] == NAME;
         self.api.until("/apis/storage.k8s.io/v1/csinodes", "node-1", "the driver is registered", has_it).await;
-        within("it is told so", || driver.calls("NotifyRegistrationStatus").first().cloned()).await;
+        eventually("it is told so", async || driver.calls("NotifyRegistrationStatus").first().cloned()).await;
         driver
     }
 
@@ -50,18 +47,6 @@ impl Scene {
         self.api.until(&self.api.path("v1", "pods"), name, &what, |pod| pod["status"]["phase"] == phase).await
     }
 
-    async fn log(&self, name: &str) -> String {
-        let answer = self.api.get(&format!("{}/{name}/log", self.api.path("v1", "pods"))).await;
-        String::from_utf8_lossy(&answer.bytes).into_owned()
-    }
-
-    async fn event(&self, about: &str, reason: &str, text: &str) {
-        let path =
-            format!("{}?fieldSelector=involvedObject.name={about},reason={reason}", self.api.path("v1", "events"));
-        let says = |event: &Value| event["message"].as_str().is_some_and(|said| said.contains(text));
-        self.api.until_all(&path, &format!("{reason} {text:?} about {about}"), |all| all.iter().any(says)).await;
-    }
-
     async fn delete(&self, pod: &str) {
         self.api.delete(&format!("{}/{pod}", self.api.path("v1", "pods")), json!({})).await.ok();
     }
@@ -69,16 +54,6 @@ impl Scene {
     async fn gone(&self, pod: &str) {
         self.api.until_gone(&format!("{}/{pod}", self.api.path("v1", "pods"))).await;
     }
-}
-
-async fn within<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    for _ in 0..600 {
-        if let Some(found) = look() {
-            return found;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("not within 30 s: {what}")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,7 +82,7 @@ async fn a_volume_of_a_driver_lives_from_its_claim_to_its_end() {
         "resources": {"requests": {"storage": "1Gi"}}}});
     api.post(&claims, claim).await.ok();
     let volume = json!({"name": "v", "persistentVolumeClaim": {"claimName": "c"}});
-    let script = "stat -c %g /data; cat /data/context; echo; echo hello > /data/greeting; sleep 1d";
+    let script = "echo hello > /data/greeting; stat -c %g /data; cat /data/context; echo; sleep 1d";
     scene.pod("first", script, volume.clone()).await;
     let annotation = |claim: &Value, key: &str| claim["metadata"]["annotations"][key].as_str().map(str::to_owned);
     let asked = api
@@ -133,7 +108,7 @@ async fn a_volume_of_a_driver_lives_from_its_claim_to_its_end() {
     let (spec, name) = (&all[0]["spec"], all[0]["metadata"]["name"].as_str().expect("a name").to_owned());
     assert_eq!((&spec["attacher"], &spec["nodeName"]), (&json!(NAME), &json!("node-1")));
     assert_eq!(spec["source"]["persistentVolumeName"], "pv-theirs");
-    scene.event("first", "FailedMount", "to attach volume \"vol-1\"").await;
+    scene.api.event("first", "FailedMount", "to attach volume \"vol-1\"").await;
     assert!(driver.calls("NodeStageVolume").is_empty(), "nothing is staged before it is attached");
     let status = json!({"status": {"attached": true, "attachmentMetadata": {"device": "sdz"}}});
     api.patch(&format!("{attachments}/{name}/status"), Patch::Merge, status).await.ok();
@@ -154,11 +129,8 @@ async fn a_volume_of_a_driver_lives_from_its_claim_to_its_end() {
         published.path
     );
     assert_eq!(published.secrets["key"], "opens");
-    let log = within("the pod has looked", {
-        let mut log = scene.log("first").await;
-        move || (!log.is_empty()).then(|| std::mem::take(&mut log))
-    })
-    .await;
+    // The last that the driver is told.
+    let log = api.log_with("first", "c", "pool=fast", 1).await;
     assert!(log.starts_with("4242\n"), "files are the group's: {log}");
     assert!(
         log.contains("csi.storage.k8s.io/pod.name=first") && log.contains(&uid) && log.contains("ephemeral=false"),
@@ -175,10 +147,11 @@ async fn a_volume_of_a_driver_lives_from_its_claim_to_its_end() {
         .ok();
     scene.pod("second", "cat /data/greeting; sleep 1d", volume).await;
     scene.phase("second", "Running").await;
+    assert_eq!(api.log_with("second", "c", "hello", 1).await, "hello\n", "both have the volume");
     let grown = driver.calls("NodeExpandVolume");
     assert_eq!(grown.iter().map(|call| call.required_bytes).collect::<Vec<_>>(), [2 * GIBIBYTE]);
-    let claim = api.get(&format!("{claims}/c")).await.ok();
-    assert_eq!(claim["status"]["capacity"]["storage"], "2Gi");
+    let has_grown = |claim: &Value| claim["status"]["capacity"]["storage"] == "2Gi";
+    api.until(&claims, "c", "the claim says so", has_grown).await;
 
     // The last pod's end is the volume's; meanwhile another agent has come.
     scene.delete("second").await;
@@ -187,9 +160,9 @@ async fn a_volume_of_a_driver_lives_from_its_claim_to_its_end() {
     scene.cluster.kill_server();
     scene.cluster.start_server();
     let registered = |driver: &Driver| driver.calls("NotifyRegistrationStatus").len();
-    within("it registers with the new agent", || (registered(&driver) == 2).then_some(())).await;
-    let api = Api::fresh(&scene.cluster.kubeconfig(), "again").await;
-    scene.api = Api::seen_by(&scene.api, kube_config(&scene.cluster).await);
+    eventually("it registers with the new agent", async || (registered(&driver) == 2).then_some(())).await;
+    scene.api = scene.api.seen_by(&scene.cluster.kubeconfig()).await;
+    let api = scene.api.clone();
     assert_eq!(scene.phase("first", "Running").await["metadata"]["uid"], uid.as_str());
 
     // A driver that is away cannot let go: the pod waits, and people are told.
@@ -197,7 +170,7 @@ async fn a_volume_of_a_driver_lives_from_its_claim_to_its_end() {
     let none = |node: &Value| node["spec"]["drivers"].as_array().is_none_or(Vec::is_empty);
     api.until("/apis/storage.k8s.io/v1/csinodes", "node-1", "the driver is gone", none).await;
     scene.delete("first").await;
-    scene.event("first", "FailedUnMount", "the driver is not registered here").await;
+    scene.api.event("first", "FailedUnMount", "the driver is not registered here").await;
     let pod = scene.api.get(&format!("{}/first", scene.api.path("v1", "pods"))).await.ok();
     assert!(pod["metadata"]["deletionTimestamp"].is_string());
     assert_eq!(api.get(attachments).await.ok()["items"].as_array().map(Vec::len), Some(1), "it is in use");
@@ -211,11 +184,6 @@ async fn a_volume_of_a_driver_lives_from_its_claim_to_its_end() {
     scene.cluster.reset(true);
 }
 
-async fn kube_config(cluster: &Cluster) -> kube::Config {
-    let read = kube::config::Kubeconfig::read_from(cluster.kubeconfig()).expect("a kubeconfig");
-    kube::Config::from_custom_kubeconfig(read, &Default::default()).await.expect("a configuration")
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_volume_of_the_pods_own_needs_a_driver_that_has_such() {
     need!(machine::root());
@@ -224,7 +192,7 @@ async fn a_volume_of_the_pods_own_needs_a_driver_that_has_such() {
             .await;
     let volume = json!({"name": "v", "csi": {"driver": NAME, "fsType": "xfs", "volumeAttributes": {"size": "small"}}});
     scene.pod("p", "cat /data/context; sleep 1d", volume).await;
-    scene.event("p", "FailedMount", "has no volumes of mode Ephemeral").await;
+    scene.api.event("p", "FailedMount", "has no volumes of mode Ephemeral").await;
     let modes = json!({"spec": {"volumeLifecycleModes": ["Ephemeral"]}});
     let path = format!("/apis/storage.k8s.io/v1/csidrivers/{NAME}");
     // Its modes never change: it is made anew.
@@ -233,7 +201,7 @@ async fn a_volume_of_the_pods_own_needs_a_driver_that_has_such() {
     let object = json!({"metadata": {"name": NAME}, "spec": {"attachRequired": false, "podInfoOnMount": true,
         "volumeLifecycleModes": ["Ephemeral"]}});
     scene.api.post("/apis/storage.k8s.io/v1/csidrivers", object).await.ok();
-    scene.event("p", "FailedMount", "not found in the list of registered CSI drivers").await;
+    scene.api.event("p", "FailedMount", "not found in the list of registered CSI drivers").await;
     let driver = scene.driver().await;
     scene.phase("p", "Running").await;
     assert!(driver.calls("NodeStageVolume").is_empty());
@@ -259,7 +227,6 @@ async fn devices_of_a_plugin_are_given_to_one_container_each() {
     let kubelet = cluster.data_dir().join("agent/kubelet");
     let plugin = Plugin::start(&kubelet, RESOURCE, &["a", "b", "c"]).await;
     let api = Api::fresh(&cluster.kubeconfig(), "devices").await;
-    api.until(&api.path("v1", "serviceaccounts"), "default", "the default account", |_| true).await;
     let counts = |all: &'static str, usable: &'static str| {
         move |node: &Value| {
             node["status"]["capacity"][RESOURCE] == all && node["status"]["allocatable"][RESOURCE] == usable
@@ -283,9 +250,8 @@ async fn devices_of_a_plugin_are_given_to_one_container_each() {
     api.post(&pods, first).await.ok();
     let is_up = |pod: &Value| pod["status"]["phase"] == "Running";
     api.until(&pods, "first", "it runs", is_up).await;
-    let log = api.get(&format!("{pods}/first/log?container=c")).await;
-    let log = String::from_utf8_lossy(&log.bytes).into_owned();
-    assert!(log.starts_with("a\n7\n4\n") && log.contains("Read-only file system"), "{log}");
+    let log = api.log_with("first", "c", "Read-only file system", 1).await;
+    assert!(log.starts_with("a\n7\n4\n"), "{log}");
     assert_eq!(plugin.given(), [["a"], ["a"]], "what the init container had is the container's");
     let second = pod("second", json!([]), json!([container("c", 1, "echo $GIVEN; sleep 1d")]));
     api.post(&pods, second.clone()).await.ok();
@@ -304,7 +270,7 @@ async fn devices_of_a_plugin_are_given_to_one_container_each() {
     cluster.start_server();
     plugin.register().await.expect("it is taken");
     plugin.set("c", true);
-    let api = api.seen_by(kube_config(&cluster).await);
+    let api = api.seen_by(&cluster.kubeconfig()).await;
     api.until(&pods, "third", "it runs", is_up).await;
     assert_eq!(plugin.given()[3], ["c"]);
     drop(plugin);

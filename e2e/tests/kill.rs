@@ -30,7 +30,7 @@ fn a_rollout_survives_kills() {
     let mut cluster = Cluster::start(&[&image]);
     let client = cluster.gantry();
     client.run_with(&["apply", "-f", "-"], &manifest(0).to_string()).ok();
-    client.run(&["rollout", "status", "deployment/rolled", "--timeout=60s"]).ok();
+    client.run(&["rollout", "status", "deployment/rolled", "--timeout=120s"]).ok();
 
     let acknowledged = Writer::start(client.clone());
     for kill in 1..=count {

@@ -4,13 +4,14 @@ use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use e2e::api::condition;
 use e2e::client::{Client, eventually};
 use e2e::cluster::Cluster;
 use e2e::neighbour::Neighbour;
 use e2e::{machine, need};
 use serde_json::{Value, json};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 fn apply(client: &Client, object: &Value) {
     client.run_with(&["apply", "-f", "-"], &object.to_string()).ok();
@@ -30,7 +31,7 @@ fn deployment(name: &str, tier: &str, node: Option<&str>, replicas: u32, script:
 
 #[track_caller]
 fn rolled_out(client: &Client, name: &str) {
-    let said = client.run(&["rollout", "status", &format!("deployment/{name}"), "--timeout=30s"]);
+    let said = client.run(&["rollout", "status", &format!("deployment/{name}"), "--timeout=60s"]);
     let told = || client.run(&["get", "pods,events", "-o", "wide"]).out;
     assert_eq!(said.code, 0, "{}{}{}", said.out, said.err, told());
 }
@@ -100,7 +101,7 @@ fn c161_c189_c296_c297_machines_join_and_applications_run_across_them() {
 
     for tier in ["leader", "follower", "frontend"] {
         client.run(&["delete", "deployment,service", tier]).ok();
-        client.run(&["wait", "pod", "-l", &format!("tier={tier}"), "--for=delete", "--timeout=30s"]).ok();
+        client.run(&["wait", "pod", "-l", &format!("tier={tier}"), "--for=delete", "--timeout=60s"]).ok();
     }
     // Who leaves is nobody's way any more, and leaves nothing.
     let range = client.get(&["node", "node-2"])["spec"]["podCIDR"].as_str().unwrap().to_owned();
@@ -130,18 +131,25 @@ fn strangers_are_refused(other: &Neighbour, url: &str, token: &str) {
 }
 
 fn two_nodes(client: &Client) {
-    client.run(&["wait", "node", "--all", "--for=condition=Ready", "--timeout=30s"]).ok();
-    let nodes = client.get(&["nodes"]);
     let able = |node: &&Value| {
-        node["spec"]["unschedulable"].is_null() && node["spec"]["taints"].as_array().is_none_or(Vec::is_empty)
+        let is_ready = condition(node, "Ready")["status"] == "True";
+        let spec = &node["spec"];
+        is_ready && spec["unschedulable"].is_null() && spec["taints"].as_array().is_none_or(Vec::is_empty)
     };
-    assert_eq!(nodes["items"].as_array().unwrap().iter().filter(able).count(), 2, "{nodes}");
+    eventually("both nodes take pods", SOON, || {
+        let nodes = client.get(&["nodes"]);
+        (nodes["items"].as_array().unwrap().iter().filter(able).count() == 2).then_some(())
+    });
 }
 
 /// Pods of both nodes reach each other by address, by Service and by name; the server reaches them all.
 fn across(client: &Client) {
     for node in ["node-1", "node-2"] {
-        apply(client, &deployment(&format!("on-{node}"), "names", Some(node), 1, &answering(8080, "echo $HOSTNAME")));
+        let mut own = deployment(&format!("on-{node}"), "names", Some(node), 1, &answering(8080, "echo $HOSTNAME"));
+        // It is asked as soon as it is ready.
+        own["spec"]["template"]["spec"]["containers"][0]["readinessProbe"] =
+            json!({"tcpSocket": {"port": 8080}, "periodSeconds": 1, "timeoutSeconds": 60});
+        apply(client, &own);
     }
     apply(client, &service("names", "names", 8080));
     for node in ["node-1", "node-2"] {
@@ -152,14 +160,19 @@ fn across(client: &Client) {
         let name = from["metadata"]["name"].as_str().unwrap();
         for to in &pods {
             let (address, other) = (to["status"]["podIP"].as_str().unwrap(), to["metadata"]["name"].as_str().unwrap());
-            let said = client.run(&["exec", name, "--", "socat", "-T5", "-", &format!("TCP4:{address}:8080")]);
-            assert_eq!(said.ok().trim(), other, "from {name}");
+            // The other machine hears of routes and rules a moment later.
+            eventually(&format!("{other} answers {name}"), SOON, || {
+                let said = client.run(&["exec", name, "--", "socat", "-T5", "-", &format!("TCP4:{address}:8080")]);
+                (said.out.trim() == other).then_some(())
+            });
         }
         // Each answer is one of the two; in twenty both are seen.
         let ask = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do socat -T5 - TCP4:names:8080 </dev/null; done";
-        let said = client.run(&["exec", name, "--", "sh", "-c", ask]).ok();
-        let seen: std::collections::BTreeSet<&str> = said.lines().collect();
-        assert_eq!((seen.len(), said.lines().count()), (2, 20), "from {name}: {said}");
+        eventually(&format!("the Service answers {name} for both"), SOON, || {
+            let said = client.run(&["exec", name, "--", "sh", "-c", ask]).out;
+            let seen: std::collections::BTreeSet<&str> = said.lines().collect();
+            (seen.len() == 2 && said.lines().count() == 20).then_some(())
+        });
     }
     client.run(&["delete", "deployment", "on-node-1", "on-node-2"]).ok();
     client.run(&["delete", "service", "names"]).ok();
@@ -175,13 +188,13 @@ fn taints(client: &Client) {
     };
     let for_seconds = |key: &str, seconds: u32| json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds});
     let ready =
-        |name: &str| client.run(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=30s"]).ok();
-    let gone = |name: &str| client.run(&["wait", "--for=delete", &format!("pod/{name}"), "--timeout=30s"]).ok();
+        |name: &str| client.run(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=60s"]).ok();
+    let gone = |name: &str| client.run(&["wait", "--for=delete", &format!("pod/{name}"), "--timeout=60s"]).ok();
     let stays = |name: &str| assert!(client.get(&["pod", name])["metadata"]["deletionTimestamp"].is_null(), "{name}");
     let taint = |what: &str| client.run(&["taint", "node", "node-2", what]).ok();
 
     pod("hasty", json!([for_seconds("leave", 1)]));
-    pod("patient", json!([for_seconds("leave", 6)]));
+    pod("patient", json!([for_seconds("leave", 15)]));
     ready("hasty");
     ready("patient");
     taint("leave=now:NoExecute");
@@ -190,12 +203,12 @@ fn taints(client: &Client) {
     gone("patient");
     taint("leave-");
 
-    pod("lucky", json!([for_seconds("leave", 4), {"key": "other", "operator": "Exists"}]));
+    pod("lucky", json!([for_seconds("leave", 10), {"key": "other", "operator": "Exists"}]));
     ready("lucky");
     taint("leave=now:NoExecute");
     taint("leave-");
     // It would have gone before this one, which comes later and is more patient.
-    pod("witness", json!([for_seconds("other", 5)]));
+    pod("witness", json!([for_seconds("other", 11)]));
     ready("witness");
     taint("other=now:NoExecute");
     gone("witness");
@@ -229,10 +242,12 @@ fn guestbook(client: &Client) {
         rolled_out(client, name);
     }
     let address: IpAddr = client.get(&["service", "frontend"])["spec"]["clusterIP"].as_str().unwrap().parse().unwrap();
-    eventually("the front end answers", SOON, || {
-        get((address, 80).into(), "/set/first").filter(|said| said == "written")
-    });
-    get((address, 80).into(), "/set/second").expect("an answer");
+    // Each of the three may be asked before it listens.
+    for word in ["first", "second"] {
+        eventually("the front end answers", SOON, || {
+            get((address, 80).into(), &format!("/set/{word}")).filter(|said| said == "written")
+        });
+    }
     eventually("what was written is read", SOON, || {
         get((address, 80).into(), "/").filter(|book| book.contains("first") && book.ends_with("second"))
     });

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use e2e::cluster::Cluster;
 use e2e::{machine, need};
 use serde_json::{Value, json};
 
-const SOON: Duration = Duration::from_secs(40);
+const SOON: Duration = Duration::from_secs(60);
 
 /// `htpasswd -Bbn user pass`.
 const HTPASSWD: &str = "user:$2y$05$Ov2HWpwBZDUGrr.dgOARCeaxU/L5n6ra01v3ilHxN2dmaRDyrGAoe\n";
@@ -32,7 +32,7 @@ impl Drop for Registry {
 }
 
 fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound")
+    (Ipv4Addr::LOCALHOST, machine::free_port(10_000..20_000)).into()
 }
 
 impl Registry {

@@ -17,7 +17,7 @@ fn nothing_is_left_after_a_reset() {
     let client = cluster.gantry();
     let sample = machine::workspace().join("manifests/sample/hello.yaml");
     client.run(&["apply", "-f", &sample.display().to_string()]).ok();
-    client.run(&["rollout", "status", "deployment/hello", "--timeout=30s"]).ok();
+    client.run(&["rollout", "status", "deployment/hello", "--timeout=60s"]).ok();
     let data_dir = cluster.data_dir();
     let instance = machine::instances().difference(&others).next().cloned().expect("the instance has a run directory");
     let look = || Traces::of(&instance, &data_dir);
@@ -40,6 +40,6 @@ fn nothing_is_left_after_a_reset() {
     cluster.stop_server();
     assert_eq!(look().processes.len(), during.processes.len() - 1);
     cluster.reset(true);
-    e2e::client::eventually("nothing is left", Duration::from_secs(5), || (look() == Traces::default()).then_some(()));
+    e2e::client::eventually("nothing is left", Duration::from_secs(60), || (look() == Traces::default()).then_some(()));
     assert!(!data_dir.exists());
 }

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 /// A pod whose containers each add a line with their name to `runs` when they start.
 fn pod(name: &str, runs: &Path, policy: &str, containers: &[(&str, &str)]) -> Value {
@@ -57,7 +57,8 @@ fn nothing_runs_twice_and_nothing_hangs() {
     apply(&client, &held);
     // Its probes count into the log: it must stay ready while nobody can ask it.
     let mut probed = pod("probed", dir.path(), "Always", &[("c", "sleep 1000000")]);
-    let ask = json!({"exec": {"command": ["sh", "-c", "echo asked >> /runs/log"]}, "periodSeconds": 1});
+    let ask =
+        json!({"exec": {"command": ["sh", "-c", "echo asked >> /runs/log"]}, "periodSeconds": 1, "timeoutSeconds": 60});
     for kind in ["startupProbe", "readinessProbe", "livenessProbe"] {
         probed["spec"]["containers"][0][kind] = ask.clone();
     }
@@ -93,8 +94,10 @@ fn nothing_runs_twice_and_nothing_hangs() {
         let status = status(&pod, "c");
         (status["restartCount"] == 1 && status["state"]["running"].is_object()).then_some(())
     });
+    // It says so once its shell has begun.
+    eventually("it has run twice", SOON, || (runs(dir.path(), "always-c") >= 2).then_some(()));
     assert_eq!(runs(dir.path(), "always-c"), 2);
-    client.run(&["delete", "pod", "always", "--timeout=20s"]).ok();
+    client.run(&["delete", "pod", "always", "--timeout=60s"]).ok();
 
     let two = client.get(&["pod", "two"]);
     assert_eq!(status(&two, "ends")["restartCount"], 0, "{two}");
@@ -109,7 +112,7 @@ fn nothing_runs_twice_and_nothing_hangs() {
     });
     cluster.kill_server();
     cluster.start_server();
-    client.run(&["delete", "pod", "two", "--timeout=20s"]).ok();
+    client.run(&["delete", "pod", "two", "--timeout=60s"]).ok();
     assert_eq!(runs(dir.path(), "held-c"), 1);
     assert!(client.get(&["pod", "held"])["metadata"]["deletionTimestamp"].is_string());
     let kubectl = machine::program("kubectl").map(|_| cluster.kubectl());

@@ -10,7 +10,7 @@ use e2e::cluster::Cluster;
 use e2e::{machine, need};
 use serde_json::{Value, json};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(3);
 const NODE_PORTS: (u16, u16) = (30_480, 30_481);
 
@@ -71,7 +71,7 @@ fn services_lead_to_what_is_ready_while_it_changes() {
     let ports = json!([{"op": "replace", "path": "/spec/ports/0/nodePort", "value": NODE_PORTS.0},
         {"op": "replace", "path": "/spec/ports/1/nodePort", "value": NODE_PORTS.1}]);
     client.run(&["patch", "service", "web", "--type=json", "-p", &ports.to_string()]).ok();
-    client.run(&["rollout", "status", "deployment/web", "--timeout=30s"]).ok();
+    client.run(&["rollout", "status", "deployment/web", "--timeout=60s"]).ok();
     let address: IpAddr = client.get(&["service", "web"])["spec"]["clusterIP"].as_str().unwrap().parse().unwrap();
     let node: IpAddr =
         client.get(&["node", "node-1"])["status"]["addresses"][0]["address"].as_str().unwrap().parse().unwrap();
@@ -82,6 +82,7 @@ fn services_lead_to_what_is_ready_while_it_changes() {
         (count == 3).then_some(())
     });
     let host = host_port(&client);
+    all_listen(&client);
     inside(&client, node, host);
 
     // While pods come and go, nothing that is asked of the Service is lost.
@@ -147,8 +148,16 @@ fn host_port(client: &Client) -> u16 {
     pod["spec"]["containers"][0]["ports"] = json!([{"name": "t", "containerPort": 8080, "hostPort": 28_080},
         {"name": "u", "containerPort": 8080, "hostPort": 28_080, "protocol": "UDP"}]);
     apply(client, &pod);
-    client.run(&["wait", "pod/on-host", "--for=condition=Ready", "--timeout=30s"]).ok();
+    client.run(&["wait", "pod/on-host", "--for=condition=Ready", "--timeout=60s"]).ok();
     28_080
+}
+
+/// Waits until every server answers at its pod's own address: without probes a pod counts as ready before it listens.
+fn all_listen(client: &Client) {
+    for pod in client.get(&["pods", "-l", "serves=yes"])["items"].as_array().expect("pods") {
+        let address: IpAddr = pod["status"]["podIP"].as_str().expect("an address").parse().expect("an address");
+        eventually("the server answers", SOON, || ask_tcp((address, 8080).into()).and(ask_udp((address, 8080).into())));
+    }
 }
 
 /// The same from a pod, and what names mean there.

@@ -10,7 +10,7 @@ use e2e::cluster::Cluster;
 use e2e::{machine, need};
 use serde_json::json;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 fn copies_both_ways(client: &Client, dir: &std::path::Path) {
     let (out, back) = (dir.join("out"), dir.join("back"));
@@ -70,8 +70,10 @@ fn says_what_is_used(client: &Client) {
     let fields: Vec<&str> =
         top.lines().find(|line| line.starts_with("page")).expect("a line").split_whitespace().collect();
     assert!(fields[1].ends_with('m') && fields[2].ends_with("Mi"), "{top}");
-    let nodes = client.run(&["top", "nodes", "--no-headers"]).ok();
-    assert!(nodes.starts_with("node-1 ") && nodes.contains('%'), "{nodes}");
+    eventually("so is the node's", SOON, || {
+        let nodes = client.run(&["top", "nodes", "--no-headers"]);
+        (nodes.code == 0 && nodes.out.starts_with("node-1 ") && nodes.out.contains('%')).then_some(())
+    });
 }
 
 fn drains(client: &Client) {
@@ -84,18 +86,18 @@ fn drains(client: &Client) {
     for object in [&budget, &guarded] {
         client.run_with(&["apply", "-f", "-"], &object.to_string()).ok();
     }
-    client.run(&["rollout", "status", "deployment/guarded", "--timeout=30s"]).ok();
+    client.run(&["rollout", "status", "deployment/guarded", "--timeout=60s"]).ok();
     let drain = ["drain", "node-1", "--force", "--ignore-daemonsets", "--pod-selector=app=guarded"];
-    let refused = client.run(&[&drain[..], &["--timeout=3s"]].concat());
+    let refused = client.run(&[&drain[..], &["--timeout=10s"]].concat());
     assert!(refused.code == 1 && refused.err.contains("disruption budget"), "{refused:?}");
     client.run(&["delete", "pdb", "all"]).ok();
-    let drained = client.run(&[&drain[..], &["--timeout=30s"]].concat()).ok();
+    let drained = client.run(&[&drain[..], &["--timeout=60s"]].concat()).ok();
     assert!(drained.contains("node/node-1 drained"), "{drained}");
     let pods = client.get(&["pods", "-l", "app=guarded"]);
     let waits = pods["items"].as_array().into_iter().flatten().all(|pod| pod["spec"]["nodeName"].is_null());
     assert!(waits, "the node takes no new pods: {pods}");
     client.run(&["uncordon", "node-1"]).ok();
-    client.run(&["rollout", "status", "deployment/guarded", "--timeout=30s"]).ok();
+    client.run(&["rollout", "status", "deployment/guarded", "--timeout=60s"]).ok();
     client.run(&["delete", "deployment", "guarded"]).ok();
 }
 
@@ -103,10 +105,11 @@ fn scenario(client: &Client) {
     let dir = tempfile::tempdir().expect("a directory");
     let page = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "page"}, "spec": {
         "terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "busybox",
-            "imagePullPolicy": "IfNotPresent", "command": ["sh", "-c",
+            "imagePullPolicy": "IfNotPresent",
+            "readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1}, "command": ["sh", "-c",
                 "mkdir -p /srv/page && echo a page > /srv/page/index.html && exec httpd -f -p 8080 -h /srv/page"]}]}});
     client.run_with(&["apply", "-f", "-"], &page.to_string()).ok();
-    client.run(&["wait", "--for=condition=Ready", "pod/page", "--timeout=30s"]).ok();
+    client.run(&["wait", "--for=condition=Ready", "pod/page", "--timeout=60s"]).ok();
     copies_both_ways(client, dir.path());
     forwards_a_port(client);
     attaches(client);

@@ -7,7 +7,7 @@ use e2e::client::{Client, eventually};
 use e2e::cluster::Cluster;
 use e2e::{machine, need};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 fn sample() -> String {
     machine::workspace().join("manifests/sample/hello.yaml").display().to_string()
@@ -46,23 +46,27 @@ fn walk(cluster: &Cluster, client: &Client) {
     let running =
         watch.wait("a pod of hello Running", SOON, |line| line.starts_with("hello-") && line.contains("Running"));
     let first = running.split_whitespace().next().expect("a name").to_owned();
-    client.run(&["rollout", "status", "deployment/hello", "--timeout=30s"]).ok();
+    client.run(&["rollout", "status", "deployment/hello", "--timeout=60s"]).ok();
     drop(watch);
 
     let wide = client.run(&["get", "pods", "-o", "wide"]).ok();
     assert!(wide.lines().next().is_some_and(|head| head.contains("NODE") && head.contains("IP")), "{wide}");
     assert_eq!(wide.matches("node-1").count(), 2, "{wide}");
-    let described = client.run(&["describe", "pod", &first]).ok();
-    assert!(described.contains("Started container httpd"), "{described}");
+    eventually("the events tell of the start", SOON, || {
+        client.run(&["describe", "pod", &first]).ok().contains("Started container httpd").then_some(())
+    });
 
     // The page is served by the pod itself, in a network namespace of its own.
     let pods = client.get(&["pods", "-l", "app=hello"]);
     let pod = &pods["items"][0];
     let address = pod["status"]["podIP"].as_str().expect("an address");
-    let page = std::process::Command::new("busybox")
-        .args(["wget", "-q", "-O", "-", &format!("http://{address}:8080/")])
-        .output();
-    assert_eq!(String::from_utf8_lossy(&page.expect("busybox runs").stdout), "hello from gantry\n");
+    // Without a probe it may run before it listens.
+    eventually("the page", SOON, || {
+        let page = std::process::Command::new("busybox")
+            .args(["wget", "-q", "-O", "-", &format!("http://{address}:8080/")])
+            .output();
+        (page.expect("busybox runs").stdout == b"hello from gantry\n").then_some(())
+    });
     let name = pod["metadata"]["name"].as_str().expect("a name");
     let log = client.stream(&["logs", "-f", name]);
     log.wait("the request in the log", SOON, |line| line.contains("response:200"));
@@ -77,7 +81,7 @@ fn walk(cluster: &Cluster, client: &Client) {
     assert!(client.run_with(&["exec", "-i", name, "--", "cat"], &bulk).ok() == bulk, "bulk data comes back whole");
 
     client.run(&["scale", "deployment/hello", "--replicas=3"]).ok();
-    client.run(&["rollout", "status", "deployment/hello", "--timeout=30s"]).ok();
+    client.run(&["rollout", "status", "deployment/hello", "--timeout=60s"]).ok();
     client.run(&["set", "image", "deployment/hello", "httpd=busybox:latest"]).ok();
     client.run(&["rollout", "status", "deployment/hello", "--timeout=60s"]).ok();
     let history = client.run(&["rollout", "history", "deployment/hello"]).ok();

@@ -10,7 +10,7 @@ use e2e::cluster::Cluster;
 use e2e::{machine, need};
 use serde_json::{Value, json};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 fn pod(name: &str, restart: &str, script: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"restartPolicy": restart,
@@ -113,7 +113,7 @@ fn every_part_tells_its_figures() {
     let cluster = Cluster::start(&[&image]);
     let client = cluster.gantry();
     apply(&client, &pod("asks", "Never", "nslookup kubernetes.default.svc.cluster.local; exec sleep 1000"));
-    client.run(&["wait", "--for=condition=Ready", "pod/asks", "--timeout=30s"]).ok();
+    client.run(&["wait", "--for=condition=Ready", "pod/asks", "--timeout=60s"]).ok();
     let raw = |path: &str| client.run(&["get", "--raw", path]).ok();
 
     let of_node = ["kubelet_node_name", "kubelet_running_pods", "kubelet_started_containers_total"];

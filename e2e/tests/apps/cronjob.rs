@@ -1,10 +1,12 @@
 //! CronJobs: lines 102 to 106, and what else people expect of them. The clock takes its minutes; the tests wait beside
 //! each other.
 
-use crate::batch::{LATER, api, condition, container, event, name, until, until_count};
-use e2e::api::{Api, Patch, SOON};
-use e2e::client::Client;
+use e2e::api::{Api, Patch, SOON, condition};
+use e2e::client::{Client, eventually};
 use serde_json::{Value, json};
+
+use crate::batch::{LATER, api, container, until_count};
+use crate::scene::name_of;
 
 const EVERY_MINUTE: &str = "*/1 * * * *";
 
@@ -43,7 +45,7 @@ fn active(cron: &Value) -> Vec<&str> {
 
 /// The CronJob once so many Jobs are active by its status.
 async fn with_active(api: &Api, name: &str, count: usize) -> Value {
-    until(api, &path(api, name), LATER, "its jobs are active", |cron| active(cron).len() == count).await
+    api.until_within(LATER, &path(api, name), "its jobs are active", |cron| active(cron).len() == count).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,7 +55,7 @@ async fn c102_a_suspended_one_makes_no_jobs() {
     create(&api, cron("still", EVERY_MINUTE, "sleep 300", json!({"suspend": true}))).await;
     create(&api, cron("goes", EVERY_MINUTE, "sleep 300", json!({}))).await;
     with_active(&api, "goes", 1).await;
-    until(&api, &path(&api, "goes"), LATER, "a second time has come", |cron| active(cron).len() == 2).await;
+    api.until_within(LATER, &path(&api, "goes"), "a second time has come", |cron| active(cron).len() == 2).await;
     let jobs = api.get(&jobs_of(&api, "still")).await.ok();
     assert_eq!(jobs["items"], json!([]));
     let still = api.get(&path(&api, "still")).await.ok();
@@ -78,7 +80,7 @@ async fn c103_forbid_waits_for_the_job_before() {
         }
     }
     let jobs = until_count(&api, &jobs_of(&api, "c"), "there is one job", 1).await;
-    assert_eq!(active(&first), [name(&jobs[0])]);
+    assert_eq!(active(&first), [name_of(&jobs[0])]);
     let cron = api.get(&crate::cronjob::path(&api, "c")).await.ok();
     assert_eq!(active(&cron), active(&first));
 }
@@ -90,10 +92,10 @@ async fn c104_replace_ends_the_job_before() {
     create(&api, cron("c", EVERY_MINUTE, "sleep 300", json!({"concurrencyPolicy": "Replace"}))).await;
     let first = with_active(&api, "c", 1).await;
     let other = |cron: &Value| active(cron).len() == 1 && active(cron) != active(&first);
-    let second = until(&api, &path(&api, "c"), LATER, "another takes its place", other).await;
+    let second = api.until_within(LATER, &path(&api, "c"), "another takes its place", other).await;
     let jobs = until_count(&api, &jobs_of(&api, "c"), "the one before is gone", 1).await;
-    assert_eq!(active(&second), [name(&jobs[0])]);
-    event(&api, "c", "SuccessfulDelete", &format!("Deleted job {}", active(&first)[0])).await;
+    assert_eq!(active(&second), [name_of(&jobs[0])]);
+    api.event("c", "SuccessfulDelete", &format!("Deleted job {}", active(&first)[0])).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,12 +108,13 @@ async fn c105_allow_has_several_at_once() {
     for job in &jobs {
         let due = &job["metadata"]["annotations"]["batch.kubernetes.io/cronjob-scheduled-timestamp"];
         let due: k8s_openapi::jiff::Timestamp = due.as_str().expect("a time").parse().expect("RFC 3339");
-        assert_eq!((due.as_second() % 60, name(job)), (0, &*format!("c-{}", due.as_second() / 60)));
+        assert_eq!((due.as_second() % 60, name_of(job)), (0, &*format!("c-{}", due.as_second() / 60)));
         assert_eq!(job["metadata"]["ownerReferences"][0]["uid"], cron["metadata"]["uid"]);
-        event(&api, "c", "SuccessfulCreate", &format!("Created job {}", name(job))).await;
+        api.event("c", "SuccessfulCreate", &format!("Created job {}", name_of(job))).await;
         let begun = &job["metadata"]["creationTimestamp"];
         let begun: k8s_openapi::jiff::Timestamp = begun.as_str().expect("a time").parse().expect("RFC 3339");
-        assert!(begun.as_second() - due.as_second() <= 2, "made at {begun}, due at {due}");
+        // A slow machine takes its time; whoever looks only every now and then takes longer.
+        assert!(begun.as_second() - due.as_second() <= 20, "made at {begun}, due at {due}");
     }
 }
 
@@ -137,7 +140,7 @@ async fn c106_cronjobs_have_every_verb() {
         );
     }
     let selected = format!("labelSelector=verbs={label}");
-    assert_eq!(name(&api.get(&path(&api, "a")).await.ok()), "a");
+    assert_eq!(name_of(&api.get(&path(&api, "a")).await.ok()), "a");
     for path in [format!("{}?{selected}", crons(&api)), format!("/apis/batch/v1/cronjobs?{selected}")] {
         assert_eq!(api.get(&path).await.ok()["items"].as_array().unwrap().len(), 3);
     }
@@ -196,19 +199,20 @@ async fn old_jobs_go() {
     let spec = json!({"suspend": true, "successfulJobsHistoryLimit": 1});
     let made = create(&api, cron("c", "@yearly", "true", spec)).await;
     let jobs = api.path("batch/v1", "jobs");
-    for name in ["one", "two"] {
+    // By their names they would stand the other way round.
+    for name in ["b-older", "a-newer"] {
         api.post(&jobs, by_hand(&made, name)).await.ok();
         let ends = |job: &Value| condition(job, "Complete")["status"] == "True";
-        until(&api, &format!("{jobs}/{name}"), SOON, "it ends", ends).await;
+        api.until_within(SOON, &format!("{jobs}/{name}"), "it ends", ends).await;
         // Jobs that begin in the same second go by their names.
         tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     }
     let left = until_count(&api, &jobs_of(&api, "c"), "the older one is gone", 1).await;
-    assert_eq!(name(&left[0]), "two");
-    event(&api, "c", "UnexpectedJob", "one").await;
-    event(&api, "c", "SuccessfulDelete", "Deleted job one").await;
+    assert_eq!(name_of(&left[0]), "a-newer");
+    api.event("c", "UnexpectedJob", "b-older").await;
+    api.event("c", "SuccessfulDelete", "Deleted job b-older").await;
     let cron = path(&api, "c");
-    until(&api, &cron, SOON, "it knows when", |cron| cron["status"]["lastSuccessfulTime"].is_string()).await;
+    api.until_within(SOON, &cron, "it knows when", |cron| cron["status"]["lastSuccessfulTime"].is_string()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -241,16 +245,17 @@ async fn by_hand_with(client: &Client, namespace: &str) {
         {"name": "c", "imagePullPolicy": "IfNotPresent"}]}}}}}});
     run(&["patch", "cronjob", "c", "-p", &pull.to_string()]);
     run(&["create", "job", "now", "--from=cronjob/c"]);
-    let waited = run(&["wait", "--for=condition=complete", "job/now", "--timeout=30s"]);
+    let waited = run(&["wait", "--for=condition=complete", "job/now", "--timeout=60s"]);
     assert!(waited.contains("condition met"), "{waited}");
     let shown = run(&["get", "job", "now", "--no-headers"]);
     assert!(shown.contains("Complete") && shown.contains("1/1"), "{shown}");
-    let described = run(&["describe", "job", "now"]);
-    for wanted in
-        ["Controlled By:", "CronJob/c", "0 Active (0 Ready) / 1 Succeeded / 0 Failed", "SuccessfulCreate", "Completed"]
-    {
-        assert!(described.contains(wanted), "no {wanted:?} in {described}");
-    }
+    // Events are told after what they are about.
+    let wanted =
+        ["Controlled By:", "CronJob/c", "0 Active (0 Ready) / 1 Succeeded / 0 Failed", "SuccessfulCreate", "Completed"];
+    eventually(&format!("{wanted:?} in the description"), SOON, || {
+        let described = run(&["describe", "job", "now"]);
+        wanted.iter().all(|wanted| described.contains(wanted)).then_some(())
+    });
     let described = run(&["describe", "cronjob", "c"]);
     for wanted in ["0 0 1 1 *", "Concurrency Policy:", "Allow", "Active Jobs:"] {
         assert!(described.contains(wanted), "no {wanted:?} in {described}");
@@ -262,7 +267,7 @@ async fn by_hand_with(client: &Client, namespace: &str) {
 async fn jobs_are_made_and_looked_at_by_hand() {
     e2e::need!(e2e::machine::root());
     let api = api("cron-by-hand").await;
-    let kubeconfig = e2e::shared::kubeconfig(&crate::batch::IMAGES);
+    let kubeconfig = e2e::shared::kubeconfig(&crate::scene::IMAGES);
     by_hand_with(&Client::new(&e2e::machine::gantry(), &kubeconfig), &api.namespace).await;
     until_count(&api, &api.path("batch/v1", "jobs"), "the job goes with its owner", 0).await;
     e2e::need!(e2e::machine::modern_kubectl());

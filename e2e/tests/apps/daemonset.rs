@@ -111,7 +111,7 @@ async fn c108_a_failed_pod_is_replaced() {
     let other = |pods: &[Value]| pods.len() == 1 && pods.iter().all(is_ready) && uids(pods) != uids(&before);
     scene.until_pods("d", "another one comes", other).await;
     let text = format!("Found failed daemon pod {}/{} on node node-1", scene.api.namespace, name_of(&before[0]));
-    scene.event("d", "FailedDaemonPod", &text).await;
+    scene.api.event("d", "FailedDaemonPod", &text).await;
 }
 
 #[tokio::test]
@@ -142,7 +142,7 @@ async fn c112_an_update_rolls_over_the_nodes_one_by_one() {
     assert_eq!((nodes(&after), label(&after[0], "pod-template-generation")), (nodes(&before), "2"));
     let set = scene.get("daemonsets", "d").await;
     assert_eq!(set["metadata"]["annotations"]["deprecated.daemonset.template.generation"], "2");
-    scene.gantry(&["rollout", "status", "daemonset/d", "--timeout=10s"]).ok();
+    scene.gantry(&["rollout", "status", "daemonset/d", "--timeout=60s"]).ok();
     hollow.end().await;
 }
 

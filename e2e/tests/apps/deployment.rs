@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use e2e::api::Patch;
+use e2e::api::{Patch, condition};
 use e2e::machine;
 use e2e::need;
 use serde_json::{Value, json};
 
-use crate::scene::{Scene, condition, is_ready, label, name_of, names, template, uids};
+use crate::scene::{Scene, changed, label, name_of, names, template, uids};
 
 const REVISION: &str = "deployment.kubernetes.io/revision";
 
@@ -190,6 +190,7 @@ async fn c119_a_new_template_takes_over_from_one_that_is_on_its_way() {
     scene.make("deployments", &deployment(1, slow)).await;
     let stuck = |all: &[Value]| all.len() == 2 && all.iter().all(|set| set["status"]["replicas"] == 1);
     scene.until_sets("the first rollout is on its way", stuck).await;
+    scene.until("deployments", "d", "it has the old pod", |object| object["status"]["availableReplicas"] == 1).await;
     let good = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "busybox", "imagePullPolicy": "IfNotPresent"}]}}}});
     let mut events = scene.api.watch(&format!("{}?fieldSelector=metadata.name=d", scene.apps("deployments"))).await;
     scene.strategic(good).await;
@@ -222,19 +223,13 @@ async fn c120_lifecycle() {
     object["metadata"]["labels"]["life"] = "yes".into();
     scene.make("deployments", &object).await;
     assert_eq!(events.told().await, ("ADDED".into(), "d".into()));
-    let until = async |events: &mut e2e::api::Events, what: &str, fits: &dyn Fn(&Value) -> bool| loop {
-        let (kind, object) = events.next(what).await;
-        if kind == "MODIFIED" && fits(&object) {
-            return object;
-        }
-    };
     let path = format!("{}/d", scene.apps("deployments"));
-    until(&mut events, "it is up", &|object| object["status"]["readyReplicas"] == 1).await;
+    changed(&mut events, "it is up", |object| object["status"]["readyReplicas"] == 1).await;
     scene
         .strategic(json!({"metadata": {"labels": {"stage": "patched"}}, "spec": {"replicas": 2, "template": {"spec":
         {"terminationGracePeriodSeconds": 0}}}}))
         .await;
-    until(&mut events, "two are up", &|object| {
+    changed(&mut events, "two are up", |object| {
         object["metadata"]["labels"]["stage"] == "patched" && is_done(2)(object)
     })
     .await;
@@ -244,7 +239,7 @@ async fn c120_lifecycle() {
     // The controller writes the status meanwhile.
     own["metadata"].as_object_mut().unwrap().remove("resourceVersion");
     scene.api.put(&format!("{path}/status"), own).await.ok();
-    until(&mut events, "the condition", &|object| condition(object, "ByHand")["reason"] == "E2E").await;
+    changed(&mut events, "the condition", |object| condition(object, "ByHand")["reason"] == "E2E").await;
     let mut whole = scene.api.get(&path).await.ok();
     whole["spec"]["template"]["metadata"]["annotations"] = json!({"touched": "by PUT"});
     whole["metadata"].as_object_mut().unwrap().remove("resourceVersion");
@@ -252,7 +247,7 @@ async fn c120_lifecycle() {
     let updated = |object: &Value| {
         object["spec"]["template"]["metadata"]["annotations"]["touched"] == "by PUT" && is_done(2)(object)
     };
-    until(&mut events, "it is updated", &updated).await;
+    changed(&mut events, "it is updated", updated).await;
     let listed = scene.api.get("/apis/apps/v1/deployments?labelSelector=stage=patched").await.ok();
     assert!(
         listed["items"]
@@ -290,5 +285,5 @@ async fn c121_status_subresource() {
     for kind in ["StatusUpdate", "StatusPatched"] {
         assert_eq!(condition(&done, kind)["reason"], "E2E", "{}", done["status"]);
     }
-    assert!(scene.ready("d", 2).await.iter().all(is_ready));
+    scene.ready("d", 2).await;
 }

@@ -1,8 +1,10 @@
 //! PodDisruptionBudgets and what they stand against: lines 122 to 126.
 
-use crate::batch::{api, condition, container, name, until, until_count};
-use e2e::api::{Answer, Api, Patch, SOON};
+use e2e::api::{Answer, Api, Patch, SOON, condition};
 use serde_json::{Value, json};
+
+use crate::batch::{api, container, until_count};
+use crate::scene::name_of;
 
 fn budget(name: &str, spec: Value) -> Value {
     let mut budget = json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
@@ -37,7 +39,7 @@ async fn pods(api: &Api, count: usize) -> Vec<Value> {
 /// The budget once the controller has looked at it as it is now.
 async fn observed(api: &Api, name: &str, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
     let seen = |budget: &Value| budget["status"]["observedGeneration"] == budget["metadata"]["generation"];
-    until(api, &path(api, name), SOON, what, |budget| seen(budget) && fits(&budget["status"])).await
+    api.until_within(SOON, &path(api, name), what, |budget| seen(budget) && fits(&budget["status"])).await
 }
 
 async fn evict(api: &Api, pod: &str) -> Answer {
@@ -58,7 +60,7 @@ async fn c122_budgets_are_listed_everywhere_and_deleted_together() {
     }
     let everywhere = format!("/apis/policy/v1/poddisruptionbudgets?labelSelector=listed={label}");
     let all = until_count(&one, &everywhere, "all three", 3).await;
-    let mut names: Vec<&str> = all.iter().map(name).collect();
+    let mut names: Vec<&str> = all.iter().map(name_of).collect();
     names.sort_unstable();
     assert_eq!(names, ["a", "b", "c"]);
     assert_eq!(until_count(&one, &budgets(&one), "those of one namespace", 2).await.len(), 2);
@@ -141,15 +143,11 @@ async fn c126_the_status_of_a_budget_is_written_by_itself() {
     let status = format!("{}/status", path(&api, "b"));
     let said = json!({"type": "E2E", "status": "True", "reason": "Told", "message": "by a test",
         "lastTransitionTime": "2026-01-01T00:00:00Z"});
-    let updated = loop {
-        let mut new = api.get(&status).await.ok();
-        new["spec"]["minAvailable"] = json!(7);
-        new["status"]["conditions"].as_array_mut().expect("conditions").push(said.clone());
-        let answer = api.put(&status, new).await;
-        if answer.code != 409 {
-            break answer.ok();
-        }
+    let both = |budget: &mut Value| {
+        budget["spec"]["minAvailable"] = json!(7);
+        budget["status"]["conditions"].as_array_mut().expect("conditions").push(said.clone());
     };
+    let updated = api.edit(&status, both).await;
     assert_eq!(condition(&updated, "E2E")["reason"], "Told");
     assert_eq!(updated["spec"]["minAvailable"], 1, "the spec is not written by this path");
     let now = k8s_openapi::jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
@@ -157,7 +155,7 @@ async fn c126_the_status_of_a_budget_is_written_by_itself() {
     let patched = api.patch(&status, Patch::Merge, patch).await.ok();
     assert_eq!(patched["status"]["disruptedPods"]["p0"], now);
     let read = api.get(&status).await.ok();
-    assert_eq!(name(&read), "b");
+    assert_eq!(name_of(&read), "b");
     // Whoever writes, the controller says what is so.
     let wrong = json!({"status": {"currentHealthy": 9}});
     api.patch(&status, Patch::Merge, wrong).await.ok();

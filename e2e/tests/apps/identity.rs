@@ -48,7 +48,7 @@ async fn a_pod_keeps_its_claim_and_claims_stay_behind_by_default() {
     scene.ready("web", 2).await;
     let claims = scene.until_claims("every pod has its claim", &["data-web-0", "data-web-1"]).await;
     assert!(claims.iter().all(|claim| label(claim, "app") == "web" && claim["metadata"]["ownerReferences"].is_null()));
-    scene.event("web", "SuccessfulCreate", "create Claim data-web-1 Pod web-1 in StatefulSet web success").await;
+    scene.api.event("web", "SuccessfulCreate", "create Claim data-web-1 Pod web-1 in StatefulSet web success").await;
     scene.write("web-0");
     scene.write("web-1");
     scene.replaced("web-0").await;

@@ -1,8 +1,10 @@
 //! Jobs: lines 127 to 140, and what else people expect of them.
 
-use crate::batch::{LATER, api, condition, container, event, is, name, until, until_count};
-use e2e::api::{Api, Patch, SOON};
+use e2e::api::{Api, Patch, SOON, condition};
 use serde_json::{Value, json};
+
+use crate::batch::{LATER, api, container, is, until_count};
+use crate::scene::name_of;
 
 /// Pods that end when they are told to do so by a short grace.
 fn job(name: &str, script: &str, spec: Value) -> Value {
@@ -25,7 +27,7 @@ fn pods_of(api: &Api, name: &str) -> String {
 }
 
 fn pod_path(api: &Api, pod: &Value) -> String {
-    format!("{}/{}", api.path("v1", "pods"), name(pod))
+    format!("{}/{}", api.path("v1", "pods"), name_of(pod))
 }
 
 async fn create(api: &Api, job: Value) -> Value {
@@ -33,11 +35,11 @@ async fn create(api: &Api, job: Value) -> Value {
 }
 
 async fn complete(api: &Api, name: &str) -> Value {
-    until(api, &path(api, name), LATER, "it is complete", |job| is(job, "Complete")).await
+    api.until_within(LATER, &path(api, name), "it is complete", |job| is(job, "Complete")).await
 }
 
 async fn failed(api: &Api, name: &str) -> Value {
-    until(api, &path(api, name), LATER, "it has failed", |job| is(job, "Failed")).await
+    api.until_within(LATER, &path(api, name), "it has failed", |job| is(job, "Failed")).await
 }
 
 async fn running(api: &Api, name: &str, count: usize) -> Vec<Value> {
@@ -74,11 +76,11 @@ async fn c127_orphans_are_adopted_and_strangers_released() {
     let path = pod_path(&api, &pods[0]);
     let orphaned = api.patch(&path, Patch::Merge, json!({"metadata": {"ownerReferences": null}})).await.ok();
     assert_eq!(owner(&orphaned), &Value::Null);
-    let adopted = until(&api, &path, SOON, "it is adopted", |pod| owner(pod) == uid).await;
+    let adopted = api.until_within(SOON, &path, "it is adopted", |pod| owner(pod) == uid).await;
     assert_eq!(adopted["metadata"]["uid"], pods[0]["metadata"]["uid"]);
     assert!(adopted["metadata"]["ownerReferences"][0]["controller"] == true && is_tracked(&adopted), "{adopted:#}");
     api.patch(&path, Patch::Merge, json!({"metadata": {"labels": null}})).await.ok();
-    let released = until(&api, &path, SOON, "it is released", |pod| owner(pod).is_null()).await;
+    let released = api.until_within(SOON, &path, "it is released", |pod| owner(pod).is_null()).await;
     assert!(!is_tracked(&released), "nobody counts it any more: {released:#}");
     // The one that went is replaced.
     until_count(&api, &pods_of(&api, "j"), "another pod takes its place", 2).await;
@@ -88,7 +90,7 @@ async fn c127_orphans_are_adopted_and_strangers_released() {
 async fn c128_disrupted_pods_do_not_count() {
     e2e::need!(e2e::machine::root());
     let api = api("job-disrupted").await;
-    let script = "test -e /config/go && exit 0; sleep 1000";
+    let script = "test -e /config/go && exit 0; echo waits; sleep 1000";
     let mut wanted = job(
         "j",
         script,
@@ -101,11 +103,12 @@ async fn c128_disrupted_pods_do_not_count() {
     let made = create(&api, wanted).await;
     assert_eq!(made["spec"]["podReplacementPolicy"], "Failed");
     let first = running(&api, "j", 1).await.remove(0);
+    api.log_with(name_of(&first), "c", "waits", 1).await;
     let map = json!({"metadata": {"name": "words"}, "data": {"go": "yes"}});
     api.post(&api.path("v1", "configmaps"), map).await.ok();
     let mut events =
-        api.watch(&format!("{}?fieldSelector=metadata.name={}", api.path("v1", "pods"), name(&first))).await;
-    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name(&first)}});
+        api.watch(&format!("{}?fieldSelector=metadata.name={}", api.path("v1", "pods"), name_of(&first))).await;
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name_of(&first)}});
     api.post(&format!("{}/eviction", pod_path(&api, &first)), eviction).await.ok();
     let mut last = Value::Null;
     loop {
@@ -144,7 +147,7 @@ async fn c129_an_exit_code_fails_the_job_early() {
     }
     is_settled(&job);
     assert_eq!(job["status"]["succeeded"], Value::Null);
-    event(&api, "j", "PodFailurePolicy", "exit code 42").await;
+    api.event("j", "PodFailurePolicy", "exit code 42").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -154,7 +157,7 @@ async fn c130_the_status_of_a_job_is_written_by_itself() {
     create(&api, job("j", "sleep 1000", json!({"parallelism": 2, "completions": 4}))).await;
     running(&api, "j", 2).await;
     let (job, status) = (path(&api, "j"), format!("{}/status", path(&api, "j")));
-    until(&api, &job, SOON, "both are active", |job| job["status"]["active"] == 2).await;
+    api.until_within(SOON, &job, "both are active", |job| job["status"]["active"] == 2).await;
     let said = |kind: &str| {
         json!({"type": kind, "status": "True", "reason": "E2E", "message": "by a test",
         "lastTransitionTime": "2026-01-01T00:00:00Z", "lastProbeTime": "2026-01-01T00:00:00Z"})
@@ -167,19 +170,13 @@ async fn c130_the_status_of_a_job_is_written_by_itself() {
         (&condition(&patched, "Patched")["reason"], &patched["spec"]["parallelism"]),
         (&json!("E2E"), &json!(2))
     );
-    let updated = loop {
-        let mut new = api.get(&status).await.ok();
-        new["status"]["conditions"].as_array_mut().unwrap().push(said("Updated"));
-        let answer = api.put(&status, new).await;
-        if answer.code != 409 {
-            break answer.ok();
-        }
-    };
+    let more = |job: &mut Value| job["status"]["conditions"].as_array_mut().unwrap().push(said("Updated"));
+    let updated = api.edit(&status, more).await;
     assert!(is(&updated, "Updated") && is(&updated, "Patched"), "{updated:#}");
     // The controller goes on with the status as it is now.
     let told = api.patch(&job, Patch::Merge, json!({"spec": {"parallelism": 1}})).await.ok();
     assert_eq!(told["spec"]["parallelism"], 1);
-    let read = until(&api, &job, SOON, "one is active", |job| job["status"]["active"] == 1).await;
+    let read = api.until_within(SOON, &job, "one is active", |job| job["status"]["active"] == 1).await;
     assert!(is(&read, "Updated") && is(&read, "Patched"), "{read:#}");
     let read = api.get(&status).await.ok();
     assert!(is(&read, "Updated") && is(&read, "Patched"), "{read:#}");
@@ -196,7 +193,7 @@ async fn c131_indexed_pods_know_their_index() {
     assert_eq!((&job["status"]["completedIndexes"], &job["status"]["succeeded"]), (&json!("0-3"), &json!(4)));
     assert_eq!(condition(&job, "Complete")["reason"], "CompletionsReached");
     let mut pods = api.get(&pods_of(&api, "j")).await.ok()["items"].as_array().unwrap().clone();
-    pods.sort_by_key(|pod| name(pod).to_owned());
+    pods.sort_by_key(|pod| name_of(pod).to_owned());
     assert_eq!(pods.len(), 4);
     for (index, pod) in pods.iter().enumerate() {
         let key = "batch.kubernetes.io/job-completion-index";
@@ -204,7 +201,7 @@ async fn c131_indexed_pods_know_their_index() {
         assert_eq!(pod["metadata"]["labels"][key], index.to_string());
         assert_eq!(pod["metadata"]["labels"]["batch.kubernetes.io/job-name"], "j");
         assert_eq!(pod["metadata"]["labels"]["batch.kubernetes.io/controller-uid"], job["metadata"]["uid"]);
-        assert!(name(pod).starts_with(&format!("j-{index}-")), "{}", name(pod));
+        assert!(name_of(pod).starts_with(&format!("j-{index}-")), "{}", name_of(pod));
         assert_eq!(pod["spec"]["hostname"], format!("j-{index}"));
         assert!(!is_tracked(pod), "it has been counted");
         let log = api.get(&format!("{}/log", pod_path(&api, pod))).await;
@@ -231,7 +228,7 @@ async fn c132_a_job_is_deleted_with_its_pods() {
     assert!(warnings.iter().any(|text| text.contains("child pods are preserved by default")), "{warnings:?}");
     api.until_gone(&path(&api, "j")).await;
     let free = |pod: &Value| owner(pod).is_null() && !is_tracked(pod);
-    until(&api, &pod_path(&api, &pod), SOON, "it is an orphan and free", free).await;
+    api.until_within(SOON, &pod_path(&api, &pod), "it is an orphan and free", free).await;
     api.delete(&pod_path(&api, &pod), Value::Null).await.ok();
     api.until_gone(&pod_path(&api, &pod)).await;
 }
@@ -257,7 +254,7 @@ async fn c133_indexes_fail_for_themselves() {
         .collect();
     counts.sort_unstable();
     assert_eq!(counts, ["0", "1"], "each pod knows how often its index had failed");
-    event(&api, "j", "FailedIndexes", "Job has failed indexes").await;
+    api.event("j", "FailedIndexes", "Job has failed indexes").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -268,10 +265,10 @@ async fn c134_the_life_of_a_job() {
     let mut wanted = job("j", "true", json!({"suspend": true, "completions": 2, "parallelism": 2}));
     wanted["metadata"]["labels"] = json!({"life": label});
     create(&api, wanted).await;
-    let suspended = until(&api, &path(&api, "j"), SOON, "it is suspended", |job| is(job, "Suspended")).await;
+    let suspended = api.until_within(SOON, &path(&api, "j"), "it is suspended", |job| is(job, "Suspended")).await;
     assert_eq!(condition(&suspended, "Suspended")["reason"], "JobSuspended");
     assert_eq!(suspended["status"]["startTime"], Value::Null);
-    event(&api, "j", "Suspended", "Job suspended").await;
+    api.event("j", "Suspended", "Job suspended").await;
     let patch = json!({"spec": {"template": {"metadata": {"labels": {"queue": "fast"}}}}});
     let patched = api.patch(&path(&api, "j"), Patch::Strategic, patch).await.ok();
     assert_eq!(patched["spec"]["template"]["metadata"]["labels"]["queue"], "fast");
@@ -286,10 +283,10 @@ async fn c134_the_life_of_a_job() {
     let done = complete(&api, "j").await;
     assert_eq!(condition(&done, "Suspended")["reason"], "JobResumed");
     assert!(done["status"]["startTime"].is_string() && done["status"]["completionTime"].is_string());
-    event(&api, "j", "Resumed", "Job resumed").await;
-    event(&api, "j", "Completed", "Job completed").await;
+    api.event("j", "Resumed", "Job resumed").await;
+    api.event("j", "Completed", "Job completed").await;
     let all = api.get(&format!("/apis/batch/v1/jobs?labelSelector=life={label}")).await.ok();
-    assert_eq!(all["items"].as_array().unwrap().iter().map(name).collect::<Vec<_>>(), ["j"]);
+    assert_eq!(all["items"].as_array().unwrap().iter().map(name_of).collect::<Vec<_>>(), ["j"]);
     let selected = format!("{}?labelSelector=life={label}", api.path("batch/v1", "jobs"));
     api.delete(&selected, json!({"propagationPolicy": "Background"})).await.ok();
     until_count(&api, &selected, "they are gone", 0).await;
@@ -347,7 +344,7 @@ async fn c137_too_many_failed_indexes_end_the_job() {
     assert_eq!(condition(&job, "FailureTarget")["reason"], "MaxFailedIndexesExceeded");
     let status = &job["status"];
     assert_eq!((&status["completedIndexes"], &status["failedIndexes"]), (&json!("0,2"), &json!("1,3")));
-    event(&api, "j", "MaxFailedIndexesExceeded", "maximal number of failed indexes").await;
+    api.event("j", "MaxFailedIndexesExceeded", "maximal number of failed indexes").await;
 }
 
 #[track_caller]
@@ -400,7 +397,7 @@ async fn a_running_job_is_suspended_and_resumed() {
     let suspend = |suspend: bool| json!({"spec": {"suspend": suspend}});
     api.patch(&path(&api, "j"), Patch::Merge, suspend(true)).await.ok();
     until_count(&api, &pods_of(&api, "j"), "its pods go", 0).await;
-    let suspended = until(&api, &path(&api, "j"), SOON, "it is suspended", |job| is(job, "Suspended")).await;
+    let suspended = api.until_within(SOON, &path(&api, "j"), "it is suspended", |job| is(job, "Suspended")).await;
     let status = &suspended["status"];
     assert_eq!(
         (&status["failed"], &status["active"], &status["startTime"]),
@@ -408,7 +405,7 @@ async fn a_running_job_is_suspended_and_resumed() {
     );
     api.patch(&path(&api, "j"), Patch::Merge, suspend(false)).await.ok();
     running(&api, "j", 2).await;
-    let resumed = until(&api, &path(&api, "j"), SOON, "both are active", |job| job["status"]["active"] == 2).await;
+    let resumed = api.until_within(SOON, &path(&api, "j"), "both are active", |job| job["status"]["active"] == 2).await;
     assert!(!is(&resumed, "Suspended") && resumed["status"]["startTime"].is_string(), "{resumed:#}");
 }
 
@@ -426,7 +423,7 @@ async fn what_fails_too_often_or_takes_too_long_ends() {
         (&json!("DeadlineExceeded"), &json!(2))
     );
     until_count(&api, &pods_of(&api, "hangs"), "its pods go", 0).await;
-    event(&api, "hangs", "DeadlineExceeded", "longer than specified deadline").await;
+    api.event("hangs", "DeadlineExceeded", "longer than specified deadline").await;
     let fails = failed(&api, "fails").await;
     is_settled(&fails);
     assert_eq!(
@@ -480,15 +477,22 @@ async fn pods_are_replaced_when_they_have_ended_where_asked() {
     wanted["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = json!(20);
     create(&api, wanted).await;
     let first = running(&api, "j", 1).await.remove(0);
+    // It ends within seconds: both are watched from before.
+    let (mut jobs, mut pods) = (api.watch_one(&path(&api, "j")).await, api.watch(&pods_of(&api, "j")).await);
     api.delete(&pod_path(&api, &first), Value::Null).await.ok();
-    let ending = until(&api, &path(&api, "j"), SOON, "it is ending", |job| job["status"]["terminating"] == 1).await;
+    let ending = jobs.until("it is ending", |job| job["status"]["terminating"] == 1).await;
     assert_eq!((&ending["status"]["active"], &ending["status"]["failed"]), (&Value::Null, &Value::Null));
-    let pods = api.get(&pods_of(&api, "j")).await.ok();
-    assert_eq!(pods["items"].as_array().unwrap().len(), 1, "no other is made yet");
-    let counted = until(&api, &path(&api, "j"), SOON, "it has failed", |job| job["status"]["failed"] == 1).await;
+    let counted = jobs.until("it has failed", |job| job["status"]["failed"] == 1).await;
     assert_eq!(counted["status"]["terminating"], 0);
-    let other = |pods: &[Value]| pods.len() == 1 && name(&pods[0]) != name(&first);
-    api.until_all(&pods_of(&api, "j"), "another takes its place", other).await;
+    let mut has_ended = false;
+    loop {
+        let (kind, pod) = pods.next("another takes its place").await;
+        if name_of(&pod) != name_of(&first) {
+            break;
+        }
+        has_ended |= kind == "DELETED" || pod["status"]["phase"] == "Failed";
+    }
+    assert!(has_ended, "the other is made when the first one has ended");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -504,7 +508,7 @@ async fn an_indexed_job_grows_and_shrinks() {
     assert_eq!(left[0]["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"], "0");
     api.patch(&path(&api, "j"), Patch::Merge, resize(2)).await.ok();
     running(&api, "j", 2).await;
-    let grown = until(&api, &path(&api, "j"), SOON, "both are active", |job| job["status"]["active"] == 2).await;
+    let grown = api.until_within(SOON, &path(&api, "j"), "both are active", |job| job["status"]["active"] == 2).await;
     assert_eq!(grown["status"]["failed"], Value::Null);
     let message = api.patch(&path(&api, "j"), Patch::Merge, json!({"spec": {"completions": 5}})).await.refused(422);
     assert!(message.contains("can only be modified in tandem with parallelism"), "{message}");

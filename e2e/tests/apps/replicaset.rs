@@ -1,11 +1,11 @@
 //! ReplicaSets and ReplicationControllers: lines 141 to 152. Both keep a number of pods, so most is asked of both.
 
-use e2e::api::Patch;
+use e2e::api::{Patch, condition};
 use e2e::machine;
 use e2e::need;
 use serde_json::{Value, json};
 
-use crate::scene::{Scene, condition, is_ready, name_of, names, template, uids};
+use crate::scene::{Scene, changed, is_ready, name_of, names, template, uids};
 
 /// One of the two.
 #[derive(Clone, Copy, PartialEq)]
@@ -249,29 +249,23 @@ async fn c152_lifecycle_of_a_controller() {
     let path = flavor.path(&scene, "r");
     flavor.make(&scene, "r", 1).await;
     assert_eq!(events.told().await, ("ADDED".into(), "r".into()));
-    let until = async |events: &mut e2e::api::Events, what: &str, fits: &dyn Fn(&Value) -> bool| loop {
-        let (kind, object) = events.next(what).await;
-        if kind == "MODIFIED" && fits(&object) {
-            return object;
-        }
-    };
-    until(&mut events, "it is ready", &|set| set["status"]["readyReplicas"] == 1).await;
+    changed(&mut events, "it is ready", |set| set["status"]["readyReplicas"] == 1).await;
     scene.api.patch(&path, Patch::Merge, json!({"metadata": {"labels": {"stage": "patched"}}})).await.ok();
-    until(&mut events, "the label", &|set| set["metadata"]["labels"]["stage"] == "patched").await;
+    changed(&mut events, "the label", |set| set["metadata"]["labels"]["stage"] == "patched").await;
     let given = json!({"type": "ByHand", "status": "True", "reason": "E2E", "message": ""});
     let status = json!({"status": {"conditions": [given]}});
     scene.api.patch(&format!("{path}/status"), Patch::Merge, status).await.ok();
-    until(&mut events, "the status", &|set| condition(set, "ByHand")["reason"] == "E2E").await;
+    changed(&mut events, "the status", |set| condition(set, "ByHand")["reason"] == "E2E").await;
     assert_eq!(condition(&scene.api.get(&format!("{path}/status")).await.ok(), "ByHand")["reason"], "E2E");
     scene.api.patch(&format!("{path}/scale"), Patch::Merge, json!({"spec": {"replicas": 2}})).await.ok();
-    until(&mut events, "two are ready", &|set| set["status"]["readyReplicas"] == 2).await;
+    changed(&mut events, "two are ready", |set| set["status"]["readyReplicas"] == 2).await;
     let listed = scene.api.get("/api/v1/replicationcontrollers?labelSelector=stage=patched").await.ok();
     assert!(names(listed["items"].as_array().unwrap()).contains(&"r"));
     let mut set = scene.api.get(&path).await.ok();
     set["metadata"]["labels"]["stage"] = "replaced".into();
     set["metadata"].as_object_mut().unwrap().remove("resourceVersion");
     scene.api.put(&path, set).await.ok();
-    until(&mut events, "the new label", &|set| set["metadata"]["labels"]["stage"] == "replaced").await;
+    changed(&mut events, "the new label", |set| set["metadata"]["labels"]["stage"] == "replaced").await;
     scene.api.delete(&format!("{}?labelSelector=stage=replaced", flavor.collection(&scene)), Value::Null).await.ok();
     while events.next("it is deleted").await.0 != "DELETED" {}
     scene.until_pods("r", "its pods go too", <[Value]>::is_empty).await;

@@ -56,11 +56,11 @@ async fn c101_lifecycle_of_a_controller_revision() {
     scene.until_revisions(2).await;
     scene.api.delete(&path, Value::Null).await.ok();
     scene.api.until_gone(&path).await;
-    let mut kept = scene.until_revisions(1).await.remove(0);
+    let kept = scene.until_revisions(1).await.remove(0);
     assert_eq!((name_of(&kept), &kept["revision"]), ("d-made-by-hand", &json!(2)));
-    kept["metadata"]["labels"]["updated"] = "yes".into();
     let path = format!("{}/d-made-by-hand", scene.apps("controllerrevisions"));
-    assert_eq!(scene.api.put(&path, kept).await.ok()["metadata"]["labels"]["updated"], "yes");
+    let updated = scene.api.edit(&path, |kept| kept["metadata"]["labels"]["updated"] = "yes".into()).await;
+    assert_eq!(updated["metadata"]["labels"]["updated"], "yes");
 
     // The next template gets the next number.
     scene.patch("daemonsets", "d", seconds(0)).await;

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use e2e::api::{Api, Patch};
+use e2e::api::{Api, Events, Patch, condition};
 use e2e::client::{Client, Said};
 use e2e::machine;
 use serde_json::{Value, json};
 
-const IMAGES: [&str; 3] = ["busybox", "echo", "etcd"];
+/// What the pods of these tests run.
+pub(crate) const IMAGES: [&str; 3] = ["busybox", "echo", "etcd"];
 /// So long nothing happens where something would, if it did.
 const STILL: Duration = Duration::from_secs(3);
 
@@ -21,8 +22,6 @@ impl Scene {
     pub(crate) async fn new(name: &str) -> Self {
         let api = e2e::shared::api(&IMAGES, name).await;
         let gantry = Client::new(&machine::gantry(), &e2e::shared::kubeconfig(&IMAGES));
-        // No pod is admitted before its account is there.
-        api.until_all(&api.path("v1", "serviceaccounts"), "the default account", |all| !all.is_empty()).await;
         Self { api, gantry }
     }
 
@@ -112,30 +111,31 @@ impl Scene {
         assert!(after.iter().all(|pod| pod["metadata"]["deletionTimestamp"].is_null()), "nothing is on its way out");
         after
     }
+}
 
-    /// An event about an object with this reason whose message holds the text.
-    pub(crate) async fn event(&self, about: &str, reason: &str, text: &str) -> Value {
-        let path = format!("{}?fieldSelector=involvedObject.name={about}", self.api.path("v1", "events"));
-        let is_wanted = |event: &&Value| {
-            event["reason"] == reason && event["message"].as_str().is_some_and(|message| message.contains(text))
-        };
-        let what = format!("{reason} {text:?} of {about}");
-        let events = self.api.until_all(&path, &what, |events| events.iter().any(|event| is_wanted(&event))).await;
-        events.iter().find(is_wanted).expect("it was there").clone()
+/// The next change of an object that fits, as a watch tells it.
+pub(crate) async fn changed(events: &mut Events, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+    loop {
+        let (kind, object) = events.next(what).await;
+        if kind == "MODIFIED" && fits(&object) {
+            return object;
+        }
     }
 }
 
-/// A template of pods that are ready while a file is there, and end quickly.
+/// A template of pods that are ready while a file is there, and end quickly. That a slow machine takes long to look
+/// makes none unready.
 pub(crate) fn template(app: &str) -> Value {
     let run = "touch /tmp/ready; trap 'exit 0' TERM; sleep 1000000 & wait";
     json!({"metadata": {"labels": {"app": app}}, "spec": {"terminationGracePeriodSeconds": 1, "containers": [{
         "name": "c", "image": "busybox", "imagePullPolicy": "IfNotPresent", "command": ["sh", "-c", run],
-        "readinessProbe": {"exec": {"command": ["test", "-e", "/tmp/ready"]}, "periodSeconds": 1, "failureThreshold": 1}}]}})
+        "readinessProbe": {"exec": {"command": ["test", "-e", "/tmp/ready"]}, "periodSeconds": 1, "failureThreshold": 1,
+            "timeoutSeconds": 60}}]}})
 }
 
 /// An object's name.
 pub(crate) fn name_of(object: &Value) -> &str {
-    object["metadata"]["name"].as_str().unwrap_or_default()
+    object["metadata"]["name"].as_str().expect("an object has a name")
 }
 
 /// The names of objects.
@@ -151,12 +151,6 @@ pub(crate) fn uids(objects: &[Value]) -> Vec<&str> {
 /// A label of an object.
 pub(crate) fn label<'a>(object: &'a Value, key: &str) -> &'a str {
     object["metadata"]["labels"][key].as_str().unwrap_or_default()
-}
-
-/// A condition of an object; `Null` if it has none of that type.
-pub(crate) fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
-    let all = object["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
-    all.iter().find(|condition| condition["type"] == kind).unwrap_or(&Value::Null)
 }
 
 /// A pod that is ready and stays.

@@ -65,7 +65,7 @@ async fn c154_pods_come_and_go_in_order_and_wait_for_one_that_is_not_ready() {
         scene.mend(pod);
     }
     assert_eq!(next(&mut events, "DELETED", 3).await, ["web-2", "web-1", "web-0"]);
-    scene.event("web", "SuccessfulDelete", "delete Pod web-0 in StatefulSet web successful").await;
+    scene.api.event("web", "SuccessfulDelete", "delete Pod web-0 in StatefulSet web successful").await;
 }
 
 #[tokio::test]
@@ -116,7 +116,7 @@ async fn c155_a_pod_that_its_node_refuses_is_made_again() {
     };
     assert_eq!(refused["status"]["reason"], "NodePorts", "{}", refused["status"]);
     while events.next("the refused pod goes").await.0 != "DELETED" {}
-    scene.event("web", "RecreatingFailedPod", "is recreating failed Pod web-0").await;
+    scene.api.event("web", "RecreatingFailedPod", "is recreating failed Pod web-0").await;
     scene.api.delete(&scene.pod("first"), Value::Null).await.ok();
     let pod = scene.ready("web", 1).await.remove(0);
     assert!(name_of(&pod) == "web-0" && pod["metadata"]["uid"] != refused["metadata"]["uid"]);
@@ -264,7 +264,7 @@ async fn c159_updates_roll_in_reverse_order_and_back_to_the_same_revision() {
     assert!(said.contains("1         <none>") && said.contains("2         <none>"), "{said}");
     assert_eq!(scene.gantry(&["rollout", "undo", "statefulset/web"]).ok(), "statefulset.apps/web rolled back\n");
     assert_eq!(next(&mut events, "DELETED", 3).await, ["web-2", "web-1", "web-0"]);
-    scene.gantry(&["rollout", "status", "statefulset/web", "--timeout=30s"]).ok();
+    scene.gantry(&["rollout", "status", "statefulset/web", "--timeout=60s"]).ok();
     let back = scene
         .until("statefulsets", "web", "it is as it was", |set| settled(set) && set["status"]["updateRevision"] == first)
         .await;

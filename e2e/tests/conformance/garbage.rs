@@ -10,17 +10,12 @@ fn template() -> Value {
         [{"name": "c", "image": "busybox", "command": ["sleep", "600"], "imagePullPolicy": "Never"}]}})
 }
 
-async fn ready(api: &Api) {
-    api.until(&api.path("v1", "serviceaccounts"), "default", "the default account", |_| true).await;
-}
-
 /// Waits until as many objects are there.
 async fn count(api: &Api, path: &str, wanted: usize) -> Vec<Value> {
     api.until_all(path, &format!("{wanted} objects"), |items| items.len() == wanted).await
 }
 
 async fn deployment(api: &Api) -> String {
-    ready(api).await;
     let path = api.path("apps/v1", "deployments");
     let object = json!({"metadata": {"name": "d"}, "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "gc"}}, "template": template()}});
     api.post(&path, object).await.ok();
@@ -59,7 +54,6 @@ async fn controller(api: &Api, name: &str, replicas: u32) -> (String, Value) {
 #[tokio::test]
 async fn c058_c059_pods_of_a_replication_controller_go_before_or_after_it() {
     let api = api("rc").await;
-    ready(&api).await;
     let pods = api.path("v1", "pods");
     let (object, _) = controller(&api, "background", 2).await;
     count(&api, &pods, 2).await;
@@ -81,7 +75,6 @@ async fn c058_c059_pods_of_a_replication_controller_go_before_or_after_it() {
 #[tokio::test]
 async fn c063_pods_of_an_orphaning_replication_controller_stay() {
     let api = api("rcorphan").await;
-    ready(&api).await;
     let pods = api.path("v1", "pods");
     let (object, _) = controller(&api, "orphaning", 10).await;
     count(&api, &pods, 10).await;

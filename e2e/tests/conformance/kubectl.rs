@@ -3,13 +3,12 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use e2e::api::Api;
 use e2e::client::{Client, eventually};
 use e2e::{machine, need};
 
 use crate::server::{api, kubeconfig};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 /// Both programs; the stock one only where it is new enough.
 fn programs() -> Vec<Client> {
@@ -20,14 +19,10 @@ fn programs() -> Vec<Client> {
     programs
 }
 
-/// A namespace with its default account.
+/// A namespace that takes pods.
 fn namespace(prefix: &str) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async {
-        let api: Api = api(prefix).await;
-        api.until(&api.path("v1", "serviceaccounts"), "default", "the default account", |_| true).await;
-        api.namespace.clone()
-    })
+    runtime.block_on(api(prefix)).namespace
 }
 
 fn controller(replicas: u32) -> String {

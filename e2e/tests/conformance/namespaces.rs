@@ -1,6 +1,6 @@
 //! Namespaces: changes, finalizers, and what goes with them.
 
-use e2e::api::{Api, Patch};
+use e2e::api::Patch;
 use serde_json::{Value, json};
 
 use crate::server::api;
@@ -10,15 +10,9 @@ fn pod(name: &str) -> Value {
         "containers": [{"name": "c", "image": "busybox", "command": ["sleep", "600"], "imagePullPolicy": "Never"}]}})
 }
 
-async fn with_account(api: &Api) {
-    let accounts = api.path("v1", "serviceaccounts");
-    api.until(&accounts, "default", "the default account", |_| true).await;
-}
-
 #[tokio::test]
 async fn c071_c072_pods_and_services_go_with_their_namespace() {
     let api = api("gone").await;
-    with_account(&api).await;
     api.post(&api.path("v1", "pods"), pod("p")).await.ok();
     api.post(&api.path("v1", "services"), json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}}))
         .await
@@ -36,7 +30,6 @@ async fn c071_c072_pods_and_services_go_with_their_namespace() {
 #[tokio::test]
 async fn c074_pods_go_first() {
     let api = api("ordered").await;
-    with_account(&api).await;
     let mut held = pod("held");
     held["metadata"]["finalizers"] = json!(["example.com/hold"]);
     api.post(&api.path("v1", "pods"), held).await.ok();

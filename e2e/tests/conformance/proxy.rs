@@ -8,12 +8,12 @@ use crate::server::api;
 
 /// A pod that says what it was asked, and a Service before it.
 async fn web(api: &Api) {
-    api.until(&api.path("v1", "serviceaccounts"), "default", "the default account", |_| true).await;
     let script = "mkdir -p /www/cgi-bin; printf '#!/bin/sh\\necho Content-Type: text/plain; echo; \
         echo $REQUEST_METHOD $REQUEST_URI; cat' > /www/cgi-bin/say; chmod +x /www/cgi-bin/say; echo page > /www/index.html; \
         exec httpd -f -p 8080 -h /www";
     let pod = json!({"metadata": {"name": "web", "labels": {"app": "web"}}, "spec": {"terminationGracePeriodSeconds": 0,
         "containers": [{"name": "c", "image": "busybox", "imagePullPolicy": "Never", "command": ["sh", "-c", script],
+        "readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1, "timeoutSeconds": 60},
         "ports": [{"name": "http", "containerPort": 8080}]}]}});
     api.post(&api.path("v1", "pods"), pod).await.ok();
     let service = json!({"metadata": {"name": "web"}, "spec": {"selector": {"app": "web"},

@@ -1,11 +1,12 @@
 //! Lines 220 to 228: endpoints, of pods and made by hand.
 
 use e2e::api::Patch;
+use e2e::api::eventually;
 use e2e::machine;
 use e2e::need;
 use serde_json::{Value, json};
 
-use crate::scene::{Scene, soon};
+use crate::scene::Scene;
 
 fn addresses(endpoints: &Value) -> Vec<String> {
     let subsets = endpoints["subsets"].as_array().into_iter().flatten();
@@ -78,7 +79,7 @@ async fn c222_addresses_may_stand_in_several_slices() {
     slice(&scene, "one", "web", &scene.address("a").await, &[("http", 8080)]).await;
     slice(&scene, "two", "web", &scene.address("b").await, &[("http", 8090)]).await;
     let place = format!("{}:80", own["spec"]["clusterIP"].as_str().expect("an address"));
-    soon("both are reached", || async {
+    eventually("both are reached", async || {
         let said = scene.answers(&place, 10).await;
         (said.iter().any(|one| one == "a") && said.iter().any(|one| one == "b")).then_some(())
     })
@@ -98,7 +99,7 @@ async fn c223_ports_may_stand_in_several_slices() {
     let cluster = own["spec"]["clusterIP"].as_str().expect("an address");
     for port in [80, 81] {
         let place = format!("{cluster}:{port}");
-        soon("each port is reached", || async { (scene.http(&place).await == "a").then_some(()) }).await;
+        eventually("each port is reached", async || (scene.http(&place).await == "a").then_some(())).await;
     }
 }
 

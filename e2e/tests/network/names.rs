@@ -1,10 +1,11 @@
 //! Lines 212 to 219: names.
 
+use e2e::api::eventually;
 use e2e::machine;
 use e2e::need;
 use serde_json::json;
 
-use crate::scene::{A, CNAME, PTR, SRV, Scene, soon};
+use crate::scene::{A, CNAME, PTR, SRV, Scene};
 
 const PORTS: fn() -> serde_json::Value = || json!([{"name": "http", "port": 80, "targetPort": 8080}]);
 
@@ -14,8 +15,11 @@ async fn c217_c216_the_cluster_and_its_services_have_names() {
     let scene = Scene::new("names").await;
     let kubernetes = scene.api.get("/api/v1/namespaces/default/services/kubernetes").await.ok();
     let address = kubernetes["spec"]["clusterIP"].as_str().expect("an address").to_owned();
-    assert_eq!(scene.dns("kubernetes.default.svc.cluster.local", A).await, [format!("A {address}"), "CODE 0".into()]);
-    assert!(scene.exec("ask", "getent hosts kubernetes.default").await.starts_with(&address));
+    scene.resolves("kubernetes.default.svc.cluster.local", A, &[&format!("A {address}"), "CODE 0"]).await;
+    eventually("its short name is found", async || {
+        scene.exec("ask", "getent hosts kubernetes.default").await.starts_with(&address).then_some(())
+    })
+    .await;
 
     scene.server("a", json!({"app": "web"}), &[8080], json!({})).await;
     scene.server("b", json!({"app": "web"}), &[8080], json!({})).await;
@@ -26,21 +30,19 @@ async fn c217_c216_the_cluster_and_its_services_have_names() {
     let mut both =
         [format!("A {}", scene.address("a").await), format!("A {}", scene.address("b").await), "CODE 0".into()];
     both.sort();
-    soon("the headless name leads to each pod", || async {
-        (scene.dns(&scene.name("each"), A).await == both).then_some(())
+    scene.resolves(&scene.name("each"), A, &both).await;
+    scene.resolves(&scene.name("web"), A, &[&format!("A {address}"), "CODE 0"]).await;
+    let service = format!("SRV 80 {}", scene.name("web"));
+    scene.resolves(&format!("_http._tcp.{}", scene.name("web")), SRV, &["CODE 0", &service]).await;
+    eventually("each pod has its port", async || {
+        let each = scene.dns(&format!("_http._tcp.{}", scene.name("each")), SRV).await;
+        (each.len() == 3 && each[1..].iter().all(|line| line.starts_with("SRV 8080 "))).then_some(())
     })
     .await;
-    assert_eq!(scene.dns(&scene.name("web"), A).await, [format!("A {address}"), "CODE 0".into()]);
-    assert_eq!(
-        scene.dns(&format!("_http._tcp.{}", scene.name("web")), SRV).await,
-        ["CODE 0".into(), format!("SRV 80 {}", scene.name("web"))]
-    );
-    let each = scene.dns(&format!("_http._tcp.{}", scene.name("each")), SRV).await;
-    assert!(each.len() == 3 && each[1..].iter().all(|line| line.starts_with("SRV 8080 ")), "{each:?}");
     let reverse: Vec<&str> = address.rsplit('.').collect();
     let reverse = format!("{}.in-addr.arpa", reverse.join("."));
-    assert_eq!(scene.dns(&reverse, PTR).await, ["CODE 0".into(), format!("PTR {}", scene.name("web"))]);
-    assert_eq!(scene.dns(&scene.name("nothing"), A).await, ["CODE 3"]);
+    scene.resolves(&reverse, PTR, &["CODE 0", &format!("PTR {}", scene.name("web"))]).await;
+    scene.resolves(&scene.name("nothing"), A, &["CODE 3"]).await;
 }
 
 #[tokio::test]
@@ -55,15 +57,12 @@ async fn c213_an_external_name_is_another_name_until_it_is_an_address() {
             said.iter().any(|line| line == wanted).then_some(())
         }
     };
-    soon("it is another name", || leads_to("CNAME foo.example.com")).await;
+    eventually("it is another name", || leads_to("CNAME foo.example.com")).await;
     scene.change("out", json!({"externalName": "bar.example.com"})).await;
-    soon("it follows the change", || leads_to("CNAME bar.example.com")).await;
+    eventually("it follows the change", || leads_to("CNAME bar.example.com")).await;
     let now = scene.change("out", json!({"type": "ClusterIP", "externalName": null, "ports": PORTS()})).await;
     let address = format!("A {}", now["spec"]["clusterIP"].as_str().expect("an address"));
-    soon("it is an address", || async {
-        (scene.dns(&scene.name("out"), A).await == [address.clone(), "CODE 0".into()]).then_some(())
-    })
-    .await;
+    scene.resolves(&scene.name("out"), A, &[&address, "CODE 0"]).await;
 }
 
 #[tokio::test]
@@ -75,9 +74,9 @@ async fn c212_c214_c215_a_pod_with_a_host_name_below_a_headless_service_has_a_na
     let address = scene.address("own").await;
     scene.endpoints("sub", &["own"]).await;
     let whole = scene.name("querier.sub");
-    let answer = [format!("A {address}"), "CODE 0".to_owned()];
-    soon("its whole name is known", || async { (scene.dns(&whole, A).await == answer).then_some(()) }).await;
-    assert_eq!(scene.dns(&scene.name("sub"), A).await, answer);
+    for name in [&whole, &scene.name("sub")] {
+        scene.resolves(name, A, &[&format!("A {address}"), "CODE 0"]).await;
+    }
     // The pod itself finds its names without asking anybody.
     let hosts = scene.exec("own", "cat /etc/hosts").await;
     let line = format!("{address}\t{whole}\tquerier");
@@ -96,13 +95,16 @@ async fn c218_parts_of_names_are_found_by_the_search_path() {
     let address = own["spec"]["clusterIP"].as_str().expect("an address").to_owned();
     let namespace = scene.api.namespace.clone();
     for name in ["web".to_owned(), format!("web.{namespace}"), format!("web.{namespace}.svc"), scene.name("web")] {
-        soon(&format!("{name} is found"), || async {
+        eventually(&format!("{name} is found"), async || {
             scene.exec("ask", &format!("getent hosts {name}")).await.starts_with(&address).then_some(())
         })
         .await;
     }
     let part = format!("_http._tcp.{}", scene.name("web"));
-    assert!(scene.dns(&part, SRV).await.iter().any(|line| line.starts_with("SRV 80 ")));
+    eventually("so is its port", async || {
+        scene.dns(&part, SRV).await.iter().any(|line| line.starts_with("SRV 80 ")).then_some(())
+    })
+    .await;
     let resolv = scene.exec("ask", "cat /etc/resolv.conf").await;
     assert!(
         resolv.contains(&format!("search {namespace}.svc.cluster.local svc.cluster.local cluster.local")),
@@ -130,7 +132,7 @@ async fn c219_a_pod_asks_whom_it_says() {
     let mut lines: Vec<&str> = resolv.lines().collect();
     lines.sort_unstable();
     assert_eq!(lines, [&format!("nameserver {address}"), "options ndots:2", "search resolv.conf.local"]);
-    soon("it is asked", || async {
+    eventually("it is asked", async || {
         scene.exec("asks", "getent ahostsv4 notexistname").await.starts_with("1.1.1.1").then_some(())
     })
     .await;

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use e2e::api::eventually;
 use e2e::machine;
 use e2e::need;
 use serde_json::{Value, json};
 
-use crate::scene::{Scene, soon};
+use crate::scene::Scene;
 
 #[tokio::test]
 async fn c211_c251_the_api_server_is_a_service_that_lists_show() {
@@ -34,8 +35,8 @@ async fn c232_c233_pods_reach_pods() {
     scene.server("b", json!({}), &[8080], json!({})).await;
     for (from, to) in [("ask", "a"), ("a", "b"), ("b", "a"), ("a", "a")] {
         let place = format!("{}:8080", scene.address(to).await);
-        soon("over HTTP", || async { (scene.http_from(from, &place).await == to).then_some(()) }).await;
-        soon("over UDP", || async { (scene.udp_from(from, &place).await == to).then_some(()) }).await;
+        eventually("over HTTP", async || (scene.http_from(from, &place).await == to).then_some(())).await;
+        eventually("over UDP", async || (scene.udp_from(from, &place).await == to).then_some(())).await;
     }
 }
 
@@ -47,8 +48,8 @@ async fn c234_c235_the_node_reaches_pods() {
     scene.pod("on-node", json!({}), "sleep 1d", json!({"hostNetwork": true})).await;
     scene.running("on-node").await;
     let place = format!("{}:8080", scene.address("a").await);
-    soon("over HTTP", || async { (scene.http_from("on-node", &place).await == "a").then_some(()) }).await;
-    soon("over UDP", || async { (scene.udp_from("on-node", &place).await == "a").then_some(()) }).await;
+    eventually("over HTTP", async || (scene.http_from("on-node", &place).await == "a").then_some(())).await;
+    eventually("over UDP", async || (scene.udp_from("on-node", &place).await == "a").then_some(())).await;
 }
 
 #[tokio::test]
@@ -68,9 +69,9 @@ async fn c229_a_port_of_the_machine_is_one_pods_by_address_and_protocol() {
     scene.running("on-node").await;
     let outer = format!("{node}:{PORT}");
     let local = format!("127.0.0.1:{PORT}");
-    soon("that of loopback", || async { (scene.http_from("on-node", &local).await == "local").then_some(()) }).await;
-    soon("that of the node", || async { (scene.http_from("on-node", &outer).await == "outer").then_some(()) }).await;
-    soon("the same over UDP", || async { (scene.udp_from("on-node", &outer).await == "udp").then_some(()) }).await;
+    eventually("that of loopback", async || (scene.http_from("on-node", &local).await == "local").then_some(())).await;
+    eventually("that of the node", async || (scene.http_from("on-node", &outer).await == "outer").then_some(())).await;
+    eventually("the same over UDP", async || (scene.udp_from("on-node", &outer).await == "udp").then_some(())).await;
 }
 
 #[tokio::test]
@@ -90,5 +91,5 @@ async fn c239_endpoints_of_a_hundred_services_come_quickly() {
     times.sort_unstable();
     println!("p50 {:?}, p90 {:?}, p99 {:?}", times[50], times[90], times[99]);
     // The line asks for 20 s and 50 s.
-    assert!(times[50] < Duration::from_secs(1) && times[90] < Duration::from_secs(5), "{times:?}");
+    assert!(times[50] < Duration::from_secs(5) && times[90] < Duration::from_secs(15), "{times:?}");
 }

@@ -1,9 +1,9 @@
 //! A namespace with servers that say who they are, and a pod to ask from.
 
+use std::fmt::Debug;
 use std::net::IpAddr;
-use std::time::Duration;
 
-use e2e::api::{Api, Patch};
+use e2e::api::{Api, Patch, eventually};
 use e2e::client::Client;
 use e2e::{machine, shared};
 use serde_json::{Value, json};
@@ -26,6 +26,13 @@ pub(crate) const CNAME: u32 = 5;
 pub(crate) const PTR: u32 = 12;
 pub(crate) const SRV: u32 = 33;
 
+/// A shell line that asks a server over HTTP for its name.
+fn asks(place: &str) -> String {
+    format!(
+        "printf 'GET /name HTTP/1.0\\r\\n\\r\\n' | socat -T 2 - TCP4:{place},connect-timeout=2 2>/dev/null | tail -n 1"
+    )
+}
+
 pub(crate) struct Scene {
     pub(crate) api: Api,
     client: Client,
@@ -38,7 +45,6 @@ impl Scene {
         let api = Api::fresh(&kubeconfig, name).await;
         let client = Client::new(&machine::gantry(), &kubeconfig);
         let scene = Self { api, client };
-        scene.api.until(&scene.path("serviceaccounts"), "default", "the default account", |_| true).await;
         scene.pod("ask", json!({}), "sleep 1d", json!({})).await;
         scene.running("ask").await;
         scene
@@ -70,7 +76,7 @@ impl Scene {
         self.api.post(&self.path("pods"), pod).await.ok();
     }
 
-    /// A pod that says its name, over TCP at these ports and over UDP at the first; it is ready when it listens.
+    /// A pod that says its name, over TCP at these ports and over UDP at the first. It runs before it listens: ask again.
     pub(crate) async fn server(&self, name: &str, labels: Value, ports: &[u16], more: Value) {
         let udp = format!(
             r#"use Socket; socket(S, PF_INET, SOCK_DGRAM, 0); bind(S, sockaddr_in({}, INADDR_ANY)) or die;
@@ -120,10 +126,7 @@ impl Scene {
     }
 
     pub(crate) async fn http_from(&self, pod: &str, place: &str) -> String {
-        let line = format!(
-            "printf 'GET /name HTTP/1.0\\r\\n\\r\\n' | socat -T 2 - TCP4:{place},connect-timeout=2 2>/dev/null | tail -n 1"
-        );
-        self.exec(pod, &line).await.trim().to_owned()
+        self.exec(pod, &asks(place)).await.trim().to_owned()
     }
 
     pub(crate) async fn udp_from(&self, pod: &str, place: &str) -> String {
@@ -132,10 +135,7 @@ impl Scene {
 
     /// The names that many questions over HTTP were answered with, each asked on a connection of its own.
     pub(crate) async fn answers(&self, place: &str, count: usize) -> Vec<String> {
-        let one = format!(
-            "printf 'GET /name HTTP/1.0\\r\\n\\r\\n' | socat -T 2 - TCP4:{place},connect-timeout=2 2>/dev/null | tail -n 1"
-        );
-        let said = self.exec("ask", &format!("for i in $(seq {count}); do {one}; done")).await;
+        let said = self.exec("ask", &format!("for i in $(seq {count}); do {}; done", asks(place))).await;
         said.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect()
     }
 
@@ -146,6 +146,15 @@ impl Scene {
         let mut lines: Vec<String> = said.lines().map(str::to_owned).collect();
         lines.sort();
         lines
+    }
+
+    /// Asks the cluster's DNS until it answers just this: it hears of Services, and a question may be lost.
+    pub(crate) async fn resolves(&self, name: &str, kind: u32, wanted: &[impl AsRef<str> + Debug]) {
+        eventually(&format!("{name} leads to {wanted:?}"), async || {
+            let said = self.dns(name, kind).await;
+            said.iter().map(String::as_str).eq(wanted.iter().map(AsRef::as_ref)).then_some(())
+        })
+        .await;
     }
 
     /// A name in the cluster.
@@ -159,11 +168,12 @@ impl Scene {
         node["status"]["addresses"][0]["address"].as_str().expect("an address").parse().expect("an address")
     }
 
-    /// Waits until every endpoint that is ready is one of these pods, by their names.
+    /// Waits until every endpoint that is ready is one of these pods, by their names. The Service needs a selector: with
+    /// one it has a slice even while nothing is selected, and without a slice nobody has looked yet.
     pub(crate) async fn endpoints(&self, service: &str, pods: &[&str]) -> Vec<Value> {
         let wanted: std::collections::BTreeSet<&str> = pods.iter().copied().collect();
         let what = format!("{service} leads to {pods:?}");
-        self.api.until_all(&self.slices(service), &what, |slices| ready(slices) == wanted).await
+        self.api.until_all(&self.slices(service), &what, |slices| !slices.is_empty() && ready(slices) == wanted).await
     }
 }
 
@@ -172,15 +182,4 @@ pub(crate) fn ready(slices: &[Value]) -> std::collections::BTreeSet<&str> {
     let endpoints = slices.iter().flat_map(|slice| slice["endpoints"].as_array().into_iter().flatten());
     let ready = endpoints.filter(|endpoint| endpoint["conditions"]["ready"] != false);
     ready.filter_map(|endpoint| endpoint["targetRef"]["name"].as_str()).collect()
-}
-
-/// Asks again until it is so: what is written reaches the rules and the names a moment later.
-pub(crate) async fn soon<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
-    for _ in 0..100 {
-        if let Some(found) = look().await {
-            return found;
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    panic!("not soon: {what}")
 }

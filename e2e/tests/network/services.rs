@@ -1,10 +1,11 @@
 //! Lines 242 to 256: Services, their types, ports and affinity.
 
+use e2e::api::eventually;
 use e2e::machine;
 use e2e::need;
 use serde_json::{Value, json};
 
-use crate::scene::{A, CNAME, Scene, soon};
+use crate::scene::{A, CNAME, Scene};
 
 fn ports() -> Value {
     json!([{"name": "http", "port": 80, "targetPort": 8080}])
@@ -25,7 +26,7 @@ async fn servers(scene: &Scene, names: &[&str]) {
 }
 
 async fn reaches(scene: &Scene, place: &str, names: &[&str]) {
-    soon(&format!("{place} is reached"), || async {
+    eventually(&format!("{place} is reached"), async || {
         let said = scene.http(place).await;
         names.contains(&said.as_str()).then_some(())
     })
@@ -34,7 +35,7 @@ async fn reaches(scene: &Scene, place: &str, names: &[&str]) {
 
 async fn is_another_name(scene: &Scene, service: &str, other: &str) {
     let wanted = format!("CNAME {other}");
-    soon(&format!("{service} is {other}"), || async {
+    eventually(&format!("{service} is {other}"), async || {
         scene.dns(&scene.name(service), CNAME).await.contains(&wanted).then_some(())
     })
     .await;
@@ -76,9 +77,7 @@ async fn c243_c244_a_name_becomes_an_address() {
             .await;
         scene.endpoints(&name, &["a"]).await;
         reaches(&scene, &format!("{}:80", cluster(&now)), &["a"]).await;
-        let answer = [format!("A {}", cluster(&now)), "CODE 0".to_owned()];
-        soon("its name leads there", || async { (scene.dns(&scene.name(&name), A).await == answer).then_some(()) })
-            .await;
+        scene.resolves(&scene.name(&name), A, &[&format!("A {}", cluster(&now)), "CODE 0"]).await;
         if kind == "NodePort" {
             reaches(&scene, &format!("{}:{}", scene.node().await, node_port(&now)), &["a"]).await;
         }
@@ -98,11 +97,14 @@ async fn c246_a_node_port_works_by_name_by_address_and_by_node() {
     }
 }
 
-/// How many different servers answer.
-async fn different(scene: &Scene, place: &str) -> usize {
-    let said = scene.answers(place, 16).await;
-    assert!(said.len() >= 15, "{place}: {said:?}");
-    said.into_iter().collect::<std::collections::BTreeSet<_>>().len()
+/// Asks until so many different servers give all of sixteen answers.
+async fn different(scene: &Scene, place: &str, what: &str, fits: fn(usize) -> bool) {
+    eventually(what, async || {
+        let said = scene.answers(place, 16).await;
+        let names: std::collections::BTreeSet<&String> = said.iter().collect();
+        (said.len() == 16 && fits(names.len())).then_some(())
+    })
+    .await;
 }
 
 async fn affinity(scene: &Scene, kind: &str) {
@@ -116,11 +118,11 @@ async fn affinity(scene: &Scene, kind: &str) {
         _ => format!("{}:80", cluster(&own)),
     };
     reaches(scene, &place, &["a", "b", "c"]).await;
-    assert_eq!(different(scene, &place).await, 1, "a client keeps its server");
+    different(scene, &place, "a client keeps its server", |count| count == 1).await;
     scene.change("web", json!({"sessionAffinity": "None", "sessionAffinityConfig": null})).await;
-    soon("clients are spread", || async { (different(scene, &place).await > 1).then_some(()) }).await;
+    different(scene, &place, "clients are spread", |count| count > 1).await;
     scene.change("web", json!({"sessionAffinity": "ClientIP"})).await;
-    soon("a client keeps its server again", || async { (different(scene, &place).await == 1).then_some(()) }).await;
+    different(scene, &place, "a client keeps its server again", |count| count == 1).await;
 }
 
 #[tokio::test]
@@ -198,11 +200,11 @@ async fn c255_one_port_has_two_protocols() {
     let own = scene.service("web", json!({"selector": {"app": "web"}, "ports": both})).await;
     scene.endpoints("web", &["a"]).await;
     let place = format!("{}:80", cluster(&own));
-    let tcp = || async { scene.http(&place).await == "a" };
-    let udp = || async { scene.udp_from("ask", &place).await == "a" };
-    soon("both are reached", || async { (tcp().await && udp().await).then_some(()) }).await;
+    let tcp = async || scene.http(&place).await == "a";
+    let udp = async || scene.udp_from("ask", &place).await == "a";
+    eventually("both are reached", async || (tcp().await && udp().await).then_some(())).await;
     scene.change("web", json!({"ports": [port("tcp", "TCP")]})).await;
-    soon("the other is cut", || async { (!udp().await && tcp().await).then_some(()) }).await;
+    eventually("the other is cut", async || (!udp().await && tcp().await).then_some(())).await;
     scene.change("web", json!({"ports": [port("udp", "UDP")]})).await;
-    soon("the other way round", || async { (udp().await && !tcp().await).then_some(()) }).await;
+    eventually("the other way round", async || (udp().await && !tcp().await).then_some(())).await;
 }

@@ -1,8 +1,6 @@
 //! Lines 289 to 291, 293, 294, 308, 310, 311 and 313 to 317: pods from their creation to their end.
 
-use std::time::Duration;
-
-use e2e::api::Patch;
+use e2e::api::{Patch, condition};
 use e2e::machine;
 use e2e::need;
 use k8s_openapi::api::core::v1::Pod;
@@ -10,14 +8,14 @@ use kube::api::AttachParams;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 
-use crate::{Pods, condition, container, pod, status};
+use crate::{Pods, container, pod, status};
 
 #[tokio::test]
 async fn c289_both_outputs_are_in_the_log() {
     need!(machine::root());
     let pods = Pods::new("outputs").await;
     pods.create(pod("p", &[container("c", "echo out; echo err >&2; sleep 600")])).await;
-    let log = pods.log_with("p", "c", "err", 1).await;
+    let log = pods.api.log_with("p", "c", "err", 1).await;
     assert_eq!(log, "out\nerr\n");
 }
 
@@ -48,17 +46,17 @@ async fn c293_c294_the_hosts_file_is_the_agents_unless_the_pod_brings_one() {
     all["spec"]["volumes"] = json!([{"name": "file", "configMap": {"name": "m"}}]);
     all["spec"]["hostAliases"] = json!([{"ip": "123.45.67.89", "hostnames": ["foo", "bar"]}]);
     pods.create(all).await;
-    let log = pods.log_with("p", "c", "123.45.67.89", 1).await;
+    let log = pods.api.log_with("p", "c", "123.45.67.89", 1).await;
     assert!(
         log.contains(managed) && log.lines().any(|line| line.split_whitespace().eq(["123.45.67.89", "foo", "bar"])),
         "{log}"
     );
-    let log = pods.log_with("p", "brought", "brought-along", 1).await;
+    let log = pods.api.log_with("p", "brought", "brought-along", 1).await;
     assert!(!log.contains(managed) && !log.contains("123.45.67.89"), "{log}");
     let mut of_host = pod("h", &[container("c", "cat /etc/hosts; echo end; sleep 600")]);
     of_host["spec"]["hostNetwork"] = json!(true);
     pods.create(of_host).await;
-    let log = pods.log_with("h", "c", "end", 1).await;
+    let log = pods.api.log_with("h", "c", "end", 1).await;
     let own = std::fs::read_to_string("/etc/hosts").expect("this machine has one");
     assert!(own.lines().all(|line| log.contains(line)) && !log.contains(managed), "{log}");
 }
@@ -103,7 +101,7 @@ async fn c310_c311_c314_a_pod_comes_changes_and_goes_with_its_grace() {
     pods.delete("p").await;
     let mut marked = None;
     loop {
-        let (kind, object) = events.within(Duration::from_secs(20)).await.expect("it goes");
+        let (kind, object) = events.next("it goes").await;
         match kind.as_str() {
             "DELETED" => break,
             _ if !object["metadata"]["deletionTimestamp"].is_null() => marked = Some(object),
@@ -217,7 +215,7 @@ async fn c318_logs_come_over_websockets() {
     need!(machine::root());
     let pods = Pods::new("log-messages").await;
     pods.create(pod("p", &[container("c", "echo container is alive; sleep 600")])).await;
-    pods.log_with("p", "c", "alive", 1).await;
+    pods.api.log_with("p", "c", "alive", 1).await;
     for (protocol, want) in
         [("binary.k8s.io", "container is alive\n"), ("base64.binary.k8s.io", "Y29udGFpbmVyIGlzIGFsaXZlCg==")]
     {

@@ -1,5 +1,7 @@
 //! Lines 164 to 169: certificates of pods, from a signer of the tests' own, and what they leave out.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use e2e::api::{Api, Patch};
@@ -57,7 +59,9 @@ impl Signer {
         let (own, namespace) = (name.clone(), pods.api.namespace.clone());
         let task = tokio::spawn(async move {
             loop {
-                let (kind, request) = events.next("a request").await;
+                // How long nobody asks is the test's business.
+                let told = events.within(Duration::from_secs(3600)).await;
+                let (kind, request) = told.expect("requests are told for as long as the test takes");
                 let is_new = request["status"]["conditions"].as_array().is_none_or(Vec::is_empty);
                 if kind != "DELETED" && is_new && request["spec"]["signerName"] == own {
                     let path =
@@ -97,7 +101,7 @@ fn sign(issuer: &Issuer<'_, KeyPair>, namespace: &str, spec: &Value, refresh: Op
     let from = Timestamp::from_second(Timestamp::now().as_second()).expect("a time");
     let at = |seconds: i64| from + SignedDuration::from_secs(seconds);
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    let of = |time: Timestamp| epoch + std::time::Duration::from_secs(time.as_second().unsigned_abs());
+    let of = |time: Timestamp| epoch + Duration::from_secs(time.as_second().unsigned_abs());
     (params.not_before, params.not_after) = (of(from), of(at(seconds)));
     let mut status = ended("Issued", "Signed", "signed by the tests");
     status["certificateChain"] = request.signed_by(issuer).expect("a certificate").pem().into();
@@ -149,7 +153,7 @@ async fn bundle(name: &str, source: Value) -> (String, Value) {
     assert_eq!(pods.ended("p").await["status"]["phase"], "Succeeded");
     let requests = pods.api.get(&pods.api.path(GROUP, "podcertificaterequests")).await.ok();
     assert_eq!(requests["items"].as_array().map(Vec::len), Some(1), "one pod asks once");
-    (pods.log("p", "c").await, requests["items"][0].clone())
+    (pods.api.log("p", "c").await, requests["items"][0].clone())
 }
 
 #[tokio::test]
@@ -238,13 +242,13 @@ async fn c168_a_server_and_a_client_know_one_another() {
     pods.ready("server").await;
     let ask = "export ETCDCTL_API=3; E='/usr/bin/etcdctl --dial-timeout=2s --command-timeout=3s --endpoints https://server:2379 --cacert /v/trust.pem'; \
         until $E --cert /v/chain.pem --key /v/key.pem put greeting hello; do sleep 0.2; done; \
-        $E --cert /v/chain.pem --key /v/key.pem get greeting --print-value-only; \
+        until $E --cert /v/chain.pem --key /v/key.pem get greeting --print-value-only; do sleep 0.2; done; \
         $E get greeting --print-value-only && echo strangers are served; echo done";
     let mut client = pod("client", &[of_etcd(ask)]);
     client["spec"]["restartPolicy"] = "Never".into();
     pods.create(both(client)).await;
     pods.ended("client").await;
-    let log = pods.log("client", "c").await;
+    let log = pods.api.log("client", "c").await;
     let has = |line: &str| log.lines().any(|own| own == line);
     assert!(has("OK") && has("hello") && has("done"), "{log}");
     assert!(!has("strangers are served"), "{log}");
@@ -258,7 +262,7 @@ async fn a_renewed_certificate_reaches_the_running_pod() {
     let script = "while true; do now=$(md5sum </v/bundle.pem); [ \"$now\" = \"$last\" ] || echo new; last=$now; usleep 100000; done";
     let own = volume(&signer.name, json!({"credentialBundlePath": "bundle.pem", "keyType": "ED25519"}));
     pods.create(with(pod("p", &[container("c", script)]), own)).await;
-    pods.log_with("p", "c", "new", 3).await;
+    pods.api.log_with("p", "c", "new", 3).await;
 }
 
 #[tokio::test]
@@ -269,7 +273,7 @@ async fn a_denied_certificate_is_told_and_not_asked_for_again() {
     let own = volume(&signer.name, json!({"credentialBundlePath": "bundle.pem"}));
     pods.create(with(pod("p", &[container("c", "sleep 1d")]), own)).await;
     // Told again: the volumes were tried again.
-    pods.event_counted("p", "FailedMount", "Denied (NotToday): ask somebody else", 2).await;
+    pods.api.event_counted("p", "FailedMount", "Denied (NotToday): ask somebody else", 2).await;
     let requests = pods.api.get(&pods.api.path(GROUP, "podcertificaterequests")).await.ok();
     assert_eq!(requests["items"].as_array().map(Vec::len), Some(1));
 }

@@ -23,7 +23,7 @@ async fn output(pods: &Pods, name: &str, container: Value) -> String {
     all["spec"]["restartPolicy"] = json!("Never");
     pods.create(all).await;
     let ended = pods.ended(name).await;
-    let log = pods.log(name, "c").await;
+    let log = pods.api.log(name, "c").await;
     assert_eq!(ended["status"]["phase"], "Succeeded", "{log}{:#}", ended["status"]);
     log
 }

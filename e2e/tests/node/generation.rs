@@ -1,11 +1,11 @@
 //! Lines 305 to 307: which generation of a pod the node has seen.
 
-use e2e::api::Patch;
+use e2e::api::{Patch, condition};
 use e2e::machine;
 use e2e::need;
 use serde_json::json;
 
-use crate::{Pods, condition, container, pod};
+use crate::{Pods, container, pod};
 
 #[tokio::test]
 async fn c307_every_update_of_the_spec_is_observed() {
@@ -58,9 +58,10 @@ async fn c305_a_generation_is_not_the_clients_and_a_graceful_delete_counts() {
     pods.create(own).await;
     let fresh = pods.ready("p").await;
     assert_eq!(fresh["metadata"]["generation"], 1);
+    let mut events = pods.watch("p").await;
     pods.delete("p").await;
-    let going = pods.until("p", "it is going", |pod| pod["metadata"]["deletionTimestamp"].is_string()).await;
+    let going = events.until("it is going", |pod| pod["metadata"]["deletionTimestamp"].is_string()).await;
     assert_eq!(going["metadata"]["generation"], 2);
-    pods.until("p", "that is observed", |pod| pod["status"]["observedGeneration"] == 2).await;
+    events.until("that is observed", |pod| pod["status"]["observedGeneration"] == 2).await;
     pods.api.until_gone(&pods.path("p")).await;
 }

@@ -8,9 +8,11 @@ use crate::{Pods, container, pod, restarts, status};
 
 /// A pod that tells of each request in its log; answers its address.
 async fn listener(pods: &Pods) -> String {
-    pods.create(pod("listener", &[container("c", "exec httpd -fvv -p 8080 -h /www 2>&1")])).await;
+    let mut own = container("c", "exec httpd -fvv -p 8080 -h /www 2>&1");
+    // A hook asks once.
+    own["readinessProbe"] = json!({"tcpSocket": {"port": 8080}, "periodSeconds": 1});
+    pods.create(pod("listener", &[own])).await;
     let pod = pods.ready("listener").await;
-    pods.log("listener", "c").await;
     pod["status"]["podIP"].as_str().expect("an address").to_owned()
 }
 
@@ -30,8 +32,7 @@ async fn post_start(name: &str, hook: fn(&str, &str) -> Value) {
     own["lifecycle"] = json!({"postStart": hook(&ip, "index.html?from=post-start")});
     pods.create(pod("p", &[own])).await;
     pods.ready("p").await;
-    let log = pods.log("listener", "c").await;
-    assert!(log.contains("/index.html"), "it was called before the container was running:\n{log}");
+    pods.api.log_with("listener", "c", "/index.html", 1).await;
 }
 
 async fn pre_stop(name: &str, hook: fn(&str, &str) -> Value) {
@@ -41,9 +42,9 @@ async fn pre_stop(name: &str, hook: fn(&str, &str) -> Value) {
     own["lifecycle"] = json!({"preStop": hook(&ip, "index.html?from=pre-stop")});
     pods.create(pod("p", &[own])).await;
     pods.ready("p").await;
-    assert!(!pods.log("listener", "c").await.contains("/index.html"));
+    assert!(!pods.api.log("listener", "c").await.contains("/index.html"));
     pods.delete("p").await;
-    pods.log_with("listener", "c", "/index.html", 1).await;
+    pods.api.log_with("listener", "c", "/index.html", 1).await;
     pods.api.until_gone(&pods.path("p")).await;
 }
 
@@ -79,7 +80,7 @@ async fn a_post_start_that_fails_restarts_the_container() {
     own["lifecycle"] = json!({"postStart": {"exec": {"command": ["sh", "-c", "echo secret; exit 3"]}}});
     pods.create(pod("p", &[own])).await;
     pods.until("p", "it is restarted", |pod| restarts(pod, "c") >= 1).await;
-    let event = pods.event("p", "FailedPostStartHook", "PostStartHook failed").await;
+    let event = pods.api.event("p", "FailedPostStartHook", "PostStartHook failed").await;
     assert!(!event["message"].as_str().is_some_and(|message| message.contains("secret")));
 }
 
@@ -88,7 +89,7 @@ async fn a_post_start_that_fails_restarts_the_container() {
 async fn a_program_ends_by_its_hook_and_by_its_own_signal() {
     need!(machine::root());
     let pods = Pods::new("stop-signal").await;
-    let script = "trap 'echo term >> /logs/l' TERM; trap 'echo usr1 >> /logs/l; exit 0' USR1; \
+    let script = "trap 'echo term >> /logs/l' TERM; trap 'echo usr1 >> /logs/l; exit 0' USR1; echo up; \
                   while :; do sleep 0.1; done";
     let mut own = container("c", script);
     own["lifecycle"] = json!({"stopSignal": "SIGUSR1",
@@ -101,6 +102,8 @@ async fn a_program_ends_by_its_hook_and_by_its_own_signal() {
     all["spec"]["volumes"] = json!([{"name": "logs", "hostPath": {"path": dir.path()}}]);
     pods.create(all).await;
     pods.ready("p").await;
+    // A signal that comes before the traps is lost.
+    pods.api.log_with("p", "c", "up", 1).await;
     pods.delete("p").await;
     pods.api.until_gone(&pods.path("p")).await;
     let told = std::fs::read_to_string(dir.path().join("l")).expect("it wrote");
@@ -113,7 +116,7 @@ async fn a_sidecar_ends_after_whom_it_serves() {
     let pods = Pods::new("sidecar-end").await;
     let dir = tempfile::tempdir().expect("a directory");
     let script = |name: &str, seconds: u32| {
-        format!("trap 'sleep {seconds}; echo {name} >> /logs/l; exit 0' TERM; while :; do sleep 0.1; done")
+        format!("trap 'sleep {seconds}; echo {name} >> /logs/l; exit 0' TERM; echo up; while :; do sleep 0.1; done")
     };
     let mut containers: Vec<Value> = [("first", 0), ("second", 0), ("app", 2)]
         .iter()
@@ -133,6 +136,9 @@ async fn a_sidecar_ends_after_whom_it_serves() {
     pods.create(all).await;
     let pod = pods.ready("p").await;
     assert!(status(&pod, "first")["ready"] == true);
+    for name in ["first", "second", "app"] {
+        pods.api.log_with("p", name, "up", 1).await;
+    }
     pods.delete("p").await;
     pods.api.until_gone(&pods.path("p")).await;
     assert_eq!(std::fs::read_to_string(dir.path().join("l")).expect("they wrote"), "app\nsecond\nfirst\n");

@@ -1,10 +1,11 @@
 //! Lines 285 to 288: init containers.
 
+use e2e::api::condition;
 use e2e::machine;
 use e2e::need;
 use serde_json::{Value, json};
 
-use crate::{Pods, condition, container, pod, restarts, status};
+use crate::{Pods, container, pod, restarts, status};
 
 fn with_init(policy: &str, init: [&str; 2], app: &str) -> Value {
     let mut pod = pod("p", &[container("app", app)]);

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
+use e2e::api::{condition, eventually};
 use e2e::machine;
 use e2e::need;
 use serde_json::{Value, json};
 
-use crate::{Pods, condition, container, pod, restarts, seconds, status};
+use crate::{Pods, container, pod, restarts, seconds, status};
 
-/// Asked each second; one bad answer counts.
+/// Asked each second; one bad answer counts, one that takes long does not: the machine may be slow.
 fn probe(action: Value) -> Value {
-    let mut probe = json!({"periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 5});
+    let mut probe = json!({"periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 60});
     for (key, value) in action.as_object().expect("an action") {
         probe[key] = value.clone();
     }
@@ -20,6 +21,13 @@ fn probe(action: Value) -> Value {
 fn with(mut container: Value, kind: &str, probe: Value) -> Value {
     container[kind] = probe;
     container
+}
+
+/// A container whose other probes are held back until its port is open: with a threshold of one, a probe that comes
+/// before the server listens would count.
+fn listening(container: Value, port: Value) -> Value {
+    let ask = json!({"tcpSocket": {"port": port}, "periodSeconds": 1, "failureThreshold": 60});
+    with(container, "startupProbe", ask)
 }
 
 /// Serves files of /www on port 8080 and tells of each request.
@@ -41,8 +49,9 @@ async fn c320_http_liveness_that_passes_restarts_nothing() {
     need!(machine::root());
     let pods = Pods::new("live-http").await;
     let ask = probe(json!({"httpGet": {"path": "/healthz", "port": "web"}}));
-    pods.create(pod("p", &[with(web("touch /www/healthz;"), "livenessProbe", ask)])).await;
-    pods.log_with("p", "c", "url:/healthz", 3).await;
+    let own = listening(web("touch /www/healthz;"), json!("web"));
+    pods.create(pod("p", &[with(own, "livenessProbe", ask)])).await;
+    pods.api.log_with("p", "c", "url:/healthz", 3).await;
     assert_eq!(restarts(&pods.get("p").await, "c"), 0);
 }
 
@@ -51,11 +60,11 @@ async fn c324_http_liveness_that_fails_restarts_the_container() {
     need!(machine::root());
     let pods = Pods::new("dead-http").await;
     let ask = probe(json!({"httpGet": {"path": "/healthz", "port": 8080}}));
-    let own = web("touch /www/healthz; (sleep 3; rm /www/healthz) &");
+    let own = listening(web("touch /www/healthz; (sleep 3; rm /www/healthz) &"), json!(8080));
     pods.create(pod("p", &[with(own, "livenessProbe", ask)])).await;
     pods.until("p", "it is restarted", |pod| restarts(pod, "c") >= 1).await;
-    pods.event("p", "Unhealthy", "Liveness probe failed: HTTP probe failed with statuscode: 404").await;
-    pods.event("p", "Killing", "Container c failed liveness probe, will be restarted").await;
+    pods.api.event("p", "Unhealthy", "Liveness probe failed: HTTP probe failed with statuscode: 404").await;
+    pods.api.event("p", "Killing", "Container c failed liveness probe, will be restarted").await;
 }
 
 #[tokio::test]
@@ -63,7 +72,7 @@ async fn c321_grpc_liveness_that_passes_restarts_nothing() {
     need!(machine::root());
     let pods = Pods::new("live-grpc").await;
     // Readiness tells that it was asked, and answered.
-    let own = with(etcd(), "startupProbe", json!({"periodSeconds": 1, "failureThreshold": 30, "grpc": {"port": 2379}}));
+    let own = with(etcd(), "startupProbe", json!({"periodSeconds": 1, "failureThreshold": 60, "grpc": {"port": 2379}}));
     let own = with(own, "livenessProbe", probe(json!({"grpc": {"port": 2379}})));
     let own = with(own, "readinessProbe", probe(json!({"grpc": {"port": 2379}, "successThreshold": 4})));
     pods.create(pod("p", &[own])).await;
@@ -75,12 +84,12 @@ async fn c321_grpc_liveness_that_passes_restarts_nothing() {
 async fn c325_grpc_liveness_that_fails_restarts_the_container() {
     need!(machine::root());
     let pods = Pods::new("dead-grpc").await;
-    let own = with(etcd(), "startupProbe", json!({"periodSeconds": 1, "failureThreshold": 30, "grpc": {"port": 2379}}));
+    let own = with(etcd(), "startupProbe", json!({"periodSeconds": 1, "failureThreshold": 60, "grpc": {"port": 2379}}));
     // The same server, asked for a service that it does not have.
     let own = with(own, "livenessProbe", probe(json!({"grpc": {"port": 2379, "service": "other"}})));
     pods.create(pod("p", &[own])).await;
     pods.until("p", "it is restarted", |pod| restarts(pod, "c") >= 1).await;
-    pods.event("p", "Unhealthy", "Liveness probe failed: ").await;
+    pods.api.event("p", "Unhealthy", "Liveness probe failed: ").await;
 }
 
 #[tokio::test]
@@ -89,8 +98,11 @@ async fn c322_exec_liveness_that_passes_restarts_nothing() {
     let pods = Pods::new("live-exec").await;
     let ask = probe(json!({"exec": {"command": ["sh", "-c", "echo asked >> /tmp/asked; cat /tmp/health"]}}));
     let own = container("c", "touch /tmp/health /tmp/asked; exec tail -f /tmp/asked");
+    // Nor does it count that it is asked before it has made its file.
+    let up = json!({"exec": {"command": ["cat", "/tmp/health"]}, "periodSeconds": 1, "failureThreshold": 60});
+    let own = with(own, "startupProbe", up);
     pods.create(pod("p", &[with(own, "livenessProbe", ask)])).await;
-    pods.log_with("p", "c", "asked", 3).await;
+    pods.api.log_with("p", "c", "asked", 3).await;
     assert_eq!(restarts(&pods.get("p").await, "c"), 0);
 }
 
@@ -103,7 +115,8 @@ async fn c326_exec_liveness_that_fails_restarts_the_container() {
     pods.create(pod("p", &[with(own, "livenessProbe", ask)])).await;
     let pod = pods.until("p", "it is restarted", |pod| restarts(pod, "c") >= 1).await;
     assert_eq!(pod["status"]["phase"], "Running");
-    pods.event("p", "Unhealthy", "Liveness probe failed: cat: can't open '/tmp/health': No such file or directory")
+    pods.api
+        .event("p", "Unhealthy", "Liveness probe failed: cat: can't open '/tmp/health': No such file or directory")
         .await;
 }
 
@@ -111,7 +124,8 @@ async fn c326_exec_liveness_that_fails_restarts_the_container() {
 async fn c323_tcp_liveness_that_passes_restarts_nothing() {
     need!(machine::root());
     let pods = Pods::new("live-tcp").await;
-    let own = with(web(""), "livenessProbe", probe(json!({"tcpSocket": {"port": 8080}, "initialDelaySeconds": 1})));
+    let own = listening(web(""), json!(8080));
+    let own = with(own, "livenessProbe", probe(json!({"tcpSocket": {"port": 8080}})));
     let own = with(own, "readinessProbe", probe(json!({"tcpSocket": {"port": "web"}, "successThreshold": 3})));
     pods.create(pod("p", &[own])).await;
     let pod = pods.ready("p").await;
@@ -126,11 +140,12 @@ async fn c327_restart_counts_only_grow() {
     let mut pod = pod("p", &[with(container("c", "exec sleep 600"), "livenessProbe", ask)]);
     pod["spec"]["containers"][0]["livenessProbe"]["terminationGracePeriodSeconds"] = json!(1);
     pod["spec"]["terminationGracePeriodSeconds"] = json!(5);
+    let mut events = pods.watch("p").await;
     pods.create(pod).await;
     // The waits between them are 0, 10, 20 and 40 seconds, and one to kill each.
+    let wait = Duration::from_secs(120);
     for count in 1..=5 {
-        let wait = Duration::from_secs(60);
-        let pod = pods.until_within(wait, "p", "the next restart", |pod| restarts(pod, "c") >= count).await;
+        let pod = events.until_within(wait, "the next restart", |pod| restarts(pod, "c") != count - 1).await;
         assert_eq!(restarts(&pod, "c"), count);
     }
 }
@@ -140,14 +155,15 @@ async fn c328_readiness_waits_for_its_initial_delay() {
     need!(machine::root());
     let pods = Pods::new("delayed").await;
     let ask = probe(json!({"exec": {"command": ["true"]}, "initialDelaySeconds": 5}));
+    let mut events = pods.watch("p").await;
     pods.create(pod("p", &[with(container("c", "exec sleep 600"), "readinessProbe", ask)])).await;
-    let pod = pods.until("p", "it runs", |pod| status(pod, "c")["state"]["running"].is_object()).await;
+    let pod = events.until("it runs", |pod| status(pod, "c")["state"]["running"].is_object()).await;
     assert_eq!(condition(&pod, "Ready")["status"], "False");
     assert_eq!(condition(&pod, "ContainersReady")["message"], "containers with unready status: [c]");
     let pod = pods.ready("p").await;
     let waited = seconds(&condition(&pod, "Ready")["lastTransitionTime"])
         - seconds(&status(&pod, "c")["state"]["running"]["startedAt"]);
-    assert!((5..20).contains(&waited), "{waited} seconds");
+    assert!(waited >= 5, "{waited} seconds");
     assert_eq!(restarts(&pod, "c"), 0);
 }
 
@@ -157,7 +173,7 @@ async fn c329_readiness_that_fails_never_is_ready_and_restarts_nothing() {
     let pods = Pods::new("unready").await;
     let ask = probe(json!({"exec": {"command": ["sh", "-c", "echo not today; false"]}}));
     pods.create(pod("p", &[with(container("c", "exec sleep 600"), "readinessProbe", ask)])).await;
-    pods.event_counted("p", "Unhealthy", "Readiness probe failed: not today", 3).await;
+    pods.api.event_counted("p", "Unhealthy", "Readiness probe failed: not today", 3).await;
     let pod = pods.get("p").await;
     assert_eq!((condition(&pod, "Ready")["reason"].as_str(), restarts(&pod, "c")), (Some("ContainersNotReady"), 0));
     let own = status(&pod, "c");
@@ -169,16 +185,19 @@ async fn startup_holds_the_other_probes_back() {
     need!(machine::root());
     let pods = Pods::new("startup").await;
     let own = container("c", "sleep 3; touch /tmp/up; exec sleep 600");
-    let up = |threshold: u32| json!({"exec": {"command": ["cat", "/tmp/up"]}, "periodSeconds": 1, "failureThreshold": threshold});
-    let own = with(own, "startupProbe", up(20));
+    let up = || probe(json!({"exec": {"command": ["cat", "/tmp/up"]}}));
+    let mut first = up();
+    first["failureThreshold"] = json!(60);
+    let own = with(own, "startupProbe", first);
     // Either would restart or hide the container if it were asked before.
-    let own = with(with(own, "livenessProbe", up(1)), "readinessProbe", up(1));
+    let own = with(with(own, "livenessProbe", up()), "readinessProbe", up());
+    let mut events = pods.watch("p").await;
     pods.create(pod("p", &[own])).await;
-    let pod = pods.until("p", "it runs", |pod| status(pod, "c")["state"]["running"].is_object()).await;
+    let pod = events.until("it runs", |pod| status(pod, "c")["state"]["running"].is_object()).await;
     assert_eq!(status(&pod, "c")["started"], false);
     let pod = pods.ready("p").await;
     assert_eq!((restarts(&pod, "c"), &status(&pod, "c")["started"]), (0, &json!(true)));
-    pods.event("p", "Unhealthy", "Startup probe failed: cat: can't open").await;
+    pods.api.event("p", "Unhealthy", "Startup probe failed: cat: can't open").await;
 }
 
 #[tokio::test]
@@ -187,7 +206,8 @@ async fn a_sidecar_that_is_up_lets_the_next_container_start() {
     let pods = Pods::new("sidecar-up").await;
     let mut sidecar = container("s", "sleep 3; touch /shared/up; exec sleep 600");
     sidecar["restartPolicy"] = json!("Always");
-    sidecar["startupProbe"] = json!({"exec": {"command": ["cat", "/shared/up"]}, "periodSeconds": 1});
+    sidecar["startupProbe"] =
+        json!({"exec": {"command": ["cat", "/shared/up"]}, "periodSeconds": 1, "failureThreshold": 60});
     let mut own = container("c", "ls /shared; exec sleep 600");
     for container in [&mut sidecar, &mut own] {
         container["volumeMounts"] = json!([{"name": "shared", "mountPath": "/shared"}]);
@@ -195,12 +215,13 @@ async fn a_sidecar_that_is_up_lets_the_next_container_start() {
     let mut pod = pod("p", &[own]);
     pod["spec"]["initContainers"] = json!([sidecar]);
     pod["spec"]["volumes"] = json!([{"name": "shared", "emptyDir": {}}]);
+    let mut events = pods.watch("p").await;
     pods.create(pod).await;
-    let early = pods.until("p", "the sidecar runs", |pod| status(pod, "s")["state"]["running"].is_object()).await;
+    let early = events.until("the sidecar runs", |pod| status(pod, "s")["state"]["running"].is_object()).await;
     assert_eq!(condition(&early, "Initialized")["message"], "containers with incomplete status: [s]");
     assert_eq!(status(&early, "c")["state"]["waiting"]["reason"], "PodInitializing");
     pods.ready("p").await;
-    assert_eq!(pods.log_with("p", "c", "up", 1).await, "up\n", "it came after the sidecar was up");
+    assert_eq!(pods.api.log_with("p", "c", "up", 1).await, "up\n", "it came after the sidecar was up");
 }
 
 #[tokio::test]
@@ -210,12 +231,16 @@ async fn a_probe_that_takes_too_long_is_killed_with_all_it_started() {
     let ask =
         json!({"exec": {"command": ["sh", "-c", "sleep 7777 & sleep 7778"]}, "periodSeconds": 1, "timeoutSeconds": 1});
     pods.create(pod("p", &[with(container("c", "exec sleep 600"), "readinessProbe", ask)])).await;
-    pods.event_counted("p", "Unhealthy", "timed out after 1s", 3).await;
+    // If each left one process only, these would be too many.
+    pods.api.event_counted("p", "Unhealthy", "timed out after 1s", 4).await;
     let pod = pods.get("p").await;
     let uid = pod["metadata"]["uid"].as_str().expect("a uid");
-    let processes = machine::container_processes(uid);
-    let count: usize = processes.values().map(|pids| pids.len()).sum();
-    assert!(count <= 4, "the container's own, and at most one probe's: {processes:?}");
+    // Whoever is killed may take a moment to go.
+    eventually("there are the container's own process and at most one probe's", async || {
+        let count: usize = machine::container_processes(uid).values().map(|pids| pids.len()).sum();
+        (count <= 4).then_some(())
+    })
+    .await;
     assert_eq!(restarts(&pod, "c"), 0);
 }
 

@@ -1,11 +1,11 @@
 //! Lines 299 to 301: resources of containers that run.
 
-use e2e::api::Patch;
+use e2e::api::{Patch, condition};
 use e2e::machine;
 use e2e::need;
 use serde_json::{Value, json};
 
-use crate::{Pods, condition, container, pod, restarts, status};
+use crate::{Pods, container, pod, restarts, status};
 
 fn with(name: &str, resources: Value) -> Value {
     let mut own = container(name, "exec sleep 600");
@@ -105,12 +105,14 @@ async fn c301_a_pod_is_resized_by_replacing_it() {
     pods.create(pod("p", &[with("c", amounts(["10m", "20m"], ["20Mi", "40Mi"]))])).await;
     pods.ready("p").await;
     let path = format!("{}/resize", pods.path("p"));
-    let mut whole = pods.api.get(&path).await.ok();
-    whole["spec"]["containers"][0]["resources"] = amounts(["20m", "40m"], ["20Mi", "40Mi"]);
-    pods.api.put(&path, whole).await.ok();
-    let pod = pods.until("p", "it has it", is_settled).await;
+    // The agent writes the status meanwhile.
+    let more = |pod: &mut Value| {
+        pod["spec"]["containers"][0]["resources"] = amounts(["20m", "40m"], ["20Mi", "40Mi"]);
+    };
+    pods.api.edit(&path, more).await;
+    let is_seen = |pod: &Value| pod["status"]["observedGeneration"] == pod["metadata"]["generation"];
+    let pod = pods.until("p", "it has it, and says so", |pod| is_settled(pod) && is_seen(pod)).await;
     assert_eq!(limits(uid(&pod), "c.0").0, "4000");
-    assert_eq!(pod["status"]["observedGeneration"], pod["metadata"]["generation"]);
 }
 
 #[tokio::test]
@@ -130,9 +132,9 @@ async fn a_resize_may_want_a_restart_or_more_than_there_is() {
     assert_eq!(status(&pod, "c")["resources"]["limits"]["cpu"], "20m", "it has what it had");
     let more = to(amounts(["10m", "20m"], ["30Mi", "60Mi"]));
     pods.api.patch(&path, Patch::Strategic, more).await.ok();
-    let pod = pods.until("p", "it is restarted", |pod| restarts(pod, "c") == 1 && is_settled(pod)).await;
-    assert!(condition(&pod, "PodResizePending").is_null());
-    pods.event("p", "Killing", "Container c resize requires restart").await;
+    let is_over = |pod: &Value| is_settled(pod) && condition(pod, "PodResizePending").is_null();
+    pods.until("p", "it is restarted, and nothing is left to do", |pod| restarts(pod, "c") == 1 && is_over(pod)).await;
+    pods.api.event("p", "Killing", "Container c resize requires restart").await;
     let pod = pods.ready("p").await;
     assert_eq!(limits(uid(&pod), "c.1").1, (60 << 20).to_string());
 }

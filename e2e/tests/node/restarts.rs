@@ -1,11 +1,11 @@
 //! Lines 271 and 309: who is restarted, and for how long a pod may be active.
 
-use e2e::api::Patch;
+use e2e::api::{Patch, condition};
 use e2e::machine;
 use e2e::need;
 use serde_json::{Value, json};
 
-use crate::{Pods, condition, container, pod, restarts, status};
+use crate::{Pods, container, pod, restarts, status};
 
 /// Fails at its first start, succeeds at the next.
 const SECOND_TIME: &str = "[ -e /data/x ] && exit 0; touch /data/x; exit 1";
@@ -58,10 +58,11 @@ async fn c309_an_active_deadline_may_be_set_on_a_live_pod() {
     pods.ready("p").await;
     let patch = json!({"spec": {"activeDeadlineSeconds": 3}});
     pods.api.patch(&pods.path("p"), Patch::Merge, patch).await.ok();
-    let pod = pods.ended("p").await;
-    assert_eq!((&pod["status"]["phase"], &pod["status"]["reason"]), (&json!("Failed"), &json!("DeadlineExceeded")));
+    let has_ended =
+        |pod: &Value| pod["status"]["phase"] == "Failed" && status(pod, "c")["state"]["terminated"].is_object();
+    let pod = pods.until("p", "its time is over", has_ended).await;
+    assert_eq!(pod["status"]["reason"], "DeadlineExceeded");
     let message = "Pod was active on the node longer than the specified deadline";
     assert_eq!(pod["status"]["message"], message);
-    assert!(status(&pod, "c")["state"]["terminated"].is_object());
-    pods.event("p", "DeadlineExceeded", message).await;
+    pods.api.event("p", "DeadlineExceeded", message).await;
 }

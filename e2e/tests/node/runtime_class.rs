@@ -28,7 +28,7 @@ async fn a_pod_runs_where_its_class_s_runtime_is_and_the_rest_is_refused_by_name
     let handlers = nodes["items"][0]["status"]["runtimeHandlers"].as_array().expect("a list").clone();
     let can = |handler: &serde_json::Value| handler["features"]["userNamespaces"] == true;
     assert!(handlers.iter().any(|own| own["name"] == "gantry" && can(own)), "{handlers:?}");
-    pods.event("foreign", "FailedCreatePodSandBox", "no runtime for \"x\" is configured").await;
+    pods.api.event("foreign", "FailedCreatePodSandBox", "no runtime for \"x\" is configured").await;
     for name in ["own", "foreign"] {
         pods.api.delete(&format!("{classes}/{}", named(name)), json!(null)).await.ok();
     }

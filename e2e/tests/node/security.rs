@@ -16,7 +16,7 @@ async fn run(pods: &Pods, name: &str, script: &str, own: Value, whole: Value) ->
     pods.create(all).await;
     let ended = pods.ended(name).await;
     let code = status(&ended, "c")["state"]["terminated"]["exitCode"].as_i64().expect("a code");
-    (code, pods.log(name, "c").await)
+    (code, pods.api.log(name, "c").await)
 }
 
 #[tokio::test]
@@ -111,17 +111,18 @@ async fn a_seccomp_profile_of_the_node_forbids_what_it_says() {
     let mut container = container("c", "true");
     container["securityContext"] = wish("own/none.json");
     pods.create(pod("without", &[container])).await;
-    pods.event("without", "Failed", "own/none.json\": No such file").await;
+    pods.api.event("without", "Failed", "own/none.json\": No such file").await;
 }
 
 #[tokio::test]
 async fn the_default_profile_follows_capabilities() {
     need!(machine::root());
     let pods = Pods::new("gated").await;
-    let script = "mount -t tmpfs none /mnt 2>&1 || mkdir -p /mnt && mount -t tmpfs none /mnt && echo mounted";
+    let script = "grep Seccomp: /proc/self/status; \
+        mount -t tmpfs none /mnt 2>&1 || mkdir -p /mnt && mount -t tmpfs none /mnt && echo mounted";
     let (_, said) = run(&pods, "plain", script, json!({}), json!({})).await;
-    assert!(!said.contains("mounted"), "{said}");
+    assert!(said.contains("Seccomp:\t2") && !said.contains("mounted"), "{said}");
     let more = json!({"capabilities": {"add": ["SYS_ADMIN"]}});
     let (_, said) = run(&pods, "more", script, more, json!({})).await;
-    assert!(said.contains("mounted"), "{said}");
+    assert!(said.contains("Seccomp:\t2") && said.contains("mounted"), "{said}");
 }

@@ -38,6 +38,14 @@ fn owner(pod: &Value) -> u32 {
     std::fs::metadata(format!("/proc/{first}")).expect("it runs").uid()
 }
 
+/// What a shell line prints in a container.
+async fn exec(pods: &Pods, pod: &str, container: &str, line: &str) -> String {
+    let client = Client::new(&machine::gantry(), &e2e::shared::kubeconfig(&crate::IMAGES));
+    let [namespace, pod, container, line] = [pods.api.namespace.as_str(), pod, container, line].map(str::to_owned);
+    let run = move || client.run(&["exec", "-n", &namespace, &pod, "-c", &container, "--", "sh", "-c", &line]).ok();
+    tokio::task::spawn_blocking(run).await.expect("the client ends")
+}
+
 #[tokio::test]
 async fn root_inside_is_nobody_outside_and_pods_have_different_ids() {
     need!(machine::root());
@@ -50,19 +58,13 @@ async fn root_inside_is_nobody_outside_and_pods_have_different_ids() {
     let (first, second) = (owner(&a), owner(&b));
     assert!(first >= 65_536 && first % 65_536 == 0 && second % 65_536 == 0 && second >= 65_536, "{first} {second}");
     assert_ne!(first, second);
-    let map = pods.log_with("a", "c", "65536", 1).await;
+    let map = pods.api.log_with("a", "c", "65536", 1).await;
     let wanted = ["0".to_owned(), first.to_string(), "65536".to_owned()];
     assert_eq!(map.split_whitespace().collect::<Vec<_>>(), wanted);
 
     // Containers without input read the machine's.
     assert_eq!(std::fs::metadata("/dev/null").expect("there").uid(), 0);
-    let kubeconfig = e2e::shared::kubeconfig(&crate::IMAGES);
-    let namespace = pods.api.namespace.clone();
-    let said = tokio::task::spawn_blocking(move || {
-        let client = Client::new(&machine::gantry(), &kubeconfig);
-        client.run(&["exec", "-n", &namespace, "a", "--", "sh", "-c", "id -u; echo $$ > /pid; ls -ln /pid"]).ok()
-    });
-    let said = said.await.expect("exec");
+    let said = exec(&pods, "a", "c", "id -u; echo $$ > /pid; ls -ln /pid").await;
     let words: Vec<&str> = said.split_whitespace().collect();
     assert_eq!((words[0], words[3], words[4]), ("0", "0", "0"), "{said}");
 }
@@ -95,7 +97,7 @@ async fn files_of_volumes_have_the_ids_that_the_spec_says() {
     root["spec"]["securityContext"] = json!({"fsGroup": 4242});
     pods.create(root).await;
     let ended = pods.ended("root").await;
-    let said = pods.log("root", "c").await;
+    let said = pods.api.log("root", "c").await;
     for line in [
         "/host/of-root 0:0",
         "/host/of-user 1000:1000",
@@ -124,7 +126,7 @@ async fn files_of_volumes_have_the_ids_that_the_spec_says() {
     user["spec"]["securityContext"] = json!({"runAsUser": 1000});
     pods.create(user).await;
     pods.ended("user").await;
-    let said = pods.log("user", "c").await;
+    let said = pods.api.log("user", "c").await;
     assert!(said.contains("Permission denied") && said.ends_with("secret\n1000\nagain\n"), "{said}");
 }
 
@@ -135,27 +137,30 @@ async fn what_a_pod_has_of_its_own_works_with_its_users() {
     let script = "ping -c 1 -W 2 127.0.0.1 > /dev/null && echo pinged; hostname; \
         cat /proc/sys/kernel/shm_rmid_forced /proc/sys/net/ipv4/ip_unprivileged_port_start; ls /sys/class/net; \
         mount -t proc none /mnt 2>/dev/null || mkdir -p /mnt && mount -t proc none /mnt && echo proc-mounted; \
-        echo x > /dev/null && head -c 4 /dev/urandom | wc -c; echo bytes; sleep 1000000";
+        echo x > /dev/null && head -c 4 /dev/urandom | wc -c; echo bytes; sleep 1234567";
     let mut one = container("c", script);
     one["securityContext"] = json!({"procMount": "Unmasked", "capabilities": {"add": ["SYS_ADMIN"]}});
     one["readinessProbe"] = json!({"exec": {"command": ["sh", "-c", "test $(id -u) = 0"]}, "periodSeconds": 1});
-    let mut all = own("p", vec![one, container("d", "ps; sleep 1000000")], json!([]));
+    let mut all = own("p", vec![one, container("d", "sleep 1000000")], json!([]));
     all["spec"]["hostname"] = json!("named");
     all["spec"]["securityContext"] = json!({"sysctls": [{"name": "kernel.shm_rmid_forced", "value": "1"},
         {"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}]});
     pods.create(all).await;
     pods.ready("p").await;
-    let said = pods.log_with("p", "c", "bytes", 1).await;
+    let said = pods.api.log_with("p", "c", "bytes", 1).await;
     for line in ["pinged", "named", "1", "0", "lo", "eth0", "proc-mounted", "4"] {
         assert!(said.lines().any(|own| own == line), "{line}: {said}");
     }
+    let seen = exec(&pods, "p", "d", "ps").await;
+    assert!(seen.contains("sleep 1000000") && !seen.contains("1234567"), "each sees its own processes: {seen}");
 
-    let mut shared =
-        own("shared", vec![container("c", "sleep 1000000"), container("d", "ps; sleep 1000000")], json!([]));
+    // The brackets keep the one that looks from finding its own command line.
+    let looks = "until ps | grep -q '[1]234567'; do sleep 0.1; done; echo seen; sleep 1000000";
+    let mut shared = own("shared", vec![container("c", "sleep 1234567"), container("d", looks)], json!([]));
     shared["spec"]["shareProcessNamespace"] = json!(true);
     pods.create(shared).await;
     pods.ready("shared").await;
-    pods.log_with("shared", "d", "sleep 1000000", 1).await;
+    pods.api.log_with("shared", "d", "seen", 1).await;
 }
 
 #[tokio::test]
@@ -170,8 +175,8 @@ async fn proc_is_masked_unless_the_pod_asks() {
     pods.ended("masked").await;
     pods.ended("unmasked").await;
     let count = |said: String| said.trim().parse::<u32>().expect("a number");
-    assert!(count(pods.log("masked", "c").await) > 3);
-    assert_eq!(count(pods.log("unmasked", "c").await), 0);
+    assert!(count(pods.api.log("masked", "c").await) > 3);
+    assert_eq!(count(pods.api.log("unmasked", "c").await), 0);
     // The machine's own users see no more of /proc than is good for them.
     let said = pods.api.post(&pods.api.path("v1", "pods"), pod("wrong", &[all])).await.refused(422);
     assert!(said.contains("`hostUsers` must be false to use `Unmasked`"), "{said}");
@@ -187,11 +192,11 @@ async fn a_file_system_that_maps_no_owners_is_told_by_the_volume_s_name() {
     let pods = Pods::new("own-refused").await;
     let volumes = json!([{"name": "kernel", "hostPath": {"path": "/proc/sys"}}]);
     pods.create(own("p", vec![container("c", "true")], volumes)).await;
-    pods.event("p", "Failed", "volume \"kernel\" cannot be had with hostUsers: false").await;
+    pods.api.event("p", "Failed", "volume \"kernel\" cannot be had with hostUsers: false").await;
     let mut high = own("high", vec![container("c", "true")], json!([]));
     high["spec"]["securityContext"] = json!({"runAsUser": 70_000});
     pods.create(high).await;
-    pods.event("high", "Failed", "id 70000 cannot be had with hostUsers: false").await;
+    pods.api.event("high", "Failed", "id 70000 cannot be had with hostUsers: false").await;
 }
 
 #[test]
@@ -200,7 +205,7 @@ fn a_pod_keeps_its_ids_when_the_agent_comes_back() {
     let image = machine::image("busybox").expect("hack/image makes the sample image");
     let mut cluster = Cluster::start(&[&image]);
     let client = cluster.gantry();
-    let soon = Duration::from_secs(30);
+    let soon = Duration::from_secs(60);
     let create = |name: &str| {
         let pod = own(name, vec![container("c", "sleep 1000000")], json!([]));
         client.run_with(&["apply", "-f", "-"], &pod.to_string()).ok();
@@ -222,10 +227,15 @@ fn a_pod_keeps_its_ids_when_the_agent_comes_back() {
     assert_eq!(client.run(&["exec", "before", "--", "id", "-u"]).ok().trim(), "0");
     // What is gone leaves its ids and no mount.
     let uid = before["metadata"]["uid"].as_str().expect("a uid").to_owned();
+    let has_run_dir = || {
+        let own = |hash: &String| Path::new("/run/gantry").join(hash).join("pods").join(&uid);
+        machine::instances().iter().any(|hash| own(hash).exists())
+    };
+    assert!(has_run_dir(), "the pod has a directory while it runs");
     client.run(&["delete", "pod", "before", "--now"]).ok();
     eventually("the pod is gone", soon, || {
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-        (!mounts.contains(&uid) && !Path::new("/run/gantry").join(&uid).exists()).then_some(())
+        (!mounts.contains(&uid) && !has_run_dir()).then_some(())
     });
     // Ids that are free again may be another machine's by now: all that counts is that nobody here has them.
     assert_ne!(owner(&create("again")), owner(&after));

@@ -1,7 +1,5 @@
 //! Claims and volumes: made on demand, bound to what is there, kept or removed, shared by one node or one pod.
 
-use std::time::Duration;
-
 use e2e::api::Patch;
 use e2e::{machine, need};
 use serde_json::{Value, json};
@@ -41,20 +39,18 @@ async fn data_of_a_claim_outlives_its_pods_and_goes_with_it() {
     let class = scene.api.get("/apis/storage.k8s.io/v1/storageclasses/local-path").await.ok();
     assert_eq!(class["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"], "true");
     scene.make("persistentvolumeclaims", claim("data", Value::Null)).await;
-    scene.event("data", "WaitForFirstConsumer").await;
+    scene.api.event("data", "WaitForFirstConsumer", "").await;
     assert_eq!(scene.run(user("writes", "id -u; echo kept > /data/file; stat -c %a /data", "data")).await, "0\n777\n");
     let own = bound(&scene, "data").await;
     assert_eq!(own["spec"]["storageClassName"], "local-path");
     assert_eq!(own["status"]["capacity"]["storage"], "16Mi");
     assert_eq!(own["metadata"]["annotations"]["volume.kubernetes.io/selected-node"], "node-1");
-    scene.event("data", "ProvisioningSucceeded").await;
+    scene.api.event("data", "ProvisioningSucceeded", "").await;
     let name = own["spec"]["volumeName"].as_str().expect("a volume").to_owned();
     let path = format!("{VOLUMES}/{name}");
-    let volume = scene.api.get(&path).await.ok();
-    assert_eq!(
-        (&volume["status"]["phase"], &volume["spec"]["persistentVolumeReclaimPolicy"]),
-        (&json!("Bound"), &json!("Delete"))
-    );
+    let is_bound = |volume: &Value| volume["status"]["phase"] == "Bound";
+    let volume = scene.api.until(VOLUMES, &name, "the volume is bound too", is_bound).await;
+    assert_eq!(volume["spec"]["persistentVolumeReclaimPolicy"], "Delete");
     let directory = std::path::PathBuf::from(volume["spec"]["local"]["path"].as_str().expect("a directory"));
     assert!(directory.starts_with(scene.storage()), "{}", directory.display());
     scene.end("writes").await;
@@ -109,9 +105,9 @@ async fn volumes_that_people_make_are_bound_kept_and_never_given_twice() {
     let mut named = own.clone();
     named["volumeName"] = format!("{}-small", scene.api.namespace).into();
     scene.make("persistentvolumeclaims", claim("named", named)).await;
-    let told = scene.event("named", "VolumeMismatch").await;
+    let told = scene.api.event("named", "VolumeMismatch", "").await;
     assert!(told["message"].as_str().is_some_and(|text| text.contains("requested PV is too small")), "{told}");
-    scene.event("picky", "ProvisioningFailed").await;
+    scene.api.event("picky", "ProvisioningFailed", "").await;
     assert_eq!(scene.run(user("reads", "cat /data/f", "a")).await, "by hand\n");
     scene.end("reads").await;
     scene.api.delete(&format!("{}/a", scene.path("persistentvolumeclaims")), Value::Null).await.ok();
@@ -210,7 +206,7 @@ async fn claims_grow_and_what_cannot_be_made_is_told() {
     assert_eq!(volume["spec"]["capacity"]["storage"], "32Mi");
     scene.make("persistentvolumeclaims", claim("many", json!({"accessModes": ["ReadWriteMany"]}))).await;
     scene.make("pods", user("p", "true", "many")).await;
-    let told = scene.event("many", "ProvisioningFailed").await;
+    let told = scene.api.event("many", "ProvisioningFailed", "").await;
     assert!(told["message"].as_str().is_some_and(|text| text.contains("spec.accessModes: ReadWriteMany")), "{told}");
 }
 
@@ -233,7 +229,7 @@ async fn a_block_device_is_a_file_of_the_node_and_keeps_its_data() {
     scene.end("writes").await;
     assert_eq!(scene.run(with_device("reads", "dd if=/dev/xvda bs=4 count=1 2>/dev/null")).await, "raw\n");
     scene.make("pods", user("mounts", "true", "disk")).await;
-    let told = scene.event("mounts", "FailedMount").await;
+    let told = scene.api.event("mounts", "FailedMount", "").await;
     assert!(
         told["message"]
             .as_str()
@@ -289,8 +285,7 @@ async fn many_pods_share_a_claim_that_nobody_has_used_yet() {
     for name in &pods {
         scene.make("pods", user(name, &format!("echo {name} >> /data/all"), "shared")).await;
     }
-    let ended = futures::future::join_all(pods.iter().map(|name| scene.said(name)));
-    tokio::time::timeout(Duration::from_secs(60), ended).await.expect("all of them run");
+    futures::future::join_all(pods.iter().map(|name| scene.said(name))).await;
     let said = scene.run(user("last", "sort /data/all", "shared")).await;
     assert_eq!(said.split_whitespace().collect::<Vec<_>>(), pods);
 }

@@ -61,12 +61,13 @@ async fn who_takes_more_of_the_disk_than_it_may_is_evicted() {
     let volumes = json!([{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}]);
     let mounts = json!([{"name": "v", "mountPath": "/v"}]);
     let greedy = "dd if=/dev/zero of=/v/f bs=1M count=4 2>/dev/null; sync; sleep 600";
-    scene.make("pods", pod("greedy", greedy, volumes.clone(), mounts.clone())).await;
-    scene.make("pods", pod("modest", "echo x > /v/f; sleep 600", volumes, mounts)).await;
+    scene.make("pods", pod("modest", "echo x > /v/f; sleep 600", volumes.clone(), mounts.clone())).await;
+    scene.running("modest").await;
+    scene.make("pods", pod("greedy", greedy, volumes, mounts)).await;
     let greedy = scene.phase("greedy", &["Failed"]).await;
     assert_eq!(greedy["status"]["reason"], "Evicted");
     assert_eq!(greedy["status"]["message"], "Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". ");
-    scene.event("greedy", "Evicted").await;
+    scene.api.event("greedy", "Evicted", "").await;
     let modest = scene.api.get(&format!("{}/modest", scene.path("pods"))).await.ok();
     assert_eq!(modest["status"]["phase"], "Running");
 }
@@ -187,7 +188,7 @@ async fn directories_of_the_machine_are_what_their_type_says() {
     assert_eq!(said, "directory\nregular empty file\nsocket\ndirectory\nregular empty file\ncharacter special file\n");
     let wrong = json!([{"name": "v", "hostPath": {"path": at("file"), "type": "Directory"}}]);
     scene.make("pods", pod("wrong", "true", wrong, json!([{"name": "v", "mountPath": "/v"}]))).await;
-    let told = scene.event("wrong", "FailedMount").await;
+    let told = scene.api.event("wrong", "FailedMount", "").await;
     assert!(told["message"].as_str().is_some_and(|text| text.contains("hostPath type check failed")), "{told}");
 }
 
@@ -202,7 +203,7 @@ async fn images_are_read_as_volumes() {
     assert_eq!(said, "hello from gantry\nhello from gantry\nRead-only\nPermission denied\n");
     let never = json!([{"name": "v", "image": {"reference": "registry.invalid/none:1", "pullPolicy": "Never"}}]);
     scene.make("pods", pod("never", "true", never, json!([{"name": "v", "mountPath": "/v"}]))).await;
-    let told = scene.event("never", "FailedMount").await;
+    let told = scene.api.event("never", "FailedMount", "").await;
     assert!(told["message"].as_str().is_some_and(|text| text.contains("pull policy of Never")), "{told}");
 }
 

@@ -184,7 +184,7 @@ async fn c185_c186_c187_c188_who_may_do_without_a_bundle_starts_and_others_wait(
     }
     for (name, source) in [("waits-match", nothing), ("waits-name", json!({"name": "nobody"}))] {
         trust.scene.make("pods", trust.pod(name, &[source])).await;
-        trust.scene.event(name, "FailedMount").await;
+        trust.scene.api.event(name, "FailedMount", "").await;
         let pod = trust.scene.api.get(&format!("{}/{name}", trust.scene.path("pods"))).await.ok();
         assert_eq!(pod["status"]["phase"], "Pending", "{name}");
     }

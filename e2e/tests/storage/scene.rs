@@ -26,9 +26,7 @@ impl Scene {
         let data_dir = kubeconfig.with_file_name("data");
         let place = Place { kubeconfig, data_dir };
         let api = Api::fresh(&place.kubeconfig, name).await;
-        let scene = Self { api, place };
-        scene.api.until(&scene.path("serviceaccounts"), "default", "the default account", |_| true).await;
-        scene
+        Self { api, place }
     }
 
     /// A collection of the core group.
@@ -61,8 +59,7 @@ impl Scene {
     }
 
     pub(crate) async fn log(&self, pod: &str) -> String {
-        let answer = self.api.get(&format!("{}/{pod}/log", self.path("pods"))).await;
-        String::from_utf8_lossy(&answer.bytes).into_owned()
+        self.api.log(pod, "c").await
     }
 
     /// Runs a pod to its end and gives what it printed.
@@ -85,13 +82,6 @@ impl Scene {
         let path = format!("{}/{pod}", self.path("pods"));
         self.api.delete(&path, json!({"gracePeriodSeconds": 0})).await.ok();
         self.api.until_gone(&path).await;
-    }
-
-    /// The first event about an object with this reason.
-    pub(crate) async fn event(&self, about: &str, reason: &str) -> Value {
-        let path = format!("{}?fieldSelector=involvedObject.name={about},reason={reason}", self.path("events"));
-        let all = self.api.until_all(&path, &format!("{reason} about {about}"), |all| !all.is_empty()).await;
-        all[0].clone()
     }
 
     /// Where volumes of this node lie.
