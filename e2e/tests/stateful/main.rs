@@ -1,0 +1,67 @@
+//! Software that keeps data, from plain manifests (`manifests/stateful`) and Debian's packages, on two nodes: each member is
+//! lost once, and what was acknowledged is there in the end.
+
+mod app;
+mod etcd;
+mod postgresql;
+mod rabbitmq;
+mod web;
+mod zookeeper;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::Command;
+
+use e2e::cluster::Cluster;
+use e2e::neighbour::Neighbour;
+use e2e::{machine, need};
+
+use app::App;
+
+const RECIPES: [&str; 6] = ["etcd", "zookeeper", "rabbitmq", "postgresql", "nginx", "haproxy"];
+
+#[test]
+fn stateful_software_loses_members_and_keeps_its_data() {
+    need!(machine::root());
+    need!(machine::program("nsenter"));
+    let images: Vec<PathBuf> = std::thread::scope(|scope| {
+        let builds = RECIPES.map(|recipe| scope.spawn(move || machine::image(recipe).expect("hack/image makes it")));
+        builds.map(|build| build.join().expect("an image")).into()
+    });
+    let mut other = Neighbour::new();
+    let here = IpAddr::from(other.here());
+    let cluster = Cluster::start_at(
+        here,
+        &images.iter().map(PathBuf::as_path).collect::<Vec<_>>(),
+        &["--node-ip", &here.to_string()],
+    );
+    for image in &images {
+        let mut import = Command::new(machine::gantry());
+        import.args(["image", "import"]).arg(image).arg("--data-dir").arg(other.data_dir("node-2"));
+        assert!(import.output().expect("gantry runs").status.success());
+    }
+    let client = cluster.gantry();
+    let token = client.run(&["token", "create", "--ttl", "1h"]).ok();
+    other.start("node-2", &["--server", &cluster.url(), "--token", token.trim(), "--node-name", "node-2"]);
+    client.run(&["wait", "node", "--all", "--for=condition=Ready", "--timeout=60s"]).ok();
+
+    let scenes: [(&str, fn(&App)); 5] = [
+        ("etcd", etcd::scene),
+        ("zookeeper", zookeeper::scene),
+        ("rabbitmq", rabbitmq::scene),
+        ("postgresql", postgresql::scene),
+        ("web", web::scene),
+    ];
+    std::thread::scope(|scope| {
+        for (name, scene) in scenes {
+            let client = client.clone();
+            scope.spawn(move || {
+                let app = App::new(client, name);
+                scene(&app);
+                app.remove();
+            });
+        }
+    });
+    // Its volumes end with their claims, so that the node leaves nothing.
+    other.reset("node-2");
+}
