@@ -20,6 +20,9 @@ use app::App;
 
 const RECIPES: [&str; 6] = ["etcd", "zookeeper", "rabbitmq", "postgresql", "nginx", "haproxy"];
 
+/// What is done to one of them, and must hold.
+type Scene = fn(&App);
+
 #[test]
 fn stateful_software_loses_members_and_keeps_its_data() {
     need!(machine::root());
@@ -45,7 +48,7 @@ fn stateful_software_loses_members_and_keeps_its_data() {
     other.start("node-2", &["--server", &cluster.url(), "--token", token.trim(), "--node-name", "node-2"]);
     client.run(&["wait", "node", "--all", "--for=condition=Ready", "--timeout=60s"]).ok();
 
-    let scenes: [(&str, fn(&App)); 5] = [
+    let scenes: [(&str, Scene); 5] = [
         ("etcd", etcd::scene),
         ("zookeeper", zookeeper::scene),
         ("rabbitmq", rabbitmq::scene),
