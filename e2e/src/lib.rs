@@ -11,6 +11,7 @@ mod grpc;
 pub mod machine;
 pub mod neighbour;
 pub mod shared;
+pub mod wire;
 
 /// Ends a test early when the machine lacks something; the reason is printed and counted by `hack/test`.
 #[macro_export]

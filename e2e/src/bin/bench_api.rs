@@ -1,21 +1,15 @@
 //! Measures the API from outside: `bench_api [SECONDS] [OBJECTS] [WATCHERS]`. Prints tables; never judges.
 //! `hack/bench/api` starts etcd beside it and calls it: the write path of both is measured in one run, on one disk.
 
-use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
 use e2e::cluster::Cluster;
+use e2e::wire::{Outcome, Server, percentile, pss, send, whole};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http2::SendRequest;
+use hyper::body::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use kube::config::Kubeconfig;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
@@ -23,9 +17,6 @@ const ETCD: &str = "127.0.0.1:12379";
 const VALUE: usize = 2048;
 /// Streams that one connection carries.
 const STREAMS: usize = 100;
-
-type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
-type Sender = SendRequest<Full<Bytes>>;
 
 fn main() -> Outcome<()> {
     drop(rustls::crypto::ring::default_provider().install_default());
@@ -50,85 +41,6 @@ async fn measure(window: Duration, objects: usize, watchers: usize) -> Outcome<(
     reads(&server, window).await?;
     lists(&server, objects).await?;
     fan_out(&server, watchers).await
-}
-
-/// Where the server is, and who asks.
-struct Server {
-    address: String,
-    tls: Arc<rustls::ClientConfig>,
-}
-
-impl Server {
-    fn of(kubeconfig: &Path) -> Outcome<Self> {
-        let config = Kubeconfig::read_from(kubeconfig)?;
-        let cluster = config.clusters.first().and_then(|named| named.cluster.clone()).ok_or("no cluster")?;
-        let user = config.auth_infos.first().and_then(|named| named.auth_info.clone()).ok_or("no user")?;
-        let pem = |data: Option<String>| -> Outcome<Vec<u8>> {
-            Ok(base64::engine::general_purpose::STANDARD.decode(data.ok_or("no certificate")?)?)
-        };
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(&pem(cluster.certificate_authority_data)?)?)?;
-        let own = CertificateDer::from_pem_slice(&pem(user.client_certificate_data)?)?;
-        let key = user.client_key_data.ok_or("no key")?;
-        let key = PrivateKeyDer::from_pem_slice(&pem(Some(secrecy::ExposeSecret::expose_secret(&key).to_owned()))?)?;
-        let mut tls =
-            rustls::ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(vec![own], key)?;
-        tls.alpn_protocols = vec![b"h2".to_vec()];
-        let address = cluster.server.ok_or("no address")?.trim_start_matches("https://").to_owned();
-        Ok(Self { address, tls: Arc::new(tls) })
-    }
-
-    async fn connect(&self) -> Outcome<Sender> {
-        let tcp = TcpStream::connect(&self.address).await?;
-        tcp.set_nodelay(true)?;
-        let name = ServerName::try_from("localhost")?;
-        let stream = tokio_rustls::TlsConnector::from(Arc::clone(&self.tls)).connect(name, tcp).await?;
-        let (sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
-        Ok(sender)
-    }
-
-    fn request(
-        &self,
-        method: Method,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: Bytes,
-    ) -> Outcome<Request<Full<Bytes>>> {
-        let mut request = Request::builder().method(method).uri(format!("https://{}{path}", self.address));
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        Ok(request.body(Full::new(body))?)
-    }
-}
-
-async fn send(sender: &mut Sender, request: Request<Full<Bytes>>) -> Outcome<(StatusCode, Incoming)> {
-    sender.ready().await?;
-    let (parts, body) = sender.send_request(request).await?.into_parts();
-    Ok((parts.status, body))
-}
-
-async fn whole(sender: &mut Sender, request: Request<Full<Bytes>>) -> Outcome<Bytes> {
-    let (status, body) = send(sender, request).await?;
-    let bytes = body.collect().await?.to_bytes();
-    match status.is_success() {
-        true => Ok(bytes),
-        false => Err(format!("{status}: {}", String::from_utf8_lossy(&bytes)).into()),
-    }
-}
-
-fn percentile(times: &mut [Duration], share: f64) -> f64 {
-    times.sort();
-    let index = ((times.len() as f64 - 1.0) * share).round() as usize;
-    times.get(index).map_or(0.0, |time| time.as_secs_f64() * 1000.0)
-}
-
-fn pss(cluster: &Cluster) -> Outcome<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", cluster.server_pid()))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).ok_or("no Pss")?;
-    Ok(line.trim().trim_end_matches("kB").trim().parse()?)
 }
 
 /// Different text each time, from the splitmix64 sequence.
@@ -191,9 +103,9 @@ async fn writes(server: &Server, window: Duration) -> Outcome<()> {
         for _ in 0..clients.min(4) {
             senders.push(server.connect().await?);
         }
-        let (address, tls) = (server.address.clone(), Arc::clone(&server.tls));
+        let server = server.clone();
         let ours = load("POST of a ConfigMap, 2 KB, durable", clients, window, async move |client, n| {
-            let server = Server { address: address.clone(), tls: Arc::clone(&tls) };
+            let server = server.clone();
             let mut sender = senders[client % senders.len()].clone();
             let body = json!({"metadata": {"name": format!("w-{clients}-{client}-{n}")}, "data": {"k": text()}});
             let path = "/api/v1/namespaces/default/configmaps";
@@ -296,9 +208,9 @@ async fn reads(server: &Server, window: Duration) -> Outcome<()> {
         for _ in 0..clients.min(4) {
             senders.push(server.connect().await?);
         }
-        let (address, tls) = (server.address.clone(), Arc::clone(&server.tls));
+        let server = server.clone();
         let get = load("GET of a pod", clients, window, async move |client, n| {
-            let server = Server { address: address.clone(), tls: Arc::clone(&tls) };
+            let server = server.clone();
             let mut sender = senders[client % senders.len()].clone();
             let path = format!("/api/v1/namespaces/default/pods/pod-{:06}", (client as u64 * 7 + n) % 100);
             whole(&mut sender, server.request(Method::GET, &path, &[], Bytes::new())?).await.map(drop)

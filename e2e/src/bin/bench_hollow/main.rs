@@ -1,0 +1,259 @@
+//! Measures the control plane with hollow nodes: `bench_hollow [NODES] [PODS] [REST] [SECONDS]`. Prints tables; never judges.
+//! PODS are placed end to end for each workload, then REST pods are held at rest, then 20 a second come and go.
+
+mod agents;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use e2e::cluster::Cluster;
+use e2e::wire::{Outcome, Server, percentile, pss, whole};
+use http::Method;
+use hyper::body::Bytes;
+use serde_json::{Value, json};
+
+use agents::Seen;
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+/// Pods of one namespace.
+const NAMESPACE: usize = 3000;
+const CHURN: u32 = 20;
+
+/// A workload, its gate in pods a second in kube-scheduler's repository (test/integration/scheduler_perf, quoted) and its pods.
+struct Workload {
+    name: &'static str,
+    gate: f64,
+    spec: fn() -> Value,
+}
+
+fn plain() -> Value {
+    json!({"terminationGracePeriodSeconds": 0, "automountServiceAccountToken": false, "containers": [{"name": "c", "image": "pause",
+        "resources": {"requests": {"cpu": "10m", "memory": "50Mi"}}}]})
+}
+
+fn with(field: &str, value: Value) -> Value {
+    let mut spec = plain();
+    spec[field] = value;
+    spec
+}
+
+fn node_affinity() -> Value {
+    let zone = json!({"key": "topology.kubernetes.io/zone", "operator": "In", "values": ["zone-1", "zone-2"]});
+    let required = json!({"nodeSelectorTerms": [{"matchExpressions": [zone]}]});
+    with("affinity", json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}))
+}
+
+fn preferred_affinity() -> Value {
+    let term = json!({"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"set": "preferred-affinity"}}});
+    let preferred = json!([{"weight": 1, "podAffinityTerm": term}]);
+    with("affinity", json!({"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}))
+}
+
+fn spread() -> Value {
+    let constraint = json!({"maxSkew": 5, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"set": "spread"}}});
+    with("topologySpreadConstraints", json!([constraint]))
+}
+
+const WORKLOADS: [Workload; 4] = [
+    Workload { name: "plain", gate: 680.0, spec: plain },
+    Workload { name: "node affinity", gate: 220.0, spec: node_affinity },
+    Workload { name: "preferred affinity", gate: 90.0, spec: preferred_affinity },
+    Workload { name: "spread", gate: 460.0, spec: spread },
+];
+
+fn main() -> Outcome<()> {
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let number =
+        |at: usize, default: usize| std::env::args().nth(at).and_then(|text| text.parse().ok()).unwrap_or(default);
+    let (nodes, pods, rest, seconds) = (number(1, 5000), number(2, 10_000), number(3, 150_000), number(4, 60));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(measure(nodes, pods, rest, seconds as u64))
+}
+
+async fn measure(nodes: usize, pods: usize, rest: usize, seconds: u64) -> Outcome<()> {
+    let cluster = Cluster::start_with(&[], &["--disable-agent"]);
+    let server = Server::of(&cluster.kubeconfig())?;
+    let started = Instant::now();
+    agents::make(&server, nodes).await?;
+    println!("{nodes} hollow nodes made in {:.1} s", started.elapsed().as_secs_f64());
+    let seen = Arc::new(Seen::default());
+    for task in [
+        tokio::spawn(agents::renew(server.clone(), nodes)),
+        tokio::spawn(agents::live(server.clone(), Arc::clone(&seen))),
+    ] {
+        tokio::spawn(async move {
+            match task.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => eprintln!("hollow agents: {error}"),
+                Err(error) => eprintln!("hollow agents: {error}"),
+            }
+        });
+    }
+    at_rest(&cluster, &format!("{nodes} nodes, no pods")).await?;
+    end_to_end(&server, &seen, pods).await?;
+    if rest > 0 {
+        fill(&server, &seen, rest).await?;
+        at_rest(&cluster, &format!("{nodes} nodes, {} pods", seen.running.load(Ordering::Relaxed))).await?;
+        churn(&server, seconds).await?;
+    }
+    Ok(())
+}
+
+/// Processor time of the server so far, user and system, in seconds (proc_pid_stat(5): ticks of 10 ms).
+fn processor(cluster: &Cluster) -> Outcome<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", cluster.server_pid()))?;
+    let (_, fields) = stat.rsplit_once(')').ok_or("no name")?;
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<f64>().ok()).unwrap_or_default();
+    Ok((ticks(11) + ticks(12)) / 100.0)
+}
+
+async fn at_rest(cluster: &Cluster, what: &str) -> Outcome<()> {
+    const WINDOW: Duration = Duration::from_secs(20);
+    // What was under way ends first.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let before = processor(cluster)?;
+    tokio::time::sleep(WINDOW).await;
+    let share = (processor(cluster)? - before) / WINDOW.as_secs_f64() * 100.0;
+    println!(
+        "at rest, {what}: {:.0} MiB (PSS), {share:.1} % of a core (leases renewed every 10 s)",
+        pss(cluster)? as f64 / 1024.0
+    );
+    Ok(())
+}
+
+async fn namespace(server: &Server, name: &str) -> Outcome<()> {
+    let mut sender = server.connect().await?;
+    let body = json!({"metadata": {"name": name}}).to_string();
+    whole(&mut sender, server.request(Method::POST, "/api/v1/namespaces", &[JSON], body.into())?).await?;
+    // Pods are refused until their account is there.
+    let account = format!("/api/v1/namespaces/{name}/serviceaccounts/default");
+    while whole(&mut sender, server.request(Method::GET, &account, &[], Bytes::new())?).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+/// Makes pods from 64 clients as fast as they are taken.
+async fn create(server: &Server, namespace: &str, set: &str, spec: &Value, count: usize) -> Outcome<()> {
+    let mut senders = Vec::new();
+    for _ in 0..4 {
+        senders.push(server.connect().await?);
+    }
+    let path = format!("/api/v1/namespaces/{namespace}/pods");
+    let mut running = tokio::task::JoinSet::new();
+    for number in 0..count {
+        if running.len() >= 64 {
+            running.join_next().await.ok_or("no task")???;
+        }
+        let body =
+            json!({"metadata": {"name": format!("pod-{number:06}"), "labels": {"set": set.replace(' ', "-")}}, "spec": spec}).to_string();
+        let request = server.request(Method::POST, &path, &[JSON], body.into())?;
+        let mut sender = senders[number % senders.len()].clone();
+        running.spawn(async move { whole(&mut sender, request).await.map(drop) });
+    }
+    while let Some(done) = running.join_next().await {
+        done??;
+    }
+    Ok(())
+}
+
+/// From the first POST to the last binding that a watch has told of.
+async fn end_to_end(server: &Server, seen: &Seen, pods: usize) -> Outcome<()> {
+    println!(
+        "\nend to end, {pods} pods each: from the first POST until a watch has told of the last binding (durable)"
+    );
+    println!("{:<22}{:>10}{:>12}{:>10}{:>8}{:>14}", "", "created/s", "placed/s", "gate", "ratio", "all Running s");
+    for workload in &WORKLOADS {
+        let namespace_name = workload.name.replace(' ', "-");
+        namespace(server, &namespace_name).await?;
+        let (bound, running) = (seen.bound.load(Ordering::Relaxed), seen.running.load(Ordering::Relaxed));
+        let started = Instant::now();
+        create(server, &namespace_name, workload.name, &(workload.spec)(), pods).await?;
+        let created = pods as f64 / started.elapsed().as_secs_f64();
+        let count = pods as u64;
+        wait("bound", &seen.bound, bound + count).await?;
+        let placed = count as f64 / started.elapsed().as_secs_f64();
+        wait("running", &seen.running, running + count).await?;
+        let all = started.elapsed().as_secs_f64();
+        let (name, gate) = (workload.name, workload.gate);
+        println!("{name:<22}{created:>10.0}{placed:>12.0}{gate:>10.0}{:>8.1}{all:>14.1}", placed / gate);
+    }
+    Ok(())
+}
+
+async fn wait(what: &str, counter: &std::sync::atomic::AtomicU64, goal: u64) -> Outcome<()> {
+    let end = Instant::now() + Duration::from_secs(600);
+    while counter.load(Ordering::Relaxed) < goal {
+        if Instant::now() > end {
+            return Err(format!("{what}: {} of {goal} in ten minutes", counter.load(Ordering::Relaxed)).into());
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
+
+/// Pods until so many run.
+async fn fill(server: &Server, seen: &Seen, rest: usize) -> Outcome<()> {
+    let started = Instant::now();
+    let mut number = 0;
+    while (seen.bound.load(Ordering::Relaxed) as usize) < rest {
+        let count = (rest - seen.bound.load(Ordering::Relaxed) as usize).min(NAMESPACE);
+        let name = format!("rest-{number}");
+        number += 1;
+        namespace(server, &name).await?;
+        let goal = seen.running.load(Ordering::Relaxed) + count as u64;
+        create(server, &name, "rest", &plain(), count).await?;
+        wait("running", &seen.running, goal).await?;
+    }
+    println!("\nfilled up to {rest} running pods in {:.0} s", started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// So many pods a second come and go, while others ask.
+async fn churn(server: &Server, seconds: u64) -> Outcome<()> {
+    namespace(server, "churn").await?;
+    let mut sender = server.connect().await?;
+    let mut tick = tokio::time::interval(Duration::from_secs(1) / CHURN);
+    let pods = "/api/v1/namespaces/churn/pods";
+    let mut calls: [(&str, Vec<Duration>); 4] =
+        [("POST pod", vec![]), ("GET pod", vec![]), ("DELETE pod", vec![]), ("LIST of 3,000 pods", vec![])];
+    for number in 0..seconds * u64::from(CHURN) {
+        tick.tick().await;
+        let body = json!({"metadata": {"name": format!("pod-{number}")}, "spec": plain()}).to_string();
+        let mut asks = vec![
+            (0, server.request(Method::POST, pods, &[JSON], body.into())?),
+            (
+                1,
+                server.request(
+                    Method::GET,
+                    &format!("/api/v1/namespaces/rest-0/pods/pod-{:06}", number % 1000),
+                    &[],
+                    Bytes::new(),
+                )?,
+            ),
+        ];
+        if let Some(old) = number.checked_sub(u64::from(CHURN) * 3) {
+            asks.push((2, server.request(Method::DELETE, &format!("{pods}/pod-{old}"), &[], Bytes::new())?));
+        }
+        if number % u64::from(CHURN) == 0 {
+            asks.push((3, server.request(Method::GET, "/api/v1/namespaces/rest-0/pods", &[], Bytes::new())?));
+        }
+        for (kind, request) in asks {
+            let started = Instant::now();
+            whole(&mut sender, request).await?;
+            calls[kind].1.push(started.elapsed());
+        }
+    }
+    println!(
+        "\nwhile {CHURN} pods a second come and go for {seconds} s (one client; the objective of Kubernetes: p99 1 s, lists 30 s)"
+    );
+    println!("{:<22}{:>10}{:>10}{:>10}", "", "calls", "p50 ms", "p99 ms");
+    for (name, times) in &mut calls {
+        let count = times.len();
+        println!("{name:<22}{count:>10}{:>10.2}{:>10.2}", percentile(times, 0.5), percentile(times, 0.99));
+    }
+    Ok(())
+}
