@@ -13,6 +13,7 @@ mod environment;
 mod event;
 pub mod eviction;
 mod execute;
+mod failpoint;
 mod grpc;
 pub mod instance;
 pub mod join;

@@ -30,6 +30,8 @@ pub struct Neighbour {
     number: u8,
     agent: Option<Child>,
     starts: u32,
+    /// What the next agent finds in its environment.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 impl Neighbour {
@@ -39,7 +41,7 @@ impl Neighbour {
         let number = (id % 250) as u8 + 1;
         let (namespace, link) = (format!("gantry-e2e-{id}"), format!("ge{id}"));
         let dir = tempfile::Builder::new().prefix("gantry-e2e-").tempdir().expect("a temporary directory");
-        let this = Self { namespace, link, dir, number, agent: None, starts: 0 };
+        let this = Self { namespace, link, dir, number, agent: None, starts: 0, environment: vec![] };
         let (name, far) = (this.namespace.clone(), format!("{}b", this.link));
         run("ip", &["netns", "add", &name]);
         run("ip", &["link", "add", &this.link, "type", "veth", "peer", "name", &far, "netns", &name]);
@@ -93,7 +95,7 @@ impl Neighbour {
     fn agent_command(&self, data: &str, flags: &[&str]) -> Command {
         let mut command = self.command(&machine::gantry());
         command.arg("agent").arg("--data-dir").arg(self.data_dir(data)).args(["--node-ip", &self.there().to_string()]);
-        command.args(flags).stdin(Stdio::null()).stdout(Stdio::null());
+        command.args(flags).envs(self.environment.iter().cloned()).stdin(Stdio::null()).stdout(Stdio::null());
         command
     }
 
@@ -119,6 +121,13 @@ impl Neighbour {
             kill(Pid::from_raw(agent.id().cast_signed()), Signal::SIGKILL).expect("the agent is ours");
             agent.wait().expect("the agent ends");
         }
+    }
+
+    /// Waits until the agent has ended by itself.
+    pub fn ended(&mut self, why: &str) {
+        let agent = self.agent.as_mut().expect("an agent was started");
+        eventually(why, READY_WITHIN, || agent.try_wait().expect("ours to wait for"));
+        self.agent = None;
     }
 
     /// Removes all that an agent made there.

@@ -20,6 +20,7 @@ use super::users::{self, Users};
 use super::{Executor, chain, failure, propagation, subpath, termination, volume};
 use crate::device::{self, Given};
 use crate::environment::{self, Sources};
+use crate::failpoint;
 use crate::monitor::Monitor;
 use crate::oci::{self, Access, Bind, Device, Parts};
 use crate::rotation;
@@ -116,7 +117,9 @@ async fn create(executor: &Executor, index: usize, attempt: u32) -> Result<(Moni
         write_bundle(&this, &container, (&sources, &given), target, &bundle, &key)
     })
     .await?;
+    failpoint::reach("container", "written");
     monitor.request(request).await.map_err(|error| failure(CREATE_ERROR, &error))?;
+    failpoint::reach("container", "created");
     Ok((monitor, id))
 }
 

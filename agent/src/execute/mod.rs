@@ -32,6 +32,7 @@ use crate::csi::Drivers;
 use crate::device::Devices;
 use crate::environment::{Allocatable, Place};
 use crate::event;
+use crate::failpoint::Step;
 use crate::kubelet::{access::Access, usage::Usage};
 use crate::metrics;
 use crate::monitor::Monitor;
@@ -152,7 +153,10 @@ impl Executor {
     /// Runs one command. `WakeAt` is the worker's own business.
     pub(crate) async fn run(self, command: Command) -> Option<Event> {
         let (operation, host, began) = (metrics::operation(&command), Arc::clone(&self.host), Instant::now());
+        let step = Step::of(&command);
+        step.reach("asked");
         let outcome = self.carry_out(command).await;
+        step.reach("done");
         if let Some(operation) = operation {
             host.config.metrics.carried_out(operation, began.elapsed(), outcome.as_ref());
         }

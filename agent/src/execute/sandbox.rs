@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use serde::{Deserialize, Serialize};
 
 use super::{Executor, failure, runtime_class, users};
+use crate::failpoint;
 use crate::monitor::Monitor;
 use crate::oci;
 use crate::resolver::{self, ResolvConf};
@@ -90,9 +91,11 @@ pub(crate) async fn start(executor: &Executor) -> Result<Vec<String>, Failure> {
     runtime_class::check(executor).await?;
     let this = executor.clone();
     let pid = blocking(move || prepare(&this)).await?;
+    failpoint::reach("sandbox", "prepared");
     let this = executor.clone();
     let (ips, mounted) = tokio::join!(join_network(executor, pid), blocking(move || mount_shared(&this)));
     let ips = ips.and_then(|ips| mounted.map(|()| ips))?;
+    failpoint::reach("sandbox", "joined");
     let (this, own_ips) = (executor.clone(), ips.clone());
     blocking(move || write_files(&this, &own_ips)).await?;
     executor.host.services.pod_has(&executor.uid, &executor.pod, &ips);
