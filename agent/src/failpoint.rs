@@ -35,7 +35,9 @@ pub(crate) fn reach(step: &str, moment: &str) {
     if asked().and_then(|asked| asked.split_once(':')) == Some((step, moment)) {
         tracing::error!(step, moment, "a test ends this process here");
         // Nothing that runs at an ordinary end may run.
-        drop(nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL));
+        if let Err(error) = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL) {
+            tracing::error!(%error, "it cannot");
+        }
     }
 }
 

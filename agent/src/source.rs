@@ -322,6 +322,7 @@ fn remember(status: &ContainerStatus) -> Option<Found> {
         started_at,
         exit: Some(exit),
         // It is not alive.
+        is_settled: false,
         is_started: false,
         is_ready: false,
         resources: None,
@@ -364,6 +365,7 @@ mod tests {
             image: agent_pod::protocol::ImageNames::default(),
             started_at: Some(Timestamp::now()),
             exit: None,
+            is_settled: true,
             is_started: true,
             is_ready: true,
             resources: None,

@@ -265,7 +265,7 @@ fn end(pod: &mut PodState, index: usize, exit: Exit, now: Timestamp, commands: &
 }
 
 /// Takes over containers that ran on while the agent was away.
-pub(crate) fn adopt(pod: &mut PodState, found: Vec<Found>, now: Timestamp) {
+pub(crate) fn adopt(pod: &mut PodState, found: Vec<Found>, now: Timestamp, commands: &mut Vec<Command>) {
     let over = pod.deletion.is_some() || pod.failed.is_some();
     for found in found {
         let Some(index) = pod.facts.containers.iter().position(|facts| facts.name == found.name) else { continue };
@@ -281,9 +281,15 @@ pub(crate) fn adopt(pod: &mut PodState, found: Vec<Found>, now: Timestamp) {
                 container.attempt += u32::from(restarts);
             }
             (None, Some(started_at)) => {
-                container.stage = ContainerStage::Running { started_at };
                 // What was under way while the agent was away is not known: it is done again.
                 container.applied = found.resources.unwrap_or(pod.facts.containers[index].resources);
+                if pod.facts.containers[index].has_post_start && !found.is_settled && !over {
+                    container.stage = ContainerStage::Settling { started_at };
+                    let (container, attempt) = (index, found.attempt);
+                    commands.push(Command::RunHook { container, attempt, hook: Hook::PostStart });
+                    continue;
+                }
+                container.stage = ContainerStage::Running { started_at };
                 probe::take_over(pod, index, found.is_started, found.is_ready, now);
             }
             // Created and never started: the start is done again.

@@ -32,6 +32,7 @@ pub(crate) fn found(name: &str, since: Option<i64>) -> Found {
         image: ImageNames::default(),
         started_at: since.map(at),
         exit: None,
+        is_settled: since.is_some(),
         is_started: since.is_some(),
         is_ready: since.is_some(),
         resources: None,

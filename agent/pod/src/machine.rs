@@ -33,10 +33,10 @@ fn take_in(pod: &mut PodState, now: Timestamp, event: Event, commands: &mut Vec<
                 commands.push(Command::SetUpVolumes);
                 pod.stage = Stage::SettingUp { volumes: Part::Working, sandbox: Part::Ready };
             }
-            container::adopt(pod, containers, now);
+            container::adopt(pod, containers, now, commands);
         }
         Event::SpecChanged(facts) => container::changed(pod, facts, now, commands),
-        Event::Resumed { containers } => container::adopt(pod, containers, now),
+        Event::Resumed { containers } => container::adopt(pod, containers, now, commands),
         Event::DeletionRequested { grace_seconds } => {
             let grace = grace_seconds.clamp(0, i64::from(i32::MAX));
             let deadline = now.saturating_add(SignedDuration::from_secs(grace)).unwrap_or(Timestamp::MAX);

@@ -108,6 +108,25 @@ fn adopted_containers_keep_running() {
     assert_eq!(driver.pod.containers[1].attempt, 4);
 }
 
+/// Hooks are run at least once (Kubernetes documentation, "Container Lifecycle Hooks").
+#[test]
+fn an_adopted_container_whose_hook_may_not_have_run_runs_it() {
+    let mut facts = facts(RestartPolicy::Always, &[Role::App]);
+    facts.containers[0].has_post_start = true;
+    let adopted = |is_settled| {
+        let mut driver = Driver::of(facts.clone());
+        let found = Found { is_settled, is_started: is_settled, attempt: 2, ..found("c0", Some(-9)) };
+        driver.send(0, Event::Adopted { ips: vec![], containers: vec![found] });
+        driver
+    };
+    assert_eq!(adopted(true).commands, []);
+    let mut unknown = adopted(false);
+    assert_eq!(unknown.commands, [Command::RunHook { container: 0, attempt: 2, hook: Hook::PostStart }]);
+    assert!(!unknown.pod.is_started(0));
+    unknown.send(1, Event::HookEnded { container: 0, attempt: 2, hook: Hook::PostStart, succeeded: true });
+    assert!(unknown.pod.is_started(0));
+}
+
 #[test]
 fn an_adopted_sandbox_without_containers_gets_its_volumes_once_more() {
     let mut driver = Driver::of(facts(RestartPolicy::Always, &[Role::App]));

@@ -121,6 +121,8 @@ pub struct Found {
     pub started_at: Option<Timestamp>,
     /// How it ended; `None` while it runs.
     pub exit: Option<Exit>,
+    /// Whether its last status showed that it runs, if that was of this start: only then its postStart hook is known to be done.
+    pub is_settled: bool,
     /// `started` of its last status, if that was of this start.
     pub is_started: bool,
     /// `ready` of its last status, if that was of this start.

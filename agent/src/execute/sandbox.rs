@@ -188,6 +188,7 @@ pub(crate) fn found(states: &[agent_runtime::monitor::protocol::ContainerState],
             image: status.map(image_of).unwrap_or_default(),
             started_at: state.started_at.as_deref().and_then(|at| at.parse().ok()),
             exit: state.exit.as_ref().map(from_monitor),
+            is_settled: is_told(|status| status.state.as_ref().is_some_and(|state| state.running.is_some())),
             is_started: is_told(|status| status.started == Some(true)),
             is_ready: is_told(|status| status.ready),
             resources: status
