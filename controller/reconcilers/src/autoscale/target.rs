@@ -1,7 +1,7 @@
 //! What an autoscaler scales: found by its kind, whatever serves it, and read and written through `scale`.
 use super::plan;
 use crate::discovered::{self, Discovered, Kinds};
-use crate::error::ReconcileError;
+use crate::error::{ReconcileError, code};
 use api::selector::Selector;
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::autoscaling::v2::CrossVersionObjectReference;
@@ -94,12 +94,24 @@ impl Target {
         Ok(Self { api, name: reference.name.clone(), object, scale })
     }
 
-    /// Asks for so many replicas, unless the target has changed since it was read.
+    /// Asks for so many replicas, unless somebody has asked for another number since the scale was read.
     pub(super) async fn resize(&self, replicas: i32) -> Result<(), String> {
-        let mut wanted = self.object.clone();
+        let done = match self.replace(&self.object, replicas).await {
+            // A status that moved while pods were measured changes nothing of what was decided.
+            Err(conflict) if code(&conflict) == 409 => match self.api.get_scale(&self.name).await {
+                Ok(fresh) if scale_of(&fresh).wanted == self.scale.wanted => self.replace(&fresh, replicas).await,
+                Ok(_) => Err(conflict),
+                Err(error) => Err(error),
+            },
+            done => done,
+        };
+        done.map_err(|error| words(&error))
+    }
+
+    async fn replace(&self, scale: &Scale, replicas: i32) -> Result<(), kube::Error> {
+        let mut wanted = scale.clone();
         wanted.spec.get_or_insert_default().replicas = Some(replicas);
-        let done = self.api.replace_scale(&self.name, &PostParams::default(), &wanted).await;
-        done.map(drop).map_err(|error| words(&error))
+        self.api.replace_scale(&self.name, &PostParams::default(), &wanted).await.map(drop)
     }
 }
 
