@@ -99,6 +99,8 @@ fn what_is_not_measured_pulls_towards_what_is_there() {
     use Is::Ready;
     // Up: (900 + 900 + 0) / 3000 = 60 %: ceil(3 * 60 / 30), not ceil(3 * 90 / 30).
     check("up", &cpu(30), &[Ready; 3], &[Some(900), Some(900), None], 6);
+    // 10 * 600 / 11000 = 54 % is near 50 %, though 60 % is not.
+    check("near", &cpu(50), &[Ready; 11], &[[Some(600); 10].as_slice(), &[None]].concat(), 11);
     // Down: (100 + 100 + 1000) / 3000 = 40 %: ceil(3 * 40 / 50), not ceil(3 * 10 / 50).
     check("down", &cpu(50), &[Ready; 3], &[Some(100), Some(100), None], 3);
     // (100 * 4 + 1000) / 5000 = 28 %: ceil(5 * 28 / 50).
