@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::page::{Page, local_time};
 use super::related;
 use super::template::{self, list, pairs, shown, string};
-use super::{access, class, namespace, network, node, policy, service, storage, workloads};
+use super::{access, autoscaler, class, namespace, network, node, policy, service, storage, workloads};
 use jiff::Timestamp;
 
 /// Writes everything about an object but its events. `found` holds the objects that are shown with it, as
@@ -25,6 +25,7 @@ pub(crate) fn write(page: &mut Page, object: &Value, found: Option<&[Value]>, no
         ("StorageClass", "storage.k8s.io/v1") => class::storage(page, object),
         ("IngressClass", "networking.k8s.io/v1") => class::ingress(page, object),
         ("PriorityClass", "scheduling.k8s.io/v1") => class::priority(page, object),
+        ("HorizontalPodAutoscaler", "autoscaling/v2") => autoscaler::write(page, object),
         ("Job", "batch/v1") => workloads::job(page, object),
         ("CronJob", "batch/v1") => workloads::cron_job(page, object),
         ("StatefulSet", "apps/v1") => workloads::stateful_set(page, object, related),
@@ -397,6 +398,7 @@ mod tests {
             ("scheduling.k8s.io/v1", "PriorityClass"),
             ("apps/v1", "Deployment ReplicaSet StatefulSet DaemonSet"),
             ("batch/v1", "Job CronJob"),
+            ("autoscaling/v2", "HorizontalPodAutoscaler"),
             ("networking.k8s.io/v1", "Ingress IngressClass NetworkPolicy"),
             ("policy/v1", "PodDisruptionBudget"),
             (RBAC, "Role ClusterRole RoleBinding ClusterRoleBinding"),

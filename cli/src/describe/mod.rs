@@ -1,6 +1,7 @@
 //! Objects as people read them in full, in the layout of `kubectl describe`.
 
 mod access;
+mod autoscaler;
 mod class;
 pub(crate) mod events;
 pub(crate) mod kinds;

@@ -5,6 +5,7 @@ mod api_resources;
 mod apply;
 mod attach;
 mod auth;
+mod autoscale;
 mod backup;
 mod check;
 mod cluster_info;
@@ -103,6 +104,8 @@ pub(crate) enum Verb {
     Rollout(rollout::Verb),
     /// Change how many replicas a workload has.
     Scale(scale::Args),
+    /// Let a workload have as many replicas as its load needs.
+    Autoscale(Box<autoscale::Args>),
     /// Change one part of a workload's pods.
     #[command(subcommand)]
     Set(set::Verb),
@@ -196,6 +199,7 @@ pub(crate) fn run(verb: Verb, connect: &ConnectArgs) -> Result<ExitCode, Failure
         Verb::Exec(args) => converse(exec::run(connect, &args)),
         Verb::Rollout(verb) => converse(rollout::run(connect, &verb)),
         Verb::Scale(args) => converse(scale::run(connect, &args)),
+        Verb::Autoscale(args) => converse(autoscale::run(connect, &args)),
         Verb::Set(verb) => converse(set::run(connect, &verb)),
         Verb::Patch(args) => converse(patch::run(connect, &args)),
         Verb::Replace(args) => converse(replace::run(connect, &args)),

@@ -1,4 +1,5 @@
 //! `meta.k8s.io/v1` Table: the columns that kubectl prints, by kind.
+mod autoscaler;
 mod cells;
 mod kinds;
 mod pod;

@@ -32,6 +32,7 @@ fn counts_generations(resource: &Resource) -> bool {
             (resource.group.as_str(), resource.plural.as_str()),
             ("apps", "deployments" | "replicasets" | "statefulsets" | "daemonsets")
                 | ("batch", "jobs" | "cronjobs")
+                | ("autoscaling", "horizontalpodautoscalers")
                 | ("", "pods" | "replicationcontrollers")
                 | ("policy", "poddisruptionbudgets")
                 | ("networking.k8s.io", "ingresses" | "networkpolicies" | "ingressclasses")

@@ -1,5 +1,6 @@
 //! The rules that objects must keep, with the messages of Kubernetes. One file per family of kinds.
 //! Every rule reads the tree defensively: what is missing or of another type is a fault, never a panic.
+mod autoscaler;
 mod certificate;
 mod check;
 mod cluster;
@@ -60,6 +61,9 @@ pub fn validate_update(resource: &Resource, old: &Value, new: &Value, sub: Optio
     match sub {
         // Who waits for a Job reads its status.
         Some(Subresource::Status) if resource.is("batch", "jobs") => job_status::update(old, new, &mut faults),
+        Some(Subresource::Status) if resource.is("autoscaling", "horizontalpodautoscalers") => {
+            autoscaler::status(new, &mut faults);
+        }
         // Status is an observation; its shape was checked when it was decoded.
         Some(Subresource::Status | Subresource::Approval | Subresource::Finalize) => {}
         _ => {
@@ -102,7 +106,7 @@ fn validate_spec(resource: &Resource, object: &Value, faults: &mut Faults) {
         ("apps", "controllerrevisions") => stateful::controller_revision(object, faults),
         ("batch", "jobs") => job::job(object, faults),
         ("batch", "cronjobs") => job::cron_job(object, faults),
-        ("autoscaling", "horizontalpodautoscalers") => workload::autoscaler(object, faults),
+        ("autoscaling", "horizontalpodautoscalers") => autoscaler::autoscaler(resource, object, faults),
         ("policy", "poddisruptionbudgets") => workload::disruption_budget(object, faults),
         ("", "services") => network::service(object, faults),
         ("", "endpoints") => network::endpoints(object, faults),

@@ -5,6 +5,7 @@ mod abandoned;
 mod adoption;
 mod aggregation;
 mod attachment;
+mod autoscale;
 mod cache;
 mod certificate;
 mod claim;

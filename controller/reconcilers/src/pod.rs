@@ -1,6 +1,7 @@
 //! The facts about a pod that reconcilers need, and no more: there are many pods.
 mod write;
 
+use crate::autoscale::LoadFacts;
 use crate::cache::{Key, key_of};
 use crate::job::RunFacts;
 use k8s_openapi::api::core::v1::{Affinity, NodeSelectorRequirement, NodeSelectorTerm, Pod, Toleration};
@@ -48,6 +49,8 @@ pub(crate) struct PodFacts {
     pub(crate) claims: Vec<Box<str>>,
     /// It has volumes of kind `ephemeral`, whose claims are made for it.
     pub(crate) brings_claims: bool,
+    /// What autoscaling needs.
+    pub(crate) load: LoadFacts,
     /// What only Jobs need, of their pods.
     pub(crate) run: Option<Box<RunFacts>>,
 }
@@ -81,7 +84,7 @@ fn named_node(affinity: Option<&Affinity>) -> Option<Box<str>> {
 impl PodFacts {
     /// Takes the facts out.
     pub(crate) fn new(pod: Pod) -> Self {
-        let (key, run) = (key_of(&pod.metadata), RunFacts::new(&pod));
+        let (key, run, load) = (key_of(&pod.metadata), RunFacts::new(&pod), LoadFacts::new(&pod));
         let claims = api::volume::claims_of(&pod).into_iter().map(|used| used.name.into()).collect();
         let controller = controller_of(pod.metadata.owner_references.as_ref())
             .map(|owner| (owner.kind.as_str().into(), owner.name.as_str().into(), owner.uid.as_str().into()));
@@ -114,6 +117,7 @@ impl PodFacts {
             deletion_cost: cost.and_then(|text| text.parse().ok()).unwrap_or_default(),
             brings_claims: spec.volumes.iter().flatten().any(|volume| volume.ephemeral.is_some()),
             tolerations: spec.tolerations.unwrap_or_default(),
+            load,
             run,
         }
     }

@@ -9,11 +9,12 @@ use crate::node::{self, NodeFacts};
 use crate::pod::{PodFacts, PodWriter};
 use crate::record::Recorder;
 use crate::{
-    abandoned, aggregation, attachment, cronjob, daemonset, deployment, disruption, ephemeral_volume, garbage, job,
-    manifests, namespace, protection, quota, replicaset, statefulset, volume_binding,
+    abandoned, aggregation, attachment, autoscale, cronjob, daemonset, deployment, disruption, ephemeral_volume,
+    garbage, job, manifests, namespace, protection, quota, replicaset, statefulset, volume_binding,
 };
 use api::volume::{Claim, Class, Volume};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
@@ -120,6 +121,12 @@ pub async fn run(config: Config) {
         client: client.clone(),
     }));
     tasks.spawn(crons.reflect(Api::<CronJob>::all(client), all(), |cron| cron));
+
+    let client = (config.client_for)("horizontal-pod-autoscaler");
+    let autoscalers: Arc<Cache<HorizontalPodAutoscaler>> = Cache::new();
+    let autoscaling = autoscale::Reconciler::new(client.clone(), Arc::clone(&autoscalers), Arc::clone(&pods));
+    tasks.spawn(autoscale::start(autoscaling));
+    tasks.spawn(autoscalers.reflect(Api::<HorizontalPodAutoscaler>::all(client), all(), |autoscaler| autoscaler));
 
     let client = (config.client_for)("resourcequota-controller");
     let quotas: Arc<Cache<quota::QuotaFacts>> = Cache::new();

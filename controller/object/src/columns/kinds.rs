@@ -1,10 +1,11 @@
 //! The columns of each kind (the printers of Kubernetes' `printers/internalversion`), as facts beside their cells.
+use super::autoscaler::autoscaler;
 use super::cells::{age, joined, labels, or_empty, or_none, plain, selector};
 use super::policy::{flow_schema, param_kind, param_ref, priority_level};
 use super::rows::{
-    autoscaler, availability, claim, cron_job, daemon_set, deployment, endpoint_slice, endpoints, event, ingress, job,
-    node, persistent_volume, qualified, quota, ready_of, replicas, role_binding, service, signing_request,
-    storage_driver, template, used,
+    availability, claim, cron_job, daemon_set, deployment, endpoint_slice, endpoints, event, ingress, job, node,
+    persistent_volume, qualified, quota, ready_of, replicas, role_binding, service, signing_request, storage_driver,
+    template, used,
 };
 use super::{Printer, boolean, narrow, number, pod, wide};
 use crate::resource::Resource;

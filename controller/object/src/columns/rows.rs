@@ -1,5 +1,5 @@
 //! The cells of kinds that need more than a field or two.
-use super::cells::{age, joined, labels, or_empty, or_none, plain, selector, since};
+use super::cells::{age, joined, labels, or_empty, or_none, selector, since};
 use super::{containers_and_images, pod};
 use crate::tree::{at, entries, integer, list, text};
 use serde_json::{Value, json};
@@ -313,33 +313,6 @@ pub(super) fn cron_job(o: &Value, now: i64) -> Vec<Value> {
         names.into(),
         images.into(),
         selector(o, &["spec", "jobTemplate", "spec", "selector"]),
-    ]
-}
-
-pub(super) fn autoscaler(o: &Value, now: i64) -> Vec<Value> {
-    let target = at(o, &["spec", "scaleTargetRef"]).unwrap_or(&Value::Null);
-    let mut targets = Vec::new();
-    if let Some(wanted) = integer(o, &["spec", "targetCPUUtilizationPercentage"]) {
-        let now = integer(o, &["status", "currentCPUUtilizationPercentage"]);
-        targets.push(format!("cpu: {}/{wanted}%", now.map_or_else(|| "<unknown>".to_owned(), |n| format!("{n}%"))));
-    }
-    for (index, metric) in list(o, &["spec", "metrics"]).iter().enumerate() {
-        let current = list(o, &["status", "currentMetrics"]).get(index).unwrap_or(&Value::Null);
-        let name = text(metric, &["resource", "name"]).unwrap_or("metric");
-        let told = |value: &Value, key: &str| match integer(value, &["resource", key, "averageUtilization"]) {
-            Some(percent) => format!("{percent}%"),
-            None => text(value, &["resource", key, "averageValue"]).unwrap_or("<unknown>").to_owned(),
-        };
-        targets.push(format!("{name}: {}/{}", told(current, "current"), told(metric, "target")));
-    }
-    vec![
-        format!("{}/{}", text(target, &["kind"]).unwrap_or_default(), text(target, &["name"]).unwrap_or_default())
-            .into(),
-        if targets.is_empty() { "<none>".into() } else { targets.join(", ").into() },
-        plain(o, &["spec", "minReplicas"], "<unset>"),
-        count(o, &["spec", "maxReplicas"]).to_string().into(),
-        count(o, &["status", "currentReplicas"]).to_string().into(),
-        age(o, now),
     ]
 }
 

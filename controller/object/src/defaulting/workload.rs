@@ -121,9 +121,14 @@ pub(super) fn cron_job(object: &mut Value) {
 }
 
 pub(super) fn autoscaler(object: &mut Value, version: &str) {
+    let has_more = at(object, &["metadata", "annotations", crate::conversion::autoscaler::METRICS]).is_some();
     let Some(spec) = child(object, "spec") else { return };
     fill(spec, "minReplicas", 1);
     if version == "v1" {
+        // What v2 says of a list without metrics.
+        if !has_more {
+            fill(spec, "targetCPUUtilizationPercentage", 80);
+        }
         return;
     }
     if spec.get("metrics").and_then(Value::as_array).is_none_or(Vec::is_empty) {

@@ -1,7 +1,7 @@
-//! Rules of what makes pods, and of what scales and protects them.
+//! Rules of what makes pods, and of what protects them.
 use super::check::{Faults, is_blank, join, selector};
 use super::pod::template;
-use crate::tree::{at, entries, list, text};
+use crate::tree::{at, entries, text};
 use api::selector::Selector;
 use serde_json::Value;
 
@@ -124,29 +124,6 @@ pub(super) fn replication_controller(object: &Value, faults: &mut Faults) {
     }
     template(&spec["template"], "spec.template", faults);
     always_restarts(spec, "spec", "ReplicaSet", faults);
-}
-
-pub(super) fn autoscaler(object: &Value, faults: &mut Faults) {
-    let spec = &object["spec"];
-    let max = spec.get("maxReplicas").and_then(Value::as_i64).unwrap_or(0);
-    let min = spec.get("minReplicas").and_then(Value::as_i64).unwrap_or(1);
-    if min < 1 {
-        faults.invalid("spec.minReplicas", min, "must be greater than or equal to 1");
-    }
-    if max < 1 {
-        faults.invalid("spec.maxReplicas", max, "must be greater than 0");
-    } else if max < min {
-        faults.invalid("spec.maxReplicas", max, "must be greater than or equal to `minReplicas`");
-    }
-    for key in ["kind", "name"] {
-        if is_blank(spec["scaleTargetRef"].get(key)) {
-            faults.required(format!("spec.scaleTargetRef.{key}"), "");
-        }
-    }
-    for (index, metric) in list(spec, &["metrics"]).iter().enumerate() {
-        let path = format!("spec.metrics[{index}]");
-        faults.needs_one_of(metric, "type", &path, &["ContainerResource", "External", "Object", "Pods", "Resource"]);
-    }
 }
 
 pub(super) fn disruption_budget(object: &Value, faults: &mut Faults) {
