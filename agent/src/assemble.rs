@@ -24,6 +24,7 @@ use crate::pulls::Pulls;
 use crate::roster::Roster;
 use crate::service::Known;
 use crate::shutdown::Grace;
+use crate::source::Seen;
 use crate::{csi, device, dns, eviction, kubelet, peers, preload, service, shutdown, source, storage};
 
 /// CAP_SYS_RESOURCE, capability.h.
@@ -114,6 +115,7 @@ impl Config {
             memory_capacity: capacity.memory_bytes,
             cpus: capacity.cpus,
             allocatable: capacity.allocatable(),
+            room: capacity.room(self.max_pods),
             program: Program::own()?,
             objects: Objects::new(client.clone()),
             pods: Roster::default(),
@@ -136,6 +138,9 @@ impl Config {
         pressures.take(&self.eviction.met(&sample), Timestamp::now());
         let node = node::register(&client, &self, &capacity, port, &pressures).await.map_err(registering)?;
         let (told, pressures) = watch::channel(pressures);
+        let (knows_node, own_node) = watch::channel(node.clone());
+        tasks.spawn(node::follow(client.clone(), self.node_name.clone(), knows_node));
+        let seen = Seen { node: own_node, pressures: pressures.clone() };
         tasks.spawn(node::keep_alive(Arc::clone(&host), capacity, port, node, pressures));
         tasks.spawn(eviction::run(Arc::clone(&host), told));
         tasks.spawn(service::run(client.clone(), network.clone(), Arc::clone(&host.services)));
@@ -148,7 +153,7 @@ impl Config {
             Ok(plugins) => drop(tasks.spawn(device::run(Arc::clone(&host), plugins))),
             Err(error) => tracing::warn!(%error, "listening for device plugins"),
         }
-        tasks.spawn(source::run(Arc::clone(&host)));
+        tasks.spawn(source::run(Arc::clone(&host), seen));
         Ok(Agent { host, tasks, _claim: claim })
     }
 }

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::pod::Amounts;
 use api::well_known::ANNOTATION_STORAGE_DIRECTORY;
+use futures::{Stream, StreamExt as _};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
     DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeRuntimeHandler,
@@ -15,6 +17,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::runtime::{WatchStreamExt as _, watcher};
 
 use tokio::sync::watch;
 
@@ -59,6 +62,18 @@ impl Capacity {
             memory: (self.memory_bytes - RESERVED_MEMORY_BYTES).max(0) / 1024 * 1024,
             ephemeral_storage: i64::try_from(self.disk_bytes / 1024 * 1024).unwrap_or(i64::MAX),
         }
+    }
+
+    /// The same with the number of pods, by the names of resources.
+    pub(crate) fn room(&self, max_pods: u32) -> Amounts {
+        let Allocatable { milli_cpu, memory, ephemeral_storage } = self.allocatable();
+        let units = |units| api::quantity::Quantity::from_units(units, api::quantity::Format::BinarySi);
+        BTreeMap::from([
+            ("cpu".to_owned(), api::quantity::Quantity::from_milli(milli_cpu)),
+            ("memory".to_owned(), units(memory)),
+            ("ephemeral-storage".to_owned(), units(ephemeral_storage)),
+            ("pods".to_owned(), units(i64::from(max_pods))),
+        ])
     }
 
     fn quantities(&self, reserved: i64, max_pods: u32) -> BTreeMap<String, Quantity> {
@@ -335,13 +350,26 @@ async fn renew(leases: &Api<Lease>, name: &str, node: &Node) -> kube::Result<()>
     }
 }
 
+/// Tells what the API server says of this node, for as long as the agent runs.
+pub(crate) async fn follow(client: kube::Client, name: String, told: watch::Sender<Node>) {
+    let mut nodes = std::pin::pin!(own(&client, &name));
+    while let Some(node) = nodes.next().await {
+        match node {
+            Ok(node) => drop(told.send_replace(node)),
+            Err(error) => tracing::warn!(%error, "watching the node"),
+        }
+    }
+}
+
+/// This node's object, each time that it changes.
+fn own(client: &kube::Client, name: &str) -> impl Stream<Item = Result<Node, watcher::Error>> + use<> {
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    watcher::watcher(Api::all(client.clone()), config).default_backoff().applied_objects()
+}
+
 /// The range of pod addresses that the control plane gave this node, waiting until it does.
 pub(crate) async fn pod_range(client: &kube::Client, name: &str) -> Option<ipnet::Ipv4Net> {
-    use futures::StreamExt as _;
-    use kube::runtime::{WatchStreamExt as _, watcher};
-    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    let api: Api<Node> = Api::all(client.clone());
-    let mut nodes = std::pin::pin!(watcher::watcher(api, config).default_backoff().applied_objects());
+    let mut nodes = std::pin::pin!(own(client, name));
     while let Some(node) = nodes.next().await {
         let range = node.ok().and_then(|node| node.spec?.pod_cidr);
         if let Some(range) = range.and_then(|range| range.parse().ok()) {

@@ -176,6 +176,57 @@ fn pods_of_files_run_and_have_mirrors() {
 }
 
 #[test]
+fn a_node_that_is_short_or_full_refuses_and_gives_critical_pods_the_place_of_others() {
+    need!(machine::root());
+    let image = machine::image("busybox").expect("hack/image makes the image");
+    // It says that it is short of memory, and evicts nobody for that for an hour.
+    let soft = ["--eviction-soft=memory.available<100%", "--eviction-soft-grace-period=memory.available=1h"];
+    let mut cluster = Cluster::start_with(&[&image], &[&soft[..], &["--max-pods=2"]].concat());
+    let client = cluster.gantry();
+    let node = get(&client, &["nodes"])["items"][0]["metadata"]["name"].as_str().expect("a name").to_owned();
+    let pod = |name: &str, requests: Value| {
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"nodeName": node,
+            "terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "image": "busybox",
+                "imagePullPolicy": "IfNotPresent", "command": ["sleep", "1d"], "resources": {"requests": requests}}]}})
+    };
+    let refused = |name: &str| {
+        eventually(&format!("{name} is refused"), SOON, || {
+            let pod = get(&client, &["pod", name]);
+            (pod["status"]["phase"] == "Failed").then_some(pod)
+        })
+    };
+    let runs = |name: &str| {
+        eventually(&format!("{name} runs"), SOON, || {
+            (get(&client, &["pod", name])["status"]["phase"] == "Running").then_some(())
+        });
+    };
+    apply(&client, &pod("modest", json!({})));
+    let status = refused("modest")["status"].clone();
+    let told = "Pod was rejected: The node had condition: [MemoryPressure]. ";
+    assert_eq!((&status["reason"], &status["message"]), (&json!("Evicted"), &json!(told)));
+    apply(&client, &pod("first", json!({"memory": "1Mi"})));
+    runs("first");
+    apply(&client, &pod("large", json!({"memory": "2Mi", "cpu": "100m"})));
+    runs("large");
+    apply(&client, &pod("third", json!({"memory": "1Mi"})));
+    assert_eq!(refused("third")["status"]["reason"], "OutOfpods");
+
+    // A pod of a file matters more than any that asks for less.
+    let manifest = "apiVersion: v1\nkind: Pod\nmetadata: {name: file}\nspec: {terminationGracePeriodSeconds: 1, containers: \
+        [{name: c, image: busybox, imagePullPolicy: IfNotPresent, command: [sleep, 1d]}]}\n";
+    std::fs::write(cluster.data_dir().join("agent/manifests/file.yaml"), manifest).expect("a file");
+    runs(&format!("file-{node}"));
+    let left = refused("first");
+    assert_eq!(
+        (&left["status"]["reason"], &left["status"]["message"]),
+        (&json!("Preempting"), &json!("Preempted in order to admit critical pod"))
+    );
+    assert_eq!(condition(&left, "DisruptionTarget")["reason"], "TerminationByKubelet");
+    assert_eq!(get(&client, &["pod", "large"])["status"]["phase"], "Running", "one was enough, and it asks for more");
+    cluster.reset(true);
+}
+
+#[test]
 fn a_fork_bomb_a_flood_of_logs_and_a_greedy_pod_harm_themselves_only() {
     need!(machine::root());
     let image = machine::image("busybox").expect("hack/image makes the image");

@@ -54,6 +54,8 @@ pub(crate) struct Host {
     /// Processors.
     pub(crate) cpus: usize,
     pub(crate) allocatable: Allocatable,
+    /// The same with the number of pods, by the names of resources.
+    pub(crate) room: api::pod::Amounts,
     pub(crate) can_lower_oom_score: bool,
     /// Whether mounts below a mount can be made read-only with it.
     pub(crate) recursive_read_only: bool,
