@@ -34,6 +34,7 @@ pub mod reset;
 pub mod resolver;
 mod roster;
 mod rotation;
+pub mod runtimes;
 mod service;
 pub mod shutdown;
 mod source;

@@ -25,8 +25,9 @@ use crate::config::Config;
 use crate::device::Amount;
 use crate::environment::Allocatable;
 use crate::event::COMPONENT;
-use crate::execute::{Host, runtime_class, subpath, users};
+use crate::execute::{Host, subpath, users};
 use crate::pressure::Pressures;
+use crate::runtimes::{OWN, Runtimes};
 
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 /// Upstream's: a lease of 40 s, renewed every 10 s; status every 5 min.
@@ -153,7 +154,7 @@ impl Machine<'_> {
                 |amount| amount.usable,
             )),
             conditions: Some(conditions(previous, pressures, told.is_going_down)),
-            runtime_handlers: Some(runtime_handlers()),
+            runtime_handlers: Some(runtime_handlers(&self.config.runtimes)),
             volumes_in_use: Some(told.in_use.iter().cloned().collect()),
             daemon_endpoints: Some(NodeDaemonEndpoints {
                 kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(self.port) }),
@@ -177,13 +178,16 @@ impl Machine<'_> {
 }
 
 /// What the runtime can do, by the handlers of its RuntimeClasses; the nameless is that of pods without a class.
-fn runtime_handlers() -> Vec<NodeRuntimeHandler> {
-    let features = NodeRuntimeHandlerFeatures {
-        recursive_read_only_mounts: Some(subpath::can_be_recursive()),
-        user_namespaces: Some(users::can_be_had()),
+fn runtime_handlers(others: &Runtimes) -> Vec<NodeRuntimeHandler> {
+    let handler = |name: &str, user_namespaces| {
+        let features = NodeRuntimeHandlerFeatures {
+            recursive_read_only_mounts: Some(subpath::can_be_recursive()),
+            user_namespaces: Some(user_namespaces),
+        };
+        NodeRuntimeHandler { name: Some(name.to_owned()), features: Some(features) }
     };
-    let names = ["", runtime_class::OWN].into_iter();
-    names.map(|name| NodeRuntimeHandler { name: Some(name.into()), features: Some(features.clone()) }).collect()
+    let own = ["", OWN].map(|name| handler(name, users::can_be_had()));
+    own.into_iter().chain(others.keys().map(|name| handler(name, false))).collect()
 }
 
 /// Quantities of the machine and of its devices.

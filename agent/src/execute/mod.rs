@@ -8,7 +8,7 @@ mod probe;
 mod profile;
 mod propagation;
 mod resize;
-pub(crate) mod runtime_class;
+mod runtime_class;
 pub(crate) mod sandbox;
 pub(crate) mod subpath;
 pub(crate) mod termination;
