@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
+use crate::cpus::Cpus;
 use crate::event::Recorder;
 use crate::execute::{Host, chain, subpath};
 use crate::instance::Claim;
@@ -63,6 +64,9 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
+    /// The processors that were asked for.
+    #[error("--reserved-cpus: {0}")]
+    Cpus(String),
     /// The node could not be registered.
     #[error("registering node {node}")]
     Register {
@@ -97,7 +101,8 @@ impl Config {
             service_cidr: self.service_cidr,
         })
         .await?;
-        let capacity = Capacity::of(&instance.data_dir);
+        let capacity = Capacity::of(&instance.data_dir, self.cpus.reserved.len());
+        let processors = Cpus::open(&self.cpus, instance.cpus_file()).map_err(StartError::Cpus)?;
 
         let address = SocketAddr::new([0, 0, 0, 0].into(), self.kubelet_port);
         let listening = |source| StartError::Listen { port: self.kubelet_port, source };
@@ -121,6 +126,7 @@ impl Config {
             pods: Roster::default(),
             is_going_down: watch::Sender::new(false),
             drivers: Default::default(),
+            processors,
             devices: Default::default(),
             usage: Default::default(),
             access: Default::default(),

@@ -10,6 +10,7 @@ use ipnet::Ipv4Net;
 
 use prometheus_client::registry::Registry;
 
+use crate::cpus;
 use crate::eviction::Limits;
 use crate::instance::Instance;
 use crate::metrics::Metrics;
@@ -49,6 +50,8 @@ pub struct Config {
     pub pod_max_pids: Option<i64>,
     /// Other runtimes of this machine, for pods whose class asks for one.
     pub runtimes: Runtimes,
+    /// Who has processors for itself.
+    pub cpus: cpus::Settings,
     /// When pods are evicted for what the machine runs out of.
     pub eviction: Limits,
     /// What it is measured with.

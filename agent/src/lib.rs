@@ -6,6 +6,7 @@ mod admission;
 pub mod assemble;
 mod changes;
 pub mod config;
+pub mod cpus;
 mod csi;
 mod device;
 pub mod dns;

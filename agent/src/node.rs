@@ -41,24 +41,34 @@ const RESERVED_MEMORY_BYTES: i64 = 100 << 20;
 #[derive(Debug, Clone)]
 pub(crate) struct Capacity {
     pub(crate) cpus: usize,
+    /// How many of them pods cannot ask for.
+    pub(crate) reserved_cpus: usize,
     pub(crate) memory_bytes: i64,
     pub(crate) disk_bytes: u64,
 }
 
+/// What is not told of what there is.
+#[derive(Clone, Copy)]
+enum Kept {
+    Nothing,
+    /// What the machine keeps for itself.
+    ForTheMachine,
+}
+
 impl Capacity {
-    pub(crate) fn of(data_dir: &Path) -> Self {
+    pub(crate) fn of(data_dir: &Path, reserved_cpus: usize) -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB"));
         let memory_bytes = total.and_then(|kb| kb.trim().parse::<i64>().ok()).map_or(0, |kb| kb * 1024);
         let disk_bytes = rustix::fs::statvfs(data_dir).map_or(0, |stat| stat.f_blocks * stat.f_frsize);
-        Self { cpus, memory_bytes, disk_bytes }
+        Self { cpus, reserved_cpus: reserved_cpus.min(cpus), memory_bytes, disk_bytes }
     }
 
     /// What is there for pods.
     pub(crate) fn allocatable(&self) -> Allocatable {
         Allocatable {
-            milli_cpu: i64::try_from(self.cpus).unwrap_or(i64::MAX).saturating_mul(1000),
+            milli_cpu: i64::try_from(self.cpus - self.reserved_cpus).unwrap_or(i64::MAX).saturating_mul(1000),
             // As the Node tells it, in whole KiB.
             memory: (self.memory_bytes - RESERVED_MEMORY_BYTES).max(0) / 1024 * 1024,
             ephemeral_storage: i64::try_from(self.disk_bytes / 1024 * 1024).unwrap_or(i64::MAX),
@@ -77,10 +87,14 @@ impl Capacity {
         ])
     }
 
-    fn quantities(&self, reserved: i64, max_pods: u32) -> BTreeMap<String, Quantity> {
+    fn quantities(&self, kept: Kept, max_pods: u32) -> BTreeMap<String, Quantity> {
+        let (cpus, memory_bytes) = match kept {
+            Kept::Nothing => (0, 0),
+            Kept::ForTheMachine => (self.reserved_cpus, RESERVED_MEMORY_BYTES),
+        };
         BTreeMap::from([
-            ("cpu".to_owned(), Quantity(self.cpus.to_string())),
-            ("memory".to_owned(), Quantity(format!("{}Ki", (self.memory_bytes - reserved).max(0) / 1024))),
+            ("cpu".to_owned(), Quantity((self.cpus - cpus).to_string())),
+            ("memory".to_owned(), Quantity(format!("{}Ki", (self.memory_bytes - memory_bytes).max(0) / 1024))),
             ("ephemeral-storage".to_owned(), Quantity(format!("{}Ki", self.disk_bytes / 1024))),
             ("pods".to_owned(), Quantity(max_pods.to_string())),
         ])
@@ -147,9 +161,11 @@ impl Machine<'_> {
                 address("InternalIP", self.config.node_ip.to_string()),
                 address("Hostname", self.config.node_name.clone()),
             ]),
-            capacity: Some(with(self.capacity.quantities(0, self.config.max_pods), told, |amount| amount.all)),
+            capacity: Some(with(self.capacity.quantities(Kept::Nothing, self.config.max_pods), told, |amount| {
+                amount.all
+            })),
             allocatable: Some(with(
-                self.capacity.quantities(RESERVED_MEMORY_BYTES, self.config.max_pods),
+                self.capacity.quantities(Kept::ForTheMachine, self.config.max_pods),
                 told,
                 |amount| amount.usable,
             )),

@@ -57,6 +57,7 @@ pub(crate) async fn run(host: Arc<Host>, seen: Seen) {
         admission: Admission::default(),
         waiting: HashMap::new(),
         seen,
+        is_settled: false,
     };
     source.files_are(statics).await;
     loop {
@@ -94,6 +95,8 @@ struct Source {
     seen: Seen,
     /// Those that files make.
     statics: static_pods::Pods,
+    /// Containers that ran before this agent began have their processors.
+    is_settled: bool,
 }
 
 /// A task that ends with the value.
@@ -117,7 +120,7 @@ impl Source {
                 worker.end(own.unwrap_or(facts::DEFAULT_GRACE_SECONDS));
                 ending.insert(name(pod), worker.ended());
             }
-            self.admission.release(uid);
+            release(&mut self.admission, &self.host, uid);
             self.host.pods.remove(uid);
         }
         let before = std::mem::replace(&mut self.statics, now.clone());
@@ -167,7 +170,7 @@ impl Source {
             !is_over
         });
         if api::pod::is_terminal(&pod) {
-            self.admission.release(&uid);
+            release(&mut self.admission, &self.host, &uid);
         }
         let pod = Arc::new(pod);
         // A pod that was released may stay for its finalizers: its worker ended, and nothing is started again.
@@ -198,14 +201,20 @@ impl Source {
             "assigned"
         );
         let mut after: Vec<watch::Receiver<()>> = after.into_iter().collect();
-        let refused = match self.admit(&uid, &pod).await {
+        let verdict = self.admit(&uid, &pod).await;
+        let refused = match verdict {
             Verdict::Admitted => None,
             Verdict::AdmittedAfter(leaving) => {
+                leaving.iter().for_each(|uid| release(&mut self.admission, &self.host, uid));
                 after.push(self.send_away(leaving));
                 None
             }
             Verdict::Refused(failure) => Some(failure),
         };
+        let is_taken = refused.is_none() && !api::pod::is_terminal(&pod) && !self.is_known(&uid, &pod);
+        if is_taken && self.host.processors.take(&uid, &pod) {
+            self.host.processors.spread(&self.host);
+        }
         let worker = Worker::spawn(Arc::clone(&self.host), Arc::clone(&pod), uid.clone(), after, refused);
         self.host.pods.put(&uid, pod, worker.inputs.clone());
         self.workers.insert(uid, worker);
@@ -216,7 +225,7 @@ impl Source {
         let has_started = pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
         // What a file makes has no status of its own.
         let has_sandbox = || sandbox::read_record(&self.host.config.instance.pod_run_dir(uid)).is_some();
-        has_started || static_pods::is_static(pod) && has_sandbox()
+        has_started || self.host.processors.has(uid) || static_pods::is_static(pod) && has_sandbox()
     }
 
     /// Lets the admission look at the node as it is now.
@@ -226,6 +235,7 @@ impl Source {
             node: &self.seen.node.borrow(),
             room: &self.host.room,
             devices: &devices.borrow(),
+            free_cpus: self.host.processors.free(),
             pressures: &self.seen.pressures.borrow(),
             is_going_down: *self.host.is_going_down.borrow(),
         };
@@ -270,7 +280,7 @@ impl Source {
     }
 
     fn vanish(&mut self, uid: &str) {
-        self.admission.release(uid);
+        release(&mut self.admission, &self.host, uid);
         self.waiting.remove(uid);
         self.host.pods.remove(uid);
         if let Some(worker) = self.workers.get_mut(uid) {
@@ -287,13 +297,18 @@ impl Source {
         self.host.pods.complete();
         for (uid, worker) in &mut self.workers {
             if !listed.contains(uid) {
-                self.admission.release(uid);
+                release(&mut self.admission, &self.host, uid);
                 self.host.pods.remove(uid);
                 worker.vanish();
             }
         }
         for (uid, pod) in std::mem::take(&mut self.waiting) {
             self.begin(uid, pod, None).await;
+        }
+        self.host.processors.retain(|uid| listed.contains(uid));
+        if !self.is_settled {
+            self.is_settled = true;
+            self.host.processors.settle(&self.host);
         }
         for uid in uids_on_disk(&self.host) {
             if !listed.contains(&uid) && !self.workers.contains_key(&uid) {
@@ -303,6 +318,14 @@ impl Source {
         if let Err(error) = self.host.network.retain(&listed).await {
             tracing::warn!(error = crate::execute::chain(&error), "freeing addresses of pods that are gone");
         }
+    }
+}
+
+/// A pod has ended, or is gone: what it had is others'.
+fn release(admission: &mut Admission, host: &Arc<Host>, uid: &str) {
+    admission.release(uid);
+    if host.processors.release(uid) {
+        host.processors.spread(host);
     }
 }
 

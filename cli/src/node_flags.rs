@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use agent::cpus::{self, Policy};
 use agent::eviction::{self, Soft};
 use agent::runtimes::{self, Runtimes};
 use agent::shutdown::Grace;
@@ -55,6 +56,12 @@ pub(crate) struct NodeArgs {
     /// are not given are looked for in PATH.
     #[arg(long, value_name = "HANDLER=FILE", value_parser = parse_runtime)]
     oci_runtime: Vec<(String, PathBuf)>,
+    /// Whether containers that ask for whole processors, of Guaranteed pods, have them for themselves: none or static.
+    #[arg(long, default_value = "none", value_name = "POLICY", value_parser = ["none", "static"])]
+    cpu_manager_policy: String,
+    /// Processors that pods cannot ask for and no container has for itself, such as 0-1,4; needed with the policy static.
+    #[arg(long, default_value = "", value_name = "CPUS")]
+    reserved_cpus: String,
     /// How many seconds pods have to end when the machine goes down; 0: it ends them as it likes. The unit's TimeoutStopSec
     /// is to be longer.
     #[arg(long, default_value_t = 0, value_name = "SECONDS")]
@@ -144,6 +151,22 @@ impl NodeArgs {
     pub(crate) fn runtimes(&self) -> Result<Runtimes, Failure> {
         runtimes::find(&self.oci_runtime, std::env::var_os("PATH").as_deref())
             .map_err(|error| Failure::new(format!("error: --oci-runtime {error}")))
+    }
+
+    /// Who has processors for itself. What cannot be is told.
+    pub(crate) fn cpus(&self) -> Result<cpus::Settings, Failure> {
+        let reserved = cpus::set::parse(&self.reserved_cpus)
+            .map_err(|error| Failure::new(format!("error: --reserved-cpus: {error}")))?;
+        let policy = match self.cpu_manager_policy.as_str() {
+            "static" => Policy::Static,
+            _ => Policy::None,
+        };
+        if policy == Policy::Static && reserved.is_empty() {
+            return Err(Failure::new(
+                "error: --cpu-manager-policy static: --reserved-cpus is needed, for all that shares",
+            ));
+        }
+        Ok(cpus::Settings { policy, reserved })
     }
 
     /// When pods are evicted. What cannot be read is told.

@@ -15,6 +15,7 @@ use api::pod::{Amounts, CRITICAL_PRIORITY, QosClass, add, amounts};
 use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Node, Pod};
 
+use crate::cpus;
 use crate::device::{self, Amount};
 use crate::pressure::Pressures;
 use crate::static_pods::is_static;
@@ -95,6 +96,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) room: &'a Amounts,
     /// Devices of plugins.
     pub(crate) devices: &'a BTreeMap<String, Amount>,
+    /// How many processors nobody has for itself yet; `None`: nobody gets any.
+    pub(crate) free_cpus: Option<usize>,
     /// What it is short of.
     pub(crate) pressures: &'a Pressures,
     /// The machine goes down.
@@ -173,8 +176,10 @@ impl Admission {
         }
         let pressed = || pressure::refuse(here.pressures, &spec, own.qos).filter(|_| !own.is_critical);
         let used = self.used();
-        if let Some(failure) =
-            pressed().or_else(|| place::refuse_system(&spec)).or_else(|| refuse_devices(own, &used, here.devices))
+        if let Some(failure) = pressed()
+            .or_else(|| place::refuse_system(&spec))
+            .or_else(|| refuse_devices(own, &used, here.devices))
+            .or_else(|| refuse_cpus(pod, here.free_cpus))
         {
             return Verdict::Refused(failure);
         }
@@ -223,6 +228,16 @@ impl Admission {
             }
         }
     }
+}
+
+/// Processors for itself that are not left. The words are the kubelet's.
+fn refuse_cpus(pod: &Pod, free: Option<usize>) -> Option<Failure> {
+    let (needed, free) = (cpus::needed(pod), free?);
+    let message = format!(
+        "Allocate failed due to not enough cpus available to satisfy request: requested={needed}, available={free}, \
+         which is unexpected"
+    );
+    (needed > free).then(|| rejection(UNEXPECTED, &message))
 }
 
 /// Devices of plugins that are not there. The words are the kubelet's.

@@ -10,6 +10,7 @@ struct Place {
     node: Node,
     room: Amounts,
     devices: BTreeMap<String, Amount>,
+    free_cpus: Option<usize>,
     pressures: Pressures,
     is_going_down: bool,
 }
@@ -23,6 +24,7 @@ impl Place {
             node: from_value(node).unwrap(),
             room: room.map(|(name, text)| (name.to_owned(), Quantity::parse(text).unwrap())).into(),
             devices: [("example.com/device".to_owned(), Amount { all: 2, usable: 1 })].into(),
+            free_cpus: None,
             pressures: Pressures::none(),
             is_going_down: false,
         }
@@ -35,8 +37,8 @@ impl Place {
     }
 
     fn here(&self) -> Surroundings<'_> {
-        let Self { node, room, devices, pressures, is_going_down } = self;
-        Surroundings { node, room, devices, pressures, is_going_down: *is_going_down }
+        let Self { node, room, devices, free_cpus, pressures, is_going_down } = self;
+        Surroundings { node, room, devices, free_cpus: *free_cpus, pressures, is_going_down: *is_going_down }
     }
 
     /// What becomes of a pod on a node that nobody else is on.
@@ -108,6 +110,19 @@ fn pods_count_until_they_are_gone_and_who_was_here_before_is_not_asked_again() {
     assert_eq!(own.admit("f", &ended, false, place.here()), Verdict::Admitted);
     own.release("e");
     assert_eq!(admit(&mut own, "g", "500m", false), "admitted", "what has ended takes no place");
+}
+
+#[test]
+fn processors_that_a_container_is_to_have_for_itself_are_to_be_left() {
+    let mut place = Place::new();
+    let limits = json!({"cpu": "2", "memory": "1Mi"});
+    let whole = with(json!({"containers": [{"resources": {"limits": limits, "requests": limits}}]}));
+    assert_eq!(reason(place.alone(&whole)), "admitted");
+    place.free_cpus = Some(1);
+    let Verdict::Refused(failure) = place.alone(&whole) else { panic!("one is too few") };
+    assert_eq!(failure.reason, "UnexpectedAdmissionError");
+    assert!(failure.message.contains("to satisfy request: requested=2, available=1"), "{}", failure.message);
+    assert_eq!(reason(place.alone(&asking("cpu", "2"))), "admitted", "it shares");
 }
 
 #[test]

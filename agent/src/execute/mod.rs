@@ -28,6 +28,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, Preconditions};
 
 use crate::config::Config;
+use crate::cpus::Cpus;
 use crate::csi::Drivers;
 use crate::device::Devices;
 use crate::environment::{Allocatable, Place};
@@ -70,6 +71,8 @@ pub(crate) struct Host {
     pub(crate) is_going_down: tokio::sync::watch::Sender<bool>,
     /// Devices of plugins.
     pub(crate) devices: Devices,
+    /// Who has which processors.
+    pub(crate) processors: Cpus,
     /// Drivers of storage.
     pub(crate) drivers: Drivers,
     /// What was measured last.
