@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
+use crate::cpus::Cpus;
 use crate::event::Recorder;
 use crate::execute::{Host, chain, subpath};
 use crate::instance::Claim;
@@ -24,6 +25,7 @@ use crate::pulls::Pulls;
 use crate::roster::Roster;
 use crate::service::Known;
 use crate::shutdown::Grace;
+use crate::source::Seen;
 use crate::{csi, device, dns, eviction, kubelet, peers, preload, service, shutdown, source, storage};
 
 /// CAP_SYS_RESOURCE, capability.h.
@@ -62,6 +64,9 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
+    /// The processors that were asked for.
+    #[error("--reserved-cpus: {0}")]
+    Cpus(String),
     /// The node could not be registered.
     #[error("registering node {node}")]
     Register {
@@ -96,7 +101,8 @@ impl Config {
             service_cidr: self.service_cidr,
         })
         .await?;
-        let capacity = Capacity::of(&instance.data_dir);
+        let capacity = Capacity::of(&instance.data_dir, self.cpus.reserved.len());
+        let processors = Cpus::open(&self.cpus, instance.cpus_file()).map_err(StartError::Cpus)?;
 
         let address = SocketAddr::new([0, 0, 0, 0].into(), self.kubelet_port);
         let listening = |source| StartError::Listen { port: self.kubelet_port, source };
@@ -114,11 +120,13 @@ impl Config {
             memory_capacity: capacity.memory_bytes,
             cpus: capacity.cpus,
             allocatable: capacity.allocatable(),
+            room: capacity.room(self.max_pods),
             program: Program::own()?,
             objects: Objects::new(client.clone()),
             pods: Roster::default(),
             is_going_down: watch::Sender::new(false),
             drivers: Default::default(),
+            processors,
             devices: Default::default(),
             usage: Default::default(),
             access: Default::default(),
@@ -136,6 +144,9 @@ impl Config {
         pressures.take(&self.eviction.met(&sample), Timestamp::now());
         let node = node::register(&client, &self, &capacity, port, &pressures).await.map_err(registering)?;
         let (told, pressures) = watch::channel(pressures);
+        let (knows_node, own_node) = watch::channel(node.clone());
+        tasks.spawn(node::follow(client.clone(), self.node_name.clone(), knows_node));
+        let seen = Seen { node: own_node, pressures: pressures.clone() };
         tasks.spawn(node::keep_alive(Arc::clone(&host), capacity, port, node, pressures));
         tasks.spawn(eviction::run(Arc::clone(&host), told));
         tasks.spawn(service::run(client.clone(), network.clone(), Arc::clone(&host.services)));
@@ -148,7 +159,7 @@ impl Config {
             Ok(plugins) => drop(tasks.spawn(device::run(Arc::clone(&host), plugins))),
             Err(error) => tracing::warn!(%error, "listening for device plugins"),
         }
-        tasks.spawn(source::run(Arc::clone(&host)));
+        tasks.spawn(source::run(Arc::clone(&host), seen));
         Ok(Agent { host, tasks, _claim: claim })
     }
 }

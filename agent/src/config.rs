@@ -10,10 +10,12 @@ use ipnet::Ipv4Net;
 
 use prometheus_client::registry::Registry;
 
+use crate::cpus;
 use crate::eviction::Limits;
 use crate::instance::Instance;
 use crate::metrics::Metrics;
 use crate::resolver::ClusterDns;
+use crate::runtimes::Runtimes;
 
 /// Configuration of an agent.
 #[derive(Clone)]
@@ -46,6 +48,10 @@ pub struct Config {
     pub max_pods: u32,
     /// How many processes and threads a pod may have; `None`: as many as the machine.
     pub pod_max_pids: Option<i64>,
+    /// Other runtimes of this machine, for pods whose class asks for one.
+    pub runtimes: Runtimes,
+    /// Who has processors for itself.
+    pub cpus: cpus::Settings,
     /// When pods are evicted for what the machine runs out of.
     pub eviction: Limits,
     /// What it is measured with.

@@ -37,17 +37,13 @@ impl Recorder {
             };
             format!("spec.{list}{{{container}}}")
         });
-        let about = ObjectReference {
-            api_version: Some("v1".into()),
-            kind: Some("Pod".into()),
-            name: pod.metadata.name.clone(),
-            namespace: pod.metadata.namespace.clone(),
-            uid: pod.metadata.uid.clone(),
-            resource_version: pod.metadata.resource_version.clone(),
-            field_path,
-        };
         let severity = if notice.warning { Severity::Warning } else { Severity::Normal };
-        self.tell(client, about, severity, notice.reason, &notice.message).await;
+        self.tell(client, about(pod, field_path), severity, notice.reason, &notice.message).await;
+    }
+
+    /// Writes a warning about a pod that the node does not take.
+    pub(crate) async fn refused(&self, client: &kube::Client, pod: &Pod, reason: &str, message: &str) {
+        self.tell(client, about(pod, None), Severity::Warning, reason, message).await;
     }
 
     /// Writes an event about this node.
@@ -80,6 +76,18 @@ impl Recorder {
         if let Err(error) = store(client, &write).await {
             tracing::warn!(%error, object, reason, "the event could not be written");
         }
+    }
+}
+
+fn about(pod: &Pod, field_path: Option<String>) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".into()),
+        kind: Some("Pod".into()),
+        name: pod.metadata.name.clone(),
+        namespace: pod.metadata.namespace.clone(),
+        uid: pod.metadata.uid.clone(),
+        resource_version: pod.metadata.resource_version.clone(),
+        field_path,
     }
 }
 

@@ -110,6 +110,11 @@ impl Instance {
         self.pods_dir().with_file_name("device-plugins")
     }
 
+    /// Who has which processors.
+    pub fn cpus_file(&self) -> PathBuf {
+        self.data_dir.join("agent/cpus.json")
+    }
+
     /// Who has which device.
     pub fn devices_file(&self) -> PathBuf {
         self.data_dir.join("agent/devices.json")

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::pod::Amounts;
 use api::well_known::ANNOTATION_STORAGE_DIRECTORY;
+use futures::{Stream, StreamExt as _};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
     DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeRuntimeHandler,
@@ -15,6 +17,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::runtime::{WatchStreamExt as _, watcher};
 
 use tokio::sync::watch;
 
@@ -22,8 +25,9 @@ use crate::config::Config;
 use crate::device::Amount;
 use crate::environment::Allocatable;
 use crate::event::COMPONENT;
-use crate::execute::{Host, runtime_class, subpath, users};
+use crate::execute::{Host, subpath, users};
 use crate::pressure::Pressures;
+use crate::runtimes::{OWN, Runtimes};
 
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 /// Upstream's: a lease of 40 s, renewed every 10 s; status every 5 min.
@@ -37,34 +41,60 @@ const RESERVED_MEMORY_BYTES: i64 = 100 << 20;
 #[derive(Debug, Clone)]
 pub(crate) struct Capacity {
     pub(crate) cpus: usize,
+    /// How many of them pods cannot ask for.
+    pub(crate) reserved_cpus: usize,
     pub(crate) memory_bytes: i64,
     pub(crate) disk_bytes: u64,
 }
 
+/// What is not told of what there is.
+#[derive(Clone, Copy)]
+enum Kept {
+    Nothing,
+    /// What the machine keeps for itself.
+    ForTheMachine,
+}
+
 impl Capacity {
-    pub(crate) fn of(data_dir: &Path) -> Self {
+    pub(crate) fn of(data_dir: &Path, reserved_cpus: usize) -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB"));
         let memory_bytes = total.and_then(|kb| kb.trim().parse::<i64>().ok()).map_or(0, |kb| kb * 1024);
         let disk_bytes = rustix::fs::statvfs(data_dir).map_or(0, |stat| stat.f_blocks * stat.f_frsize);
-        Self { cpus, memory_bytes, disk_bytes }
+        Self { cpus, reserved_cpus: reserved_cpus.min(cpus), memory_bytes, disk_bytes }
     }
 
     /// What is there for pods.
     pub(crate) fn allocatable(&self) -> Allocatable {
         Allocatable {
-            milli_cpu: i64::try_from(self.cpus).unwrap_or(i64::MAX).saturating_mul(1000),
+            milli_cpu: i64::try_from(self.cpus - self.reserved_cpus).unwrap_or(i64::MAX).saturating_mul(1000),
             // As the Node tells it, in whole KiB.
             memory: (self.memory_bytes - RESERVED_MEMORY_BYTES).max(0) / 1024 * 1024,
             ephemeral_storage: i64::try_from(self.disk_bytes / 1024 * 1024).unwrap_or(i64::MAX),
         }
     }
 
-    fn quantities(&self, reserved: i64, max_pods: u32) -> BTreeMap<String, Quantity> {
+    /// The same with the number of pods, by the names of resources.
+    pub(crate) fn room(&self, max_pods: u32) -> Amounts {
+        let Allocatable { milli_cpu, memory, ephemeral_storage } = self.allocatable();
+        let units = |units| api::quantity::Quantity::from_units(units, api::quantity::Format::BinarySi);
         BTreeMap::from([
-            ("cpu".to_owned(), Quantity(self.cpus.to_string())),
-            ("memory".to_owned(), Quantity(format!("{}Ki", (self.memory_bytes - reserved).max(0) / 1024))),
+            ("cpu".to_owned(), api::quantity::Quantity::from_milli(milli_cpu)),
+            ("memory".to_owned(), units(memory)),
+            ("ephemeral-storage".to_owned(), units(ephemeral_storage)),
+            ("pods".to_owned(), units(i64::from(max_pods))),
+        ])
+    }
+
+    fn quantities(&self, kept: Kept, max_pods: u32) -> BTreeMap<String, Quantity> {
+        let (cpus, memory_bytes) = match kept {
+            Kept::Nothing => (0, 0),
+            Kept::ForTheMachine => (self.reserved_cpus, RESERVED_MEMORY_BYTES),
+        };
+        BTreeMap::from([
+            ("cpu".to_owned(), Quantity((self.cpus - cpus).to_string())),
+            ("memory".to_owned(), Quantity(format!("{}Ki", (self.memory_bytes - memory_bytes).max(0) / 1024))),
             ("ephemeral-storage".to_owned(), Quantity(format!("{}Ki", self.disk_bytes / 1024))),
             ("pods".to_owned(), Quantity(max_pods.to_string())),
         ])
@@ -131,14 +161,16 @@ impl Machine<'_> {
                 address("InternalIP", self.config.node_ip.to_string()),
                 address("Hostname", self.config.node_name.clone()),
             ]),
-            capacity: Some(with(self.capacity.quantities(0, self.config.max_pods), told, |amount| amount.all)),
+            capacity: Some(with(self.capacity.quantities(Kept::Nothing, self.config.max_pods), told, |amount| {
+                amount.all
+            })),
             allocatable: Some(with(
-                self.capacity.quantities(RESERVED_MEMORY_BYTES, self.config.max_pods),
+                self.capacity.quantities(Kept::ForTheMachine, self.config.max_pods),
                 told,
                 |amount| amount.usable,
             )),
             conditions: Some(conditions(previous, pressures, told.is_going_down)),
-            runtime_handlers: Some(runtime_handlers()),
+            runtime_handlers: Some(runtime_handlers(&self.config.runtimes)),
             volumes_in_use: Some(told.in_use.iter().cloned().collect()),
             daemon_endpoints: Some(NodeDaemonEndpoints {
                 kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(self.port) }),
@@ -162,13 +194,16 @@ impl Machine<'_> {
 }
 
 /// What the runtime can do, by the handlers of its RuntimeClasses; the nameless is that of pods without a class.
-fn runtime_handlers() -> Vec<NodeRuntimeHandler> {
-    let features = NodeRuntimeHandlerFeatures {
-        recursive_read_only_mounts: Some(subpath::can_be_recursive()),
-        user_namespaces: Some(users::can_be_had()),
+fn runtime_handlers(others: &Runtimes) -> Vec<NodeRuntimeHandler> {
+    let handler = |name: &str, user_namespaces| {
+        let features = NodeRuntimeHandlerFeatures {
+            recursive_read_only_mounts: Some(subpath::can_be_recursive()),
+            user_namespaces: Some(user_namespaces),
+        };
+        NodeRuntimeHandler { name: Some(name.to_owned()), features: Some(features) }
     };
-    let names = ["", runtime_class::OWN].into_iter();
-    names.map(|name| NodeRuntimeHandler { name: Some(name.into()), features: Some(features.clone()) }).collect()
+    let own = ["", OWN].map(|name| handler(name, users::can_be_had()));
+    own.into_iter().chain(others.keys().map(|name| handler(name, false))).collect()
 }
 
 /// Quantities of the machine and of its devices.
@@ -335,13 +370,26 @@ async fn renew(leases: &Api<Lease>, name: &str, node: &Node) -> kube::Result<()>
     }
 }
 
+/// Tells what the API server says of this node, for as long as the agent runs.
+pub(crate) async fn follow(client: kube::Client, name: String, told: watch::Sender<Node>) {
+    let mut nodes = std::pin::pin!(own(&client, &name));
+    while let Some(node) = nodes.next().await {
+        match node {
+            Ok(node) => drop(told.send_replace(node)),
+            Err(error) => tracing::warn!(%error, "watching the node"),
+        }
+    }
+}
+
+/// This node's object, each time that it changes.
+fn own(client: &kube::Client, name: &str) -> impl Stream<Item = Result<Node, watcher::Error>> + use<> {
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    watcher::watcher(Api::all(client.clone()), config).default_backoff().applied_objects()
+}
+
 /// The range of pod addresses that the control plane gave this node, waiting until it does.
 pub(crate) async fn pod_range(client: &kube::Client, name: &str) -> Option<ipnet::Ipv4Net> {
-    use futures::StreamExt as _;
-    use kube::runtime::{WatchStreamExt as _, watcher};
-    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    let api: Api<Node> = Api::all(client.clone());
-    let mut nodes = std::pin::pin!(watcher::watcher(api, config).default_backoff().applied_objects());
+    let mut nodes = std::pin::pin!(own(client, name));
     while let Some(node) = nodes.next().await {
         let range = node.ok().and_then(|node| node.spec?.pod_cidr);
         if let Some(range) = range.and_then(|range| range.parse().ok()) {

@@ -68,6 +68,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) root: PathBuf,
     pub(crate) binds: Vec<Bind>,
     pub(crate) cgroup: String,
+    /// The processors that it runs on; `None`: all.
+    pub(crate) cpus: Option<String>,
     /// Whether negative OOM scores can be set here (CAP_SYS_RESOURCE).
     pub(crate) can_lower_oom_score: bool,
     /// Bytes of memory of the machine, for OOM scores.
@@ -207,6 +209,9 @@ fn resources(parts: &Parts<'_>, privileged: bool) -> Value {
         cpu["quota"] = cpu_quota(limit.milli()).into();
         cpu["period"] = CFS_PERIOD_MICROSECONDS.into();
     }
+    if let Some(cpus) = &parts.cpus {
+        cpu["cpus"] = cpus.as_str().into();
+    }
     let mut memory = json!({});
     if let Some(limit) = quantity(resources, true, "memory") {
         memory["limit"] = limit.value().into();
@@ -331,6 +336,7 @@ mod tests {
             root: "/root".into(),
             binds: vec![],
             cgroup: "/x".into(),
+            cpus: Some("1-2".into()),
             can_lower_oom_score: true,
             memory_capacity: 1 << 30,
             seccomp: None,
@@ -348,7 +354,10 @@ mod tests {
     fn resources_become_cgroup_settings() {
         let spec = build(json!({"name": "c", "resources": {"requests": {"cpu": "250m", "memory": "256Mi"},
             "limits": {"cpu": "500m", "memory": "512Mi"}}}));
-        assert_eq!(spec["linux"]["resources"]["cpu"], json!({"shares": 256, "quota": 50_000, "period": 100_000}));
+        assert_eq!(
+            spec["linux"]["resources"]["cpu"],
+            json!({"shares": 256, "quota": 50_000, "period": 100_000, "cpus": "1-2"})
+        );
         assert_eq!(spec["linux"]["resources"]["memory"]["limit"], 512 << 20);
         assert_eq!(spec["process"]["oomScoreAdj"], 750);
         assert_eq!(build(json!({"name": "c"}))["linux"]["resources"]["cpu"]["shares"], 2);

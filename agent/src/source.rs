@@ -3,26 +3,43 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent_pod::facts;
-use agent_pod::protocol::{Event, Exit, Found};
+use agent_pod::protocol::{Event, Eviction, Exit, Failure, Found};
 use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::Api;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use crate::admission::Ports;
+use crate::admission::{Admission, Surroundings, Verdict};
 use crate::execute::{Executor, Host, sandbox};
+use crate::pressure::Pressures;
 use crate::static_pods::{self, local_uid, mirror};
 use crate::worker::{Input, Worker};
 
 const KILLED: i32 = 137;
+/// Before a pod is refused the API server is asked for the node anew; if it takes longer, what is known counts.
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+/// The word for pods that are ended for one that matters more, in their status and in events.
+const PREEMPTING: &str = "Preempting";
+/// A pod that others left for waits so long for them at most.
+const LEFT_WITHIN: Duration = Duration::from_secs(3600);
 
-/// Runs until the process ends. `ready` is told once the first list was taken in.
-pub(crate) async fn run(host: Arc<Host>) {
+/// What the admission of pods looks at besides them.
+pub(crate) struct Seen {
+    /// This node's object.
+    pub(crate) node: watch::Receiver<Node>,
+    /// What the machine is short of.
+    pub(crate) pressures: watch::Receiver<Pressures>,
+}
+
+/// Runs until the process ends.
+pub(crate) async fn run(host: Arc<Host>, seen: Seen) {
     let api: Api<Pod> = Api::all(host.client.clone());
     let config = watcher::Config::default().fields(&format!("spec.nodeName={}", host.config.node_name));
     let mut events = std::pin::pin!(watcher::watcher(api, config).default_backoff());
@@ -37,22 +54,28 @@ pub(crate) async fn run(host: Arc<Host>) {
         workers: HashMap::new(),
         listed: None,
         statics: static_pods::Pods::new(),
-        ports: Ports::default(),
+        admission: Admission::default(),
+        waiting: HashMap::new(),
+        seen,
+        is_settled: false,
     };
-    source.files_are(statics);
+    source.files_are(statics).await;
     loop {
         let event = tokio::select! {
             event = events.next() => event,
             Ok(()) = files.changed() => {
                 let now = files.borrow_and_update().clone();
-                source.files_are(now);
+                source.files_are(now).await;
                 continue;
             }
         };
         let Some(event) = event else { return };
         match event {
-            Ok(watcher::Event::Init) => source.listed = Some(HashSet::new()),
-            Ok(watcher::Event::InitApply(pod) | watcher::Event::Apply(pod)) => source.apply(pod),
+            Ok(watcher::Event::Init) => {
+                source.listed = Some(HashSet::new());
+                source.waiting.clear();
+            }
+            Ok(watcher::Event::InitApply(pod) | watcher::Event::Apply(pod)) => source.apply(pod).await,
             Ok(watcher::Event::InitDone) => source.listed_all().await,
             Ok(watcher::Event::Delete(pod)) if mirror::is_mirror(&pod) => source.unmirrored(&pod),
             Ok(watcher::Event::Delete(pod)) => source.vanish(pod.metadata.uid.as_deref().unwrap_or_default()),
@@ -66,9 +89,14 @@ struct Source {
     workers: HashMap<String, Worker>,
     /// The uids seen in a list that is under way.
     listed: Option<HashSet<String>>,
-    ports: Ports,
+    admission: Admission,
+    /// New pods of a list that is under way, by uid: what is left for them is known when all are.
+    waiting: HashMap<String, Arc<Pod>>,
+    seen: Seen,
     /// Those that files make.
     statics: static_pods::Pods,
+    /// Containers that ran before this agent began have their processors.
+    is_settled: bool,
 }
 
 /// A task that ends with the value.
@@ -83,7 +111,7 @@ impl Drop for AbortOnDrop {
 impl Source {
     /// What the files of this machine say now: who is gone ends in its time, who is new begins. One of the same name
     /// begins when the other has ended, and so does one that comes back.
-    fn files_are(&mut self, now: static_pods::Pods) {
+    async fn files_are(&mut self, now: static_pods::Pods) {
         let name = |pod: &Pod| (pod.metadata.namespace.clone(), pod.metadata.name.clone());
         let mut ending = HashMap::new();
         for (uid, pod) in self.statics.iter().filter(|(uid, _)| !now.contains_key(*uid)) {
@@ -92,12 +120,13 @@ impl Source {
                 worker.end(own.unwrap_or(facts::DEFAULT_GRACE_SECONDS));
                 ending.insert(name(pod), worker.ended());
             }
+            release(&mut self.admission, &self.host, uid);
             self.host.pods.remove(uid);
         }
         let before = std::mem::replace(&mut self.statics, now.clone());
         for (uid, pod) in now.into_iter().filter(|(uid, _)| !before.contains_key(uid)) {
             let after = ending.remove(&name(&pod)).or_else(|| self.workers.get(&uid).map(Worker::ended));
-            self.begin(uid, pod, after);
+            self.begin(uid, pod, after).await;
         }
     }
 
@@ -124,7 +153,7 @@ impl Source {
         }
     }
 
-    fn apply(&mut self, pod: Pod) {
+    async fn apply(&mut self, pod: Pod) {
         if mirror::is_mirror(&pod) {
             return self.mirrored(pod);
         }
@@ -141,20 +170,24 @@ impl Source {
             !is_over
         });
         if api::pod::is_terminal(&pod) {
-            self.ports.release(&uid);
+            release(&mut self.admission, &self.host, &uid);
         }
         let pod = Arc::new(pod);
         // A pod that was released may stay for its finalizers: its worker ended, and nothing is started again.
         if let Some(worker) = self.workers.get(&uid) {
             self.host.pods.put(&uid, Arc::clone(&pod), worker.inputs.clone());
-            drop(worker.inputs.send(Input::Object(pod)));
+            drop(worker.inputs.send(Input::Object(Arc::clone(&pod))));
+            return self.look(|admission, here| admission.change(&uid, &pod, here));
+        }
+        if self.listed.is_some() && !self.is_known(&uid, &pod) {
+            self.waiting.insert(uid, pod);
             return;
         }
-        self.begin(uid, pod, None);
+        self.begin(uid, pod, None).await;
     }
 
     /// Starts a pod's worker, which begins when another has ended.
-    fn begin(&mut self, uid: String, pod: Arc<Pod>, after: Option<watch::Receiver<()>>) {
+    async fn begin(&mut self, uid: String, pod: Arc<Pod>, after: Option<watch::Receiver<()>>) {
         tracing::info!(
             hop = "agent",
             kind = "Pod",
@@ -167,16 +200,88 @@ impl Source {
             rev = pod.metadata.resource_version,
             "assigned"
         );
-        // In the middle of a list, who was not in it yet may be gone.
-        let counts = |other: &str| self.listed.as_ref().is_none_or(|listed| listed.contains(other));
-        let refused = self.ports.admit(&uid, &pod, counts).err();
+        let mut after: Vec<watch::Receiver<()>> = after.into_iter().collect();
+        let verdict = self.admit(&uid, &pod).await;
+        let refused = match verdict {
+            Verdict::Admitted => None,
+            Verdict::AdmittedAfter(leaving) => {
+                leaving.iter().for_each(|uid| release(&mut self.admission, &self.host, uid));
+                after.push(self.send_away(leaving));
+                None
+            }
+            Verdict::Refused(failure) => Some(failure),
+        };
+        let is_taken = refused.is_none() && !api::pod::is_terminal(&pod) && !self.is_known(&uid, &pod);
+        if is_taken && self.host.processors.take(&uid, &pod) {
+            self.host.processors.spread(&self.host);
+        }
         let worker = Worker::spawn(Arc::clone(&self.host), Arc::clone(&pod), uid.clone(), after, refused);
         self.host.pods.put(&uid, pod, worker.inputs.clone());
         self.workers.insert(uid, worker);
     }
 
+    /// Whether a pod was here before this agent began.
+    fn is_known(&self, uid: &str, pod: &Pod) -> bool {
+        let has_started = pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
+        // What a file makes has no status of its own.
+        let has_sandbox = || sandbox::read_record(&self.host.config.instance.pod_run_dir(uid)).is_some();
+        has_started || self.host.processors.has(uid) || static_pods::is_static(pod) && has_sandbox()
+    }
+
+    /// Lets the admission look at the node as it is now.
+    fn look<T>(&mut self, ask: impl FnOnce(&mut Admission, Surroundings<'_>) -> T) -> T {
+        let devices = self.host.devices.amounts();
+        let here = Surroundings {
+            node: &self.seen.node.borrow(),
+            room: &self.host.room,
+            devices: &devices.borrow(),
+            free_cpus: self.host.processors.free(),
+            pressures: &self.seen.pressures.borrow(),
+            is_going_down: *self.host.is_going_down.borrow(),
+        };
+        ask(&mut self.admission, here)
+    }
+
+    /// Whether the node takes a pod. News of the node may be on their way still: before it says no, it asks.
+    async fn admit(&mut self, uid: &str, pod: &Pod) -> Verdict {
+        let is_known = self.is_known(uid, pod);
+        let verdict = self.look(|admission, here| admission.admit(uid, pod, is_known, here));
+        if !matches!(verdict, Verdict::Refused(_)) {
+            return verdict;
+        }
+        let api: Api<Node> = Api::all(self.host.client.clone());
+        let Ok(Ok(node)) = tokio::time::timeout(ASK_TIMEOUT, api.get(&self.host.config.node_name)).await else {
+            return verdict;
+        };
+        self.look(|admission, here| admission.admit(uid, pod, is_known, Surroundings { node: &node, ..here }))
+    }
+
+    /// Ends pods for one that matters more. Closed when nothing of them runs any more.
+    fn send_away(&self, leaving: Vec<String>) -> watch::Receiver<()> {
+        let members = self.host.pods.members();
+        for member in leaving.iter().filter_map(|uid| members.get(uid)) {
+            let message = "Preempted in order to admit critical pod".to_owned();
+            let failure = Failure { reason: PREEMPTING.into(), message };
+            member.tell(Event::Evicted(Eviction {
+                failure,
+                grace_seconds: None,
+                is_disruption: true,
+                event: PREEMPTING,
+            }));
+        }
+        let (waits, gone) = watch::channel(());
+        let host = Arc::clone(&self.host);
+        tokio::spawn(async move {
+            let is_down = |uid: &String| sandbox::read_record(&host.config.instance.pod_run_dir(uid)).is_none();
+            host.pods.until(Instant::now() + LEFT_WITHIN, || leaving.iter().all(is_down)).await;
+            drop(waits);
+        });
+        gone
+    }
+
     fn vanish(&mut self, uid: &str) {
-        self.ports.release(uid);
+        release(&mut self.admission, &self.host, uid);
+        self.waiting.remove(uid);
         self.host.pods.remove(uid);
         if let Some(worker) = self.workers.get_mut(uid) {
             worker.vanish();
@@ -192,10 +297,18 @@ impl Source {
         self.host.pods.complete();
         for (uid, worker) in &mut self.workers {
             if !listed.contains(uid) {
-                self.ports.release(uid);
+                release(&mut self.admission, &self.host, uid);
                 self.host.pods.remove(uid);
                 worker.vanish();
             }
+        }
+        for (uid, pod) in std::mem::take(&mut self.waiting) {
+            self.begin(uid, pod, None).await;
+        }
+        self.host.processors.retain(|uid| listed.contains(uid));
+        if !self.is_settled {
+            self.is_settled = true;
+            self.host.processors.settle(&self.host);
         }
         for uid in uids_on_disk(&self.host) {
             if !listed.contains(&uid) && !self.workers.contains_key(&uid) {
@@ -205,6 +318,14 @@ impl Source {
         if let Err(error) = self.host.network.retain(&listed).await {
             tracing::warn!(error = crate::execute::chain(&error), "freeing addresses of pods that are gone");
         }
+    }
+}
+
+/// A pod has ended, or is gone: what it had is others'.
+fn release(admission: &mut Admission, host: &Arc<Host>, uid: &str) {
+    admission.release(uid);
+    if host.processors.release(uid) {
+        host.processors.spread(host);
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use agent_pod::facts::{NodeFacts, PodFacts, Role};
 use agent_pod::machine::step;
-use agent_pod::protocol::{Command, Event, Exit, Failure, Notice};
+use agent_pod::protocol::{Command, Event, Exit, Failure};
 use agent_pod::state::{Deletion, PodState, Stage};
 use agent_pod::status::{HostFacts, Phase, status};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -16,6 +16,7 @@ use kube::api::{Api, Patch, PatchParams};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use crate::admission::REJECTED;
 use crate::csi;
 use crate::event::COMPONENT;
 use crate::execute::{Executor, Host, sandbox, termination, volume};
@@ -60,13 +61,13 @@ pub(crate) struct Worker {
 const LAST_WORDS: Duration = Duration::from_secs(30);
 
 impl Worker {
-    /// Starts a worker, which waits until another one has ended. It first finds out how far the pod is. One that was
+    /// Starts a worker, which waits until all of these are closed. It first finds out how far the pod is. One that was
     /// refused fails at once.
     pub(crate) fn spawn(
         host: Arc<Host>,
         pod: Arc<Pod>,
         uid: String,
-        after: Option<watch::Receiver<()>>,
+        after: Vec<watch::Receiver<()>>,
         refused: Option<Failure>,
     ) -> Self {
         let (inputs, received) = mpsc::unbounded_channel();
@@ -89,7 +90,7 @@ impl Worker {
             refused,
         };
         let task = tokio::spawn(async move {
-            if let Some(mut other) = after {
+            for mut other in after {
                 while other.changed().await.is_ok() {}
             }
             run.run(received).await;
@@ -223,10 +224,10 @@ impl Run {
     /// Nothing of a refused pod is started. One that is here already is not refused.
     async fn refuse(&mut self, first: &Event) {
         let Some(failure) = self.refused.take().filter(|_| matches!(first, Event::Assigned)) else { return };
-        let message = failure.message.trim_start_matches("Pod was rejected: ").to_owned();
-        let notice = Notice { warning: true, reason: "NodePorts", message, container: None };
+        let host = Arc::clone(&self.executor.host);
+        let message = failure.message.strip_prefix(REJECTED).unwrap_or(&failure.message);
+        host.recorder.refused(&host.client, &self.executor.pod, &failure.reason, message).await;
         self.state.failed.get_or_insert(failure);
-        self.executor.clone().run(Command::Emit(notice)).await;
     }
 
     /// The end of a container, with what it left for people.

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use agent::cpus::{self, Policy};
 use agent::eviction::{self, Soft};
+use agent::runtimes::{self, Runtimes};
 use agent::shutdown::Grace;
 use agent_image::registry::config::Registries;
 use k8s_openapi::api::core::v1::Taint;
@@ -49,6 +52,16 @@ pub(crate) struct NodeArgs {
     /// How many processes and threads a pod may have; by default as many as the machine.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(i64).range(1..))]
     pod_max_pids: Option<i64>,
+    /// Program of another OCI runtime, for pods of RuntimeClasses with that handler: crun or runc; may be repeated. Those that
+    /// are not given are looked for in PATH.
+    #[arg(long, value_name = "HANDLER=FILE", value_parser = parse_runtime)]
+    oci_runtime: Vec<(String, PathBuf)>,
+    /// Whether containers that ask for whole processors, of Guaranteed pods, have them for themselves: none or static.
+    #[arg(long, default_value = "none", value_name = "POLICY", value_parser = ["none", "static"])]
+    cpu_manager_policy: String,
+    /// Processors that pods cannot ask for and no container has for itself, such as 0-1,4; needed with the policy static.
+    #[arg(long, default_value = "", value_name = "CPUS")]
+    reserved_cpus: String,
     /// How many seconds pods have to end when the machine goes down; 0: it ends them as it likes. The unit's TimeoutStopSec
     /// is to be longer.
     #[arg(long, default_value_t = 0, value_name = "SECONDS")]
@@ -66,6 +79,11 @@ fn parse_label(text: &str) -> Result<(String, String), String> {
         Some(problem) => Err(problem),
         None => Ok((key.to_owned(), value.to_owned())),
     }
+}
+
+fn parse_runtime(text: &str) -> Result<(String, PathBuf), String> {
+    let (handler, program) = text.split_once('=').ok_or("expected HANDLER=FILE")?;
+    Ok((handler.to_owned(), program.into()))
 }
 
 fn parse_taint(text: &str) -> Result<Taint, String> {
@@ -127,6 +145,28 @@ impl NodeArgs {
 
     pub(crate) fn pod_max_pids(&self) -> Option<i64> {
         self.pod_max_pids
+    }
+
+    /// Other runtimes of this machine. A named one that cannot be used is told.
+    pub(crate) fn runtimes(&self) -> Result<Runtimes, Failure> {
+        runtimes::find(&self.oci_runtime, std::env::var_os("PATH").as_deref())
+            .map_err(|error| Failure::new(format!("error: --oci-runtime {error}")))
+    }
+
+    /// Who has processors for itself. What cannot be is told.
+    pub(crate) fn cpus(&self) -> Result<cpus::Settings, Failure> {
+        let reserved = cpus::set::parse(&self.reserved_cpus)
+            .map_err(|error| Failure::new(format!("error: --reserved-cpus: {error}")))?;
+        let policy = match self.cpu_manager_policy.as_str() {
+            "static" => Policy::Static,
+            _ => Policy::None,
+        };
+        if policy == Policy::Static && reserved.is_empty() {
+            return Err(Failure::new(
+                "error: --cpu-manager-policy static: --reserved-cpus is needed, for all that shares",
+            ));
+        }
+        Ok(cpus::Settings { policy, reserved })
     }
 
     /// When pods are evicted. What cannot be read is told.

@@ -105,6 +105,10 @@ fn a_threshold_that_cannot_be_read_is_told_before_anything_runs() {
         said.contains("error: --eviction-hard: unknown signal \"memory\": expected one of memory.available"),
         "{said}"
     );
+    let said = server("--cpu-manager-policy=static");
+    assert!(said.contains("--reserved-cpus is needed"), "{said}");
+    let said = server("--reserved-cpus=1-");
+    assert!(said.contains("--reserved-cpus: \"1-\": expected processors such as 0-1,4"), "{said}");
     let said = server("--eviction-soft=memory.available<1Gi");
     assert!(said.contains("--eviction-soft-grace-period: memory.available needs one"), "{said}");
 }
@@ -172,6 +176,108 @@ fn pods_of_files_run_and_have_mirrors() {
 
     std::fs::remove_file(dir.join("web.yaml")).expect("it is there");
     eventually("the pod is gone", SOON, || (client.run(&["get", "pod", &name]).code != 0).then_some(()));
+    cluster.reset(true);
+}
+
+#[test]
+fn a_node_that_is_short_or_full_refuses_and_gives_critical_pods_the_place_of_others() {
+    need!(machine::root());
+    let image = machine::image("busybox").expect("hack/image makes the image");
+    // It says that it is short of memory, and evicts nobody for that for an hour.
+    let soft = ["--eviction-soft=memory.available<100%", "--eviction-soft-grace-period=memory.available=1h"];
+    let mut cluster = Cluster::start_with(&[&image], &[&soft[..], &["--max-pods=2"]].concat());
+    let client = cluster.gantry();
+    let node = get(&client, &["nodes"])["items"][0]["metadata"]["name"].as_str().expect("a name").to_owned();
+    let pod = |name: &str, requests: Value| {
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"nodeName": node,
+            "terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "image": "busybox",
+                "imagePullPolicy": "IfNotPresent", "command": ["sleep", "1d"], "resources": {"requests": requests}}]}})
+    };
+    let refused = |name: &str| {
+        eventually(&format!("{name} is refused"), SOON, || {
+            let pod = get(&client, &["pod", name]);
+            (pod["status"]["phase"] == "Failed").then_some(pod)
+        })
+    };
+    let runs = |name: &str| {
+        eventually(&format!("{name} runs"), SOON, || {
+            (get(&client, &["pod", name])["status"]["phase"] == "Running").then_some(())
+        });
+    };
+    apply(&client, &pod("modest", json!({})));
+    let status = refused("modest")["status"].clone();
+    let told = "Pod was rejected: The node had condition: [MemoryPressure]. ";
+    assert_eq!((&status["reason"], &status["message"]), (&json!("Evicted"), &json!(told)));
+    apply(&client, &pod("first", json!({"memory": "1Mi"})));
+    runs("first");
+    apply(&client, &pod("large", json!({"memory": "2Mi", "cpu": "100m"})));
+    runs("large");
+    apply(&client, &pod("third", json!({"memory": "1Mi"})));
+    assert_eq!(refused("third")["status"]["reason"], "OutOfpods");
+
+    // A pod of a file matters more than any that asks for less.
+    let manifest = "apiVersion: v1\nkind: Pod\nmetadata: {name: file}\nspec: {terminationGracePeriodSeconds: 1, containers: \
+        [{name: c, image: busybox, imagePullPolicy: IfNotPresent, command: [sleep, 1d]}]}\n";
+    std::fs::write(cluster.data_dir().join("agent/manifests/file.yaml"), manifest).expect("a file");
+    runs(&format!("file-{node}"));
+    let left = refused("first");
+    assert_eq!(
+        (&left["status"]["reason"], &left["status"]["message"]),
+        (&json!("Preempting"), &json!("Preempted in order to admit critical pod"))
+    );
+    assert_eq!(condition(&left, "DisruptionTarget")["reason"], "TerminationByKubelet");
+    assert_eq!(get(&client, &["pod", "large"])["status"]["phase"], "Running", "one was enough, and it asks for more");
+    cluster.reset(true);
+}
+
+#[test]
+fn a_container_has_whole_processors_for_itself_until_its_pod_ends() {
+    need!(machine::root());
+    if std::thread::available_parallelism().map_or(1, usize::from) != 2 {
+        println!("skipped: the test is written for a machine of two processors");
+        return;
+    }
+    let image = machine::image("busybox").expect("hack/image makes the image");
+    let mut cluster = Cluster::start_with(&[&image], &["--cpu-manager-policy=static", "--reserved-cpus=0"]);
+    let client = cluster.gantry();
+    let node = get(&client, &["nodes"])["items"][0].clone();
+    assert_eq!((&node["status"]["capacity"]["cpu"], &node["status"]["allocatable"]["cpu"]), (&json!("2"), &json!("1")));
+    let pod = |name: &str, limits: Value| {
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"terminationGracePeriodSeconds": 1,
+            "nodeName": node["metadata"]["name"], "containers": [{"name": "c", "image": "busybox",
+                "imagePullPolicy": "IfNotPresent", "command": ["sleep", "1d"], "resources": {"limits": limits}}]}})
+    };
+    // As the kernel tells any process of the container.
+    let runs_on = |name: &str, cpus: &str| {
+        eventually(&format!("{name} runs on {cpus}"), SOON, || {
+            let said = client.run(&["exec", name, "--", "grep", "Cpus_allowed_list", "/proc/self/status"]).out;
+            (said.split_whitespace().nth(1) == Some(cpus)).then_some(())
+        });
+    };
+    apply(&client, &pod("shares", json!({})));
+    runs_on("shares", "0-1");
+    let whole = json!({"cpu": "1", "memory": "32Mi"});
+    apply(&client, &pod("alone", whole.clone()));
+    runs_on("alone", "1");
+    runs_on("shares", "0");
+    apply(&client, &pod("late", whole.clone()));
+    let late = eventually("nothing is left for another", SOON, || {
+        let late = get(&client, &["pod", "late"]);
+        (late["status"]["phase"] == "Failed").then_some(late)
+    });
+    assert_eq!(late["status"]["reason"], "UnexpectedAdmissionError");
+    let message = late["status"]["message"].as_str().expect("a message");
+    assert!(message.contains("not enough cpus available to satisfy request: requested=1, available=0"), "{message}");
+    cluster.kill_server();
+    cluster.start_server();
+    runs_on("alone", "1");
+    runs_on("shares", "0");
+    apply(&client, &pod("new", json!({})));
+    runs_on("new", "0");
+    client.run(&["delete", "pod", "alone"]).ok();
+    runs_on("shares", "0-1");
+    apply(&client, &pod("next", whole));
+    runs_on("next", "1");
     cluster.reset(true);
 }
 

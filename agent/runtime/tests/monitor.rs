@@ -10,7 +10,9 @@ use agent_runtime::{
     monitor::{
         self,
         client::{Client, ClientError, StreamClient},
-        protocol::{AttachRequest, Event, ExecRequest, IdRange, MonitorConfig, RequestBody, ResponseBody, VERSION},
+        protocol::{
+            AttachRequest, Event, ExecRequest, IdRange, MonitorConfig, RequestBody, ResponseBody, Runtime, VERSION,
+        },
         stream::{Channel, End},
     },
 };
@@ -41,6 +43,7 @@ fn pod(change: impl FnOnce(&mut MonitorConfig)) -> Pod {
         share_pid: false,
         sysctls: Default::default(),
         users: None,
+        runtime: None,
     };
     change(&mut config);
     let monitor = monitor::spawn(&Program::open(&gantry_oci()).unwrap(), &config).unwrap();
@@ -279,6 +282,7 @@ fn a_setting_of_the_whole_machine_is_refused() {
         share_pid: false,
         sysctls: [("kernel.core_pattern".to_owned(), "|/bin/false".to_owned())].into(),
         users: None,
+        runtime: None,
     };
     let error = monitor::spawn(&Program::open(&gantry_oci()).unwrap(), &config).unwrap_err().to_string();
     assert!(error.contains("kernel.core_pattern") && error.contains("expected net.*"), "{error}");
@@ -342,6 +346,104 @@ fn a_pod_with_users_of_its_own_has_all_namespaces_below_them() {
         use std::os::unix::fs::MetadataExt as _;
         assert_eq!(std::fs::metadata("/dev/null").unwrap().uid(), 0);
         rustix::mount::unmount(&pin, rustix::mount::UnmountFlags::DETACH).unwrap();
+        pod.end();
+    }
+}
+
+/// The other runtimes of this machine.
+fn others() -> Vec<Runtime> {
+    let find = |name: &str| {
+        let places = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"];
+        let program = places.iter().map(|dir| PathBuf::from(dir).join(name)).find(|path| path.exists());
+        if program.is_none() {
+            println!("skipped: {name} is not on this machine");
+        }
+        Some(Runtime { name: name.to_owned(), program: program? })
+    };
+    ["runc", "crun"].into_iter().filter_map(find).collect()
+}
+
+#[test]
+fn other_runtimes_run_containers_that_the_monitor_holds() {
+    need!();
+    for runtime in others() {
+        println!("{}", runtime.name);
+        let pod = pod(|config| config.runtime = Some(runtime.clone()));
+        let mut client = pod.client();
+        let bundle =
+            pod.bundle("hostname; echo oops >&2; trap 'printf end; exit 7' TERM; while true; do sleep 0.1; done");
+        pod.create(&mut client, "a.0", &bundle, false, false);
+        let ResponseBody::Container { state } = client.request(start("a.0")).unwrap() else { panic!() };
+        assert_eq!(state.status, Status::Running);
+        eventually("it prints", || std::fs::read_to_string(pod.log()).is_ok_and(|log| log.contains("stderr F oops")));
+        let mut stream = exec(&pod, "a.0", &["sh", "-c", "cat; echo $PATH; exit 3"], true, false).unwrap();
+        stream.send(Channel::Stdin, b"hi ").unwrap();
+        stream.send(Channel::CloseStdin, b"").unwrap();
+        let (output, _, end) = stream.finish().unwrap();
+        assert_eq!((output.as_slice(), end), (b"hi /bin\n".as_slice(), End::Code(3)));
+        let Err(ClientError::Refused(missing)) = exec(&pod, "a.0", &["nowhere"], false, false) else { panic!() };
+        assert_eq!(missing.kind, monitor::protocol::ErrorKind::MissingProgram, "{}", missing.message);
+        let stream = exec(&pod, "a.0", &["sh", "-c", "stty size; test -t 1 && echo tty"], false, true).unwrap();
+        let (output, _, end) = stream.finish().unwrap();
+        assert_eq!((String::from_utf8_lossy(&output).contains("tty"), end), (true, End::Code(0)));
+        let term = RequestBody::Signal { container: "a.0".into(), signal: 15, all: false };
+        client.request(term).unwrap();
+        let Event::Exited { container, exit } = client.event().unwrap() else { panic!("expected an exit") };
+        assert_eq!((container.as_str(), exit.code, exit.signal), ("a.0", 7, None));
+        let log = std::fs::read_to_string(pod.log()).unwrap();
+        assert!(log.contains("stdout F the-pod") && log.contains("stdout F end"), "{log}");
+        client.request(RequestBody::Delete { container: "a.0".to_owned() }).unwrap();
+        let forever = pod.bundle("sleep 1000");
+        pod.create(&mut client, "b.0", &forever, false, false);
+        client.request(start("b.0")).unwrap();
+        let mut wrong = pod.bundle("true");
+        wrong.config["process"]["args"] = json!(["/nowhere"]);
+        wrong.save();
+        let body = RequestBody::Create {
+            container: "c.0".to_owned(),
+            bundle: wrong.path().to_owned(),
+            log: None,
+            log_limits: None,
+            stdin: false,
+            stdin_once: false,
+            tty: false,
+        };
+        // runc looks for the program when it makes the container, crun when it starts it.
+        let Err(ClientError::Refused(refused)) = client.request(body).and_then(|_| client.request(start("c.0"))) else {
+            panic!("there is no such program")
+        };
+        let is_named = refused.message.starts_with(&runtime.name);
+        assert_eq!(
+            (is_named, refused.kind),
+            (true, monitor::protocol::ErrorKind::MissingProgram),
+            "{}",
+            refused.message
+        );
+        drop(client.request(RequestBody::Delete { container: "c.0".to_owned() }));
+        pod.end();
+    }
+}
+
+#[test]
+fn containers_of_other_runtimes_share_processes_and_do_not_outlive_a_dead_monitor_s_successor() {
+    need!();
+    for runtime in others() {
+        let mut pod = pod(|config| {
+            config.runtime = Some(runtime.clone());
+            config.share_pid = true;
+        });
+        let mut client = pod.client();
+        let bundle = pod.bundle("echo pid $$; exec sleep 1000");
+        pod.create(&mut client, "a.0", &bundle, false, false);
+        client.request(start("a.0")).unwrap();
+        eventually("it prints", || std::fs::read_to_string(pod.log()).is_ok_and(|log| log.contains("stdout F pid")));
+        assert!(!std::fs::read_to_string(pod.log()).unwrap().contains("pid 1\n"));
+        rustix::process::pidfd_send_signal(&pod.monitor.pidfd, rustix::process::Signal::KILL).unwrap();
+        pod.monitor = monitor::spawn(&Program::open(&gantry_oci()).unwrap(), &pod.config).unwrap();
+        let mut client = pod.client();
+        let again = pod.bundle("sleep 1000");
+        pod.create(&mut client, "a.0", &again, false, false);
+        client.request(start("a.0")).unwrap();
         pod.end();
     }
 }

@@ -13,6 +13,6 @@ pub(crate) use plugin::{Amount, Devices};
 pub(crate) use register::{bind, run};
 
 /// Whether a resource can be a plugin's: one with a domain that is not Kubernetes' own.
-fn is_extended(resource: &str) -> bool {
+pub(crate) fn is_extended(resource: &str) -> bool {
     resource.split_once('/').is_some_and(|(domain, _)| !domain.ends_with("kubernetes.io"))
 }

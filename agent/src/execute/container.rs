@@ -83,7 +83,7 @@ async fn create(executor: &Executor, index: usize, attempt: u32) -> Result<(Moni
     let container = executor.container(index).ok_or_else(|| missing(index))?;
     let sources = fetch_sources(executor, &container).await?;
     let given = device::give(executor, &container).await?;
-    let id = id(&container.name, attempt);
+    let (id, name) = (id(&container.name, attempt), container.name.clone());
     let bundle = executor.bundle(&id);
     let log = executor.log_dir().join(&container.name).join(format!("{attempt}.log"));
     let request = RequestBody::Create {
@@ -120,7 +120,16 @@ async fn create(executor: &Executor, index: usize, attempt: u32) -> Result<(Moni
     failpoint::reach("container", "written");
     monitor.request(request).await.map_err(|error| failure(CREATE_ERROR, &error))?;
     failpoint::reach("container", "created");
+    // Somebody may have got processors meanwhile that were shared when this one's were written down.
+    if executor.host.processors.free().is_some() {
+        executor.host.processors.place(&executor.uid, &name, &group(executor, &id));
+    }
     Ok((monitor, id))
+}
+
+/// The cgroup of a container's start.
+fn group(executor: &Executor, id: &str) -> String {
+    format!("{}/{id}", executor.cgroup())
 }
 
 /// The first process of the container that an ephemeral container looks into. `targetContainerName`.
@@ -218,7 +227,8 @@ fn write_bundle(
         cwd: cwd.filter(|dir| !dir.is_empty()).unwrap_or_else(|| "/".into()),
         root,
         binds,
-        cgroup: format!("{}/{}", executor.cgroup(), key.rsplit('_').next().unwrap_or(key)),
+        cgroup: group(executor, key.rsplit('_').next().unwrap_or(key)),
+        cpus: executor.host.processors.of_container(&executor.uid, &container.name),
         can_lower_oom_score: executor.host.can_lower_oom_score,
         memory_capacity: executor.host.memory_capacity,
         seccomp: super::profile::load(executor, &oci::confinement(&spec, container))?,

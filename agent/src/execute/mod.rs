@@ -8,7 +8,7 @@ mod probe;
 mod profile;
 mod propagation;
 mod resize;
-pub(crate) mod runtime_class;
+mod runtime_class;
 pub(crate) mod sandbox;
 pub(crate) mod subpath;
 pub(crate) mod termination;
@@ -28,6 +28,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, Preconditions};
 
 use crate::config::Config;
+use crate::cpus::Cpus;
 use crate::csi::Drivers;
 use crate::device::Devices;
 use crate::environment::{Allocatable, Place};
@@ -55,6 +56,8 @@ pub(crate) struct Host {
     /// Processors.
     pub(crate) cpus: usize,
     pub(crate) allocatable: Allocatable,
+    /// The same with the number of pods, by the names of resources.
+    pub(crate) room: api::pod::Amounts,
     pub(crate) can_lower_oom_score: bool,
     /// Whether mounts below a mount can be made read-only with it.
     pub(crate) recursive_read_only: bool,
@@ -69,6 +72,8 @@ pub(crate) struct Host {
     pub(crate) is_going_down: tokio::sync::watch::Sender<bool>,
     /// Devices of plugins.
     pub(crate) devices: Devices,
+    /// Who has which processors.
+    pub(crate) processors: Cpus,
     /// Drivers of storage.
     pub(crate) drivers: Drivers,
     /// What was measured last.

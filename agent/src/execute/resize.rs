@@ -10,6 +10,8 @@ use crate::oci;
 /// Applies them. Answers why not; then the container has what it had.
 pub(crate) async fn apply(executor: &Executor, index: usize, attempt: u32, to: Resources) -> Result<(), String> {
     let container = executor.container(index).ok_or("the pod has no such container")?;
+    let own = executor.host.processors.own(&executor.uid, &container.name);
+    check_cpus(own, to.cpu_request.or(to.cpu_limit))?;
     let path = format!("{}/{}", executor.cgroup(), sandbox::id(&container.name, attempt));
     let this = executor.clone();
     let applied = tokio::task::spawn_blocking(move || {
@@ -50,6 +52,17 @@ fn within(
     }
 }
 
+/// A container keeps the processors that it has for itself, no more and no less.
+fn check_cpus(own: Option<usize>, milli: Option<i64>) -> Result<(), String> {
+    let has = own.and_then(|own| i64::try_from(own).ok()).map(|own| own * 1000);
+    match has {
+        Some(has) if milli != Some(has) => {
+            Err("Resize is infeasible for Guaranteed Pods alongside CPU Manager policy \"static\"".into())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A limit below what is used would have the kernel kill the container.
 fn check_memory(own: &dyn Cgroup, limit: Option<i64>) -> Result<(), String> {
     let used = own.stats().map_err(|error| chain(&error))?.memory_working_set_bytes;
@@ -58,5 +71,17 @@ fn check_memory(own: &dyn Cgroup, limit: Option<i64>) -> Result<(), String> {
             Err(format!("attempting to set container memory limit ({limit}) below current usage ({used})"))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_of_ones_own_stay_as_many_as_they_are() {
+        assert!(check_cpus(None, Some(1500)).is_ok() && check_cpus(Some(2), Some(2000)).is_ok());
+        assert!(check_cpus(Some(2), Some(3000)).unwrap_err().contains("static"));
+        assert!(check_cpus(Some(2), None).is_err());
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use agent_pod::facts;
 use agent_pod::protocol::{self, Event, Exit, Failure};
 use agent_runtime::cgroup;
-use agent_runtime::monitor::protocol::{MonitorConfig, RequestBody, VERSION};
+use agent_runtime::monitor::protocol::{MonitorConfig, RequestBody, Runtime, VERSION};
 use api::pod::{QosClass, recorded_qos_class};
 use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
@@ -88,9 +88,9 @@ pub(crate) async fn start(executor: &Executor) -> Result<Vec<String>, Failure> {
         stop(executor).await;
     }
     let _order = executor.order.read().await;
-    runtime_class::check(executor).await?;
+    let runtime = runtime_class::choose(executor).await?;
     let this = executor.clone();
-    let pid = blocking(move || prepare(&this)).await?;
+    let pid = blocking(move || prepare(&this, runtime)).await?;
     failpoint::reach("sandbox", "prepared");
     let this = executor.clone();
     let (ips, mounted) = tokio::join!(join_network(executor, pid), blocking(move || mount_shared(&this)));
@@ -227,7 +227,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 }
 
 /// Cgroup and monitor. Answers the monitor's pid.
-fn prepare(executor: &Executor) -> Result<i32, Failure> {
+fn prepare(executor: &Executor, runtime: Option<Runtime>) -> Result<i32, Failure> {
     let fail = |error: &(dyn std::error::Error + 'static)| failure(REASON, error);
     let run_dir = executor.run_dir();
     crate::instance::make_dir(&run_dir, 0o700).map_err(|error| fail(&error))?;
@@ -251,6 +251,7 @@ fn prepare(executor: &Executor) -> Result<i32, Failure> {
         share_pid: spec.share_process_namespace == Some(true),
         sysctls: sysctls.into_iter().map(|sysctl| (sysctl.name, sysctl.value)).collect(),
         users: users::claim(executor)?,
+        runtime,
     };
     let spawned = agent_runtime::monitor::spawn(&executor.host.program, &config).map_err(|error| fail(&error))?;
     crate::worker::reap(spawned.pid, spawned.pidfd);

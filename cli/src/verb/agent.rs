@@ -105,6 +105,8 @@ async fn serve(args: Args) -> Result<(), Failure> {
         eviction,
         max_pods: args.node.max_pods(),
         pod_max_pids: args.node.pod_max_pids(),
+        runtimes: args.node.runtimes()?,
+        cpus: args.node.cpus()?,
         metrics,
         registry: Arc::new(registry),
     };

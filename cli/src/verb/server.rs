@@ -223,6 +223,8 @@ async fn start_agent(
         eviction,
         max_pods: args.node.max_pods(),
         pod_max_pids: args.node.pod_max_pids(),
+        runtimes: args.node.runtimes()?,
+        cpus: args.node.cpus()?,
         node_name: node_name.clone(),
         metrics,
         registry: Arc::new(registry),

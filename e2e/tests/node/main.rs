@@ -2,6 +2,7 @@
 //! hooks, order, deadlines, last words. One shared server, a namespace per test; they mostly wait, so they run beside
 //! each other. A test's name begins with the numbers of the lines that it covers; `hack/conformance` counts.
 
+mod admission;
 mod basics;
 mod certificates;
 mod environment;

@@ -178,6 +178,18 @@ pub fn open(path: &str) -> Result<Box<dyn Cgroup>, CgroupError> {
     })
 }
 
+/// The names of the groups in a group; none where it is not there.
+pub fn groups_in(path: &str) -> Vec<String> {
+    let Ok(found) = detect() else { return Vec::new() };
+    let of_cpus = found.v1.iter().find(|own| own.controllers.iter().any(|name| name == "cpuset"));
+    let Some(root) = of_cpus.or(found.v1.first()).map(|own| own.mount.clone()).or(found.unified) else {
+        return Vec::new();
+    };
+    let entries = std::fs::read_dir(root.join(path.trim_matches('/'))).into_iter().flatten().flatten();
+    let groups = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    groups.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
 /// Moves the calling process, which has one thread, into a group, making it if need be.
 pub fn enter(path: &str) -> Result<(), CgroupError> {
     let group = open(path)?;

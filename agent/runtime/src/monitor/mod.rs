@@ -7,6 +7,7 @@
 pub mod client;
 mod io;
 pub mod log;
+mod other;
 mod pod;
 pub mod protocol;
 mod serve;

@@ -1,6 +1,11 @@
 //! The pod's containers, and what control connections ask for.
 
-use std::{collections::BTreeMap, fs, os::fd::AsFd, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+};
 
 use agent_sys::clone::Child;
 use rustix::process::WaitStatus;
@@ -9,13 +14,18 @@ use serde::Serialize;
 use super::{
     io::{Got, Io},
     log::{LogWriter, Source},
+    other::{Made, Other, OtherError},
     protocol::{
         ContainerState, ErrorBody, ErrorKind, ExecRequest, Exit, LogLimits, MonitorConfig, RequestBody, ResponseBody,
         VERSION,
     },
 };
-use crate::container::{
-    self, Container, ContainerError, CreateOptions, Created, Doorway, ExecOptions, GateKind, Status, clock,
+use crate::{
+    cgroup::Cgroup,
+    container::{
+        self, Container, ContainerError, CreateOptions, Created, Doorway, ExecOptions, GateKind, Status, clock,
+    },
+    plan::Streams,
 };
 
 /// More containers than any pod has.
@@ -24,12 +34,42 @@ const CONTAINERS_MAX: usize = 512;
 /// So often it is looked for what a killed process left; one that forks faster meets its cgroup's limit.
 const KILL_ROUNDS: usize = 8;
 
+/// The first process of a container, by who made it.
+#[derive(Debug)]
+enum First {
+    Own(Created),
+    Others(Made),
+}
+
+impl First {
+    fn child(&self) -> &Child {
+        match self {
+            Self::Own(created) => &created.child,
+            Self::Others(made) => &made.child,
+        }
+    }
+
+    fn cgroup(&self) -> &dyn Cgroup {
+        match self {
+            Self::Own(created) => created.cgroup.as_ref(),
+            Self::Others(made) => made.cgroup.as_ref(),
+        }
+    }
+
+    fn take_terminal(&mut self) -> Option<std::os::fd::OwnedFd> {
+        match self {
+            Self::Own(created) => created.terminal.take(),
+            Self::Others(made) => made.terminal.take(),
+        }
+    }
+}
+
 /// One container.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) state: ContainerState,
     pub(super) io: Io,
-    created: Option<Created>,
+    first: Option<First>,
     /// The way in, once a process went it: probes go it each second.
     doorway: Option<Doorway>,
     log: Option<LogWriter>,
@@ -79,6 +119,11 @@ fn describe(error: &ContainerError) -> ErrorBody {
     ErrorBody { kind, message: container::error::chain(error) }
 }
 
+fn describe_other(error: &OtherError) -> ErrorBody {
+    let kind = if error.is_missing_program() { ErrorKind::MissingProgram } else { ErrorKind::Failed };
+    ErrorBody { kind, message: container::error::chain(error) }
+}
+
 impl Pod {
     pub(super) fn new(config: MonitorConfig, reaper: Option<Child>) -> Pod {
         Pod { config, reaper, slots: BTreeMap::new() }
@@ -86,6 +131,11 @@ impl Pod {
 
     fn root(&self) -> PathBuf {
         self.config.state_dir.join("oci")
+    }
+
+    /// Who makes the pod's containers, if not we.
+    fn other(&self) -> Option<Other<'_>> {
+        self.config.runtime.as_ref().map(|runtime| Other::new(runtime, &self.config.state_dir))
     }
 
     /// What the pod's id 0 is on the machine.
@@ -166,6 +216,31 @@ impl Pod {
         let log = log.map_err(|error| refuse(ErrorKind::Failed, format!("open the log: {error}")))?;
         let streams = Io::pipes(stdin).map_err(|error| refuse(ErrorKind::Failed, format!("make pipes: {error}")))?;
         let (mut io, theirs) = if tty { (Io::default(), Default::default()) } else { streams };
+        let mut first = match self.other() {
+            Some(other) => {
+                let reaper = self.reaper.as_ref().map(|reaper| reaper.pid);
+                First::Others(other.create(id, &bundle, theirs, tty, reaper).map_err(|error| describe_other(&error))?)
+            }
+            None => First::Own(self.make(id, &bundle, theirs, tty)?),
+        };
+        if let Some(master) = first.take_terminal() {
+            io = Io::terminal(master, stdin).map_err(|error| refuse(ErrorKind::Failed, error.to_string()))?;
+        }
+        let state = ContainerState {
+            id: id.to_owned(),
+            status: Status::Created,
+            pid: Some(first.child().pid),
+            created_at: clock(),
+            started_at: None,
+            exit: None,
+        };
+        let slot = Slot { state: state.clone(), io, first: Some(first), doorway: None, log, stdin_once };
+        self.slots.insert(id.to_owned(), slot);
+        self.persist(id);
+        Ok(ResponseBody::Container { state })
+    }
+
+    fn make(&self, id: &str, bundle: &Path, streams: Streams, tty: bool) -> Result<Created, ErrorBody> {
         let pid_namespace = match &self.reaper {
             Some(child) => {
                 let path = format!("/proc/{}/ns/pid", child.pid);
@@ -174,44 +249,37 @@ impl Pod {
             }
             None => None,
         };
-        let mut created = container::create(CreateOptions {
+        container::create(CreateOptions {
             root: &self.root(),
             id,
-            bundle: &bundle,
+            bundle,
             gate: GateKind::Parent,
             no_pivot: false,
             die_with_parent: true,
-            streams: theirs,
+            streams,
             takes_terminal: tty,
             preserve_fds: 0,
             pid_namespace,
             first_id: self.first_id(),
         })
-        .map_err(|error| describe(&error))?;
-        if let Some(master) = created.terminal.take() {
-            io = Io::terminal(master, stdin).map_err(|error| refuse(ErrorKind::Failed, error.to_string()))?;
-        }
-        let state = ContainerState {
-            id: id.to_owned(),
-            status: Status::Created,
-            pid: Some(created.child.pid),
-            created_at: created.state.created.clone(),
-            started_at: None,
-            exit: None,
-        };
-        let slot = Slot { state: state.clone(), io, created: Some(created), doorway: None, log, stdin_once };
-        self.slots.insert(id.to_owned(), slot);
-        self.persist(id);
-        Ok(ResponseBody::Container { state })
+        .map_err(|error| describe(&error))
     }
 
     fn start(&mut self, id: &str) -> Result<ResponseBody, ErrorBody> {
         let slot = self.slot(id)?;
-        let Some(created) = slot.created.as_ref().filter(|_| slot.state.status == Status::Created) else {
-            let message = format!("cannot start container {id:?}: it is {}", slot.state.status);
-            return Err(refuse(ErrorKind::Conflict, message));
-        };
-        created.start().map_err(|error| describe(&error))?;
+        let status = slot.state.status;
+        match slot.first.as_ref().filter(|_| status == Status::Created) {
+            Some(First::Own(created)) => created.start().map_err(|error| describe(&error))?,
+            Some(First::Others(_)) => {
+                let started = self.other().map_or(Ok(()), |other| other.start(id));
+                started.map_err(|error| describe_other(&error))?;
+            }
+            None => {
+                let message = format!("cannot start container {id:?}: it is {status}");
+                return Err(refuse(ErrorKind::Conflict, message));
+            }
+        }
+        let slot = self.slot(id)?;
         slot.state.status = Status::Running;
         slot.state.started_at = Some(clock());
         let state = slot.state.clone();
@@ -224,13 +292,13 @@ impl Pod {
             return Err(refuse(ErrorKind::Invalid, format!("signal {signal}: expected 0 to 64")));
         }
         let slot = self.slot(id)?;
-        let Some(created) = slot.created.as_ref() else {
+        let Some(first) = slot.first.as_ref() else {
             return Err(refuse(ErrorKind::Conflict, format!("cannot signal container {id:?}: it is stopped")));
         };
         if all {
-            created.cgroup.signal(signal).map_err(|error| describe(&error.into()))?;
+            first.cgroup().signal(signal).map_err(|error| describe(&error.into()))?;
         } else {
-            agent_sys::signal::pidfd_kill(created.child.pidfd.as_fd(), signal)
+            agent_sys::signal::pidfd_kill(first.child().pidfd.as_fd(), signal)
                 .map_err(|source| describe(&ContainerError::Kernel { what: "send the signal", source }))?;
         }
         Ok(ResponseBody::Done)
@@ -241,15 +309,15 @@ impl Pod {
         if slot.state.status == Status::Running {
             return Err(refuse(ErrorKind::Conflict, format!("cannot delete container {id:?}: it is running")));
         }
-        let removed = self.remove(id);
-        removed.map_err(|error| describe(&error))?;
+        self.remove(id)?;
         Ok(ResponseBody::Done)
     }
 
-    fn remove(&mut self, id: &str) -> Result<(), ContainerError> {
-        let result = match Container::load(&self.root(), id) {
-            Err(ContainerError::NotFound(_)) => Ok(()),
-            found => found.and_then(|container| container.delete(true)),
+    fn remove(&mut self, id: &str) -> Result<(), ErrorBody> {
+        let result = match (self.other(), Container::load(&self.root(), id)) {
+            (Some(other), _) => other.delete(id).map_err(|error| describe_other(&error)),
+            (None, Err(ContainerError::NotFound(_))) => Ok(()),
+            (None, found) => found.and_then(|container| container.delete(true)).map_err(|error| describe(&error)),
         };
         if result.is_ok() {
             self.slots.remove(id);
@@ -262,7 +330,7 @@ impl Pod {
     pub(super) fn shutdown(&mut self) {
         for id in self.slots.keys().cloned().collect::<Vec<_>>() {
             if let Err(error) = self.remove(&id) {
-                eprintln!("{} remove container {id}: {}", clock(), container::error::chain(&error));
+                eprintln!("{} remove container {id}: {error}", clock());
             }
         }
         if let Some(reaper) = self.reaper.take() {
@@ -273,12 +341,18 @@ impl Pod {
             {}
         }
         let _ = fs::remove_dir(self.root());
+        if let Some(other) = self.other() {
+            other.clear();
+        }
         let _ = fs::remove_dir(self.config.state_dir.join("containers"));
         let _ = fs::remove_file(&self.config.socket);
     }
 
     /// Runs a process for an exec connection.
     pub(super) fn exec(&mut self, request: ExecRequest) -> Result<Session, ErrorBody> {
+        if self.config.runtime.is_some() {
+            return self.exec_by_other(request);
+        }
         let (root, first_id) = (self.root(), self.first_id());
         let slot = self.slot(&request.container)?;
         if slot.doorway.is_none() {
@@ -301,10 +375,26 @@ impl Pod {
         Ok(Session { container: request.container, child: joined.child, io, code: None })
     }
 
+    fn exec_by_other(&mut self, request: ExecRequest) -> Result<Session, ErrorBody> {
+        self.slot(&request.container)?;
+        let mut process = request.process;
+        process.set_terminal(Some(request.tty));
+        let failed = |error: agent_sys::Errno| refuse(ErrorKind::Failed, format!("make streams: {error}"));
+        let (mut io, streams) =
+            if request.tty { Default::default() } else { Io::pipes(request.stdin).map_err(failed)? };
+        let Some(other) = self.other() else { return Err(refuse(ErrorKind::Failed, "the pod has no other runtime")) };
+        let joined = other.exec(&request.container, &process, streams, request.tty);
+        let (child, terminal) = joined.map_err(|error| describe_other(&error))?;
+        if let Some(master) = terminal {
+            io = Io::terminal(master, request.stdin).map_err(failed)?;
+        }
+        Ok(Session { container: request.container, child, io, code: None })
+    }
+
     /// Ends a process that joined a container, with all that it started: its descendants, and those of its session that
     /// nobody waits for any more. What made itself a daemon on purpose is the container's.
     pub(super) fn kill(&self, session: &Session) {
-        let cgroup = self.slots.get(&session.container).and_then(|slot| slot.created.as_ref()).map(|own| &own.cgroup);
+        let cgroup = self.slots.get(&session.container).and_then(|slot| slot.first.as_ref()).map(First::cgroup);
         for round in 0..KILL_ROUNDS {
             // Looked at before the first one dies: its children are told by their parent.
             let pids = cgroup.and_then(|cgroup| cgroup.pids().ok()).unwrap_or_default();
@@ -342,18 +432,20 @@ impl Pod {
     /// Which container this process is the first of.
     pub(super) fn container_of(&self, pid: i32) -> Option<String> {
         let mut slots = self.slots.iter();
-        slots.find(|(_, slot)| slot.created.as_ref().is_some_and(|c| c.child.pid == pid)).map(|(id, _)| id.clone())
+        slots
+            .find(|(_, slot)| slot.first.as_ref().is_some_and(|first| first.child().pid == pid))
+            .map(|(id, _)| id.clone())
     }
 
     /// Takes note of a container's end, after its last output was read.
     pub(super) fn ended(&mut self, id: &str, status: WaitStatus) -> Option<Exit> {
         let slot = self.slots.get_mut(id)?;
-        let created = slot.created.take()?;
+        let first = slot.first.take()?;
         let signal = status.terminating_signal();
         let code = exit_code(status);
-        let exit = Exit { code, signal, oom_killed: code != 0 && created.cgroup.oom_kills() > 0, finished_at: clock() };
+        let exit = Exit { code, signal, oom_killed: code != 0 && first.cgroup().oom_kills() > 0, finished_at: clock() };
         // Its processes in a shared PID namespace, and execs, do not outlive it.
-        let _ = created.cgroup.signal(libc::SIGKILL);
+        let _ = first.cgroup().signal(libc::SIGKILL);
         if let Some(log) = &mut slot.log
             && let Err(error) = log.finish()
         {

@@ -48,6 +48,18 @@ pub struct MonitorConfig {
     /// Make a user namespace, which all of the pod's other namespaces belong to, with these ids of the machine.
     #[serde(default)]
     pub users: Option<IdRange>,
+    /// Who makes the pod's containers, if not we ourselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<Runtime>,
+}
+
+/// Another OCI runtime of the machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Runtime {
+    /// `runc` or `crun`: what it is, whatever its program is called.
+    pub name: String,
+    /// Its program, an absolute path.
+    pub program: PathBuf,
 }
 
 /// Ids of the machine, of users and of groups alike, that a pod has for its ids from 0 on.

@@ -15,6 +15,7 @@ use agent_sys::{
 };
 
 use super::{
+    other::Other,
     protocol::{MonitorConfig, VERSION},
     users,
 };
@@ -134,6 +135,10 @@ pub(super) fn prepare(path: &Path) -> Result<Prepared, MonitorError> {
         if let Err(error) = container.delete(true) {
             eprintln!("{} remove container {id} of a dead monitor: {}", clock(), chain(&error));
         }
+    }
+    let other = config.runtime.as_ref().map(|runtime| Other::new(runtime, &config.state_dir));
+    for error in other.iter().flat_map(Other::sweep) {
+        eprintln!("{} remove a container of a dead monitor: {}", clock(), chain(&error));
     }
     let _ = std::fs::remove_file(&config.socket);
     let before = rustix::process::umask(rustix::fs::Mode::from(0o177));

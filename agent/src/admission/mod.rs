@@ -1,0 +1,260 @@
+//! What a node refuses of the pods that are bound to it, as the kubelet does (`pkg/kubelet/lifecycle`, `eviction` and
+//! `preemption`). The scheduler looks before it binds; a pod that names its node itself was looked at by nobody. What is
+//! refused fails at once, and its controller makes another one. Pure: the one who acts is `source.rs`.
+
+mod place;
+mod ports;
+mod preempt;
+mod pressure;
+mod room;
+
+use std::collections::{BTreeMap, HashMap};
+
+use agent_pod::protocol::Failure;
+use api::pod::{Amounts, CRITICAL_PRIORITY, QosClass, add, amounts};
+use api::quantity::Quantity;
+use k8s_openapi::api::core::v1::{Node, Pod};
+
+use crate::cpus;
+use crate::device::{self, Amount};
+use crate::pressure::Pressures;
+use crate::static_pods::is_static;
+
+/// Why one question was answered with no.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Reason {
+    /// There is too little left of a resource: processors in thousandths, else whole units.
+    Insufficient { resource: String, requested: i64, used: i64, capacity: i64 },
+    /// Anything else.
+    Predicate { name: &'static str, why: &'static str },
+}
+
+impl Reason {
+    /// What `status.reason` says.
+    fn word(&self) -> String {
+        match self {
+            Self::Insufficient { resource, .. } => format!("OutOf{resource}"),
+            Self::Predicate { name, .. } => (*name).to_owned(),
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Self::Insufficient { resource, requested, used, capacity } => format!(
+                "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
+            ),
+            Self::Predicate { name, why } => format!("Predicate {name} failed: {why}"),
+        }
+    }
+}
+
+/// What `status` says of a pod that is refused.
+fn rejection(reason: &str, message: &str) -> Failure {
+    Failure { reason: reason.to_owned(), message: format!("{REJECTED}{message}") }
+}
+
+/// What messages of refused pods begin with; their events go without.
+pub(crate) const REJECTED: &str = "Pod was rejected: ";
+/// The reason of what nobody expects: devices that are not there, a critical pod that nobody can make room for.
+const UNEXPECTED: &str = "UnexpectedAdmissionError";
+
+/// What a pod that is here has.
+#[derive(Debug, Clone)]
+struct Taken {
+    ports: Vec<ports::Port>,
+    requests: Amounts,
+    priority: i32,
+    is_critical: bool,
+    qos: QosClass,
+}
+
+impl Taken {
+    fn of(pod: &Pod) -> Self {
+        let spec = pod.spec.clone().unwrap_or_default();
+        let priority = spec.priority.unwrap_or(0);
+        Self {
+            ports: ports::wanted(&spec),
+            requests: api::pod::requests(&spec),
+            priority,
+            is_critical: is_static(pod) || priority >= CRITICAL_PRIORITY,
+            qos: api::pod::recorded_qos_class(pod),
+        }
+    }
+
+    /// Whether it may be ended for another one.
+    fn gives_way(&self, other: &Taken) -> bool {
+        (other.is_critical && !self.is_critical) || other.priority > self.priority
+    }
+}
+
+/// What the node is at this moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Surroundings<'a> {
+    /// Its object: labels, taints, and resources that others count.
+    pub(crate) node: &'a Node,
+    /// What the machine has for pods: `cpu`, `memory`, `ephemeral-storage` and `pods`.
+    pub(crate) room: &'a Amounts,
+    /// Devices of plugins.
+    pub(crate) devices: &'a BTreeMap<String, Amount>,
+    /// How many processors nobody has for itself yet; `None`: nobody gets any.
+    pub(crate) free_cpus: Option<usize>,
+    /// What it is short of.
+    pub(crate) pressures: &'a Pressures,
+    /// The machine goes down.
+    pub(crate) is_going_down: bool,
+}
+
+impl Surroundings<'_> {
+    /// All that is counted here. Devices are counted apart from it.
+    fn capacity(&self) -> Amounts {
+        let allocatable = self.node.status.as_ref().and_then(|status| status.allocatable.as_ref());
+        let mut all = amounts(allocatable);
+        all.retain(|name, _| !self.devices.contains_key(name));
+        all.extend(self.room.clone());
+        all
+    }
+}
+
+/// What becomes of a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It runs here.
+    Admitted,
+    /// It runs here once these pods have ended, by their uids.
+    AdmittedAfter(Vec<String>),
+    /// It fails.
+    Refused(Failure),
+}
+
+/// What the pods of this node have, by their uids.
+#[derive(Debug, Default)]
+pub(crate) struct Admission(HashMap<String, Taken>);
+
+impl Admission {
+    /// Takes a pod in, or says why not. One that `is_known` was here before this agent began, and is not asked again.
+    pub(crate) fn admit(&mut self, uid: &str, pod: &Pod, is_known: bool, here: Surroundings<'_>) -> Verdict {
+        if api::pod::is_terminal(pod) {
+            return Verdict::Admitted;
+        }
+        let own = Taken::of(pod);
+        let verdict =
+            if is_known || self.0.contains_key(uid) { Verdict::Admitted } else { self.judge(pod, &own, here) };
+        if let Verdict::AdmittedAfter(leaving) = &verdict {
+            leaving.iter().for_each(|uid| self.release(uid));
+        }
+        if !matches!(verdict, Verdict::Refused(_)) {
+            self.0.insert(uid.to_owned(), own);
+        }
+        verdict
+    }
+
+    /// A pod that is here may ask for other resources now. What is more than the machine has, it will not get.
+    pub(crate) fn change(&mut self, uid: &str, pod: &Pod, here: Surroundings<'_>) {
+        let Some(taken) = self.0.get_mut(uid) else { return };
+        let now = Taken::of(pod);
+        if room::missing(&now.requests, &Amounts::new(), &here.capacity()).is_empty() {
+            *taken = now;
+        }
+    }
+
+    /// The pod is gone, or ended.
+    pub(crate) fn release(&mut self, uid: &str) {
+        self.0.remove(uid);
+    }
+
+    fn used(&self) -> Amounts {
+        let mut used = Amounts::new();
+        self.0.values().for_each(|own| add(&mut used, &own.requests));
+        used.insert(room::PODS.into(), Quantity::from_milli(i64::try_from(self.0.len()).unwrap_or(0) * 1000));
+        used
+    }
+
+    fn judge(&self, pod: &Pod, own: &Taken, here: Surroundings<'_>) -> Verdict {
+        let spec = pod.spec.clone().unwrap_or_default();
+        if here.is_going_down {
+            return Verdict::Refused(rejection("NodeShutdown", "Pod was rejected as the node is shutting down."));
+        }
+        let pressed = || pressure::refuse(here.pressures, &spec, own.qos).filter(|_| !own.is_critical);
+        let used = self.used();
+        if let Some(failure) = pressed()
+            .or_else(|| place::refuse_system(&spec))
+            .or_else(|| refuse_devices(own, &used, here.devices))
+            .or_else(|| refuse_cpus(pod, here.free_cpus))
+        {
+            return Verdict::Refused(failure);
+        }
+        let mut requests = own.requests.clone();
+        requests.retain(|name, _| !here.devices.contains_key(name));
+        requests.insert(room::PODS.into(), Quantity::from_milli(1000));
+        let lacks = room::missing(&requests, &used, &here.capacity());
+        let taken = self.0.values().flat_map(|other| &other.ports);
+        let others = [
+            place::refuse_affinity(&spec, here.node),
+            ports::refuse(&own.ports, taken),
+            place::refuse_taint(pod, here.node),
+        ];
+        // Nobody leaves for a pod that is refused all the same.
+        let others: Vec<Reason> = others.into_iter().flatten().collect();
+        let first = if own.is_critical { others.first() } else { lacks.first().or(others.first()) };
+        match first {
+            Some(reason) => Verdict::Refused(rejection(&reason.word(), &reason.message())),
+            None if lacks.is_empty() => Verdict::Admitted,
+            None => self.make_room(own, &lacks),
+        }
+    }
+
+    fn make_room(&self, own: &Taken, lacks: &[Reason]) -> Verdict {
+        let lack = |reason: &Reason| match reason {
+            Reason::Insufficient { resource, requested, used, capacity } => {
+                Some((resource.clone(), requested - (capacity - used)))
+            }
+            Reason::Predicate { .. } => None,
+        };
+        let missing = lacks.iter().filter_map(lack).collect();
+        let candidates: Vec<preempt::Candidate<'_>> =
+            self.0.iter().filter(|(_, other)| other.gives_way(own)).map(|(uid, other)| (uid.as_str(), other)).collect();
+        match preempt::choose(&missing, &candidates) {
+            Ok(leaving) => Verdict::AdmittedAfter(leaving),
+            Err(still) => {
+                let shown: String =
+                    still.iter().map(|(name, amount)| format!("(res: {name}, q: {amount}), ")).collect();
+                Verdict::Refused(rejection(
+                    UNEXPECTED,
+                    &format!(
+                        "Unexpected error while attempting to recover from admission failure: preemption: error finding a \
+                         set of pods to preempt: no set of running pods found to reclaim resources: [{shown}]"
+                    ),
+                ))
+            }
+        }
+    }
+}
+
+/// Processors for itself that are not left. The words are the kubelet's.
+fn refuse_cpus(pod: &Pod, free: Option<usize>) -> Option<Failure> {
+    let (needed, free) = (cpus::needed(pod), free?);
+    let message = format!(
+        "Allocate failed due to not enough cpus available to satisfy request: requested={needed}, available={free}, \
+         which is unexpected"
+    );
+    (needed > free).then(|| rejection(UNEXPECTED, &message))
+}
+
+/// Devices of plugins that are not there. The words are the kubelet's.
+fn refuse_devices(own: &Taken, used: &Amounts, devices: &BTreeMap<String, Amount>) -> Option<Failure> {
+    let asked = own.requests.iter().filter(|(name, _)| device::is_extended(name));
+    asked.into_iter().find_map(|(name, wanted)| {
+        let (wanted, usable) = (wanted.value(), i64::try_from(devices.get(name)?.usable).unwrap_or(i64::MAX));
+        let available = (usable - used.get(name).map_or(0, |used| used.value())).max(0);
+        (wanted > available).then(|| {
+            let message = format!(
+                "Allocate failed due to requested number of devices unavailable for {name}. Requested: {wanted}, \
+                 Available: {available}, which is unexpected"
+            );
+            rejection(UNEXPECTED, &message)
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,249 @@
+//! Processors for containers: whole ones for those of Guaranteed pods that ask for whole ones, the rest for all others.
+//! Kubernetes documentation, "Control CPU Management Policies on the Node". Start reading at `book`, then `choose`.
+
+mod book;
+mod choose;
+pub mod set;
+mod topology;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use agent_runtime::cgroup;
+use k8s_openapi::api::core::v1::Pod;
+use oci_spec::runtime::LinuxResources;
+
+use crate::execute::{Host, chain};
+use book::Book;
+pub(crate) use book::needed;
+use set::{CpuSet, show};
+use topology::Topology;
+
+/// Who gets processors for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Policy {
+    /// Nobody.
+    #[default]
+    None,
+    /// Containers of Guaranteed pods that ask for whole processors.
+    Static,
+}
+
+/// What the node was told about its processors.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// `--cpu-manager-policy`
+    pub policy: Policy,
+    /// `--reserved-cpus`: nobody's alone, and not for pods to ask for.
+    pub reserved: CpuSet,
+}
+
+/// The processors of this machine, and who has which.
+#[derive(Debug)]
+pub(crate) struct Cpus {
+    policy: Policy,
+    topology: Topology,
+    reserved: CpuSet,
+    path: PathBuf,
+    /// An agent before this one gave processors away, and this one gives none.
+    is_abandoned: bool,
+    book: Mutex<Book>,
+}
+
+impl Cpus {
+    /// Those of this machine that this process may use. `path` is the file of who has which.
+    ///
+    /// # Errors
+    ///
+    /// Reserved processors that are not there, or that are all there are.
+    pub(crate) fn open(settings: &Settings, path: PathBuf) -> Result<Self, String> {
+        let affinity = rustix::thread::sched_getaffinity(None).map_err(|error| error.to_string())?;
+        let may_use = |cpu| cpu < rustix::thread::CpuSet::MAX_CPU && affinity.is_set(cpu);
+        let topology = Topology::read(Path::new("/sys/devices/system/cpu"), may_use);
+        Self::of(settings, topology, path)
+    }
+
+    fn of(settings: &Settings, topology: Topology, path: PathBuf) -> Result<Self, String> {
+        let (all, reserved) = (topology.all(), settings.reserved.clone());
+        if let Some(cpu) = reserved.difference(&all).next() {
+            return Err(format!("processor {cpu} is reserved, but this machine has {}", show(&all)));
+        }
+        if !all.is_empty() && reserved == all {
+            return Err("all processors are reserved: none is left for pods".into());
+        }
+        let assignable = all.difference(&reserved).copied().collect();
+        let (book, is_abandoned) = match settings.policy {
+            Policy::Static => (Book::read(&path, &assignable), false),
+            Policy::None => (Book::default(), path.exists()),
+        };
+        let book = Mutex::new(book);
+        Ok(Self { policy: settings.policy, topology, reserved, path, is_abandoned, book })
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unassigned(&self, book: &Book) -> CpuSet {
+        let (mut all, taken) = (self.topology.all(), book.taken());
+        all.retain(|cpu| !self.reserved.contains(cpu) && !taken.contains(cpu));
+        all
+    }
+
+    /// How many processors nobody has for itself yet; `None`: nobody gets any.
+    pub(crate) fn free(&self) -> Option<usize> {
+        (self.policy == Policy::Static).then(|| self.unassigned(&self.book()).len())
+    }
+
+    /// Gives the containers of a pod that was admitted what is theirs; whether anybody else has less now. One that has it
+    /// already keeps it.
+    pub(crate) fn take(&self, uid: &str, pod: &Pod) -> bool {
+        let mut book = self.book();
+        if self.policy == Policy::None || needed(pod) == 0 || book.0.contains_key(uid) {
+            return false;
+        }
+        let free = self.unassigned(&book);
+        let is_given = book.give(uid, pod, &self.topology, free);
+        self.write(&book);
+        is_given
+    }
+
+    /// The pod has ended, or is gone; whether there is more for others now.
+    pub(crate) fn release(&self, uid: &str) -> bool {
+        let mut book = self.book();
+        let had = book.0.remove(uid).is_some();
+        if had {
+            self.write(&book);
+        }
+        had
+    }
+
+    /// Only these pods are here; whether there is more for others now.
+    pub(crate) fn retain(&self, is_here: impl Fn(&str) -> bool) -> bool {
+        let mut book = self.book();
+        let before = book.0.len();
+        book.0.retain(|uid, _| is_here(uid));
+        let changed = book.0.len() != before;
+        if changed {
+            self.write(&book);
+        }
+        changed
+    }
+
+    fn write(&self, book: &Book) {
+        if let Err(error) = book.write(&self.path) {
+            tracing::error!(%error, path = %self.path.display(), "writing who has which processors");
+        }
+    }
+
+    /// Whether a pod was given processors.
+    pub(crate) fn has(&self, uid: &str) -> bool {
+        self.book().0.contains_key(uid)
+    }
+
+    /// How many processors a container has for itself.
+    pub(crate) fn own(&self, uid: &str, container: &str) -> Option<usize> {
+        self.book().0.get(uid)?.get(container).map(CpuSet::len)
+    }
+
+    /// Where a container runs, as `cpuset.cpus` has it: on its own processors, else on those that are nobody's. `None`:
+    /// wherever the kernel likes.
+    pub(crate) fn of_container(&self, uid: &str, container: &str) -> Option<String> {
+        if self.policy == Policy::None {
+            return None;
+        }
+        let book = self.book();
+        let own = book.0.get(uid).and_then(|all| all.get(container)).cloned();
+        let taken = book.taken();
+        Some(show(&own.unwrap_or_else(|| self.topology.all().difference(&taken).copied().collect())))
+    }
+
+    /// After the first list of pods: running containers are where they belong, also if the policy is another one now.
+    pub(crate) fn settle(&self, host: &Arc<Host>) {
+        if self.policy == Policy::Static || self.is_abandoned {
+            self.spread(host);
+        }
+        if self.is_abandoned {
+            // Best effort: it is read by nobody while the policy is none.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+
+    /// Puts every running container where it belongs now.
+    pub(crate) fn spread(&self, host: &Arc<Host>) {
+        let host = Arc::clone(host);
+        tokio::task::spawn_blocking(move || {
+            for (uid, member) in host.pods.members() {
+                let pod = member.executor(&host, &uid).cgroup();
+                for group in cgroup::groups_in(&pod) {
+                    // Those of containers are named after their start, others have no dot.
+                    if let Some((container, _)) = group.rsplit_once('.') {
+                        host.processors.place(&uid, container, &format!("{pod}/{group}"));
+                    }
+                }
+            }
+        });
+    }
+
+    /// Puts one container where it belongs now.
+    pub(crate) fn place(&self, uid: &str, container: &str, group: &str) {
+        let cpus = self.of_container(uid, container).unwrap_or_else(|| show(&self.topology.all()));
+        let resources = serde_json::from_value::<LinuxResources>(serde_json::json!({"cpu": {"cpus": cpus}}));
+        let Ok(resources) = resources else { return };
+        let placed = cgroup::open(group).and_then(|own| own.apply(&resources));
+        if let Err(error) = placed {
+            // It ended a moment before, mostly.
+            tracing::debug!(error = chain(&error), uid, container, cpus, "giving a container its processors");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{from_value, json};
+
+    use super::topology::Place;
+    use super::*;
+
+    fn open(policy: Policy, reserved: &str, path: &Path) -> Result<Cpus, String> {
+        let topology = Topology((0..4).map(|cpu| (cpu, Place { socket: 0, core: cpu as i64 })).collect());
+        Cpus::of(&Settings { policy, reserved: set::parse(reserved).unwrap() }, topology, path.to_owned())
+    }
+
+    fn pod(cpu: &str) -> Pod {
+        let amounts = json!({"cpu": cpu, "memory": "1Mi"});
+        let resources = json!({"limits": amounts, "requests": amounts});
+        from_value(json!({"spec": {"containers": [{"name": "c", "resources": resources}]}})).unwrap()
+    }
+
+    #[test]
+    fn reserved_processors_are_shared_and_nobody_s_alone_and_the_rest_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cpus.json");
+        let own = open(Policy::Static, "0", &path).unwrap();
+        let whole = pod("2");
+        assert_eq!((own.free(), own.of_container("other", "c").as_deref()), (Some(3), Some("0-3")));
+        assert!(own.take("u", &whole) && !own.take("u", &whole), "it has them already");
+        assert!(own.has("u") && !own.has("half"));
+        assert!(!own.take("half", &pod("500m")), "it shares");
+        assert_eq!((own.free(), own.own("u", "c"), own.own("half", "c")), (Some(1), Some(2), None));
+        assert_eq!(own.of_container("u", "c").as_deref(), Some("1-2"));
+        assert_eq!(own.of_container("half", "c").as_deref(), Some("0,3"));
+        // An agent that comes back knows.
+        let again = open(Policy::Static, "0", &path).unwrap();
+        assert_eq!(again.of_container("u", "c").as_deref(), Some("1-2"));
+        assert!(again.retain(|uid| uid != "u") && !again.release("u"));
+        assert_eq!(again.of_container("half", "c").as_deref(), Some("0-3"));
+    }
+
+    #[test]
+    fn without_the_policy_nobody_has_any_and_what_cannot_be_reserved_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cpus.json");
+        let own = open(Policy::None, "", &path).unwrap();
+        assert!(!own.take("u", &pod("2")));
+        assert_eq!((own.free(), own.of_container("u", "c")), (None, None));
+        assert_eq!(open(Policy::Static, "7", &path).unwrap_err(), "processor 7 is reserved, but this machine has 0-3");
+        assert!(open(Policy::Static, "0-3", &path).unwrap_err().contains("none is left for pods"));
+    }
+}
