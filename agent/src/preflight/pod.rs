@@ -11,7 +11,7 @@ use super::Finding;
 struct Seen {
     /// /sys/kernel/security/lsm: the security modules that are on.
     modules: String,
-    /// /proc/swaps has more than its head.
+    /// /proc/swaps has more than its head, and the cgroups are those of version 1: version 2 keeps pods from it.
     swaps: bool,
     /// Controllers of the cgroups.
     has_hugetlb: bool,
@@ -35,7 +35,7 @@ impl Seen {
         let modules = named.into_iter().filter(|(on, _)| *on).map(|(_, name)| name).collect::<String>();
         Self {
             modules: read("/sys/kernel/security/lsm") + &modules,
-            swaps: read("/proc/swaps").lines().count() > 1,
+            swaps: read("/proc/swaps").lines().count() > 1 && !agent_runtime::cgroup::is_v2(),
             has_hugetlb: has("hugetlb"),
             has_pids: has("pids"),
             systemd: Path::new("/run/systemd/system").is_dir(),
