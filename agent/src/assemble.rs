@@ -127,6 +127,7 @@ impl Config {
             is_going_down: watch::Sender::new(false),
             drivers: Default::default(),
             processors,
+            protecting: Default::default(),
             devices: Default::default(),
             usage: Default::default(),
             access: Default::default(),

@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 use crate::cpus;
 use crate::eviction::Limits;
 use crate::instance::Instance;
+use crate::memory;
 use crate::metrics::Metrics;
 use crate::resolver::ClusterDns;
 use crate::runtimes::Runtimes;
@@ -50,6 +51,8 @@ pub struct Config {
     pub pod_max_pids: Option<i64>,
     /// Other runtimes of this machine, for pods whose class asks for one.
     pub runtimes: Runtimes,
+    /// What pods have of memory beyond their limits.
+    pub memory: memory::Settings,
     /// Who has processors for itself.
     pub cpus: cpus::Settings,
     /// When pods are evicted for what the machine runs out of.

@@ -21,6 +21,7 @@ pub mod join;
 mod kubelet;
 mod local_storage;
 mod log;
+pub mod memory;
 pub mod metrics;
 mod monitor;
 mod node;

@@ -1,6 +1,6 @@
 //! A container of a pod as an OCI runtime specification. Pure: values in, `config.json` out.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use agent_pod::facts::Resources;
@@ -68,6 +68,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) root: PathBuf,
     pub(crate) binds: Vec<Bind>,
     pub(crate) cgroup: String,
+    /// Further files of its cgroup (version 2), and what they are to say.
+    pub(crate) unified: BTreeMap<String, String>,
     /// The processors that it runs on; `None`: all.
     pub(crate) cpus: Option<String>,
     /// Whether negative OOM scores can be set here (CAP_SYS_RESOURCE).
@@ -223,16 +225,25 @@ fn resources(parts: &Parts<'_>, privileged: bool) -> Value {
         let access = if device.mode & 0o222 == 0 { "rm" } else { "rwm" };
         json!({"allow": true, "type": device.kind, "major": device.major, "minor": device.minor, "access": access})
     }));
-    json!({"cpu": cpu, "memory": memory, "devices": devices})
+    let mut all = json!({"cpu": cpu, "memory": memory, "devices": devices});
+    // Version 1 refuses even an empty one.
+    if !parts.unified.is_empty() {
+        all["unified"] = json!(parts.unified);
+    }
+    all
 }
 
 /// The settings of a running container's cgroup that these resources mean. Where there is no limit, an earlier one goes.
-pub(crate) fn resized(resources: &Resources) -> Value {
+pub(crate) fn resized(resources: &Resources, unified: &BTreeMap<String, String>) -> Value {
     let shares = cpu_shares(resources.cpu_request.or(resources.cpu_limit).unwrap_or(0));
     let quota = resources.cpu_limit.map_or(-1, cpu_quota);
     let memory = resources.memory_limit.unwrap_or(-1);
-    json!({"cpu": {"shares": shares, "quota": quota, "period": CFS_PERIOD_MICROSECONDS},
-        "memory": {"limit": memory, "swap": memory}})
+    let mut all = json!({"cpu": {"shares": shares, "quota": quota, "period": CFS_PERIOD_MICROSECONDS},
+        "memory": {"limit": memory, "swap": memory}});
+    if !unified.is_empty() {
+        all["unified"] = json!(unified);
+    }
+    all
 }
 
 /// How soon the kernel picks the container when memory runs out. Kubernetes documentation, "Node-pressure
@@ -336,6 +347,7 @@ mod tests {
             root: "/root".into(),
             binds: vec![],
             cgroup: "/x".into(),
+            unified: [("memory.swap.max".to_owned(), "0".to_owned())].into(),
             cpus: Some("1-2".into()),
             can_lower_oom_score: true,
             memory_capacity: 1 << 30,
@@ -359,6 +371,7 @@ mod tests {
             json!({"shares": 256, "quota": 50_000, "period": 100_000, "cpus": "1-2"})
         );
         assert_eq!(spec["linux"]["resources"]["memory"]["limit"], 512 << 20);
+        assert_eq!(spec["linux"]["resources"]["unified"], json!({"memory.swap.max": "0"}));
         assert_eq!(spec["process"]["oomScoreAdj"], 750);
         assert_eq!(build(json!({"name": "c"}))["linux"]["resources"]["cpu"]["shares"], 2);
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use agent::cpus::{self, Policy};
 use agent::eviction::{self, Soft};
+use agent::memory::{self, Reservation, Swap};
 use agent::runtimes::{self, Runtimes};
 use agent::shutdown::Grace;
 use agent_image::registry::config::Registries;
@@ -62,6 +63,18 @@ pub(crate) struct NodeArgs {
     /// Processors that pods cannot ask for and no container has for itself, such as 0-1,4; needed with the policy static.
     #[arg(long, default_value = "", value_name = "CPUS")]
     reserved_cpus: String,
+    /// Slow containers down that near their memory limits (cgroup v2).
+    #[arg(long)]
+    memory_qos: bool,
+    /// At which part of the way from request to limit that begins.
+    #[arg(long, default_value_t = memory::THROTTLING_FACTOR, value_name = "FACTOR")]
+    memory_throttling_factor: f64,
+    /// Whether the kernel protects the memory that pods ask for (cgroup v2): None or TieredReservation.
+    #[arg(long, default_value = "None", value_name = "POLICY", value_parser = ["None", "TieredReservation"])]
+    memory_reservation_policy: String,
+    /// Whether Burstable pods may use the machine's swap (cgroup v2): NoSwap or LimitedSwap.
+    #[arg(long, default_value = "NoSwap", value_name = "BEHAVIOR", value_parser = ["NoSwap", "LimitedSwap"])]
+    swap_behavior: String,
     /// How many seconds pods have to end when the machine goes down; 0: it ends them as it likes. The unit's TimeoutStopSec
     /// is to be longer.
     #[arg(long, default_value_t = 0, value_name = "SECONDS")]
@@ -151,6 +164,35 @@ impl NodeArgs {
     pub(crate) fn runtimes(&self) -> Result<Runtimes, Failure> {
         runtimes::find(&self.oci_runtime, std::env::var_os("PATH").as_deref())
             .map_err(|error| Failure::new(format!("error: --oci-runtime {error}")))
+    }
+
+    /// Tells what cannot be, before anything runs.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        self.runtimes()?;
+        self.cpus()?;
+        self.memory()?;
+        Ok(())
+    }
+
+    /// What pods have of memory beyond their limits. What the machine cannot do is told.
+    pub(crate) fn memory(&self) -> Result<memory::Settings, Failure> {
+        let factor = self.memory_throttling_factor;
+        if !(factor > 0.0 && factor <= 1.0) {
+            return Err(Failure::new(format!(
+                "error: --memory-throttling-factor {factor}: expected more than 0 and at most 1"
+            )));
+        }
+        let settings = memory::Settings {
+            throttling_factor: self.memory_qos.then_some(factor),
+            reservation: match self.memory_reservation_policy.as_str() {
+                "TieredReservation" => Reservation::Tiered,
+                _ => Reservation::None,
+            },
+            swap: if self.swap_behavior == "LimitedSwap" { Swap::Limited } else { Swap::None },
+        };
+        let checked = settings.check(agent_runtime::cgroup::is_v2());
+        checked.map_err(|error| Failure::new(format!("error: {error}")))?;
+        Ok(settings)
     }
 
     /// Who has processors for itself. What cannot be is told.

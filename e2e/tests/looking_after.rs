@@ -282,6 +282,48 @@ fn a_container_has_whole_processors_for_itself_until_its_pod_ends() {
 }
 
 #[test]
+fn memory_is_protected_and_slowed_down_where_cgroups_can_do_it_and_refused_by_flag_elsewhere() {
+    need!(machine::root());
+    let flags = ["--memory-qos", "--memory-reservation-policy=TieredReservation", "--swap-behavior=LimitedSwap"];
+    if !std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for flag in flags {
+            let mut command = std::process::Command::new(machine::gantry());
+            let output = command.args(["server", flag, "--data-dir"]).arg(dir.path()).output().expect("gantry runs");
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(!output.status.success() && said.contains(&flag.replacen('=', " ", 1)), "{said}");
+            assert!(said.contains("needs cgroup v2"), "{said}");
+        }
+        return;
+    }
+    let image = machine::image("busybox").expect("hack/image makes the image");
+    let mut cluster = Cluster::start_with(&[&image], &flags);
+    let client = cluster.gantry();
+    let pod = |name: &str, resources: Value| {
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"terminationGracePeriodSeconds": 1,
+            "containers": [{"name": "c", "image": "busybox", "imagePullPolicy": "IfNotPresent", "command": ["sleep", "1d"],
+                "resources": resources}]}})
+    };
+    apply(&client, &pod("burst", json!({"requests": {"memory": "32Mi"}, "limits": {"memory": "64Mi"}})));
+    apply(&client, &pod("sure", json!({"limits": {"memory": "16Mi", "cpu": "100m"}})));
+    // The container sees its own group as the root.
+    let says = |name: &str, file: &str| {
+        eventually(&format!("{file} of {name}"), SOON, || {
+            let said = client.run(&["exec", name, "--", "cat", &format!("/sys/fs/cgroup/{file}")]);
+            (said.code == 0).then(|| said.out.trim().to_owned())
+        })
+    };
+    let mebibytes = |count: u64| (count << 20).to_string();
+    // 32 Mi and nine tenths of the way to 64 Mi, in whole pages.
+    let high = ((32u64 << 20) as f64 + (32u64 << 20) as f64 * 0.9) as u64 / 4096 * 4096;
+    assert_eq!((says("burst", "memory.high"), says("burst", "memory.low")), (high.to_string(), mebibytes(32)));
+    assert_eq!((says("sure", "memory.high"), says("sure", "memory.min")), ("max".to_owned(), mebibytes(16)));
+    assert_eq!((says("burst", "memory.min"), says("sure", "memory.low")), ("0".to_owned(), "0".to_owned()));
+    assert_eq!(says("sure", "memory.swap.max"), "0");
+    cluster.reset(true);
+}
+
+#[test]
 fn a_fork_bomb_a_flood_of_logs_and_a_greedy_pod_harm_themselves_only() {
     need!(machine::root());
     let image = machine::image("busybox").expect("hack/image makes the image");

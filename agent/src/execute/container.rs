@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
 use agent_image::store::Image;
-use agent_pod::facts;
+use agent_pod::facts::{self, Resources};
 use agent_pod::protocol::{FailedStep, Failure};
 use agent_runtime::monitor::protocol::RequestBody;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Secret, VolumeMount};
@@ -228,6 +228,7 @@ fn write_bundle(
         root,
         binds,
         cgroup: group(executor, key.rsplit('_').next().unwrap_or(key)),
+        unified: super::memory::files(executor, &Resources::of(container.resources.as_ref())),
         cpus: executor.host.processors.of_container(&executor.uid, &container.name),
         can_lower_oom_score: executor.host.can_lower_oom_score,
         memory_capacity: executor.host.memory_capacity,

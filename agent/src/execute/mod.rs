@@ -4,6 +4,7 @@ mod action;
 pub(crate) mod container;
 mod hook;
 pub(crate) mod image;
+mod memory;
 mod probe;
 mod profile;
 mod propagation;
@@ -74,6 +75,8 @@ pub(crate) struct Host {
     pub(crate) devices: Devices,
     /// Who has which processors.
     pub(crate) processors: Cpus,
+    /// Held while the memory of all pods is protected.
+    pub(crate) protecting: Mutex<()>,
     /// Drivers of storage.
     pub(crate) drivers: Drivers,
     /// What was measured last.

@@ -2,9 +2,10 @@
 
 use agent_pod::facts::Resources;
 use agent_runtime::cgroup::{self, Cgroup, CgroupError};
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use oci_spec::runtime::LinuxResources;
 
-use super::{Executor, chain, sandbox};
+use super::{Executor, chain, memory, sandbox};
 use crate::oci;
 
 /// Applies them. Answers why not; then the container has what it had.
@@ -12,6 +13,8 @@ pub(crate) async fn apply(executor: &Executor, index: usize, attempt: u32, to: R
     let container = executor.container(index).ok_or("the pod has no such container")?;
     let own = executor.host.processors.own(&executor.uid, &container.name);
     check_cpus(own, to.cpu_request.or(to.cpu_limit))?;
+    let from = Resources::of(held(executor, &container.name).as_ref());
+    memory::check_resize(executor, &from, &to)?;
     let path = format!("{}/{}", executor.cgroup(), sandbox::id(&container.name, attempt));
     let this = executor.clone();
     let applied = tokio::task::spawn_blocking(move || {
@@ -19,9 +22,11 @@ pub(crate) async fn apply(executor: &Executor, index: usize, attempt: u32, to: R
         let (own, pod) = (open(&path)?, open(&this.cgroup())?);
         check_memory(own.as_ref(), to.memory_limit)?;
         let own_settings: LinuxResources =
-            serde_json::from_value(oci::resized(&to)).map_err(|error| error.to_string())?;
+            serde_json::from_value(oci::resized(&to, &memory::files(&this, &to))).map_err(|error| error.to_string())?;
         let pod_settings = unlimited_where_unset(sandbox::pod_resources(&this.pod, this.host.config.pod_max_pids));
-        within(own.as_ref(), &own_settings, pod.as_ref(), &pod_settings).map_err(|error| chain(&error))
+        within(own.as_ref(), &own_settings, pod.as_ref(), &pod_settings).map_err(|error| chain(&error))?;
+        memory::protect(&this);
+        Ok(())
     });
     applied.await.unwrap_or_else(|error| Err(error.to_string()))
 }
@@ -50,6 +55,11 @@ fn within(
         Ok(()) => Ok(()),
         Err(_) => pod.apply(pod_settings),
     }
+}
+
+/// The resources that a container has, as its status tells.
+fn held(executor: &Executor, name: &str) -> Option<ResourceRequirements> {
+    sandbox::statuses(&executor.pod).find(|own| own.name == name)?.resources.clone()
 }
 
 /// A container keeps the processors that it has for itself, no more and no less.

@@ -13,7 +13,7 @@ use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use serde::{Deserialize, Serialize};
 
-use super::{Executor, failure, runtime_class, users};
+use super::{Executor, failure, memory, runtime_class, users};
 use crate::failpoint;
 use crate::monitor::Monitor;
 use crate::oci;
@@ -235,6 +235,7 @@ fn prepare(executor: &Executor, runtime: Option<Runtime>) -> Result<i32, Failure
     let group = cgroup::open(&cgroup_path).map_err(|error| fail(&error))?;
     group.create().map_err(|error| fail(&error))?;
     group.apply(&pod_resources(&executor.pod, executor.host.config.pod_max_pids)).map_err(|error| fail(&error))?;
+    memory::protect(executor);
     let spec = executor.pod.spec.clone().unwrap_or_default();
     let host_network = executor.host_network();
     let sysctls = spec.security_context.as_ref().and_then(|context| context.sysctls.clone()).unwrap_or_default();
@@ -410,6 +411,8 @@ pub(crate) async fn stop(executor: &Executor) {
     // A container start that was under way has failed by now, its monitor being gone; it must not mount after us.
     let _order = executor.order.write().await;
     clear(executor).await;
+    let host = std::sync::Arc::clone(&executor.host);
+    drop(tokio::task::spawn_blocking(move || memory::protect_all(&host)));
     executor.host.pods.has_stopped();
 }
 

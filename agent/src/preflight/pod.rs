@@ -16,6 +16,9 @@ struct Seen {
     /// Controllers of the cgroups.
     has_hugetlb: bool,
     has_pids: bool,
+    has_cpuset: bool,
+    /// The cgroups are those of version 2 for everything.
+    is_v2: bool,
     systemd: bool,
     /// max_user_namespaces is not 0.
     user_namespaces: bool,
@@ -38,6 +41,8 @@ impl Seen {
             swaps: read("/proc/swaps").lines().count() > 1,
             has_hugetlb: has("hugetlb"),
             has_pids: has("pids"),
+            has_cpuset: has("cpuset"),
+            is_v2: agent_runtime::cgroup::is_v2(),
             systemd: Path::new("/run/systemd/system").is_dir(),
             user_namespaces: read("/proc/sys/user/max_user_namespaces")
                 .trim()
@@ -63,7 +68,7 @@ impl Seen {
             "SELinux is off: seLinuxOptions of pods do nothing; boot with selinux=1 security=selinux and load a policy",
         );
         thin(
-            self.swaps,
+            self.swaps && !self.is_v2,
             "swap is on: what pods ask of memory may lie on a disk; swapoff -a, and take swap out of /etc/fstab",
         );
         thin(
@@ -73,6 +78,15 @@ impl Seen {
         thin(
             !self.has_pids,
             "the cgroup controller pids is missing: --pod-max-pids fails; boot a kernel with CONFIG_CGROUP_PIDS",
+        );
+        thin(
+            !self.has_cpuset,
+            "the cgroup controller cpuset is missing: --cpu-manager-policy static fails; boot a kernel with CONFIG_CPUSETS",
+        );
+        thin(
+            !self.is_v2,
+            "cgroup v2 is not there for everything: --memory-qos, --memory-reservation-policy and --swap-behavior are refused; boot \
+             with systemd.unified_cgroup_hierarchy=1",
         );
         thin(
             !self.systemd,
@@ -101,12 +115,14 @@ mod tests {
             swaps: false,
             has_hugetlb: true,
             has_pids: true,
+            has_cpuset: true,
+            is_v2: true,
             systemd: true,
             user_namespaces: true,
         };
         assert_eq!(all.findings(), []);
         let told = Seen { modules: "capability".into(), swaps: true, ..Seen::default() }.findings();
-        assert_eq!(told.len(), 7);
+        assert_eq!(told.len(), 9);
         let is_advice = |finding: &Finding| matches!(finding, Finding::Thin(text) if text.contains(": "));
         assert!(told.iter().all(is_advice));
     }

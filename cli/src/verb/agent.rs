@@ -69,6 +69,7 @@ async fn serve(args: Args) -> Result<(), Failure> {
     state_version::claim(&args.data.data_dir)?;
     // What cannot be used is told before anything runs.
     let (registries, eviction) = (args.node.registries()?, args.node.eviction()?);
+    args.node.check()?;
     let token = args.token()?;
     let grace = args.node.shutdown_grace()?;
     let mut stop = service::Stop::listen()?;
@@ -107,6 +108,7 @@ async fn serve(args: Args) -> Result<(), Failure> {
         pod_max_pids: args.node.pod_max_pids(),
         runtimes: args.node.runtimes()?,
         cpus: args.node.cpus()?,
+        memory: args.node.memory()?,
         metrics,
         registry: Arc::new(registry),
     };

@@ -116,6 +116,7 @@ async fn serve(args: Args) -> Result<(), Failure> {
     state_version::claim(&args.data.data_dir)?;
     // A file that cannot be used is told before anything runs.
     let (registries, eviction) = (args.node.registries()?, args.node.eviction()?);
+    args.node.check()?;
     let grace = args.node.shutdown_grace()?;
     let mut stop = service::Stop::listen()?;
     let node_ip = args.node.address();
@@ -225,6 +226,7 @@ async fn start_agent(
         pod_max_pids: args.node.pod_max_pids(),
         runtimes: args.node.runtimes()?,
         cpus: args.node.cpus()?,
+        memory: args.node.memory()?,
         node_name: node_name.clone(),
         metrics,
         registry: Arc::new(registry),

@@ -178,6 +178,17 @@ pub fn open(path: &str) -> Result<Box<dyn Cgroup>, CgroupError> {
     })
 }
 
+/// Whether this machine has version 2 for everything.
+pub fn is_v2() -> bool {
+    detect().is_ok_and(|found| found.v1.is_empty() && found.unified.is_some())
+}
+
+/// Whether a group of version 2 is there and has a file: the kernel and the group around it say which.
+pub fn has_file(path: &str, file: &str) -> bool {
+    let root = detect().ok().filter(|found| found.v1.is_empty()).and_then(|found| found.unified);
+    root.is_some_and(|root| root.join(path.trim_matches('/')).join(file).exists())
+}
+
 /// The names of the groups in a group; none where it is not there.
 pub fn groups_in(path: &str) -> Vec<String> {
     let Ok(found) = detect() else { return Vec::new() };

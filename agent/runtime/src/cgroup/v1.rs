@@ -355,4 +355,27 @@ mod tests {
             assert!(!empty, "round {round}");
         }
     }
+    /// What the agent goes by when it puts running containers elsewhere.
+    #[test]
+    fn groups_in_a_group_are_listed_and_take_other_processors() {
+        let hierarchies = detect().unwrap_or_default().v1;
+        let cpuset = hierarchies.iter().find(|hierarchy| hierarchy.controllers.iter().any(|name| name == "cpuset"));
+        let Some(cpuset) = cpuset.filter(|_| rustix::process::geteuid().is_root()) else {
+            println!("skipped: there is no cpuset hierarchy of version 1 to write to");
+            return;
+        };
+        let top = format!("gantry-list-{}", std::process::id());
+        for name in ["c.0", "d.1"] {
+            open(&format!("{top}/{name}")).unwrap().create().unwrap();
+        }
+        let mut listed = crate::cgroup::groups_in(&format!("/{top}"));
+        listed.sort();
+        let resources = serde_json::from_str("{\"cpu\": {\"cpus\": \"0\"}}").unwrap();
+        let applied = open(&format!("/{top}/c.0")).unwrap().apply(&resources);
+        let cpus = std::fs::read_to_string(cpuset.mount.join(&top).join("c.0/cpuset.cpus")).unwrap();
+        open(&top).unwrap().delete().unwrap();
+        assert!(applied.is_ok(), "{applied:?}");
+        assert_eq!((listed, cpus.trim()), (vec!["c.0".to_owned(), "d.1".to_owned()], "0"));
+        assert!(crate::cgroup::groups_in(&top).is_empty() && !crate::cgroup::has_file(&top, "memory.max"));
+    }
 }

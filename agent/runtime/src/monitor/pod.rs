@@ -37,7 +37,7 @@ const KILL_ROUNDS: usize = 8;
 /// The first process of a container, by who made it.
 #[derive(Debug)]
 enum First {
-    Own(Created),
+    Own(Box<Created>),
     Others(Made),
 }
 
@@ -221,7 +221,7 @@ impl Pod {
                 let reaper = self.reaper.as_ref().map(|reaper| reaper.pid);
                 First::Others(other.create(id, &bundle, theirs, tty, reaper).map_err(|error| describe_other(&error))?)
             }
-            None => First::Own(self.make(id, &bundle, theirs, tty)?),
+            None => First::Own(Box::new(self.make(id, &bundle, theirs, tty)?)),
         };
         if let Some(master) = first.take_terminal() {
             io = Io::terminal(master, stdin).map_err(|error| refuse(ErrorKind::Failed, error.to_string()))?;
