@@ -140,7 +140,7 @@ impl Machine<'_> {
     fn labels(&self) -> BTreeMap<String, String> {
         let mut labels = self.config.labels.clone();
         labels.insert("kubernetes.io/hostname".into(), self.config.node_name.clone());
-        labels.insert("kubernetes.io/os".into(), "linux".into());
+        labels.insert(api::well_known::LABEL_OS.into(), "linux".into());
         labels.insert("kubernetes.io/arch".into(), go_arch().into());
         labels
     }

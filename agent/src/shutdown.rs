@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent_pod::protocol::{Event, Eviction, Failure};
-use api::pod::CRITICAL_PRIORITY;
 use tokio::time::Instant;
 
 use crate::execute::{Host, sandbox};
 use crate::roster::Member;
-use crate::static_pods::is_static;
+use crate::static_pods::{is_critical, is_static};
 
 /// How long the last words of what has ended are waited for: nobody may be there to take them.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -38,10 +37,7 @@ pub async fn is_coming() -> bool {
 pub(crate) async fn end_pods(host: &Arc<Host>, grace: Grace) {
     host.is_going_down.send_replace(true);
     let critical = grace.critical.min(grace.total);
-    let is_critical = |member: &Member| {
-        let priority = member.pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0);
-        priority >= CRITICAL_PRIORITY || is_static(&member.pod)
-    };
+    let is_critical = |member: &Member| is_critical(&member.pod);
     tracing::info!(?grace, "the machine goes down: ending pods");
     let mut ended = end(host, grace.total - critical, |member| !is_critical(member)).await;
     ended.extend(end(host, critical, is_critical).await);

@@ -153,10 +153,11 @@ impl Source {
         }
     }
 
-    async fn apply(&mut self, pod: Pod) {
+    async fn apply(&mut self, mut pod: Pod) {
         if mirror::is_mirror(&pod) {
             return self.mirrored(pod);
         }
+        static_pods::is_of_api(&mut pod);
         let Some(uid) = pod.metadata.uid.clone() else { return };
         if let Some(listed) = &mut self.listed {
             listed.insert(uid.clone());
@@ -223,9 +224,9 @@ impl Source {
     /// Whether a pod was here before this agent began.
     fn is_known(&self, uid: &str, pod: &Pod) -> bool {
         let has_started = pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
-        // What a file makes has no status of its own.
+        // Its status may not have been written yet; what a file makes has none of its own.
         let has_sandbox = || sandbox::read_record(&self.host.config.instance.pod_run_dir(uid)).is_some();
-        has_started || self.host.processors.has(uid) || static_pods::is_static(pod) && has_sandbox()
+        has_started || self.host.processors.has(uid) || has_sandbox()
     }
 
     /// Lets the admission look at the node as it is now.
@@ -302,13 +303,17 @@ impl Source {
                 worker.vanish();
             }
         }
-        for (uid, pod) in std::mem::take(&mut self.waiting) {
+        // Who came first gets what is left.
+        let mut waiting: Vec<_> = std::mem::take(&mut self.waiting).into_iter().collect();
+        waiting.sort_by_key(|(uid, pod)| (pod.metadata.creation_timestamp.as_ref().map(|time| time.0), uid.clone()));
+        for (uid, pod) in waiting {
             self.begin(uid, pod, None).await;
         }
-        self.host.processors.retain(|uid| listed.contains(uid));
-        if !self.is_settled {
-            self.is_settled = true;
+        let is_more_left = self.host.processors.retain(|uid| listed.contains(uid));
+        if !std::mem::replace(&mut self.is_settled, true) {
             self.host.processors.settle(&self.host);
+        } else if is_more_left {
+            self.host.processors.spread(&self.host);
         }
         for uid in uids_on_disk(&self.host) {
             if !listed.contains(&uid) && !self.workers.contains_key(&uid) {

@@ -11,14 +11,14 @@ mod room;
 use std::collections::{BTreeMap, HashMap};
 
 use agent_pod::protocol::Failure;
-use api::pod::{Amounts, CRITICAL_PRIORITY, QosClass, add, amounts};
+use api::pod::{Amounts, QosClass, add, amounts};
 use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Node, Pod};
 
 use crate::cpus;
 use crate::device::{self, Amount};
 use crate::pressure::Pressures;
-use crate::static_pods::is_static;
+use crate::static_pods::is_critical;
 
 /// Why one question was answered with no.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,12 +71,11 @@ struct Taken {
 impl Taken {
     fn of(pod: &Pod) -> Self {
         let spec = pod.spec.clone().unwrap_or_default();
-        let priority = spec.priority.unwrap_or(0);
         Self {
             ports: ports::wanted(&spec),
             requests: api::pod::requests(&spec),
-            priority,
-            is_critical: is_static(pod) || priority >= CRITICAL_PRIORITY,
+            priority: spec.priority.unwrap_or(0),
+            is_critical: is_critical(pod),
             qos: api::pod::recorded_qos_class(pod),
         }
     }

@@ -2,6 +2,7 @@
 
 use api::affinity::{NodeFacts, pod_admits_node};
 use api::toleration::untolerated;
+use api::well_known::LABEL_OS;
 use k8s_openapi::api::core::v1::{Node, Pod, PodSpec};
 
 use super::{Reason, rejection};
@@ -9,11 +10,10 @@ use crate::static_pods::is_static;
 use agent_pod::protocol::Failure;
 
 const OS: &str = "linux";
-const OS_LABEL: &str = "kubernetes.io/os";
 
 /// A pod of another operating system.
 pub(super) fn refuse_system(spec: &PodSpec) -> Option<Failure> {
-    let label = spec.node_selector.as_ref().and_then(|selector| selector.get(OS_LABEL));
+    let label = spec.node_selector.as_ref().and_then(|selector| selector.get(LABEL_OS));
     if label.is_some_and(|label| label != OS) {
         let why = "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label";
         return Some(rejection("PodOSSelectorNodeLabelDoesNotMatch", why));

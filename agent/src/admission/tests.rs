@@ -1,3 +1,4 @@
+use api::pod::CRITICAL_PRIORITY;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, from_value, json};
 

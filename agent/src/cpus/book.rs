@@ -6,7 +6,6 @@ use std::path::Path;
 
 use agent_pod::facts::{self, Role};
 use api::pod::QosClass;
-use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use serde::{Deserialize, Serialize};
 
@@ -35,13 +34,8 @@ fn exclusive(pod: &Pod, container: &Container) -> usize {
     if api::pod::recorded_qos_class(pod) != QosClass::Guaranteed || of_pod.is_some() {
         return 0;
     }
-    let resources = container.resources.as_ref();
-    let asked = |list: Option<&BTreeMap<String, _>>| {
-        let text: &k8s_openapi::apimachinery::pkg::api::resource::Quantity = list?.get("cpu")?;
-        Quantity::parse(&text.0).ok()
-    };
-    let request = resources.and_then(|own| asked(own.requests.as_ref()).or_else(|| asked(own.limits.as_ref())));
-    let milli = request.map_or(0, Quantity::milli);
+    let asked = facts::Resources::of(container.resources.as_ref());
+    let milli = asked.cpu_request.or(asked.cpu_limit).unwrap_or(0);
     if milli % 1000 == 0 { usize::try_from(milli / 1000).unwrap_or(0) } else { 0 }
 }
 
@@ -68,7 +62,14 @@ pub(crate) fn needed(pod: &Pod) -> usize {
 impl Book {
     /// From its file. What names processors that cannot be given any more is left out, and told.
     pub(super) fn read(path: &Path, assignable: &CpuSet) -> Self {
-        let Ok(bytes) = std::fs::read(path) else { return Self::default() };
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Self::default(),
+            Err(error) => {
+                tracing::error!(%error, path = %path.display(), "reading who has which processors");
+                return Self::default();
+            }
+        };
         let Some(written) = serde_json::from_slice::<Written>(&bytes).ok().filter(|written| written.version == VERSION)
         else {
             tracing::error!(path = %path.display(), "who has which processors cannot be read: containers share them all");

@@ -48,6 +48,8 @@ pub(crate) struct Cpus {
     /// An agent before this one gave processors away, and this one gives none.
     is_abandoned: bool,
     book: Mutex<Book>,
+    /// Held by whoever places a container.
+    placing: Mutex<()>,
 }
 
 impl Cpus {
@@ -77,7 +79,8 @@ impl Cpus {
             Policy::None => (Book::default(), path.exists()),
         };
         let book = Mutex::new(book);
-        Ok(Self { policy: settings.policy, topology, reserved, path, is_abandoned, book })
+        let placing = Mutex::default();
+        Ok(Self { policy: settings.policy, topology, reserved, path, is_abandoned, book, placing })
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -187,6 +190,8 @@ impl Cpus {
 
     /// Puts one container where it belongs now.
     pub(crate) fn place(&self, uid: &str, container: &str, group: &str) {
+        // What was worked out last is written last.
+        let _placing = self.placing.lock().unwrap_or_else(PoisonError::into_inner);
         let cpus = self.of_container(uid, container).unwrap_or_else(|| show(&self.topology.all()));
         let resources = serde_json::from_value::<LinuxResources>(serde_json::json!({"cpu": {"cpus": cpus}}));
         let Ok(resources) = resources else { return };

@@ -122,7 +122,12 @@ async fn create(executor: &Executor, index: usize, attempt: u32) -> Result<(Moni
     failpoint::reach("container", "created");
     // Somebody may have got processors meanwhile that were shared when this one's were written down.
     if executor.host.processors.free().is_some() {
-        executor.host.processors.place(&executor.uid, &name, &group(executor, &id));
+        let (this, group) = (executor.clone(), group(executor, &id));
+        blocking(move || {
+            this.host.processors.place(&this.uid, &name, &group);
+            Ok(())
+        })
+        .await?;
     }
     Ok((monitor, id))
 }

@@ -4,21 +4,20 @@ use std::collections::BTreeMap;
 
 use agent_pod::facts::Resources;
 use agent_runtime::cgroup;
-use api::pod::{CRITICAL_PRIORITY, QosClass, recorded_qos_class};
+use api::pod::{QosClass, recorded_qos_class};
 use k8s_openapi::api::core::v1::Pod;
 use oci_spec::runtime::LinuxResources;
 
 use super::{Executor, Host, chain};
 use crate::memory::{self, Asked, Machine, Reservation, Swap};
-use crate::static_pods::is_static;
+use crate::static_pods::is_critical;
 
 fn asked(pod: &Pod, resources: &Resources) -> Asked {
-    let priority = pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0);
     Asked {
         request: resources.memory_request,
         limit: resources.memory_limit,
         qos: recorded_qos_class(pod),
-        is_critical: is_static(pod) || priority >= CRITICAL_PRIORITY,
+        is_critical: is_critical(pod),
     }
 }
 

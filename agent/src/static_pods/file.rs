@@ -1,5 +1,6 @@
 //! A file becomes a pod of this node. Pure.
 
+use api::pod::CRITICAL_PRIORITY;
 use k8s_openapi::api::core::v1::{Pod, PodSpec, Toleration};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
@@ -15,6 +16,20 @@ const SEEN: &str = "kubernetes.io/config.seen";
 /// Whether a file of this machine makes it.
 pub(crate) fn is_static(pod: &Pod) -> bool {
     pod.metadata.annotations.as_ref().and_then(|all| all.get(SOURCE)).is_some_and(|source| source != "api")
+}
+
+/// A pod of the API server comes from no file of this machine, whatever it says of itself.
+pub(crate) fn is_of_api(pod: &mut Pod) {
+    if let Some(annotations) = &mut pod.metadata.annotations {
+        annotations.remove(SOURCE);
+    }
+}
+
+/// Whether the node does not do without it: it is made from a file, or its priority is that of the system
+/// (Kubernetes documentation, "Guaranteed Scheduling For Critical Add-On Pods").
+pub(crate) fn is_critical(pod: &Pod) -> bool {
+    let priority = pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0);
+    priority >= CRITICAL_PRIORITY || is_static(pod)
 }
 
 /// The pod of a manifest: named after the node too, bound to it, with a uid that any change of the file changes.
@@ -114,6 +129,16 @@ mod tests {
         assert_eq!(uid("a", POD), uid("a", &POD.replace("name: web}", "name: web} # said otherwise")));
         assert_ne!(uid("a", POD), uid("b", POD));
         assert_ne!(uid("a", POD), uid("a", &POD.replace("image: i", "image: j")));
+    }
+
+    #[test]
+    fn a_pod_of_the_api_server_is_no_file_s_and_no_more_critical_for_saying_so() {
+        let mut claims = pod("/d/web.yaml", POD, "n").unwrap();
+        assert!(is_critical(&claims));
+        is_of_api(&mut claims);
+        assert!(!is_static(&claims) && !is_critical(&claims));
+        claims.spec.as_mut().unwrap().priority = Some(CRITICAL_PRIORITY);
+        assert!(is_critical(&claims));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use crate::changes::Changes;
 use crate::execute::Host;
 
-pub(crate) use file::is_static;
+pub(crate) use file::{is_critical, is_of_api, is_static};
 pub(crate) use mirror::local_uid;
 
 /// The largest file that is read, in bytes.

@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 use super::protocol::Runtime;
 use crate::{
     cgroup::{self, Cgroup, CgroupError},
-    container::create::reap,
+    container::{create::reap, error::ContainerError},
     init::channel::receive_descriptor,
     plan::Streams,
 };
@@ -40,24 +40,12 @@ const STEP_TIMEOUT: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
 /// Why another runtime did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum OtherError {
-    /// A file of ours or of the bundle.
-    #[error("{what} {path}", path = path.display())]
-    File {
-        what: &'static str,
-        path: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
+    /// A step of ours, before or after.
+    #[error(transparent)]
+    Own(#[from] ContainerError),
     /// The container's cgroup.
     #[error("open the container's cgroup")]
     Cgroup(#[from] CgroupError),
-    /// A kernel call.
-    #[error("{what}")]
-    Kernel {
-        what: &'static str,
-        #[source]
-        source: Errno,
-    },
     /// It did not end.
     #[error("{runtime} {verb} did not end within {seconds} seconds", seconds = STEP_TIMEOUT.tv_sec)]
     Hangs { runtime: String, verb: &'static str },
@@ -67,20 +55,23 @@ pub(super) enum OtherError {
 }
 
 impl OtherError {
-    /// Whether the program that was to be run in the container is not there. Both runtimes name the step and the error.
+    /// Whether the program that was to be run in the container is not there. Both runtimes name the step and the error; what
+    /// else is not there, as a working directory, is another matter.
     pub(super) fn is_missing_program(&self) -> bool {
-        let words = ["executable file not found", "executable file `", "no such file or directory"];
-        matches!(self, Self::Refused { said, .. } if words.iter().any(|word| said.to_lowercase().contains(word)))
+        let Self::Refused { said, .. } = self else { return false };
+        let is_of_runc = said.contains("exec: \"") && said.contains("no such file or directory");
+        is_of_runc || said.contains("executable file not found") || said.contains("executable file `")
     }
 }
 
 fn file(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> OtherError {
-    let path = path.to_owned();
-    move |source| OtherError::File { what, path, source }
+    let of = ContainerError::file(what, path);
+    move |source| of(source).into()
 }
 
 fn kernel(what: &'static str) -> impl FnOnce(Errno) -> OtherError {
-    move |source| OtherError::Kernel { what, source }
+    let of = ContainerError::kernel(what);
+    move |source| of(source).into()
 }
 
 /// A first process that another runtime made.
@@ -127,8 +118,14 @@ impl<'a> Other<'a> {
         let (cgroup, _) = cgroup::of(path.as_deref(), id)?;
         fs::write(&config, adapted.to_string()).map_err(file("write", &config))?;
         let mut args = vec![OsString::from("--bundle"), bundle.into()];
-        let (child, terminal) = self.make("create", &mut args, id, streams, tty)?;
-        Ok(Made { child, cgroup, terminal })
+        match self.make("create", &mut args, id, streams, tty) {
+            Ok((child, terminal)) => Ok(Made { child, cgroup, terminal }),
+            Err(error) => {
+                // What it has made by then is of no use, and would be in the way of the next try. The first error is told.
+                let _ = self.delete(id);
+                Err(error)
+            }
+        }
     }
 
     pub(super) fn start(&self, id: &str) -> Result<(), OtherError> {
@@ -204,13 +201,9 @@ impl<'a> Other<'a> {
         all.extend(["--log".into(), log.clone().into(), "--log-format=json".into(), verb.into()]);
         all.extend(args.iter().cloned());
         let all = CStrings::new(all.iter().map(|own| c_string(own)).collect::<Result<_, _>>()?);
-        let environment = std::env::vars_os().map(|(name, value)| {
-            let mut pair = name;
-            pair.push("=");
-            pair.push(value);
-            c_string(&pair)
-        });
-        let environment = CStrings::new(environment.collect::<Result<_, _>>()?);
+        // Nothing of ours: runc would take NOTIFY_SOCKET for the container's, and wait for its word.
+        let environment =
+            CStrings::new(vec![c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()]);
         let program = c_string(self.runtime.program.as_os_str())?;
         let hidden = self.hidden_hierarchy()?;
         let namespaces = if hidden.is_some() { libc::CLONE_NEWNS as u64 } else { 0 };
@@ -264,8 +257,7 @@ impl<'a> Other<'a> {
 }
 
 fn c_string(text: &OsStr) -> Result<CString, OtherError> {
-    CString::new(text.as_bytes())
-        .map_err(|_| OtherError::Kernel { what: "lay out the runtime's command line", source: Errno::INVAL })
+    CString::new(text.as_bytes()).map_err(|_| kernel("lay out the runtime's command line")(Errno::INVAL))
 }
 
 /// A container's configuration as all runtimes take it.
@@ -304,7 +296,7 @@ impl Console {
     fn terminal(self) -> Result<OwnedFd, OtherError> {
         let (socket, _) = self.listener.accept().map_err(file("accept on", &self.path))?;
         let received = receive_descriptor(socket.as_fd()).map_err(kernel("receive the terminal"))?;
-        received.ok_or(OtherError::Kernel { what: "receive the terminal", source: Errno::PROTO })
+        received.ok_or_else(|| kernel("receive the terminal")(Errno::PROTO))
     }
 }
 
@@ -339,5 +331,9 @@ mod tests {
         let said = "unable to start container process: exec: \"x\": executable file not found in $PATH";
         let refused = |said: &str| OtherError::Refused { runtime: "runc".into(), verb: "exec", said: said.into() };
         assert!(refused(said).is_missing_program() && !refused("cgroup is frozen").is_missing_program());
+        let stat = "unable to start container process: exec: \"/x\": stat /x: no such file or directory";
+        let crun = "executable file `x` not found in $PATH: No such file or directory";
+        assert!(refused(stat).is_missing_program() && refused(crun).is_missing_program());
+        assert!(!refused("chdir to cwd (\"/x\") failed: no such file or directory").is_missing_program());
     }
 }
