@@ -86,6 +86,15 @@ pub(crate) struct NodeArgs {
     registries: RegistriesFile,
 }
 
+/// What the flags say of how pods are run.
+pub(crate) struct Settings {
+    pub(crate) registries: Registries,
+    pub(crate) eviction: eviction::Limits,
+    pub(crate) runtimes: Runtimes,
+    pub(crate) cpus: cpus::Settings,
+    pub(crate) memory: memory::Settings,
+}
+
 fn parse_label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
     match api::name::qualified_name(key).into_iter().chain(api::name::label_value(value)).next() {
@@ -161,21 +170,13 @@ impl NodeArgs {
     }
 
     /// Other runtimes of this machine. A named one that cannot be used is told.
-    pub(crate) fn runtimes(&self) -> Result<Runtimes, Failure> {
+    fn runtimes(&self) -> Result<Runtimes, Failure> {
         runtimes::find(&self.oci_runtime, std::env::var_os("PATH").as_deref())
             .map_err(|error| Failure::new(format!("error: --oci-runtime {error}")))
     }
 
-    /// Tells what cannot be, before anything runs.
-    pub(crate) fn check(&self) -> Result<(), Failure> {
-        self.runtimes()?;
-        self.cpus()?;
-        self.memory()?;
-        Ok(())
-    }
-
     /// What pods have of memory beyond their limits. What the machine cannot do is told.
-    pub(crate) fn memory(&self) -> Result<memory::Settings, Failure> {
+    fn memory(&self) -> Result<memory::Settings, Failure> {
         let factor = self.memory_throttling_factor;
         if !(factor > 0.0 && factor <= 1.0) {
             return Err(Failure::new(format!(
@@ -196,7 +197,7 @@ impl NodeArgs {
     }
 
     /// Who has processors for itself. What cannot be is told.
-    pub(crate) fn cpus(&self) -> Result<cpus::Settings, Failure> {
+    fn cpus(&self) -> Result<cpus::Settings, Failure> {
         let reserved = cpus::set::parse(&self.reserved_cpus)
             .map_err(|error| Failure::new(format!("error: --reserved-cpus: {error}")))?;
         let policy = match self.cpu_manager_policy.as_str() {
@@ -211,8 +212,19 @@ impl NodeArgs {
         Ok(cpus::Settings { policy, reserved })
     }
 
+    /// What is looked at before anything runs, so that what cannot be used is told then.
+    pub(crate) fn settings(&self) -> Result<Settings, Failure> {
+        Ok(Settings {
+            registries: self.registries()?,
+            eviction: self.eviction()?,
+            runtimes: self.runtimes()?,
+            cpus: self.cpus()?,
+            memory: self.memory()?,
+        })
+    }
+
     /// When pods are evicted. What cannot be read is told.
-    pub(crate) fn eviction(&self) -> Result<eviction::Limits, Failure> {
+    fn eviction(&self) -> Result<eviction::Limits, Failure> {
         let soft = Soft {
             thresholds: &self.eviction_soft,
             grace_periods: &self.eviction_soft_grace_period,
@@ -223,7 +235,7 @@ impl NodeArgs {
     }
 
     /// Mirrors, credentials and trust of registries. A file that cannot be used is told.
-    pub(crate) fn registries(&self) -> Result<Registries, Failure> {
+    fn registries(&self) -> Result<Registries, Failure> {
         Ok(self.registries.load()?)
     }
 }

@@ -68,8 +68,7 @@ async fn serve(args: Args) -> Result<(), Failure> {
     std::fs::create_dir_all(&args.data.data_dir)?;
     state_version::claim(&args.data.data_dir)?;
     // What cannot be used is told before anything runs.
-    let (registries, eviction) = (args.node.registries()?, args.node.eviction()?);
-    args.node.check()?;
+    let settings = args.node.settings()?;
     let token = args.token()?;
     let grace = args.node.shutdown_grace()?;
     let mut stop = service::Stop::listen()?;
@@ -99,16 +98,16 @@ async fn serve(args: Args) -> Result<(), Failure> {
         kubelet_port: args.node.kubelet_port(),
         kubelet_tls: Arc::clone(kubelet_tls),
         cluster_cidr: cluster.cluster_cidr,
-        registries,
+        registries: settings.registries,
         service_cidr: cluster.service_cidr,
         cluster_dns: ClusterDns { address: cluster.cluster_dns, domain: cluster.cluster_domain.clone() },
         dns_kubeconfig: kubeconfig.clone(),
-        eviction,
+        eviction: settings.eviction,
         max_pods: args.node.max_pods(),
         pod_max_pids: args.node.pod_max_pids(),
-        runtimes: args.node.runtimes()?,
-        cpus: args.node.cpus()?,
-        memory: args.node.memory()?,
+        runtimes: settings.runtimes,
+        cpus: settings.cpus,
+        memory: settings.memory,
         metrics,
         registry: Arc::new(registry),
     };

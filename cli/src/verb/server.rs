@@ -7,10 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent::assemble::Agent;
-use agent::eviction;
 use agent::instance::Instance;
 use agent::resolver::ClusterDns;
-use agent_image::registry::config::Registries;
 use controller::assemble::ControlPlane;
 use controller_apiserver::audit::{self, Rotation};
 use controller_apiserver::authn::{NODES, User};
@@ -22,7 +20,7 @@ use prometheus_client::registry::Registry;
 use super::DataDir;
 use crate::config_file::ConfigFile;
 use crate::failure::Failure;
-use crate::node_flags::NodeArgs;
+use crate::node_flags::{NodeArgs, Settings};
 use crate::process;
 use crate::service::{self, LogArgs};
 use crate::state_version;
@@ -115,8 +113,7 @@ async fn serve(args: Args) -> Result<(), Failure> {
     std::fs::create_dir_all(&args.data.data_dir)?;
     state_version::claim(&args.data.data_dir)?;
     // A file that cannot be used is told before anything runs.
-    let (registries, eviction) = (args.node.registries()?, args.node.eviction()?);
-    args.node.check()?;
+    let settings = args.node.settings()?;
     let grace = args.node.shutdown_grace()?;
     let mut stop = service::Stop::listen()?;
     let node_ip = args.node.address();
@@ -153,7 +150,7 @@ async fn serve(args: Args) -> Result<(), Failure> {
     plane.api.write_kubeconfig(&args.write_kubeconfig, &url)?;
     let agent = match args.disable_agent {
         true => None,
-        false => Some(start_agent(&args, (registries, eviction), &plane, node_name, node_ip, &url).await?),
+        false => Some(start_agent(&args, settings, &plane, node_name, node_ip, &url).await?),
     };
     eprintln!("ready {url} {}", args.write_kubeconfig.display());
     service::tell_ready();
@@ -194,7 +191,7 @@ fn cluster_dns(args: &Args) -> Result<Ipv4Addr, Failure> {
 
 async fn start_agent(
     args: &Args,
-    (registries, eviction): (Registries, eviction::Limits),
+    settings: Settings,
     plane: &ControlPlane,
     node_name: String,
     node_ip: IpAddr,
@@ -217,16 +214,16 @@ async fn start_agent(
         kubelet_port: args.node.kubelet_port(),
         kubelet_tls: tls::server_config(certificate, plane.api.ca())?,
         cluster_cidr: args.cluster_cidr,
-        registries,
+        registries: settings.registries,
         service_cidr: args.service_cidr.trunc(),
         cluster_dns: ClusterDns { address: cluster_dns(args)?, domain: args.cluster_domain.clone() },
         dns_kubeconfig,
-        eviction,
+        eviction: settings.eviction,
         max_pods: args.node.max_pods(),
         pod_max_pids: args.node.pod_max_pids(),
-        runtimes: args.node.runtimes()?,
-        cpus: args.node.cpus()?,
-        memory: args.node.memory()?,
+        runtimes: settings.runtimes,
+        cpus: settings.cpus,
+        memory: settings.memory,
         node_name: node_name.clone(),
         metrics,
         registry: Arc::new(registry),

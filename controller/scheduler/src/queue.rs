@@ -201,7 +201,7 @@ impl Queue {
     /// ends first.
     fn first(&self, line: &Line, now: Instant, counts: impl Fn(&str) -> bool) -> Option<PodKey> {
         let ready = |key: &PodKey| self.entries.get(key).and_then(|entry| entry.not_before).filter(|at| *at > now);
-        let head = line.pods.values().take(LOOKED_AT).filter(|key| counts(key));
+        let head = line.pods.values().filter(|key| counts(key)).take(LOOKED_AT);
         head.min_by_key(|key| ready(key)).map(Arc::clone)
     }
 

@@ -148,11 +148,11 @@ async fn what_cannot_be_scaled_is_told() {
     api.post(&all, autoscaler("two", deployment("shared"), json!({"metrics": cpu(50)}))).await.ok();
     for name in ["one", "two"] {
         let torn =
-            until(api, name, "it is not alone", |hpa| is(hpa, "AbleToScale", "False", "AmbiguousSelector")).await;
-        assert!(message(&torn, "AbleToScale").contains("controlled by multiple HPAs"), "{torn:#}");
+            until(api, name, "it is not alone", |hpa| is(hpa, "ScalingActive", "False", "AmbiguousSelector")).await;
+        assert!(message(&torn, "ScalingActive").contains("controlled by multiple HPAs"), "{torn:#}");
     }
     api.delete(&format!("{all}/one"), Value::Null).await.ok();
-    until(api, "two", "it is alone", |hpa| condition(hpa, "AbleToScale")["status"] == "True").await;
+    until(api, "two", "it is alone", |hpa| condition(hpa, "ScalingActive")["reason"] != "AmbiguousSelector").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

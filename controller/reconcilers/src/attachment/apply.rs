@@ -97,20 +97,25 @@ fn wake_by_changes(reconciler: &Reconciler, queue: &Arc<Queue<Key>>) {
         }
     });
     let (wake, pods) = (Arc::clone(queue), Arc::clone(&reconciler.pods));
-    reconciler.claims.on_change(move |before, after| {
-        let Some(claim) = after.or(before) else { return };
-        for pod in pods.in_namespace(&claim.namespace) {
-            if let Some(node) = pod.node.as_deref().filter(|_| pod.claims.iter().any(|own| **own == *claim.name)) {
+    let wake_users = move |namespace: &str, claim: &str| {
+        for pod in pods.in_namespace(namespace) {
+            if let Some(node) = pod.node.as_deref().filter(|_| pod.claims.iter().any(|own| **own == *claim)) {
                 wake.add(node.into());
             }
         }
+    };
+    let wake = wake_users.clone();
+    reconciler.claims.on_change(move |before, after| {
+        let Some(claim) = after.or(before) else { return };
+        wake(&claim.namespace, &claim.name);
     });
     // A volume or a driver may be heard of after the pods that wait for it.
-    let (wake, nodes) = (Arc::clone(queue), Arc::clone(&reconciler.nodes));
     reconciler.volumes.on_change(move |before, after| {
         let shown = |volume: Option<&Arc<Volume>>| volume.and_then(|volume| attachable(volume));
-        if shown(before) != shown(after) {
-            nodes.all().iter().for_each(|node| wake.add(Arc::clone(node.name())));
+        if shown(before) != shown(after)
+            && let Some(claim) = after.or(before).and_then(|volume| volume.claim.as_ref())
+        {
+            wake_users(&claim.namespace, &claim.name);
         }
     });
     let (wake, nodes) = (Arc::clone(queue), Arc::clone(&reconciler.nodes));

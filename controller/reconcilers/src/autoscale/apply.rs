@@ -1,7 +1,7 @@
 //! Looks at each autoscaler every 15 seconds and when somebody changes it, scales its target and tells.
 use super::measure::Meter;
 use super::pace::Memory;
-use super::plan::{self, Notice, Observed, Plan};
+use super::plan::{self, Observed, Plan};
 use super::rivals::{self, Selectors};
 use super::source::{Measured, Source};
 use super::target::{Directory, Target};
@@ -10,7 +10,7 @@ use crate::error::{ReconcileError, at, code};
 use crate::parent::Parent;
 use crate::pod::PodFacts;
 use crate::queue::{Next, Queue};
-use crate::record::Recorder;
+use crate::record::{Notice, Recorder};
 use crate::whole::whole;
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, HorizontalPodAutoscalerStatus};

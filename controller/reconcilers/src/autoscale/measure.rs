@@ -7,6 +7,7 @@ use api::quantity::Quantity;
 use api::selector::Selector;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::autoscaling::v2::{CrossVersionObjectReference, MetricIdentifier};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -86,6 +87,13 @@ fn sample(pod: &PodMetrics, namespace: &str, name: &str, container: Option<&str>
     Ok(Some(Sample { value, at: pod.timestamp.as_second(), window: window.unwrap_or(WINDOW_SECONDS) }))
 }
 
+/// A name of a user's as one part of a path, whatever it holds.
+fn segment(name: &str) -> PercentEncode<'_> {
+    /// What RFC 3986 reserves.
+    const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+    utf8_percent_encode(name, RESERVED)
+}
+
 impl Meter<'_> {
     /// Asks; `Err` tells why there is no answer.
     pub(super) async fn ask(&self, query: Query<'_>) -> Result<Measured, String> {
@@ -151,7 +159,7 @@ impl Meter<'_> {
     async fn pods(&self, metric: &MetricIdentifier) -> Result<Samples, String> {
         let (selector, own) = (self.selector.to_string(), text_of(metric)?);
         let query = [("labelSelector", selector.as_str()), ("metricLabelSelector", own.as_str())];
-        let items = self.custom(&format!("{}/pods/*/{}", self.namespace, metric.name), &query).await?;
+        let items = self.custom(&format!("{}/pods/*/{}", self.namespace, segment(&metric.name)), &query).await?;
         let now = Timestamp::now();
         let sample = |item: MetricValue| {
             let at = item.timestamp.unwrap_or(now).as_second();
@@ -163,14 +171,15 @@ impl Meter<'_> {
 
     async fn object(&self, metric: &MetricIdentifier, object: &CrossVersionObjectReference) -> Result<i64, String> {
         let kind = self.directory.find(self.client, object).await?.resource;
+        let named = segment(&object.name);
         let (place, name) = match (kind.group.as_str(), kind.plural.as_str()) {
-            ("", "namespaces") => (object.name.clone(), "metrics".to_owned()),
-            ("", plural) => (self.namespace.to_owned(), format!("{plural}/{}", object.name)),
-            (group, plural) => (self.namespace.to_owned(), format!("{plural}.{group}/{}", object.name)),
+            ("", "namespaces") => (named.to_string(), "metrics".to_owned()),
+            ("", plural) => (self.namespace.to_owned(), format!("{plural}/{named}")),
+            (group, plural) => (self.namespace.to_owned(), format!("{plural}.{group}/{named}")),
         };
         let own = text_of(metric)?;
         let query = [("metricLabelSelector", own.as_str())];
-        let items = self.custom(&format!("{place}/{name}/{}", metric.name), &query).await?;
+        let items = self.custom(&format!("{place}/{name}/{}", segment(&metric.name)), &query).await?;
         items.first().map_or(Ok(0), |item| milli(&item.value))
     }
 
@@ -178,7 +187,8 @@ impl Meter<'_> {
     async fn external(&self, metric: &MetricIdentifier) -> Result<i64, String> {
         let own = text_of(metric)?;
         let asked = async {
-            let path = format!("{}/{}/{}", self.root(EXTERNAL, "external").await?, self.namespace, metric.name);
+            let path =
+                format!("{}/{}/{}", self.root(EXTERNAL, "external").await?, self.namespace, segment(&metric.name));
             self.get(&path, &[("labelSelector", &own)]).await
         };
         let list: List<MetricValue> =
@@ -209,6 +219,12 @@ mod tests {
         assert_eq!(sample(&both, Some("b")), Ok(Some(Sample { value: 2, at: 60, window: 61 })));
         assert_eq!(sample(&pod(json!({})), None), Ok(None));
         assert_eq!(sample(&both, Some("c")), Err("container c not present in metrics for pod n/p".to_owned()));
+    }
+
+    #[test]
+    fn a_name_stays_in_its_place_in_a_path() {
+        assert_eq!(segment("requests-per_second").to_string(), "requests-per_second");
+        assert_eq!(segment("a/../b?c=d#e f").to_string(), "a%2F..%2Fb%3Fc%3Dd%23e%20f");
     }
 
     #[test]

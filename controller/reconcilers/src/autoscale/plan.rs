@@ -5,7 +5,7 @@ use super::replicas::Situation;
 use super::source::{Failure, Measured, Source};
 use crate::cache::Key;
 use crate::pod::PodFacts;
-use crate::record::Severity;
+use crate::record::{Notice, Severity};
 use api::selector::Selector;
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::{
@@ -13,14 +13,6 @@ use k8s_openapi::api::autoscaling::v2::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::sync::Arc;
-
-/// Something for people.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Notice {
-    pub(super) severity: Severity,
-    pub(super) reason: &'static str,
-    pub(super) message: String,
-}
 
 /// The scale of a target.
 #[derive(Clone, Debug, PartialEq)]
@@ -182,7 +174,7 @@ fn measure(
         let all = observed.rivals.join(" ");
         let message = format!("pods by selector {selector} are controlled by multiple HPAs: [{all}]");
         plan.warn("AmbiguousSelector", message.clone());
-        plan.set(Condition::AbleToScale, false, ("AmbiguousSelector", message.clone()), now);
+        plan.set(Condition::ScalingActive, false, ("AmbiguousSelector", message.clone()), now);
         return Err(message);
     }
     let situation = Situation {

@@ -188,9 +188,9 @@ fn pods_of_several_autoscalers_belong_to_none() {
     let scale = scale(2);
     let observed = Observed { scale: Ok(&scale), pods: &pods(2), rivals: &rivals, measured: &[], now: now() };
     let plan = plan::plan(&hpa, &observed, Memory::default());
-    assert_eq!(conditions(&plan), ["AbleToScale False AmbiguousSelector"]);
+    assert_eq!(conditions(&plan), ["AbleToScale True SucceededGetScale", "ScalingActive False AmbiguousSelector"]);
     assert_eq!(
-        plan.status.conditions.as_ref().unwrap()[0].message.as_deref(),
+        plan.status.conditions.as_ref().unwrap()[1].message.as_deref(),
         Some("pods by selector app=d are controlled by multiple HPAs: [n/h n/i]")
     );
     assert_eq!(plan.notices[0].reason, "AmbiguousSelector");

@@ -1,4 +1,4 @@
-//! What a metric of an autoscaler asks, and what it wants of the answer: read once, for those who ask and those who decide.
+//! What a metric of an autoscaler asks, and what it wants of the answer: one reading, for those who ask and those who decide.
 use super::replicas::{self, Goal, Proposal, Samples, Situation};
 use k8s_openapi::api::autoscaling::v2::{
     ContainerResourceMetricStatus, CrossVersionObjectReference, ExternalMetricStatus, MetricIdentifier, MetricSpec,
@@ -17,6 +17,26 @@ pub(super) enum Query<'a> {
     Object { metric: &'a MetricIdentifier, object: &'a CrossVersionObjectReference },
     /// A figure of something that is no object.
     External(&'a MetricIdentifier),
+}
+
+impl Query<'_> {
+    /// What a failure of this metric is called, by what went wrong.
+    fn failed(&self, cause: String) -> Failure {
+        let (reason, message, what) = match self {
+            Self::Resource { name, container } => {
+                let (reason, what) = match container {
+                    None => ("FailedGetResourceMetric", "resource"),
+                    Some(_) => ("FailedGetContainerResourceMetric", "container"),
+                };
+                (reason, format!("failed to get {name} utilization: {cause}"), format!("{name} {what}"))
+            }
+            Self::Pods(_) => ("FailedGetPodsMetric", cause, "pods".to_owned()),
+            Self::Object { .. } => ("FailedGetObjectMetric", cause, "object".to_owned()),
+            Self::External(metric) => ("FailedGetExternalMetric", cause, format!("{} external", metric.name)),
+        };
+        let whole = format!("failed to get {what} metric value: {message}");
+        Failure { reason, message, whole }
+    }
 }
 
 /// What was answered.
@@ -91,34 +111,15 @@ impl<'a> Source<'a> {
             let message = format!("unknown metric source type {:?}", spec.type_);
             Failure { reason: "InvalidMetricSourceType", whole: message.clone(), message }
         })?;
-        let source = Self { query, want: Want::Value(0) };
         let want = want(target, has_utilization, has_value);
         // Validation lets no other through.
         want.map(|want| Self { query, want })
-            .ok_or_else(|| source.failed("invalid metric source: no target that it can have was set".to_owned()))
-    }
-
-    /// What a failure of this metric is called, by what went wrong.
-    fn failed(&self, cause: String) -> Failure {
-        let (reason, message, what) = match self.query {
-            Query::Resource { name, container } => {
-                let (reason, what) = match container {
-                    None => ("FailedGetResourceMetric", "resource"),
-                    Some(_) => ("FailedGetContainerResourceMetric", "container"),
-                };
-                (reason, format!("failed to get {name} utilization: {cause}"), format!("{name} {what}"))
-            }
-            Query::Pods(_) => ("FailedGetPodsMetric", cause, "pods".to_owned()),
-            Query::Object { .. } => ("FailedGetObjectMetric", cause, "object".to_owned()),
-            Query::External(metric) => ("FailedGetExternalMetric", cause, format!("{} external", metric.name)),
-        };
-        let whole = format!("failed to get {what} metric value: {message}");
-        Failure { reason, message, whole }
+            .ok_or_else(|| query.failed("invalid metric source: no target that it can have was set".to_owned()))
     }
 
     /// A failure to ask.
     fn unanswered(&self, namespace: &str, cause: &str) -> Failure {
-        self.failed(match self.query {
+        self.query.failed(match self.query {
             Query::Resource { name, .. } => format!("unable to get metrics for resource {name}: {cause}"),
             Query::Pods(metric) => format!("unable to get metric {}: {cause}", metric.name),
             Query::Object { metric, object } => {
@@ -170,7 +171,7 @@ impl<'a> Source<'a> {
             (Measured::Value(value), Want::Average(target), _) => Ok(replicas::by_share(target, situation, *value)),
             _ => Err("the answer is not of the kind that was asked for".to_owned()),
         };
-        proposal.map_err(|cause| self.failed(cause))
+        proposal.map_err(|cause| self.query.failed(cause))
     }
 
     /// What the status tells of the metric.

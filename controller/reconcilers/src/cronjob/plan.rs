@@ -1,6 +1,6 @@
 //! What a CronJob needs: pure.
 use crate::job::{finish_of, is_finished};
-use crate::record::Severity;
+use crate::record::{Notice, Severity};
 use api::schedule::Schedule;
 use api::well_known::ANNOTATION_CRONJOB_SCHEDULED;
 use jiff::tz::TimeZone;
@@ -9,14 +9,6 @@ use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec, CronJobStatus, Job};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::sync::Arc;
-
-/// Something for people.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Notice {
-    pub(super) severity: Severity,
-    pub(super) reason: &'static str,
-    pub(super) message: String,
-}
 
 /// A Job to make.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,7 +4,7 @@ use super::plan::{self, Plan};
 use crate::cache::{Cache, Key, key_of, split};
 use crate::error::{ReconcileError, at, code, is_terminating};
 use crate::parent::Parent;
-use crate::pod::{PodFacts, PodWriter};
+use crate::pod::{PodFacts, PodWriter, slowly};
 use crate::queue::{Next, Queue};
 use crate::record::{Recorder, Severity};
 use crate::whole::whole;
@@ -116,18 +116,9 @@ impl Reconciler {
             let owner = json!({"metadata": {"uid": &*pod.uid, "ownerReferences": [{"$patch": "delete", "uid": uid}]}});
             self.writer.patch(pod, owner, "releasing a pod").await?;
         }
-        let mut batch = 1;
-        let mut left = plan.create;
-        while left > 0 {
-            // Slow start: if pods are refused, few requests are wasted.
-            let size = batch.min(left);
-            let results = join_all((0..size).map(|_| self.create(set))).await;
-            if let Some(Err(error)) = results.into_iter().find(Result::is_err) {
-                *failure = Some(("FailedCreate", error.to_string()));
-                return Err(at("creating a pod")(error));
-            }
-            left -= size;
-            batch *= 2;
+        if let Err(error) = slowly(&vec![(); plan.create], |()| self.create(set)).await {
+            *failure = Some(("FailedCreate", error.to_string()));
+            return Err(at("creating a pod")(error));
         }
         for chunk in plan.delete.chunks(64) {
             let results = join_all(chunk.iter().map(|pod| self.delete(set, pod))).await;

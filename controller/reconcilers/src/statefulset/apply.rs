@@ -7,11 +7,10 @@ use crate::cache::{Cache, Key, key_of, split};
 use crate::claim::ClaimFacts;
 use crate::error::{ReconcileError, at, code, is_terminating};
 use crate::history::{HASH_LABEL, Keeper, Source, is_of, name_of, surplus, template_of};
-use crate::pod::{PodFacts, PodWriter};
+use crate::pod::{PodFacts, PodWriter, slowly};
 use crate::queue::{Next, Queue};
 use crate::record::{Recorder, Severity};
 use api::selector::Selector;
-use futures::future::join_all;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use kube::api::{Api, Patch, PatchParams};
@@ -198,18 +197,7 @@ impl Reconciler {
             let patch = json!({"metadata": {"uid": &*pod.uid, "labels": labels}});
             self.writer.patch(pod, patch, "giving a pod its labels back").await?;
         }
-        let mut left = plan.create.as_slice();
-        let mut batch = 1;
-        while !left.is_empty() {
-            // Slow start: if pods are refused, few requests are wasted.
-            let (now, later) = left.split_at(left.len().min(batch));
-            for made in join_all(now.iter().map(|(ordinal, which)| self.create(set, revisions, *ordinal, *which))).await
-            {
-                made?;
-            }
-            left = later;
-            batch *= 2;
-        }
+        slowly(&plan.create, |(ordinal, which)| self.create(set, revisions, *ordinal, *which)).await?;
         for (pod, cause) in &plan.delete {
             self.delete(set, pod, *cause).await?;
             // Order is kept also where a look decides on several.

@@ -133,7 +133,7 @@ fn is_conflict(error: &kube::Error) -> bool {
 
 fn disrupted() -> Value {
     json!({
-        "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
+        "type": api::well_known::CONDITION_DISRUPTED, "status": "True", "reason": "PreemptionByScheduler",
         "message": format!("{SCHEDULER_NAME}: preempting to accommodate a higher priority pod"),
         "lastTransitionTime": jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
     })
@@ -142,7 +142,6 @@ fn disrupted() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpStream};
 
@@ -173,15 +172,15 @@ mod tests {
         let address = format!("http://{}", listener.local_addr().unwrap());
         let client = kube::Client::try_from(kube::Config::new(address.parse().unwrap())).unwrap();
         let victim = Victim { key: "d/victim".into(), uid: "u".into() };
-        let sent = tokio::spawn(async move { send_away(&client, &victim).await });
+        let mut sent = tokio::spawn(async move { send_away(&client, &victim).await });
         let mut methods = Vec::new();
-        while !sent.is_finished() {
+        let done = loop {
             tokio::select! {
                 connection = listener.accept() => methods.push(answer(connection.unwrap().0).await),
-                () = tokio::time::sleep(Duration::from_millis(10)) => {}
+                done = &mut sent => break done,
             }
-        }
-        sent.await.unwrap().unwrap();
+        };
+        done.unwrap().unwrap();
         assert_eq!(methods, ["PATCH", "DELETE"]);
     }
 }

@@ -1,6 +1,5 @@
 //! Volumes of pods: reserved or asked for where the pod goes, and waited for while it keeps its place.
 use super::{Bound, Driver};
-use crate::hint::Moved;
 use crate::pod::PodFacts;
 use crate::record::Notice;
 use crate::volumes::{Preparation, Progress, Volumes};
@@ -83,12 +82,7 @@ impl Driver {
 
     fn give_up(&mut self, key: &Arc<str>, why: &str) {
         let Some(waiting) = self.preparing.remove(key) else { return };
-        if self.snapshot.placed_uid(key) == Some(&waiting.pod.uid)
-            && let Some(slot) = self.snapshot.unplace(key)
-        {
-            self.moved(Moved::Left(slot));
-        }
-        self.queue.failed(&waiting.pod, Instant::now());
+        self.not_bound(&waiting.pod);
         self.notices.send(Notice::Failed(waiting.pod, why.to_owned()));
     }
 }
