@@ -151,13 +151,18 @@ impl Drop for Lines {
 
 /// Asks again until the answer fits; for states that no watch of the client shows.
 #[track_caller]
-pub fn eventually<T>(what: &str, within: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + within;
+pub fn eventually<T>(what: &str, time: Duration, ask: impl FnMut() -> Option<T>) -> T {
+    within(time, ask).unwrap_or_else(|| panic!("{what}: not within {time:?}"))
+}
+
+/// The same where the caller tells what did not come.
+pub fn within<T>(time: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let end = Instant::now() + time;
     loop {
-        if let Some(answer) = ask() {
+        let answer = ask();
+        if answer.is_some() || Instant::now() >= end {
             return answer;
         }
-        assert!(Instant::now() < end, "{what}: not within {within:?}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -68,15 +68,7 @@ impl Cluster {
         };
         cluster.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         for image in images {
-            let data = cluster.data_dir();
-            let output = Command::new(machine::gantry())
-                .args(["image", "import"])
-                .arg(image)
-                .arg("--data-dir")
-                .arg(&data)
-                .output()
-                .expect("gantry runs");
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            machine::import(image, &cluster.data_dir());
         }
         cluster.start_server();
         cluster

@@ -70,6 +70,15 @@ pub fn image(recipe: &str) -> Result<PathBuf, String> {
     }
 }
 
+/// Imports the OCI layout of an image into a data directory.
+#[track_caller]
+pub fn import(layout: &Path, data_dir: &Path) {
+    let mut command = Command::new(gantry());
+    command.args(["image", "import"]).arg(layout).arg("--data-dir").arg(data_dir);
+    let output = command.output().expect("gantry runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// Processes, mounts, cgroups, links, routes, rule tables and directories that one instance has on this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Traces {

@@ -11,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::client::{Said, eventually};
+use crate::cluster::Cluster;
 use crate::machine;
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -113,6 +114,15 @@ impl Neighbour {
             }
             log.lines().any(|line| line.starts_with("ready https://")).then_some(())
         });
+    }
+
+    /// Joins a cluster as a node of this name, which finds these images there.
+    pub fn join(&mut self, cluster: &Cluster, name: &str, images: &[&Path]) {
+        images.iter().for_each(|image| machine::import(image, &self.data_dir(name)));
+        let client = cluster.gantry();
+        let token = client.run(&["token", "create", "--ttl", "1h"]).ok();
+        self.start(name, &["--server", &cluster.url(), "--token", token.trim(), "--node-name", name]);
+        client.run(&["wait", "node", name, "--for=condition=Ready", "--timeout=60s"]).ok();
     }
 
     /// Kills the agent with no chance to say goodbye.

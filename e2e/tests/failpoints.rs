@@ -1,5 +1,5 @@
-//! The agent is killed at each of its steps, once: what the pod was to be it becomes all the same, with nothing doubled and
-//! nothing left. The points are in `agent/src/failpoint.rs`.
+//! The agent is killed once at each of these steps of a pod's way up and down: what the pod was to be it becomes all the same,
+//! with nothing doubled and nothing left. The points are in `agent/src/failpoint.rs`.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -61,7 +61,7 @@ fn pod(name: &str) -> Value {
     main["readinessProbe"] =
         json!({"exec": {"command": ["test", "-e", "/empty/hooked"]}, "periodSeconds": 1, "timeoutSeconds": 60});
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"terminationGracePeriodSeconds": 1,
-        "initContainers": [container("before", "touch /empty/made")], "containers": [main],
+        "initContainers": [container("before", "echo made >> /empty/made")], "containers": [main],
         "volumes": [{"name": "empty", "emptyDir": {}}, {"name": "memory", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
             {"name": "settings", "configMap": {"name": "settings"}}]}})
 }
@@ -105,6 +105,8 @@ impl Scene {
             .filter_map(|(container, pids)| (!pids.is_empty()).then_some(container))
             .collect();
         assert_eq!(live.len(), 1, "{point}: one container runs: {live:?}");
+        let made = self.client.run(&["exec", name, "--", "cat", "/empty/made"]).ok();
+        assert_eq!(made, "made\n", "{point}: the init container ran once");
     }
 
     fn is_gone(&self, name: &str, point: &str) {
@@ -121,16 +123,11 @@ fn an_agent_that_is_killed_at_any_step_goes_on_where_it_was() {
     let others = machine::instances();
     let mut other = Neighbour::new();
     let cluster = Cluster::start_at(other.here().into(), &[], &["--disable-agent"]);
-    let mut import = std::process::Command::new(machine::gantry());
-    import.args(["image", "import"]).arg(&image).arg("--data-dir").arg(other.data_dir("node-2"));
-    assert!(import.output().expect("gantry runs").status.success());
     let client = cluster.gantry();
     client.run(&["create", "configmap", "settings", "--from-literal=a=1"]).ok();
-    let token = client.run(&["token", "create", "--ttl", "1h"]).ok();
-    let flags = ["--server", &cluster.url(), "--token", token.trim(), "--node-name", "node-2"].map(str::to_owned);
+    other.join(&cluster, "node-2", &[&image]);
     // A second start needs no token.
-    other.start("node-2", &flags.each_ref().map(String::as_str));
-    let flags = [&flags[..2], &flags[4..]].concat();
+    let flags = ["--server", &cluster.url(), "--node-name", "node-2"].map(str::to_owned).to_vec();
     let instance = machine::instances().difference(&others).next().cloned().expect("the agent has a run directory");
     let mut scene = Scene { other, client, flags };
 

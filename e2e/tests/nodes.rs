@@ -67,13 +67,7 @@ fn c161_c189_c296_c297_machines_join_and_applications_run_across_them() {
     let here = IpAddr::from(other.here());
     let cluster = Cluster::start_at(here, &[&image], &["--node-ip", &here.to_string()]);
     let client = cluster.kubectl();
-    let import = std::process::Command::new(machine::gantry())
-        .args(["image", "import"])
-        .arg(&image)
-        .arg("--data-dir")
-        .arg(other.data_dir("node-2"))
-        .output();
-    assert!(import.expect("gantry runs").status.success());
+    machine::import(&image, &other.data_dir("node-2"));
 
     let token =
         cluster.gantry().run(&["token", "create", "--ttl", "1h", "--description", "for a test"]).ok().trim().to_owned();

@@ -6,9 +6,10 @@ mod floor;
 mod workload;
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use e2e::client::{Client, eventually};
+use e2e::client::{Client, eventually, within};
 use e2e::cluster::Cluster;
 use e2e::neighbour::Neighbour;
 use e2e::{machine, need};
@@ -101,16 +102,10 @@ impl Scene {
         let images = IMAGES.map(|image| machine::image(image).expect("hack/image makes it"));
         let mut other = Neighbour::new();
         let here = IpAddr::from(other.here());
-        let cluster = Cluster::start_at(here, &[&images[0], &images[1]], &["--node-ip", &here.to_string()]);
-        for image in &images {
-            let mut import = std::process::Command::new(machine::gantry());
-            import.args(["image", "import"]).arg(image).arg("--data-dir").arg(other.data_dir("node-2"));
-            assert!(import.output().expect("gantry runs").status.success());
-        }
+        let images = images.each_ref().map(PathBuf::as_path);
+        let cluster = Cluster::start_at(here, &images, &["--node-ip", &here.to_string()]);
+        other.join(&cluster, "node-2", &images);
         let client = cluster.gantry();
-        let token = client.run(&["token", "create", "--ttl", "1h"]).ok();
-        other.start("node-2", &["--server", &cluster.url(), "--token", token.trim(), "--node-name", "node-2"]);
-        client.run(&["wait", "node", "--all", "--for=condition=Ready", "--timeout=60s"]).ok();
         client.run(&["create", "namespace", NAMESPACE]).ok();
         let floors = Floors::watch(&cluster.kubeconfig());
         let workloads = (0..count).map(|number| Workload {
@@ -212,7 +207,7 @@ impl Scene {
     /// Waits until all that are not paused are as they were asked to be.
     fn settle(&mut self) {
         for workload in self.workloads.iter().filter(|workload| !workload.is_paused) {
-            let pods = eventually_or(|| workload.settled(&self.client)).unwrap_or_else(|| {
+            let pods = within(LONG, || workload.settled(&self.client)).unwrap_or_else(|| {
                 let told = self.client.run(&["get", "pods,rs,deploy,sts,events", "-n", NAMESPACE, "-o", "wide"]).out;
                 panic!("{} does not come to {workload:?}: {}\n{told}", workload.path(), workload.held(&self.client))
             });
@@ -240,17 +235,5 @@ impl Scene {
         eventually("the node is gone", LONG, || {
             (self.client.run(&["delete", "node", "node-2"]).code == 0).then_some(())
         });
-    }
-}
-
-/// Asks again until there is an answer, or the time is over.
-fn eventually_or<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
-    let end = std::time::Instant::now() + LONG;
-    loop {
-        match ask() {
-            Some(answer) => return Some(answer),
-            None if std::time::Instant::now() > end => return None,
-            None => std::thread::sleep(Duration::from_millis(200)),
-        }
     }
 }

@@ -9,8 +9,7 @@ mod web;
 mod zookeeper;
 
 use std::net::IpAddr;
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
 
 use e2e::cluster::Cluster;
 use e2e::neighbour::Neighbour;
@@ -33,20 +32,10 @@ fn stateful_software_loses_members_and_keeps_its_data() {
     });
     let mut other = Neighbour::new();
     let here = IpAddr::from(other.here());
-    let cluster = Cluster::start_at(
-        here,
-        &images.iter().map(PathBuf::as_path).collect::<Vec<_>>(),
-        &["--node-ip", &here.to_string()],
-    );
-    for image in &images {
-        let mut import = Command::new(machine::gantry());
-        import.args(["image", "import"]).arg(image).arg("--data-dir").arg(other.data_dir("node-2"));
-        assert!(import.output().expect("gantry runs").status.success());
-    }
+    let images: Vec<&Path> = images.iter().map(PathBuf::as_path).collect();
+    let cluster = Cluster::start_at(here, &images, &["--node-ip", &here.to_string()]);
+    other.join(&cluster, "node-2", &images);
     let client = cluster.gantry();
-    let token = client.run(&["token", "create", "--ttl", "1h"]).ok();
-    other.start("node-2", &["--server", &cluster.url(), "--token", token.trim(), "--node-name", "node-2"]);
-    client.run(&["wait", "node", "--all", "--for=condition=Ready", "--timeout=60s"]).ok();
 
     let scenes: [(&str, Scene); 5] = [
         ("etcd", etcd::scene),

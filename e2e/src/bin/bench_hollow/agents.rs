@@ -228,8 +228,10 @@ async fn act(
     tokio::spawn(async move {
         match whole(&mut sender, request).await {
             Ok(_) if is_start => drop(seen.running.fetch_add(1, Ordering::Relaxed)),
+            Ok(_) => {}
             // It may have been deleted meanwhile.
-            Ok(_) | Err(_) => {}
+            Err(error) if error.to_string().starts_with("404") => {}
+            Err(error) => eprintln!("a pod: {error}"),
         }
         drop(permit);
     });
