@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 mod eviction;
+mod gang;
 mod news;
 #[cfg(test)]
 mod tests;
@@ -66,6 +67,8 @@ struct Driver {
     emptying: JoinSet<eviction::Emptied>,
     /// Pods that have their place and wait for their volumes.
     preparing: HashMap<PodKey, volume::Waiting>,
+    /// Groups whose pods are held for a reason that nobody was told.
+    untold: gang::Untold,
     metrics: Metrics,
     /// When each pod that waits was first seen.
     first_seen: HashMap<PodKey, Instant>,
@@ -86,8 +89,9 @@ pub async fn run(config: Config) {
         let more = driver.schedule();
         let (active, backoff, unschedulable) = driver.queue.counts(driver.binding.len() + driver.preparing.len());
         driver.metrics.waiting(active, backoff, unschedulable);
-        let deadline = driver.preparing.values().map(|waiting| waiting.until).min();
-        let wake = match (more, driver.queue.next_wake().into_iter().chain(deadline).min()) {
+        let untold = driver.untold.values().copied().filter(|_| driver.watched.are_listed());
+        let deadlines = driver.preparing.values().map(|waiting| waiting.until).chain(untold);
+        let wake = match (more, driver.queue.next_wake().into_iter().chain(deadlines).min()) {
             (true, _) => Some(Duration::ZERO),
             (false, Some(at)) => Some(at.saturating_duration_since(Instant::now())),
             (false, None) => None,
@@ -130,6 +134,7 @@ impl Driver {
             watched: news::Watched::default(),
             emptying: JoinSet::new(),
             preparing: HashMap::new(),
+            untold: gang::Untold::new(),
             metrics: config.metrics,
             first_seen: HashMap::new(),
         }
@@ -141,6 +146,7 @@ impl Driver {
             return false;
         }
         self.give_up_late(Instant::now());
+        self.tell_groups(Instant::now());
         self.queue.advance(Instant::now());
         for _ in 0..MAX_DECISIONS {
             if self.binding.len() >= MAX_BINDING {
@@ -148,6 +154,10 @@ impl Driver {
             }
             let Some(pod) = self.queue.pop() else { return false };
             let since = Instant::now();
+            if let Some(group) = self.gang_of(&pod).cloned() {
+                self.schedule_gang(&pod, &group, since);
+                continue;
+            }
             self.snapshot.attend(&pod.shape);
             match self.decider.decide(&self.snapshot, &pod) {
                 Decision::Bind(node) => {
@@ -261,6 +271,7 @@ impl Driver {
         }
         self.queue.failed(pod, Instant::now());
         self.queue.next_like(&pod.shape, Instant::now());
+        self.gather_for(&pod.shape, false);
     }
 
     /// The uid of the pod that the key stands for now. An answer about an earlier pod of that name is late.
@@ -311,12 +322,17 @@ impl Driver {
 
     fn pod_placed(&mut self, pod: &PodFacts, node: &str) {
         // Where the watch is faster than the answer, that answer tells the time.
-        if !self.queue.is_in_hand(&pod.key) {
+        let is_ours = self.queue.is_in_hand(&pod.key);
+        if !is_ours {
             self.first_seen.remove(&pod.key);
         }
         self.queue.remove(&pod.key);
         self.preparing.remove(&pod.key);
         self.place(pod, node);
+        // What this scheduler bound itself was counted when it was decided.
+        if !is_ours {
+            self.gather_for(&pod.shape, true);
+        }
     }
 
     fn pod_waits(&mut self, pod: PodFacts) {
@@ -327,7 +343,14 @@ impl Driver {
         }
         let earlier = self.queue.get(&pod.key).map(|known| Arc::clone(&known.shape));
         let shape = self.snapshot.share(&pod.shape);
-        self.queue.offer(PodFacts { shape: Arc::clone(&shape), ..pod });
+        let is_new = self.queue.get(&pod.key).is_none();
+        let pod = PodFacts { shape: Arc::clone(&shape), ..pod };
+        if shape.group.is_some() {
+            self.queue.hold(pod);
+            self.gather_for(&shape, is_new || earlier.as_ref() != Some(&shape));
+        } else {
+            self.queue.offer(pod);
+        }
         // Whoever stood behind it in line is first now.
         if let Some(earlier) = earlier.filter(|earlier| *earlier != shape) {
             self.queue.next_like(&earlier, Instant::now());
@@ -336,9 +359,11 @@ impl Driver {
 
     fn pod_gone(&mut self, key: &str) {
         self.first_seen.remove(key);
+        let placed = self.snapshot.placed(key).map(|(_, placed)| Arc::clone(&placed.shape));
+        let waited = self.queue.remove(key).map(|pod| Arc::clone(&pod.shape));
         // Whatever it was woken for may help the next in line.
-        if let Some(pod) = self.queue.remove(key) {
-            self.queue.next_like(&pod.shape, Instant::now());
+        if let Some(shape) = &waited {
+            self.queue.next_like(shape, Instant::now());
         }
         self.preparing.remove(key);
         let awaited = self.snapshot.nomination(key);
@@ -348,8 +373,11 @@ impl Driver {
             self.moved(Moved::Left(slot));
             // Who waits for several to leave is tried once all of them have.
             for key in self.snapshot.waiting_for(slot) {
-                self.queue.move_one(&key, Instant::now());
+                self.try_again(&key);
             }
+        }
+        if let Some(shape) = waited.or(placed) {
+            self.gather_for(&shape, false);
         }
     }
 

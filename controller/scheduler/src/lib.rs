@@ -8,6 +8,8 @@ mod counts;
 pub mod decide;
 pub mod driver;
 mod filter;
+pub mod gang;
+pub mod group;
 mod hint;
 mod memo;
 pub mod metrics;

@@ -1,5 +1,6 @@
 //! The few facts about a pod that decisions need; the typed object is dropped once these are taken.
 use crate::amounts::Amounts;
+use crate::group::GroupKey;
 use crate::terms::{Owner, Terms, ToOthers};
 use api::volume::UsedClaim;
 use k8s_openapi::api::core::v1::{Affinity, NodeAffinity, Pod, PodSpec, Toleration};
@@ -61,6 +62,8 @@ pub struct Shape {
     pub terms: Option<Box<Terms>>,
     /// The uid of the ReplicaSet, ReplicationController or StatefulSet that it belongs to.
     pub owner: Option<Box<str>>,
+    /// The PodGroup that it belongs to.
+    pub group: Option<GroupKey>,
 }
 
 impl Hash for Shape {
@@ -100,7 +103,7 @@ impl Shape {
         for claim in &self.load.claims {
             claim.name.hash(&mut hasher);
         }
-        (&self.terms, &self.owner, &self.images).hash(&mut hasher);
+        (&self.terms, &self.owner, &self.images, &self.group).hash(&mut hasher);
         if *self.constraints != PodSpec::default() {
             serde_json::to_string(&self.constraints).unwrap_or_default().hash(&mut hasher);
         }
@@ -166,8 +169,11 @@ impl PodFacts {
         let owner: Option<Box<str>> = sets.next().map(|owner| owner.uid.into());
         let whose = Owner { namespace: &namespace, labels: &labels, set: owner.as_deref(), is_placed: node.is_some() };
         let terms = Terms::read(whose, spec.affinity.as_ref(), spec.topology_spread_constraints.as_deref());
+        let group = spec.scheduling_group.as_ref().and_then(|group| group.pod_group_name.as_deref());
+        let group: Option<GroupKey> = group.map(|name| format!("{namespace}/{name}").into());
         let shape = Shape {
             hash: 0,
+            group,
             namespace: namespace.into(),
             only: if node.is_none() { only(&spec).map(Into::into) } else { None },
             images: if node.is_none() { images(&spec) } else { Vec::new() },

@@ -1,7 +1,8 @@
 //! Pods that wait: *active* ones are tried now, *backoff* ones a little later, *unschedulable* ones when something moved
 //! that can help them. Unschedulable pods that are alike wait in one line: what helps one helps its first, and whoever got
-//! a node, or has one emptied for it, wakes the next; while the first does not fit, the others do not either. Pure: time is
-//! an argument.
+//! a node, or has one emptied for it, wakes the next; while the first does not fit, the others do not either. Of a gang one
+//! pod stands here for all; the others are held. Pure: time is an argument.
+use crate::group::{self, GroupKey};
 use crate::pod::{PodFacts, PodKey, Shape};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -23,8 +24,10 @@ enum Place {
     Active(Rank),
     Backoff(Instant),
     Unschedulable(Rank),
-    /// Handed out by `pop`.
+    /// Handed out by `pop`, or with one that was.
     InHand,
+    /// Another pod of its group stands for it, or the group is not to be tried yet.
+    Held,
 }
 
 #[derive(Debug)]
@@ -62,6 +65,8 @@ pub struct Causes {
 #[derive(Debug, Default)]
 struct Line {
     causes: Causes,
+    /// The other shapes in a gang that its first pod stands for.
+    others: Vec<Arc<Shape>>,
     pods: BTreeMap<Rank, PodKey>,
 }
 
@@ -72,35 +77,62 @@ pub struct Queue {
     active: BTreeMap<Rank, PodKey>,
     backoff: BTreeSet<(Instant, PodKey)>,
     lines: HashMap<Arc<Shape>, Line>,
+    /// The pods of each group that wait or are in hand.
+    groups: HashMap<GroupKey, BTreeSet<PodKey>>,
     arrivals: u64,
 }
 
 impl Queue {
     /// Takes a waiting pod in, or news of one; news that change nothing for the decision do not wake it.
     pub fn offer(&mut self, pod: PodFacts) {
+        if let Some(key) = self.take_in(pod) {
+            self.activate(&key);
+        }
+    }
+
+    /// The same for a pod of a group: it is held until [`Queue::release`].
+    pub fn hold(&mut self, pod: PodFacts) {
+        if let Some(key) = self.take_in(pod) {
+            self.retire(&key);
+        }
+    }
+
+    /// Takes a pod in; gives its key back if it is to be placed somewhere.
+    fn take_in(&mut self, pod: PodFacts) -> Option<PodKey> {
         let (failures, not_before) = match self.entries.get_mut(&pod.key) {
             Some(entry) if pod.decides_like(&entry.pod) => {
                 entry.pod = Arc::new(pod);
-                return;
+                return None;
             }
             Some(entry) if entry.place == Place::InHand && entry.pod.uid == pod.uid => {
                 entry.pod = Arc::new(pod);
-                return;
+                return None;
             }
             Some(entry) if entry.pod.uid == pod.uid => (entry.failures, None),
             Some(_) | None => (0, None),
         };
         self.remove(&pod.key);
         let key = Arc::clone(&pod.key);
+        if let Some(group) = &pod.shape.group {
+            self.groups.entry(Arc::clone(group)).or_default().insert(Arc::clone(&key));
+        }
         let entry = Entry { pod: Arc::new(pod), place: Place::InHand, failures, not_before };
         self.entries.insert(Arc::clone(&key), entry);
-        self.activate(&key);
+        Some(key)
     }
 
     /// Forgets a pod: it is bound or gone.
     pub fn remove(&mut self, key: &str) -> Option<Arc<PodFacts>> {
         let entry = self.entries.remove(key)?;
         self.leave(&entry.pod, entry.place);
+        if let Some(group) = &entry.pod.shape.group
+            && let Some(pods) = self.groups.get_mut(group)
+        {
+            pods.remove(key);
+            if pods.is_empty() {
+                self.groups.remove(group);
+            }
+        }
         Some(entry.pod)
     }
 
@@ -114,6 +146,11 @@ impl Queue {
 
     /// No node takes the pod that was popped: it waits until something moves that can help.
     pub fn unfit(&mut self, key: &str, causes: Causes, now: Instant) {
+        self.unfit_gang(key, causes, Vec::new(), now);
+    }
+
+    /// The same for one that stands for a gang with pods of `others` shapes too: what helps any of them wakes it.
+    pub fn unfit_gang(&mut self, key: &str, causes: Causes, others: Vec<Arc<Shape>>, now: Instant) {
         self.arrivals += 1;
         let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.place == Place::InHand) else { return };
         entry.set_back(now, false);
@@ -121,6 +158,7 @@ impl Queue {
         entry.place = Place::Unschedulable(rank);
         let line = self.lines.entry(Arc::clone(&entry.pod.shape)).or_default();
         line.causes = causes;
+        line.others = others;
         line.pods.insert(rank, Arc::clone(&entry.pod.key));
     }
 
@@ -135,7 +173,9 @@ impl Queue {
 
     /// Something moved that helps pods of some shapes: the first of each line is tried.
     pub fn move_those(&mut self, now: Instant, mut helps: impl FnMut(&Shape, Causes) -> bool) {
-        let lines = self.lines.iter().filter(|(shape, line)| helps(shape, line.causes));
+        let lines = self.lines.iter().filter(|(shape, line)| {
+            helps(shape, line.causes) || line.others.iter().any(|other| helps(other, line.causes))
+        });
         let firsts: Vec<PodKey> = lines.filter_map(|(_, line)| self.first(line, now, |_| true)).collect();
         for key in firsts {
             self.wake(&key, now);
@@ -159,6 +199,43 @@ impl Queue {
         if self.entries.get(key).is_some_and(|entry| matches!(entry.place, Place::Unschedulable(_))) {
             self.wake(key, now);
         }
+    }
+
+    /// A pod that is held is tried when its backoff allows.
+    pub fn release(&mut self, key: &PodKey, now: Instant) {
+        if self.entries.get(key).is_some_and(|entry| entry.place == Place::Held) {
+            self.wake(key, now);
+        }
+    }
+
+    /// The pod is held from now on, wherever it was.
+    pub fn retire(&mut self, key: &str) {
+        self.move_to(key, Place::Held);
+    }
+
+    /// The pod is handed out with another one of its gang.
+    pub fn take(&mut self, key: &str) {
+        self.move_to(key, Place::InHand);
+    }
+
+    fn move_to(&mut self, key: &str, new: Place) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let (pod, place) = (Arc::clone(&entry.pod), std::mem::replace(&mut entry.place, new));
+        self.leave(&pod, place);
+    }
+
+    /// The pods of a group that are not in hand, in the order in which they are placed.
+    pub fn of_group(&self, group: &str) -> Vec<Arc<PodFacts>> {
+        let entries = self.groups.get(group).into_iter().flatten().filter_map(|key| self.entries.get(key));
+        let mut pods: Vec<_> =
+            entries.filter(|entry| entry.place != Place::InHand).map(|entry| Arc::clone(&entry.pod)).collect();
+        group::sort(&mut pods);
+        pods
+    }
+
+    /// Whether the pod is tried by itself, or for its gang: it is neither held nor in hand.
+    pub fn stands(&self, key: &str) -> bool {
+        self.entries.get(key).is_some_and(|entry| !matches!(entry.place, Place::Held | Place::InHand))
     }
 
     /// Activates what has waited long enough.
@@ -241,7 +318,7 @@ impl Queue {
                     }
                 }
             }
-            Place::InHand => {}
+            Place::InHand | Place::Held => {}
         }
     }
 }

@@ -7,6 +7,7 @@ mod cronjob;
 mod daemonset;
 mod deployment;
 mod disruption;
+mod gang;
 mod hollow;
 mod identity;
 mod job;

@@ -30,7 +30,7 @@ impl Driver {
         let given_up = preemption.displaced.iter().filter_map(|key| self.snapshot.renounce(key));
         let mut given_up: BTreeSet<Slot> = given_up.collect();
         for key in &preemption.displaced {
-            self.queue.move_one(key, Instant::now());
+            self.try_again(key);
             self.renounce_in_api(key);
         }
         given_up.extend(self.snapshot.nominate(&pod.key, &pod.shape, &preemption.node));
@@ -77,7 +77,7 @@ impl Driver {
             self.snapshot.spare(&victim.key, &victim.uid);
         }
         if self.waits(&emptied.pod) {
-            self.queue.move_one(&emptied.pod.key, Instant::now());
+            self.try_again(&emptied.pod.key);
         }
     }
 
