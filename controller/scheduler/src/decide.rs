@@ -272,7 +272,7 @@ impl<'a> View<'a> {
         }
         if most != Wishes::default() {
             for (slot, score) in &mut *fitting {
-                *score += score::weighted(self.class.wishes(*slot), most);
+                *score += score::weighted(self.class.wishes(*slot), most, &shape.profile.weights);
             }
         }
         if is_ranked {

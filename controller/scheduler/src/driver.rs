@@ -8,8 +8,10 @@ use crate::hint::{self, Moved};
 use crate::metrics::{Ended, Metrics};
 use crate::node::NodeFacts;
 use crate::pod::{PodFacts, PodKey};
+use crate::profile::Profiles;
 use crate::queue::Queue;
 use crate::record::{Notice, Notices};
+use crate::settings::Settings;
 use crate::snapshot::Snapshot;
 use crate::volumes::Preparation;
 use futures::StreamExt as _;
@@ -43,6 +45,8 @@ pub struct Config {
     pub client: kube::Client,
     /// What it is measured with.
     pub metrics: Metrics,
+    /// How pods are placed.
+    pub settings: Settings,
 }
 
 struct Bound {
@@ -57,6 +61,7 @@ struct Bound {
 
 struct Driver {
     client: kube::Client,
+    profiles: Profiles,
     snapshot: Snapshot,
     decider: Decider,
     queue: Queue,
@@ -127,9 +132,10 @@ impl Driver {
         Self {
             notices: Notices::start(config.client.clone()),
             client: config.client,
+            profiles: config.settings.profiles,
             snapshot: Snapshot::default(),
             decider: Decider::default(),
-            queue: Queue::default(),
+            queue: Queue::new(config.settings.backoff),
             binding: JoinSet::new(),
             watched: news::Watched::default(),
             emptying: JoinSet::new(),
@@ -220,7 +226,7 @@ impl Driver {
     /// The pod waits in its line from now on. What it does itself comes before, so that it does not wake it.
     fn unfit(&mut self, pod: &Arc<PodFacts>, since: Instant, error: &FitError) {
         self.queue.unfit(&pod.key, hint::causes(error), Instant::now());
-        self.metrics.attempted(Ended::UNSCHEDULABLE, since.elapsed().as_secs_f64());
+        self.metrics.attempted(Ended::unschedulable(pod), since.elapsed().as_secs_f64());
         self.notices.send(Notice::Unfit(Arc::clone(pod), error.to_string()));
     }
 
@@ -237,7 +243,7 @@ impl Driver {
         match result {
             Ok(()) if !prepared.is_empty() => self.prepared(pod, node, since),
             Ok(()) => {
-                self.metrics.attempted(Ended::SCHEDULED, since.elapsed().as_secs_f64());
+                self.metrics.attempted(Ended::scheduled(&pod), since.elapsed().as_secs_f64());
                 if self.uid_of(&pod.key) == Some(&pod.uid) {
                     if let Some(seen) = self.first_seen.remove(&pod.key) {
                         self.metrics.bound(seen.elapsed().as_secs_f64());
@@ -249,7 +255,7 @@ impl Driver {
             Err(error) => {
                 self.snapshot.volumes.forget(&prepared);
                 self.not_bound(&pod);
-                self.metrics.attempted(Ended::ERROR, since.elapsed().as_secs_f64());
+                self.metrics.attempted(Ended::error(&pod), since.elapsed().as_secs_f64());
                 let gone = matches!(&error, kube::Error::Api(status) if status.code == 404);
                 if !gone {
                     tracing::warn!(hop = "schedule", kind = "Pod", object = &*pod.key, uid = &*pod.uid, %node, %error, "binding failed");
@@ -286,7 +292,7 @@ impl Driver {
 
     fn pod_event(&mut self, event: watcher::Event<Pod>) {
         match self.watched.pods.step(event) {
-            Step::Keep(pod) => self.pod_applied(PodFacts::new(pod)),
+            Step::Keep(pod) => self.pod_applied(PodFacts::read(pod, &self.profiles)),
             Step::Forget(key) => self.pod_gone(&key),
             Step::Retain(seen) => {
                 let known = self.queue.keys().chain(self.snapshot.placed_keys());

@@ -188,6 +188,12 @@ fn mismatch(group: &GroupFacts, waiting: &[Arc<PodFacts>]) -> Option<String> {
         ));
     }
     let first = waiting.first()?;
+    if let Some(other) = waiting.iter().find(|pod| pod.shape.profile != first.shape.profile) {
+        return Some(format!(
+            "all pods in a single pod group should have the same .spec.schedulerName set, got: {:?} and {:?}",
+            other.shape.profile.name, first.shape.profile.name
+        ));
+    }
     if waiting.iter().any(|pod| pod.shape.may_preempt != first.shape.may_preempt) {
         let detail = "got PreemptLowerPriority and Never";
         return Some(format!("all pods in a single pod group should have the same preemption policy, {detail}"));

@@ -15,9 +15,6 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
-/// So many candidates are compared at least, and one node in ten at most beyond that (Kubernetes' figures).
-const MIN_CANDIDATES: usize = 100;
-const SHARE_OF_NODES: usize = 10;
 /// Makes any priority positive, so that more victims are never a smaller sum.
 const OFFSET: i64 = 1 << 31;
 
@@ -48,7 +45,7 @@ pub(crate) type Loss = (usize, i64, i64, usize, Reverse<i64>);
 /// What can be done for a pod that fits nowhere, and if nothing, why.
 pub(crate) fn instead(view: &View<'_>, mut error: FitError, memo: &mut Memo) -> Decision {
     let (snapshot, pod) = (view.snapshot, view.pod);
-    if error.nodes == 0 {
+    if error.nodes == 0 || !pod.shape.profile.preempts {
         return Decision::Unfit(error);
     }
     if !pod.shape.may_preempt {
@@ -116,7 +113,8 @@ fn choose(view: &View<'_>, memo: &mut Memo, obstacles: &mut Tally) -> Option<Pre
 /// The best of the first candidates, where each pod needs a run of its own.
 fn sampled(run: &mut DryRun<'_, '_>, obstacles: &mut Tally) -> Option<Slot> {
     let snapshot = run.view.snapshot;
-    let enough = MIN_CANDIDATES.max(snapshot.count() / SHARE_OF_NODES);
+    let profile = &run.view.pod.shape.profile;
+    let enough = profile.min_candidates.max(snapshot.count() * profile.candidates_percent / 100).max(1);
     let mut best: Option<(Loss, Slot)> = None;
     let mut found = 0;
     let mut ended = DefaultHasher::new();

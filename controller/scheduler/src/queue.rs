@@ -9,10 +9,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The wait after the second refusal or the first failed binding; it doubles with each further one.
-const FIRST_BACKOFF: Duration = Duration::from_secs(1);
-/// No wait is longer.
-const MAX_BACKOFF: Duration = Duration::from_secs(10);
 /// So many at the head of a line are looked at for one whose backoff is over.
 const LOOKED_AT: usize = 16;
 
@@ -41,14 +37,30 @@ struct Entry {
 
 impl Entry {
     /// Notes a failure; a `retry` that nothing has to move for waits after the first one already.
-    fn set_back(&mut self, now: Instant, retry: bool) {
+    fn set_back(&mut self, now: Instant, retry: bool, backoff: Backoff) {
         // The first failure is free: at start a pod often comes a moment before its node.
         let wait = match self.failures {
             0 if !retry => Duration::ZERO,
-            n => FIRST_BACKOFF.saturating_mul(1 << n.saturating_sub(1).min(5)).min(MAX_BACKOFF),
+            n => backoff.first.saturating_mul(1 << n.saturating_sub(1).min(16)).min(backoff.longest),
         };
         self.failures = self.failures.saturating_add(1);
         self.not_before = Some(now + wait);
+    }
+}
+
+/// How long pods wait that were refused again, or whose binding failed.
+#[derive(Clone, Copy, Debug)]
+pub struct Backoff {
+    /// The first wait; it doubles with each further one.
+    pub first: Duration,
+    /// No wait is longer.
+    pub longest: Duration,
+}
+
+impl Default for Backoff {
+    /// Kubernetes' figures.
+    fn default() -> Self {
+        Self { first: Duration::from_secs(1), longest: Duration::from_secs(10) }
     }
 }
 
@@ -80,9 +92,15 @@ pub struct Queue {
     /// The pods of each group that wait or are in hand.
     groups: HashMap<GroupKey, BTreeSet<PodKey>>,
     arrivals: u64,
+    backoff_times: Backoff,
 }
 
 impl Queue {
+    /// An empty one.
+    pub fn new(backoff_times: Backoff) -> Self {
+        Self { backoff_times, ..Self::default() }
+    }
+
     /// Takes a waiting pod in, or news of one; news that change nothing for the decision do not wake it.
     pub fn offer(&mut self, pod: PodFacts) {
         if let Some(key) = self.take_in(pod) {
@@ -153,7 +171,7 @@ impl Queue {
     pub fn unfit_gang(&mut self, key: &str, causes: Causes, others: Vec<Arc<Shape>>, now: Instant) {
         self.arrivals += 1;
         let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.place == Place::InHand) else { return };
-        entry.set_back(now, false);
+        entry.set_back(now, false, self.backoff_times);
         let rank = (Reverse(entry.pod.shape.priority), entry.pod.created, self.arrivals);
         entry.place = Place::Unschedulable(rank);
         let line = self.lines.entry(Arc::clone(&entry.pod.shape)).or_default();
@@ -166,7 +184,7 @@ impl Queue {
     pub fn failed(&mut self, pod: &PodFacts, now: Instant) {
         let entry = self.entries.get_mut(&pod.key).filter(|entry| entry.pod.uid == pod.uid);
         if let Some(entry) = entry.filter(|entry| entry.place == Place::InHand) {
-            entry.set_back(now, true);
+            entry.set_back(now, true, self.backoff_times);
             self.wake(&pod.key, now);
         }
     }

@@ -11,6 +11,7 @@ mod gang;
 mod hollow;
 mod identity;
 mod job;
+mod profile;
 mod replicaset;
 mod revision;
 mod rollout;

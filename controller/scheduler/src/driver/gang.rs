@@ -156,7 +156,7 @@ impl Driver {
         self.queue.unfit_gang(&first.key, hint::causes(&error.first), others, Instant::now());
         let message = error.to_string();
         for pod in waiting {
-            self.metrics.attempted(Ended::UNSCHEDULABLE, since.elapsed().as_secs_f64());
+            self.metrics.attempted(Ended::unschedulable(pod), since.elapsed().as_secs_f64());
             self.notices.send(Notice::Unfit(Arc::clone(pod), message.clone()));
         }
     }

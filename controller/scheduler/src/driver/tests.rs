@@ -8,7 +8,7 @@ use watcher::Event;
 fn driver() -> Driver {
     let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
     let client = kube::Client::try_from(config).unwrap();
-    let mut driver = Driver::new(Config { client, metrics: Metrics::default() });
+    let mut driver = Driver::new(Config { client, metrics: Metrics::default(), settings: Settings::default() });
     driver.pod_event(Event::InitDone);
     driver.node_event(Event::InitDone);
     for listed in [
