@@ -25,7 +25,9 @@ fn cluster() -> Snapshot {
 
 /// A pod of a profile; its own where there is no such profile.
 fn pod_of(profiles: &Profiles, name: &str, scheduler: &str, spec: Value) -> PodFacts {
-    let mut whole = json!({"metadata": {"namespace": "d", "name": name, "uid": name, "labels": {"app": name}},
+    // Pods that differ in their number are alike.
+    let app = name.trim_end_matches(|letter: char| letter.is_ascii_digit());
+    let mut whole = json!({"metadata": {"namespace": "d", "name": name, "uid": name, "labels": {"app": app}},
         "spec": {"schedulerName": scheduler, "containers": [{"resources": {"requests": {"cpu": "1", "memory": "1Gi"}}}]}});
     for (key, value) in spec.as_object().into_iter().flatten() {
         match key.as_str() {
@@ -208,7 +210,7 @@ fn nobody_leaves_for_pods_of_a_profile_that_does_not_preempt() {
 proptest! {
     /// Pods of several profiles in turn: no more than nodes have, and memory changes no decision.
     #[test]
-    fn profiles_do_not_mix(steps in prop::collection::vec((0usize..4, 100u32..3000, any::<bool>()), 1..40)) {
+    fn profiles_do_not_mix(steps in prop::collection::vec((0usize..4, 1u32..3, any::<bool>()), 1..40)) {
         let curve = Strategy::RequestedToCapacityRatio(vec![(0, 100), (100, 0)]);
         let profiles = Profiles::new([
             Profile::new(OWN),
@@ -221,7 +223,7 @@ proptest! {
             if leaves {
                 snapshot.unplace(&format!("d/p{}", step / 2));
             }
-            let requests = json!({"containers": [{"resources": {"requests": {"cpu": format!("{cpu}m"), "memory": "2Gi"}}}]});
+            let requests = json!({"containers": [{"resources": {"requests": {"cpu": cpu.to_string(), "memory": "1Gi"}}}]});
             let name = [OWN, "packing", "ratio", "ignoring"][which];
             let pod = pod_of(&profiles, &format!("p{step}"), name, requests);
             let decision = decider.decide(&snapshot, &pod);
