@@ -107,6 +107,16 @@ async fn a_gang_that_does_not_fit_waits_whole_and_starts_whole() {
     scene.api.until_gone(&path).await;
 }
 
+#[tokio::test]
+async fn the_sample_of_a_gang_runs() {
+    let scene = Scene::new("gang-sample").await;
+    let sample = e2e::machine::workspace().join("manifests/sample/gang.yaml").display().to_string();
+    scene.gantry(&["apply", "-f", &sample]).ok();
+    let is_over = |job: &Value| condition(job, "Complete")["status"] == "True";
+    scene.api.until(&scene.api.path("batch/v1", "jobs"), "workers", "the job is done", is_over).await;
+    until_told(&scene, "workers", "True", "Scheduled").await;
+}
+
 /// A pod of a gang for the hollow nodes that asks for so much of the fake resource.
 fn hollow_member(hollow: &Hollow, name: &str, group: &str, amount: &str, more: Value) -> Value {
     let mut member = pod(hollow, name, json!({"containers": asking(FAKE, amount)}));
@@ -173,6 +183,8 @@ async fn a_gang_preempts_for_its_minimum_or_not_at_all_and_one_that_leaves_whole
     for pod in ["low-0", "low-1"] {
         scene.api.until_gone(&scene.pod(pod)).await;
     }
+    let is_told = |group: &Value| condition(group, "DisruptionTarget")["reason"] == "PreemptionByScheduler";
+    scene.api.until(&scene.api.path(GROUPS, "podgroups"), "low", "the group is told that it leaves", is_told).await;
     bound(&scene, "small-0").await;
     without_classes(&scene.api, &[&low, &high]).await;
     hollow.end().await;

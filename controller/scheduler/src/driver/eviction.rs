@@ -34,6 +34,7 @@ impl Driver {
             self.renounce_in_api(key);
         }
         given_up.extend(self.snapshot.nominate(&pod.key, &pod.shape, &preemption.node));
+        self.tell_whole_groups(&preemption.victims, pod);
         for victim in &preemption.victims {
             self.snapshot.doom(&victim.key, &victim.uid);
         }

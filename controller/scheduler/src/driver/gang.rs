@@ -10,11 +10,13 @@ use crate::group::{self, CONDITION, GroupFacts, GroupKey, Policy, Readiness, Tol
 use crate::hint;
 use crate::metrics::Ended;
 use crate::pod::{PodFacts, PodKey, Shape};
+use crate::preempt::Victim;
 use crate::record::Notice;
+use api::well_known::CONDITION_DISRUPTED;
 use k8s_openapi::api::scheduling::v1beta1::PodGroup;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::watcher::Event;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -102,7 +104,6 @@ impl Driver {
             return self.gather(&group.key, false);
         }
         let verdict = gang::decide(&mut self.decider, &mut self.snapshot, group, &waiting);
-        tracing::debug!(hop = "schedule", kind = "PodGroup", object = &*group.key, uid = &*group.uid, ?verdict, "gang");
         match verdict {
             Verdict::Bind { placements, left, error } => {
                 self.tell_group(&group.key, true, "Scheduled", "");
@@ -110,6 +111,7 @@ impl Driver {
                     self.queue.take(&placement.pod.key);
                 }
                 for Placement { pod, node, work } in placements {
+                    tracing::debug!(hop = "schedule", kind = "Pod", object = &*pod.key, uid = &*pod.uid, %node, ?work, "bind with its gang");
                     self.assume(&pod, &node);
                     match work.is_empty() {
                         true => self.spawn_binding(pod, node, since),
@@ -125,12 +127,15 @@ impl Driver {
             }
             Verdict::Preempt(all, error) => {
                 for (pod, preemption) in all {
+                    let (node, victims) = (&preemption.node, &preemption.victims);
+                    tracing::debug!(hop = "schedule", kind = "Pod", object = &*pod.key, uid = &*pod.uid, %node, ?victims, "preempt with its gang");
                     self.preempt(&pod, preemption);
                 }
                 self.tell_group(&group.key, false, "Unschedulable", &format!("waiting for preemption: {error}"));
                 self.gang_unfit(&waiting, since, &error);
             }
             Verdict::Unfit(error) => {
+                tracing::debug!(hop = "schedule", kind = "PodGroup", object = &*group.key, uid = &*group.uid, %error, "the gang does not fit");
                 if !waiting.iter().any(|pod| is_awaited(&self.snapshot, pod)) {
                     for pod in &waiting {
                         self.renounce(&pod.key);
@@ -211,15 +216,35 @@ impl Driver {
             return;
         }
         let since = earlier.filter(|told| told.is_scheduled == is_scheduled).map(|told| told.since.clone());
-        let since = since.unwrap_or_else(|| jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
-        let patch = json!({
-            "metadata": {"uid": *group.uid},
-            "status": {"conditions": [{
-                "type": CONDITION, "status": if is_scheduled { "True" } else { "False" }, "reason": reason,
-                "message": message, "lastTransitionTime": since, "observedGeneration": group.generation,
-            }]},
+        let since = since.unwrap_or_else(now);
+        let condition = json!({
+            "type": CONDITION, "status": if is_scheduled { "True" } else { "False" }, "reason": reason,
+            "message": message, "lastTransitionTime": since, "observedGeneration": group.generation,
         });
         group.told = Some(Told { is_scheduled, reason: reason.to_owned(), message: message.to_owned(), since });
+        let uid = group.uid.clone();
+        self.write_condition(key, &uid, condition);
+    }
+
+    /// Says of the groups of these victims that leave whole that they do.
+    pub(super) fn tell_whole_groups(&self, victims: &[Victim], preemptor: &PodFacts) {
+        let mut told: Vec<&GroupKey> = Vec::new();
+        let placed = victims.iter().filter_map(|victim| self.snapshot.placed(&victim.key));
+        for group in placed.filter_map(|(_, placed)| self.snapshot.whole_group(placed)) {
+            let Some(facts) = self.snapshot.groups.get(group).filter(|_| !told.contains(&group)) else { continue };
+            told.push(group);
+            let profile = &preemptor.shape.profile.name;
+            let condition = json!({
+                "type": CONDITION_DISRUPTED, "status": "True", "reason": "PreemptionByScheduler",
+                "message": format!("{profile}: preempting to accommodate a higher priority pod"),
+                "lastTransitionTime": now(), "observedGeneration": facts.generation,
+            });
+            self.write_condition(group, &facts.uid, condition);
+        }
+    }
+
+    fn write_condition(&self, key: &GroupKey, uid: &str, condition: Value) {
+        let patch = json!({"metadata": {"uid": uid}, "status": {"conditions": [condition]}});
         let (client, key) = (self.client.clone(), Arc::clone(key));
         tokio::spawn(async move {
             let (namespace, name) = key.split_once('/').unwrap_or(("", &key));
@@ -229,4 +254,9 @@ impl Driver {
             }
         });
     }
+}
+
+/// Now, as `lastTransitionTime` has it.
+fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
