@@ -348,6 +348,18 @@ async fn a_pod_more_than_the_minimum_goes_when_it_can() {
     tell_gang(&mut driver, "2");
     while driver.schedule() {}
     assert_eq!(placed(&driver, &THREE), 2);
+    for name in &THREE[..2] {
+        let bound = driver.queue.get(&format!("d/{name}")).cloned().expect("it waits for its answer");
+        driver.bound(Bound {
+            pod: bound,
+            node: "a".into(),
+            since: Instant::now(),
+            result: Ok(()),
+            prepared: Vec::new(),
+        });
+        tell(&mut driver, &on("a", of("g", pod(name, 1, "2"))));
+    }
+    assert_eq!(woken(&driver), 0, "what was decided is no news");
     add_node(&mut driver, "b", json!({}));
     driver.schedule();
     assert_eq!(placed(&driver, &THREE), 3);
