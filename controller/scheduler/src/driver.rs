@@ -26,6 +26,8 @@ use tokio::task::JoinSet;
 
 mod eviction;
 mod gang;
+#[cfg(test)]
+mod gang_tests;
 mod news;
 #[cfg(test)]
 mod tests;

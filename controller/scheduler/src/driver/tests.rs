@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use watcher::Event;
 
 /// A driver that has listed everything there is: nothing.
-fn driver() -> Driver {
+pub(super) fn driver() -> Driver {
     let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
     let client = kube::Client::try_from(config).unwrap();
     let mut driver = Driver::new(Config { client, metrics: Metrics::default(), settings: Settings::default() });
@@ -25,7 +25,7 @@ fn driver() -> Driver {
     driver
 }
 
-fn add_node(driver: &mut Driver, name: &str, spec: Value) {
+pub(super) fn add_node(driver: &mut Driver, name: &str, spec: Value) {
     add_node_of(driver, name, spec, json!({"cpu": "4", "memory": "4Gi", "pods": "10"}));
 }
 
@@ -36,12 +36,12 @@ fn add_node_of(driver: &mut Driver, name: &str, spec: Value, size: Value) {
 }
 
 /// A pod that waits. Its uid is its name.
-fn pod(name: &str, priority: i32, cpu: &str) -> Value {
+pub(super) fn pod(name: &str, priority: i32, cpu: &str) -> Value {
     json!({"metadata": {"namespace": "d", "name": name, "uid": name, "labels": {"app": name}},
         "spec": {"priority": priority, "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]}})
 }
 
-fn on(node: &str, mut pod: Value) -> Value {
+pub(super) fn on(node: &str, mut pod: Value) -> Value {
     pod["spec"]["nodeName"] = json!(node);
     pod
 }
@@ -64,11 +64,11 @@ fn apart_from(app: &str, mut pod: Value) -> Value {
     pod
 }
 
-fn tell(driver: &mut Driver, pod: &Value) {
+pub(super) fn tell(driver: &mut Driver, pod: &Value) {
     driver.pod_event(Event::Apply(serde_json::from_value(pod.clone()).unwrap()));
 }
 
-fn tell_gone(driver: &mut Driver, pod: &Value) {
+pub(super) fn tell_gone(driver: &mut Driver, pod: &Value) {
     driver.pod_event(Event::Delete(serde_json::from_value(pod.clone()).unwrap()));
 }
 
@@ -256,12 +256,12 @@ async fn news_of_a_namespace_wake_only_if_its_labels_changed() {
 }
 
 /// A pod of a group.
-fn of(group: &str, mut pod: Value) -> Value {
+pub(super) fn of(group: &str, mut pod: Value) -> Value {
     pod["spec"]["schedulingGroup"] = json!({"podGroupName": group});
     pod
 }
 
-fn tell_group(driver: &mut Driver, name: &str, policy: Value) {
+pub(super) fn tell_group(driver: &mut Driver, name: &str, policy: Value) {
     let group = json!({"metadata": {"namespace": "d", "name": name, "uid": name}, "spec": {"schedulingPolicy": policy, "priority": 1}});
     driver.news(News::Group(Box::new(Event::Apply(serde_json::from_value(group).unwrap()))));
 }
