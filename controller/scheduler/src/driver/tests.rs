@@ -424,3 +424,22 @@ async fn pods_of_another_priority_than_their_group_s_are_not_tried() {
     assert!(said.ends_with("got 2 and 1"), "{said}");
     assert_eq!(placed(&driver, &THREE), 0);
 }
+
+#[tokio::test]
+async fn what_helps_any_pod_of_a_gang_wakes_it() {
+    let mut driver = driver();
+    let fillers = [("a", "w", "1"), ("b", "x", "3"), ("b", "y", "1")];
+    for (node, name, cpu) in fillers {
+        add_node(&mut driver, node, json!({}));
+        tell(&mut driver, &on(node, pod(name, 1, cpu)));
+    }
+    tell_group(&mut driver, "g", gang_of(2));
+    tell(&mut driver, &of("g", pod("g0", 1, "3")));
+    tell(&mut driver, &of("g", pod("g1", 1, "1")));
+    while driver.schedule() {}
+    assert_eq!((placed(&driver, &["g0", "g1"]), woken(&driver)), (0, 0));
+    tell_gone(&mut driver, &on("b", pod("y", 1, "1")));
+    assert_eq!(woken(&driver), 1, "the one that stands for the gang has no use for that room, the other has");
+    while driver.schedule() {}
+    assert_eq!(placed(&driver, &["g0", "g1"]), 2);
+}
