@@ -253,8 +253,10 @@ fn affinity(snapshot: &Snapshot, shape: &Shape, fitting: &mut [(Slot, i64)]) {
             Role::Needs => profile.hard_affinity_weight,
             Role::KeepsOut => 0,
         };
-        for (slot, count) in by_slot.iter().filter(|_| weight != 0) {
-            add(&term.topology, *slot, weight * i64::from(*count));
+        if weight != 0 {
+            for (slot, count) in by_slot {
+                add(&term.topology, *slot, weight * i64::from(*count));
+            }
         }
     }
     if by_key.is_empty() {
