@@ -13,6 +13,7 @@ use super::book::{Book, Wish};
 use super::is_extended;
 use super::message::{Allocation, Allocations, Empty, Ids, IdsOfContainers, PreferredRequest, PreferredRequests};
 use super::plugin::Resource;
+use crate::cdi;
 use crate::execute::container::CREATE_ERROR;
 use crate::execute::{Executor, chain};
 
@@ -24,6 +25,8 @@ pub(crate) struct Given {
     pub(crate) mounts: Vec<(PathBuf, String, bool)>,
     /// On the machine, in the container, and of `rwm` what is allowed.
     pub(crate) devices: Vec<(PathBuf, String, String)>,
+    /// Names of the Container Device Interface.
+    pub(crate) cdi: Vec<String>,
 }
 
 fn said(message: String) -> Failure {
@@ -136,13 +139,16 @@ async fn prefer(
 
 fn add(given: &mut Given, answers: Vec<Allocation>, name: &str) -> Result<(), Failure> {
     for answer in answers {
-        if let Some(device) = answer.cdi_devices.first() {
-            let device = &device.name;
-            return Err(said(format!("device plugin of {name}: CDI device {device:?}: this node knows no CDI")));
-        }
         for mount in &answer.mounts {
             if !Path::new(&mount.container_path).is_absolute() || !Path::new(&mount.host_path).is_absolute() {
                 return Err(said(format!("device plugin of {name}: mount {mount:?}: expected absolute paths")));
+            }
+        }
+        let named = answer.annotations.iter().filter(|(key, _)| key.starts_with(cdi::ANNOTATION));
+        let named = named.flat_map(|(_, names)| names.split(',').map(|name| name.trim().to_owned()));
+        for name in answer.cdi_devices.into_iter().map(|own| own.name).chain(named) {
+            if !given.cdi.contains(&name) {
+                given.cdi.push(name);
             }
         }
         given.env.extend(answer.envs);

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
+mod devices;
 mod eviction;
 mod news;
 #[cfg(test)]
@@ -158,7 +159,7 @@ impl Driver {
                 Decision::Prepare(node, work) => {
                     tracing::debug!(hop = "schedule", kind = "Pod", object = &*pod.key, uid = &*pod.uid, %node, ?work, "prepare");
                     self.assume(&pod, &node);
-                    self.snapshot.volumes.assume(&node, &work);
+                    self.snapshot.assume(&node, &work);
                     self.spawn_preparation(pod, node, since, work);
                 }
                 Decision::Preempt(preemption, error) => {
@@ -225,7 +226,10 @@ impl Driver {
     fn bound(&mut self, bound: Bound) {
         let Bound { pod, node, since, result, prepared } = bound;
         match result {
-            Ok(()) if !prepared.is_empty() => self.prepared(pod, node, since),
+            Ok(()) if !prepared.is_empty() => {
+                self.snapshot.devices.wrote(&prepared);
+                self.prepared(pod, node, since);
+            }
             Ok(()) => {
                 self.metrics.attempted(Ended::SCHEDULED, since.elapsed().as_secs_f64());
                 if self.uid_of(&pod.key) == Some(&pod.uid) {
@@ -237,7 +241,7 @@ impl Driver {
                 self.notices.send(Notice::Bound(pod, node));
             }
             Err(error) => {
-                self.snapshot.volumes.forget(&prepared);
+                self.snapshot.forget(&prepared);
                 self.not_bound(&pod);
                 self.metrics.attempted(Ended::ERROR, since.elapsed().as_secs_f64());
                 let gone = matches!(&error, kube::Error::Api(status) if status.code == 404);

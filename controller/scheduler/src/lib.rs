@@ -6,6 +6,7 @@ pub mod budget;
 mod class;
 mod counts;
 pub mod decide;
+pub mod devices;
 pub mod driver;
 mod filter;
 mod hint;

@@ -1,4 +1,5 @@
 //! Which waiting pods are woken, and what late answers leave alone. Nobody answers what is written.
+use super::devices::DeviceNews;
 use super::news::News;
 use super::*;
 use serde_json::{Value, json};
@@ -18,6 +19,10 @@ fn driver() -> Driver {
         News::Budget(Box::new(Event::InitDone)),
         News::Namespace(Box::new(Event::InitDone)),
         News::Limits(Box::new(Event::InitDone)),
+        News::Devices(DeviceNews::Claim(Box::new(Event::InitDone))),
+        News::Devices(DeviceNews::Slice(Box::new(Event::InitDone))),
+        News::Devices(DeviceNews::Class(Box::new(Event::InitDone))),
+        News::Devices(DeviceNews::Rule(Box::new(Event::InitDone))),
     ] {
         driver.news(listed);
     }
