@@ -176,13 +176,25 @@ mod tests {
 
     #[test]
     fn what_cannot_be_given_is_told() {
-        use super::super::message::{CdiDevice, Mount};
+        use super::super::message::Mount;
         let mut given = Given::default();
-        let cdi = Allocation { cdi_devices: vec![CdiDevice { name: "v/c=1".into() }], ..Allocation::default() };
-        assert!(add(&mut given, vec![cdi], "r").unwrap_err().message.contains("knows no CDI"));
         let mount = Mount { container_path: "x".into(), host_path: "/y".into(), read_only: false };
         let relative = Allocation { mounts: vec![mount], ..Allocation::default() };
         assert!(add(&mut given, vec![relative], "r").unwrap_err().message.contains("absolute"));
         assert_eq!(given, Given::default());
+    }
+
+    #[test]
+    fn names_of_the_container_device_interface_come_once_whichever_way() {
+        use super::super::message::CdiDevice;
+        let mut given = Given::default();
+        let annotations = [("cdi.k8s.io/x", "v.com/c=1, v.com/c=2"), ("other", "v.com/c=3")];
+        let cdi = Allocation {
+            cdi_devices: vec![CdiDevice { name: "v.com/c=1".into() }],
+            annotations: annotations.map(|(key, names)| (key.to_owned(), names.to_owned())).into(),
+            ..Allocation::default()
+        };
+        add(&mut given, vec![cdi], "r").unwrap();
+        assert_eq!(given.cdi, ["v.com/c=1", "v.com/c=2"]);
     }
 }
