@@ -297,6 +297,17 @@ impl Devices {
         }
     }
 
+    /// A claim that keeps the pod from nodes it could go to, and that nobody else has: it was given devices for a node that the
+    /// pod cannot go to any more.
+    pub fn stale(&self, pod: &PodFacts) -> Option<Grant> {
+        let found = self.claims_of(pod).into_iter().find_map(|(_, key)| {
+            let claim = self.claims.get(&key)?;
+            let is_bound = allocation(claim).is_some_and(|allocation| allocation.node_selector.is_some());
+            (is_bound && is_only_for(claim, &pod.uid)).then(|| (key, uid(claim).to_owned()))
+        });
+        found.map(|(claim, uid)| Grant { claim, uid, allocation: None })
+    }
+
     fn search(&self, node: affinity::NodeFacts<'_>, pod: &PodFacts, claims: &[&Arc<ResourceClaim>]) -> Found {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let memory = &mut *memory;
@@ -339,6 +350,17 @@ fn grants(work: &[Preparation]) -> impl Iterator<Item = &Grant> {
 fn name(claim: &ResourceClaim) -> String {
     let text = |field: &Option<String>| field.clone().unwrap_or_default();
     format!("{}/{}", text(&claim.metadata.namespace), text(&claim.metadata.name))
+}
+
+/// Whether nobody but this pod has a claim reserved.
+fn is_only_for(claim: &ResourceClaim, pod_uid: &str) -> bool {
+    let reserved = claim.status.as_ref().and_then(|status| status.reserved_for.as_deref()).unwrap_or_default();
+    claim.metadata.deletion_timestamp.is_none() && reserved.iter().all(|own| own.uid == pod_uid)
+}
+
+/// The status of a claim that gives its devices back, if only this pod would lose them.
+pub fn given_back(claim: &ResourceClaim, grant: &Grant, pod: &PodFacts) -> Option<ResourceClaimStatus> {
+    (uid(claim) == grant.uid && is_only_for(claim, &pod.uid)).then(ResourceClaimStatus::default)
 }
 
 /// The status of a claim with what a grant gives to a pod; an error says why it cannot have it any more.

@@ -210,6 +210,7 @@ impl Driver {
 
     /// The pod waits in its line from now on. What it does itself comes before, so that it does not wake it.
     fn unfit(&mut self, pod: &Arc<PodFacts>, since: Instant, error: &FitError) {
+        self.give_back(pod, error);
         self.queue.unfit(&pod.key, hint::causes(error), Instant::now());
         self.metrics.attempted(Ended::UNSCHEDULABLE, since.elapsed().as_secs_f64());
         self.notices.send(Notice::Unfit(Arc::clone(pod), error.to_string()));

@@ -198,6 +198,31 @@ fn what_is_given_is_nobody_elses_until_it_is_free() {
 }
 
 #[test]
+fn devices_that_keep_a_pod_from_everywhere_are_given_back_unless_others_have_them() {
+    let mut scene = Scene::new(&[device("a", "x")]);
+    scene.claim(json!([one("r", json!({}))]), json!([]));
+    let pod = scene.pod();
+    assert_eq!(scene.devices.stale(&pod), None, "it has none yet");
+    let allocation = scene.grants("n").unwrap()[0].allocation.clone();
+    let of = |reserved: &[&str]| -> ResourceClaim {
+        let reserved: Vec<_> =
+            reserved.iter().map(|uid| json!({"resource": "pods", "name": "p", "uid": uid})).collect();
+        from_value(json!({"metadata": {"namespace": "x", "name": "c0", "uid": "c0"}, "spec": {},
+            "status": {"allocation": allocation, "reservedFor": reserved}}))
+        .unwrap()
+    };
+    for (reserved, is_stale) in [(&[][..], true), (&[&*pod.uid][..], true), (&[&*pod.uid, "other"][..], false)] {
+        scene.devices.set_claim("x/c0".into(), of(reserved));
+        let stale = scene.devices.stale(&pod);
+        assert_eq!(stale.is_some(), is_stale, "{reserved:?}");
+        if let Some(grant) = stale {
+            assert!(given_back(&of(&["other"]), &grant, &pod).is_none(), "somebody else was faster");
+            assert_eq!(given_back(&of(reserved), &grant, &pod), Some(ResourceClaimStatus::default()));
+        }
+    }
+}
+
+#[test]
 fn pools_are_used_whole_and_in_their_newest_generation() {
     let mut scene = Scene::new(&[device("old", "x")]);
     scene.claim(json!([one("r", json!({}))]), json!([]));

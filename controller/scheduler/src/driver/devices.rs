@@ -1,7 +1,9 @@
 //! Claims to devices and the devices: watched, given before a pod is bound, and what news of them wakes.
 use super::Driver;
 use super::news::{Listing, News, Step, one};
-use crate::devices::{Grant, granted};
+use crate::decide::FitError;
+use crate::devices::{Grant, given_back, granted};
+use crate::filter::Reason;
 use crate::pod::{PodFacts, Shape};
 use api::well_known::FINALIZER_RESOURCE_CLAIM;
 use futures::StreamExt as _;
@@ -10,6 +12,7 @@ use k8s_openapi::api::resource::v1::{DeviceClass, DeviceTaintRule, ResourceClaim
 use kube::api::{Api, Patch, PatchParams, PostParams, ResourceExt as _};
 use kube::runtime::watcher::Event;
 use serde_json::json;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// A claim that others write to is read anew so often.
@@ -102,6 +105,29 @@ impl Driver {
             });
         }
     }
+}
+
+impl Driver {
+    /// Devices that keep a pod from going anywhere, and that nobody else has, are given back: it gets others.
+    pub(super) fn give_back(&self, pod: &Arc<PodFacts>, error: &FitError) {
+        let is_kept = error.reasons.contains_key(&Reason::ClaimElsewhere);
+        let Some(grant) = is_kept.then(|| self.snapshot.devices.stale(pod)).flatten() else { return };
+        let (client, pod) = (self.client.clone(), Arc::clone(pod));
+        tokio::spawn(async move {
+            if let Err(error) = take_back(&client, &grant, &pod).await {
+                tracing::warn!(claim = grant.claim, uid = &*pod.uid, %error, "giving devices back");
+            }
+        });
+    }
+}
+
+async fn take_back(client: &kube::Client, grant: &Grant, pod: &PodFacts) -> Result<(), kube::Error> {
+    let (namespace, name) = grant.claim.split_once('/').unwrap_or(("", &grant.claim));
+    let claims: Api<ResourceClaim> = Api::namespaced(client.clone(), namespace);
+    let mut claim = claims.get(name).await?;
+    let Some(status) = given_back(&claim, grant, pod) else { return Ok(()) };
+    claim.status = Some(status);
+    claims.replace_status(name, &PostParams::default(), &claim).await.map(drop)
 }
 
 /// Gives a claim its devices and keeps it for the pod: first the finalizer, so that nothing that is in use goes.
