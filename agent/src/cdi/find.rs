@@ -120,6 +120,11 @@ pub(crate) fn edits(dirs: &[PathBuf], names: &[String]) -> Result<Edits, CdiErro
     Ok(edits)
 }
 
+/// What is wrong with files that cannot be used.
+pub(crate) fn unread(dirs: &[PathBuf]) -> Vec<String> {
+    read(dirs).1
+}
+
 type Files = Vec<(usize, PathBuf, Spec)>;
 
 /// All files that can be used, each with the number of its directory; and what is wrong with the others.
