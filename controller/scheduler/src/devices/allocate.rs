@@ -4,17 +4,16 @@
 //! One device after the other is tried for each request, in order; what does not go together is taken back. The first whole
 //! answer counts.
 use super::DeviceId;
-use super::pool::{Device, Pool, Reached};
+use super::pool::{Counters, Device, Pool, Reached};
 use super::request::{self, Mode, Wish, Wishes};
 use super::select::Answers;
-use api::quantity::Quantity;
 use api::resource_claim::MOST_RESULTS;
 use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm};
 use k8s_openapi::api::resource::v1::{
     AllocationResult, DeviceAllocationConfiguration, DeviceAllocationResult, DeviceClaim, DeviceClassSpec,
     DeviceConstraint, DeviceRequestAllocationResult, DeviceSelector, DeviceTaintRuleSpec,
 };
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 /// The claims of one pod ask for so many devices at most.
@@ -63,7 +62,7 @@ struct Search<'s> {
     chosen: Vec<Chosen<'s>>,
     held: HashSet<u64>,
     /// What is left of shared counters, by pool.
-    left: Vec<HashMap<(Box<str>, Box<str>), Quantity>>,
+    left: Vec<Counters>,
     steps: &'s mut u64,
 }
 
@@ -122,7 +121,7 @@ pub(super) fn allocate(
 }
 
 /// What of a pool's counters no claim has taken.
-fn left(pool: &Pool, known: &Known<'_>) -> HashMap<(Box<str>, Box<str>), Quantity> {
+fn left(pool: &Pool, known: &Known<'_>) -> Counters {
     let mut left = pool.counters.clone();
     if left.is_empty() {
         return left;

@@ -139,6 +139,9 @@ impl Slice {
     }
 }
 
+/// By set and counter, how much there is.
+pub(super) type Counters = HashMap<(Box<str>, Box<str>), Quantity>;
+
 /// A pool: the slices of its newest generation.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
@@ -147,8 +150,8 @@ pub(super) struct Pool {
     /// No two devices have one name.
     pub(super) is_valid: bool,
     pub(super) devices: Vec<Arc<Device>>,
-    /// What its devices share: set and counter, and how much there is.
-    pub(super) counters: HashMap<(Box<str>, Box<str>), Quantity>,
+    /// What its devices share.
+    pub(super) counters: Counters,
 }
 
 /// All pools, and which of them a node may reach something of.
