@@ -11,6 +11,8 @@ use std::path::Path;
 
 use ipnet::Ipv4Net;
 
+use crate::eviction::Limits;
+
 /// How one look at the machine ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finding {
@@ -31,6 +33,8 @@ pub struct Wishes<'a> {
     pub ports: &'a [(&'static str, u16)],
     /// All pods' addresses.
     pub cluster_cidr: Ipv4Net,
+    /// When its node would evict pods, and take no more.
+    pub eviction: &'a Limits,
 }
 
 /// Whether the running kernel is of this version or newer.

@@ -23,7 +23,7 @@ use crate::execute::{Executor, Host, sandbox, termination, volume};
 use crate::metrics::PodFigures;
 use crate::static_pods::{is_static, mirror};
 use crate::status_patch;
-use crate::timer::sleep_until;
+use crate::timer::{Clock, moment, sleep_until_moment};
 
 /// What a worker is told.
 #[derive(Debug)]
@@ -85,6 +85,7 @@ impl Worker {
             statuses,
             publisher: Some(publisher),
             wake: None,
+            clock: Clock::new(),
             deletion_seen: None,
             released: Arc::clone(&released),
             refused,
@@ -133,7 +134,8 @@ struct Run {
     statuses: watch::Sender<Option<PodStatus>>,
     /// Writes them; `None` once the last one is written.
     publisher: Option<tokio::task::JoinHandle<()>>,
-    wake: Option<Timestamp>,
+    wake: Option<tokio::time::Instant>,
+    clock: Clock,
     /// The grace period last told to the machine.
     deletion_seen: Option<i64>,
     released: Arc<AtomicBool>,
@@ -189,7 +191,7 @@ impl Run {
                     Some(Input::Unmirrored) => self.publish_again(),
                     None => return,
                 },
-                () = sleep_until(self.wake) => {
+                () = sleep_until_moment(self.wake) => {
                     self.wake = None;
                     self.take(Event::Tick).await;
                 }
@@ -266,8 +268,12 @@ impl Run {
         let is_routine = matches!(event, Event::Tick | Event::Probed { .. });
         let readiness = is_routine.then(|| self.state.readiness());
         let placeholder = PodState::new(PodFacts::default());
-        let state = std::mem::replace(&mut self.state, placeholder);
-        let now = Timestamp::now();
+        let mut state = std::mem::replace(&mut self.state, placeholder);
+        let (now, leap) = self.clock.look();
+        if let Some(by) = leap {
+            tracing::info!(uid = self.executor.uid, %by, "the clock was set");
+            state.clock_was_set(by);
+        }
         let (state, commands) = step(state, now, event);
         debug_assert_eq!(state.validate(), Ok(()));
         self.state = state;
@@ -281,7 +287,7 @@ impl Run {
             && commands.iter().all(|command| matches!(command, Command::Probe { .. } | Command::WakeAt(_)));
         for command in commands {
             match command {
-                Command::WakeAt(at) => self.wake = Some(at),
+                Command::WakeAt(at) => self.wake = Some(moment(at, now)),
                 // The last command: nothing may run beside or after it.
                 Command::Release => {
                     self.say_last_words().await;

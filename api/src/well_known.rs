@@ -135,6 +135,8 @@ pub const FINALIZER_KUBERNETES: &str = "kubernetes";
 pub const FINALIZER_PVC_PROTECTION: &str = "kubernetes.io/pvc-protection";
 /// Finalizer that protects a bound volume.
 pub const FINALIZER_PV_PROTECTION: &str = "kubernetes.io/pv-protection";
+/// Finalizer that protects a group of pods while some of its pods have not ended.
+pub const FINALIZER_POD_GROUP_PROTECTION: &str = "scheduling.k8s.io/podgroup-protection";
 /// What `spec.managedBy` of a Job says where it is ours; other values are somebody else's.
 pub const JOB_CONTROLLER: &str = "kubernetes.io/job-controller";
 /// Finalizer on pods that a Job still counts.

@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
+use agent_sys::allocator::Allocator;
 use clap::{CommandFactory as _, Parser};
 
 mod change;
@@ -36,6 +37,9 @@ mod verb;
 mod watch;
 mod why;
 mod workload;
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator::new();
 
 /// A container orchestrator in one binary.
 #[derive(Debug, Parser)]

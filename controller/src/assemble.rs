@@ -8,6 +8,7 @@ use std::sync::Arc;
 use controller_apiserver::authn::User;
 use controller_apiserver::server::{self, ApiServer, BuildError};
 use controller_apiserver::service::Ranges;
+use controller_scheduler::settings::{Settings, SettingsError};
 use controller_store::disk::Disk;
 use controller_store::driver::DriverError;
 use controller_store::model::CommitError;
@@ -41,6 +42,9 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
+    /// The scheduler's configuration cannot be used.
+    #[error("--scheduler-config")]
+    Scheduler(#[from] SettingsError),
     /// The store could not be opened.
     #[error("opening the store")]
     Store(#[from] DriverError),
@@ -73,6 +77,7 @@ pub struct ControlPlane {
 impl Config {
     /// Opens the store, assembles the API server and starts to serve, then starts scheduler and reconcilers.
     pub async fn start(mut self) -> Result<ControlPlane, StartError> {
+        let scheduling = self.scheduler.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
         let server_dir = self.data_dir.join("server");
         private_dir(&server_dir).map_err(|source| StartError::Directory { path: server_dir.clone(), source })?;
         let mut metrics = std::mem::take(&mut self.metrics);
@@ -115,7 +120,8 @@ impl Config {
         tasks.spawn(async move { telling.keep_availability_told().await });
 
         let scheduler = kube::Client::new(api.client(User::new(SCHEDULER, &[])), "default");
-        let scheduler = controller_scheduler::driver::Config { client: scheduler, metrics: of_scheduler };
+        let scheduler =
+            controller_scheduler::driver::Config { client: scheduler, metrics: of_scheduler, settings: scheduling };
         tasks.spawn(controller_scheduler::driver::run(scheduler));
         let administrator = kube::Client::new(api.client(User::new(ADMINISTRATOR, &[MASTERS])), "default");
         let network = network::object(&self);

@@ -34,6 +34,8 @@ pub struct Config {
     pub event_ttl: Duration,
     /// How values are sealed on the disk (`--encryption-provider-config`).
     pub encryption: Option<Encryption>,
+    /// How pods are placed (`--scheduler-config`).
+    pub scheduler: Option<PathBuf>,
     /// What is written down of requests, and where.
     pub audit: Option<audit::Config>,
     /// Whether the cluster begins with a StorageClass of directories on nodes (off with `--disable local-storage`).

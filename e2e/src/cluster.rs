@@ -118,6 +118,7 @@ impl Cluster {
             .args(["--https-listen-port", &self.ports.0.to_string(), "--kubelet-port", &self.ports.1.to_string()])
             .args(["--cluster-cidr", &format!("10.{}.0.0/16", self.cidr_base)])
             .args(["--service-cidr", &format!("172.30.{}.0/24", self.cidr_base)])
+            .args(machine::eviction(self.flags.iter().map(String::as_str)))
             .args(&self.flags)
             .env("GANTRY_LOG", log_level())
             .envs(self.environment.iter().cloned())

@@ -70,6 +70,15 @@ pub fn image(recipe: &str) -> Result<PathBuf, String> {
     }
 }
 
+/// What a node is told unless a test gives thresholds of its own: how full the disk of this machine is decides nothing.
+const EVICTION: &str = "--eviction-hard=memory.available<100Mi,nodefs.available<100Mi,imagefs.available<100Mi";
+
+/// The eviction thresholds that go with these flags, none if they have some.
+pub fn eviction<'a>(flags: impl IntoIterator<Item = &'a str>) -> Option<&'static str> {
+    let given = flags.into_iter().any(|flag| flag.starts_with("--eviction-hard"));
+    (!given).then_some(EVICTION)
+}
+
 /// Imports the OCI layout of an image into a data directory.
 #[track_caller]
 pub fn import(layout: &Path, data_dir: &Path) {

@@ -96,6 +96,7 @@ impl Neighbour {
     fn agent_command(&self, data: &str, flags: &[&str]) -> Command {
         let mut command = self.command(&machine::gantry());
         command.arg("agent").arg("--data-dir").arg(self.data_dir(data)).args(["--node-ip", &self.there().to_string()]);
+        command.args(machine::eviction(flags.iter().copied()));
         command.args(flags).envs(self.environment.iter().cloned()).stdin(Stdio::null()).stdout(Stdio::null());
         command
     }

@@ -21,9 +21,7 @@ impl Scene {
         let image = machine::image("busybox").expect("hack/image makes the image");
         let cdi = tempfile::tempdir().expect("a directory");
         let dir = cdi.path().to_str().expect("a path of ours");
-        // How full the disk of this machine is is no business of these tests.
-        let flags = ["--cdi-spec-dir", dir, "--eviction-hard", "memory.available<50Mi"];
-        let cluster = Cluster::start_with(&[&image], &flags);
+        let cluster = Cluster::start_with(&[&image], &["--cdi-spec-dir", dir]);
         let api = Api::fresh(&cluster.kubeconfig(), "devices").await;
         let class = json!({"metadata": {"name": "things"}, "spec": {"selectors":
             [{"cel": {"expression": format!("device.driver == '{NAME}'")}}]}});

@@ -3,6 +3,7 @@
 //! Start reading at `machine`.
 
 pub mod backoff;
+mod clock;
 pub mod condition;
 mod container;
 #[cfg(test)]

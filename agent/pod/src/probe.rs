@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::protocol::{Command, Notice};
-use crate::state::{PodState, Stop};
+use crate::state::{Container, PodState, Stop};
 use crate::stop;
 
 /// More of what a container says about itself is not passed on: events are for people.
@@ -154,6 +154,11 @@ pub(crate) fn ask_due(pod: &mut PodState, now: Timestamp, commands: &mut Vec<Com
             commands.push(Command::Probe { container: index, attempt: container.attempt, kind });
         }
     }
+}
+
+/// When each probe of a container is due.
+pub(crate) fn due(container: &mut Container) -> impl Iterator<Item = &mut Timestamp> {
+    container.probes.marks.iter_mut().filter_map(|mark| mark.due.as_mut())
 }
 
 /// When the next probe of the pod is due.

@@ -5,6 +5,8 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use super::{Finding, Wishes};
+use crate::eviction::Limits;
+use crate::pressure::Sample;
 
 pub(super) fn findings(wishes: &Wishes<'_>) -> Vec<Finding> {
     let mut findings = vec![
@@ -17,7 +19,9 @@ pub(super) fn findings(wishes: &Wishes<'_>) -> Vec<Finding> {
         limits(),
     ];
     findings.extend(wishes.ports.iter().map(|(what, number)| port(what, *number)));
-    findings.push(data_dir(wishes.data_dir));
+    let existing = wishes.data_dir.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));
+    findings.push(data_dir(existing, wishes.data_dir));
+    findings.extend(short(existing, wishes.eviction));
     findings
 }
 
@@ -126,8 +130,7 @@ fn port(what: &str, port: u16) -> Finding {
     }
 }
 
-fn data_dir(path: &Path) -> Finding {
-    let existing = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));
+fn data_dir(existing: &Path, path: &Path) -> Finding {
     let Ok(stat) = nix::sys::statvfs::statvfs(existing) else {
         return broken(format!("{} cannot be looked at", existing.display()), "choose another --data-dir");
     };
@@ -136,4 +139,10 @@ fn data_dir(path: &Path) -> Finding {
         true => Finding::Fine(format!("{} GiB free for {}", free >> 30, path.display())),
         false => Finding::Thin(format!("less than 1 GiB free for {}", path.display())),
     }
+}
+
+/// What the machine has too little left of for a node to take pods.
+fn short(existing: &Path, limits: &Limits) -> Vec<Finding> {
+    let todo = "free some, or say with --eviction-hard how little is enough, here and to the server: until then no pod is placed";
+    limits.met(&Sample::take(existing, existing)).iter().map(|met| broken(met.complaint(), todo)).collect()
 }

@@ -3,6 +3,7 @@
 //! Start reading at `clone`.
 #![allow(unsafe_code)]
 
+pub mod allocator;
 pub mod bpf;
 pub mod clone;
 pub mod credential;

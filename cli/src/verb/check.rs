@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use agent::eviction::{Limits, Soft};
 use agent::preflight::{Finding, Wishes, look};
 use ipnet::Ipv4Net;
 
@@ -22,11 +23,17 @@ pub(crate) struct Args {
     /// Addresses of pods.
     #[arg(long, default_value = "10.42.0.0/16", value_name = "CIDR")]
     cluster_cidr: Ipv4Net,
+    /// When pods would be evicted at once; by default as the server's.
+    #[arg(long, value_name = "THRESHOLDS")]
+    eviction_hard: Option<String>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let ports = [("API server", args.https_listen_port), ("kubelet API", args.kubelet_port)];
-    let wishes = Wishes { data_dir: &args.data.data_dir, ports: &ports, cluster_cidr: args.cluster_cidr };
+    let eviction = Limits::new(args.eviction_hard.as_deref(), &Soft::default())
+        .map_err(|error| Failure::new(format!("error: --{error}")))?;
+    let wishes =
+        Wishes { data_dir: &args.data.data_dir, ports: &ports, cluster_cidr: args.cluster_cidr, eviction: &eviction };
     let mut broken = false;
     for finding in look(&wishes) {
         match finding {

@@ -83,6 +83,9 @@ pub(crate) struct Args {
     /// EncryptionConfiguration; aesgcm and identity).
     #[arg(long, value_name = "FILE")]
     encryption_provider_config: Option<PathBuf>,
+    /// How pods are placed: profiles by schedulerName (kubescheduler.config.k8s.io/v1 KubeSchedulerConfiguration).
+    #[arg(long, value_name = "FILE")]
+    scheduler_config: Option<PathBuf>,
     /// What the cluster goes without, though it begins with it; may be repeated.
     #[arg(long, value_enum, value_name = "COMPONENT", value_delimiter = ',')]
     disable: Vec<Component>,
@@ -135,6 +138,7 @@ async fn serve(args: Args) -> Result<(), Failure> {
         event_ttl: Duration::from_secs(args.event_ttl),
         local_storage: !args.disable.contains(&Component::LocalStorage),
         encryption: args.encryption_provider_config.as_deref().map(Encryption::read).transpose()?,
+        scheduler: args.scheduler_config.clone(),
         audit: args.audit_policy_file.clone().zip(args.audit_log_path.clone()).map(|(policy, log)| {
             let rotation = Rotation { bytes: args.audit_log_maxsize << 20, kept: args.audit_log_maxbackup };
             audit::Config { policy, log, rotation }

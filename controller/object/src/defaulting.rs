@@ -49,6 +49,11 @@ pub fn default(resource: &Resource, object: &mut Value) {
             device_requests(object, &["spec", "spec", "devices", "requests"]);
         }
         ("scheduling.k8s.io", "priorityclasses") => fill_text(object, "preemptionPolicy", "PreemptLowerPriority"),
+        ("scheduling.k8s.io", "podgroups") => {
+            if let Some(spec) = object.get_mut("spec").filter(|spec| spec.is_object()) {
+                fill(spec, "disruptionMode", json!({"single": {}}));
+            }
+        }
         ("policy", "poddisruptionbudgets") => {}
         ("admissionregistration.k8s.io", "mutatingwebhookconfigurations" | "validatingwebhookconfigurations") => {
             webhooks(object, resource.plural == "mutatingwebhookconfigurations");

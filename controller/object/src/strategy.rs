@@ -41,6 +41,7 @@ fn counts_generations(resource: &Resource) -> bool {
                 | ("admissionregistration.k8s.io", _)
                 | ("flowcontrol.apiserver.k8s.io", _)
                 | ("resource.k8s.io", "resourceslices")
+                | ("scheduling.k8s.io", "podgroups" | "workloads")
         )
 }
 

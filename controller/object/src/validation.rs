@@ -14,6 +14,7 @@ mod network;
 mod pod;
 mod policy;
 mod quota;
+mod scheduling;
 mod stateful;
 mod update;
 mod volume;
@@ -128,6 +129,8 @@ fn validate_spec(resource: &Resource, object: &Value, faults: &mut Faults) {
         ("", "limitranges") => quota::limit_range(object, faults),
         ("storage.k8s.io", "storageclasses") => cluster::storage_class(object, faults),
         ("scheduling.k8s.io", "priorityclasses") => cluster::priority_class(object, faults),
+        ("scheduling.k8s.io", "podgroups") => scheduling::pod_group(object, faults),
+        ("scheduling.k8s.io", "workloads") => scheduling::workload(object, faults),
         ("coordination.k8s.io", "leases") => cluster::lease(object, faults),
         ("node.k8s.io", "runtimeclasses") => cluster::runtime_class(object, faults),
         ("certificates.k8s.io", "certificatesigningrequests") => certificate::signing_request(object, faults),

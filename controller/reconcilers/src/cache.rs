@@ -122,6 +122,11 @@ impl<F: Send + Sync + 'static> Cache<F> {
         self.read().entries.values().map(|entry| Arc::clone(&entry.fact)).collect()
     }
 
+    /// The objects that are as `fits` asks.
+    pub(crate) fn select(&self, fits: impl Fn(&F) -> bool) -> Vec<Arc<F>> {
+        self.read().entries.values().filter(|entry| fits(&entry.fact)).map(|entry| Arc::clone(&entry.fact)).collect()
+    }
+
     /// Takes in what a write of ours answered, or what the watch told; older news are dropped.
     pub(crate) fn put(&self, metadata: &ObjectMeta, fact: F) {
         self.put_at(key_of(metadata), revision_of(metadata), uid_of(metadata), fact);

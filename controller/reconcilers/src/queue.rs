@@ -29,10 +29,21 @@ struct State<K> {
     running: HashSet<K>,
     again: HashSet<K>,
     failures: HashMap<K, u32>,
+    /// Runs to come, soonest first.
     later: BTreeSet<(Instant, K)>,
+    /// The one entry that each key has there.
+    timers: HashMap<K, Instant>,
 }
 
-impl<K: Clone + Eq + Hash> State<K> {
+impl<K: Clone + Eq + Hash + Ord> State<K> {
+    /// Sets the key's next run, instead of the one that was set.
+    fn set_timer(&mut self, key: K, at: Instant) {
+        if let Some(old) = self.timers.insert(key.clone(), at) {
+            self.later.remove(&(old, key.clone()));
+        }
+        self.later.insert((at, key));
+    }
+
     /// Lets the key wait for its run; tells whether it did not already.
     fn make_ready(&mut self, key: K, figures: &Figures) -> bool {
         let is_new = self.queued.insert(key.clone());
@@ -63,6 +74,7 @@ impl<K: Clone + Eq + Hash + Ord + Debug + Send + 'static> Queue<K> {
             again: HashSet::new(),
             failures: HashMap::new(),
             later: BTreeSet::new(),
+            timers: HashMap::new(),
         };
         Arc::new(Self { name, figures: metrics::of(name), state: Mutex::new(state), news: Notify::new() })
     }
@@ -92,6 +104,7 @@ impl<K: Clone + Eq + Hash + Ord + Debug + Send + 'static> Queue<K> {
             && *at <= now
             && let Some((_, key)) = state.later.pop_first()
         {
+            state.timers.remove(&key);
             if state.running.contains(&key) {
                 state.again.insert(key);
             } else {
@@ -120,8 +133,7 @@ impl<K: Clone + Eq + Hash + Ord + Debug + Send + 'static> Queue<K> {
             Some(next) => {
                 state.failures.remove(&key);
                 if let Next::After(wait) = next {
-                    state.later.retain(|(_, other)| *other != key);
-                    state.later.insert((now + wait, key));
+                    state.set_timer(key, now + wait);
                 }
             }
             None => {
@@ -129,7 +141,9 @@ impl<K: Clone + Eq + Hash + Ord + Debug + Send + 'static> Queue<K> {
                 let failures = state.failures.entry(key.clone()).or_default();
                 let wait = FIRST_BACKOFF.saturating_mul(1 << (*failures).min(16)).min(MAX_BACKOFF);
                 *failures += 1;
-                state.later.insert((now + wait, key));
+                // What was to be looked at sooner still is.
+                let at = state.timers.get(&key).map_or(now + wait, |set| (now + wait).min(*set));
+                state.set_timer(key, at);
             }
         }
     }

@@ -25,6 +25,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
+use k8s_openapi::api::scheduling::v1beta1::PodGroup;
 use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass, VolumeAttachment};
 use kube::Api;
 use kube::runtime::watcher;
@@ -142,6 +143,11 @@ pub async fn run(config: Config) {
     let volumes: Arc<Cache<protection::VolumeFacts>> = Cache::new();
     tasks.spawn(protection::volumes(client.clone(), Arc::clone(&volumes)));
     tasks.spawn(volumes.reflect(Api::<PersistentVolume>::all(client), all(), protection::VolumeFacts::new));
+
+    let client = (config.client_for)("podgroup-protection-controller");
+    let groups: Arc<Cache<protection::GroupFacts>> = Cache::new();
+    tasks.spawn(protection::groups(client.clone(), Arc::clone(&groups), Arc::clone(&pods)));
+    tasks.spawn(groups.reflect(Api::<PodGroup>::all(client), all(), protection::GroupFacts::new));
 
     let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
     let client = (config.client_for)("service-account-controller");

@@ -121,7 +121,7 @@ impl Class {
             standing = filter::standing(node, &self.shape);
             wishes = score::wishes(node, &self.shape);
             if standing.is_open && filter::has_room(node, &taken, &self.shape) {
-                score = score::score(node, &self.shape) + score::images(node, &self.shape, &self.spread);
+                score = score::score(node, &self.shape, &self.spread);
             }
         }
         self.wished += usize::from(wishes != Wishes::default());

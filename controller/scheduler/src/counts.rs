@@ -128,6 +128,8 @@ pub(crate) enum Role {
     KeepsOut,
     /// Whoever the term is about is wanted so much in the same place, or not wanted.
     Wants(i64),
+    /// It has to be with those that the term is about. How much that counts for them says their profile.
+    Needs,
 }
 
 /// A term that pods with a node have, and what it means to others.
@@ -144,13 +146,10 @@ pub(crate) struct Counts {
     asked: u64,
 }
 
-/// A pod's weight of required affinity in the eyes of others (Kubernetes' figure).
-const REQUIRED_WEIGHT: i64 = 1;
-
 fn held_by(terms: &Terms) -> impl Iterator<Item = Held> {
     let out = terms.anti.iter().map(|term| (term.clone(), Role::KeepsOut));
     let wants = terms.preferred.iter().map(|(term, weight)| (term.clone(), Role::Wants(*weight)));
-    let needs = terms.required.iter().map(|term| (term.clone(), Role::Wants(REQUIRED_WEIGHT)));
+    let needs = terms.required.iter().map(|term| (term.clone(), Role::Needs));
     out.chain(wants).chain(needs)
 }
 

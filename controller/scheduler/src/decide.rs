@@ -109,12 +109,24 @@ pub struct Decider {
 impl Decider {
     /// Chooses the node for `pod`.
     pub fn decide(&mut self, snapshot: &Snapshot, pod: &PodFacts) -> Decision {
+        self.decide_with(snapshot, pod, true)
+    }
+
+    /// The same, but nobody is sent away for it, and nothing is said of that.
+    pub(crate) fn fit(&mut self, snapshot: &Snapshot, pod: &PodFacts) -> Decision {
+        self.decide_with(snapshot, pod, false)
+    }
+
+    fn decide_with(&mut self, snapshot: &Snapshot, pod: &PodFacts, sends_away: bool) -> Decision {
         let shape = &pod.shape;
         let mut error = FitError { nodes: snapshot.count(), ..FitError::default() };
         if shape.load.has_claims()
             && let Some(refusal) = snapshot.volumes.refusal(pod).or_else(|| snapshot.devices.refusal(pod))
         {
             error.refusal = Some(refusal);
+            if !sends_away {
+                return Decision::Unfit(error);
+            }
             let class = Class::new(shape);
             return preempt::instead(&View::new(snapshot, pod, &class), error, &mut Memo::default());
         }
@@ -122,13 +134,13 @@ impl Decider {
         let is_spread = shape.terms.as_ref().is_some_and(|terms| !terms.hard.is_empty());
         if let Some(only) = shape.only.as_deref().filter(|_| !is_spread).and_then(|name| snapshot.slot(name)) {
             let mut class = Class::new(shape);
-            return self.decide_in(snapshot, pod, &mut class, Some(only), error);
+            return self.decide_in(snapshot, pod, &mut class, Some(only), error, sends_away);
         }
         self.used += 1;
         let mut class = self.classes.remove(shape).unwrap_or_else(|| Class::new(shape));
         class.used = self.used;
         class.follow(snapshot);
-        let decision = self.decide_in(snapshot, pod, &mut class, None, error);
+        let decision = self.decide_in(snapshot, pod, &mut class, None, error, sends_away);
         // Claims are a pod's own: nobody else will be like it.
         if !shape.load.has_claims() {
             if self.classes.len() >= MAX_CLASSES
@@ -149,9 +161,11 @@ impl Decider {
         class: &mut Class,
         only: Option<Slot>,
         mut error: FitError,
+        sends_away: bool,
     ) -> Decision {
         let now = (snapshot.now(), snapshot.version);
-        if View::new(snapshot, pod, class).is_shared()
+        if sends_away
+            && View::new(snapshot, pod, class).is_shared()
             && let Some((then, known)) = &class.unfit
             && *then == now
         {
@@ -170,9 +184,15 @@ impl Decider {
         let mut memo = std::mem::take(&mut class.memo);
         let view = View { snapshot, pod, class, only };
         error.reasons = view.reasons(&mut memo);
-        let decision = preempt::instead(&view, error, &mut memo);
+        let decision = match sends_away {
+            true => preempt::instead(&view, error, &mut memo),
+            false => Decision::Unfit(error),
+        };
         class.memo = memo;
-        if is_shared && let Decision::Unfit(error) = &decision {
+        if is_shared
+            && sends_away
+            && let Decision::Unfit(error) = &decision
+        {
             class.unfit = Some((now, error.clone()));
         }
         decision
@@ -249,7 +269,7 @@ impl<'a> View<'a> {
         }
         if most != Wishes::default() {
             for (slot, score) in &mut *fitting {
-                *score += score::weighted(self.class.wishes(*slot), most);
+                *score += score::weighted(self.class.wishes(*slot), most, &shape.profile.weights);
             }
         }
         if is_ranked {

@@ -58,16 +58,19 @@ pub struct Devices {
     classes: BTreeMap<String, DeviceClassSpec>,
     rules: BTreeMap<String, DeviceTaintRuleSpec>,
     /// By `namespace/name`, claims whose devices are being written.
-    pending: HashMap<String, Pending>,
+    pending: Pendings,
     serial: u64,
     /// How often anything changed.
     version: u64,
     memory: Mutex<Memory>,
 }
 
+/// What is on its way, by `namespace/name` of the claim.
+pub(crate) type Pendings = HashMap<String, Pending>;
+
 /// Devices that are on their way to a claim.
-#[derive(Debug)]
-struct Pending {
+#[derive(Clone, Debug)]
+pub(crate) struct Pending {
     /// The claim's.
     uid: String,
     allocation: Arc<AllocationResult>,
@@ -200,6 +203,17 @@ impl Devices {
         }
     }
 
+    /// What is on its way.
+    pub(crate) fn pendings(&self) -> Pendings {
+        self.pending.clone()
+    }
+
+    /// Counts as on its way what was so before, and nothing else.
+    pub(crate) fn put_back(&mut self, pending: Pendings) {
+        self.pending = pending;
+        self.version += 1;
+    }
+
     /// It could not be written.
     pub(crate) fn forget(&mut self, work: &[Preparation]) {
         for grant in grants(work) {
@@ -242,7 +256,8 @@ impl Devices {
                 }
                 continue;
             }
-            if self.pending.contains_key(&key) {
+            // Those of one group that share a claim go together.
+            if self.pending.contains_key(&key) && pod.shape.group.is_none() {
                 return Some(format!("resource claim {key} is in the process of being allocated"));
             }
             if let Some(why) = self.unknown_class(claim) {
@@ -268,7 +283,8 @@ impl Devices {
         for (_, key) in self.claims_of(pod) {
             let Some(claim) = self.claims.get(&key) else { return Err(Reason::CannotAllocate) };
             let grant = |allocation| Grant { uid: uid(claim).to_owned(), claim: key.clone(), allocation };
-            match allocation(claim) {
+            let pending = self.pending.get(&key).map(|pending| &*pending.allocation);
+            match allocation(claim).or(pending) {
                 Some(allocation) => {
                     let selector = allocation.node_selector.as_ref();
                     if selector.is_some_and(|selector| !node_selector_matches(selector, facts)) {

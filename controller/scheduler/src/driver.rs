@@ -8,8 +8,10 @@ use crate::hint::{self, Moved};
 use crate::metrics::{Ended, Metrics};
 use crate::node::NodeFacts;
 use crate::pod::{PodFacts, PodKey};
+use crate::profile::Profiles;
 use crate::queue::Queue;
 use crate::record::{Notice, Notices};
+use crate::settings::Settings;
 use crate::snapshot::Snapshot;
 use crate::volumes::Preparation;
 use futures::StreamExt as _;
@@ -24,6 +26,7 @@ use tokio::task::JoinSet;
 
 mod devices;
 mod eviction;
+mod gang;
 mod news;
 #[cfg(test)]
 mod tests;
@@ -43,6 +46,8 @@ pub struct Config {
     pub client: kube::Client,
     /// What it is measured with.
     pub metrics: Metrics,
+    /// How pods are placed.
+    pub settings: Settings,
 }
 
 struct Bound {
@@ -57,6 +62,7 @@ struct Bound {
 
 struct Driver {
     client: kube::Client,
+    profiles: Profiles,
     snapshot: Snapshot,
     decider: Decider,
     queue: Queue,
@@ -67,6 +73,8 @@ struct Driver {
     emptying: JoinSet<eviction::Emptied>,
     /// Pods that have their place and wait for their volumes.
     preparing: HashMap<PodKey, volume::Waiting>,
+    /// Groups whose pods are held for a reason that nobody was told.
+    untold: gang::Untold,
     metrics: Metrics,
     /// When each pod that waits was first seen.
     first_seen: HashMap<PodKey, Instant>,
@@ -87,8 +95,9 @@ pub async fn run(config: Config) {
         let more = driver.schedule();
         let (active, backoff, unschedulable) = driver.queue.counts(driver.binding.len() + driver.preparing.len());
         driver.metrics.waiting(active, backoff, unschedulable);
-        let deadline = driver.preparing.values().map(|waiting| waiting.until).min();
-        let wake = match (more, driver.queue.next_wake().into_iter().chain(deadline).min()) {
+        let untold = driver.untold.values().copied().filter(|_| driver.watched.are_listed());
+        let deadlines = driver.preparing.values().map(|waiting| waiting.until).chain(untold);
+        let wake = match (more, driver.queue.next_wake().into_iter().chain(deadlines).min()) {
             (true, _) => Some(Duration::ZERO),
             (false, Some(at)) => Some(at.saturating_duration_since(Instant::now())),
             (false, None) => None,
@@ -124,13 +133,15 @@ impl Driver {
         Self {
             notices: Notices::start(config.client.clone()),
             client: config.client,
+            profiles: config.settings.profiles,
             snapshot: Snapshot::default(),
             decider: Decider::default(),
-            queue: Queue::default(),
+            queue: Queue::new(config.settings.backoff),
             binding: JoinSet::new(),
             watched: news::Watched::default(),
             emptying: JoinSet::new(),
             preparing: HashMap::new(),
+            untold: gang::Untold::new(),
             metrics: config.metrics,
             first_seen: HashMap::new(),
         }
@@ -142,6 +153,7 @@ impl Driver {
             return false;
         }
         self.give_up_late(Instant::now());
+        self.tell_groups(Instant::now());
         self.queue.advance(Instant::now());
         for _ in 0..MAX_DECISIONS {
             if self.binding.len() >= MAX_BINDING {
@@ -149,6 +161,10 @@ impl Driver {
             }
             let Some(pod) = self.queue.pop() else { return false };
             let since = Instant::now();
+            if let Some(group) = self.gang_of(&pod).cloned() {
+                self.schedule_gang(&pod, &group, since);
+                continue;
+            }
             self.snapshot.attend(&pod.shape);
             match self.decider.decide(&self.snapshot, &pod) {
                 Decision::Bind(node) => {
@@ -212,7 +228,7 @@ impl Driver {
     fn unfit(&mut self, pod: &Arc<PodFacts>, since: Instant, error: &FitError) {
         self.give_back(pod, error);
         self.queue.unfit(&pod.key, hint::causes(error), Instant::now());
-        self.metrics.attempted(Ended::UNSCHEDULABLE, since.elapsed().as_secs_f64());
+        self.metrics.attempted(Ended::unschedulable(pod), since.elapsed().as_secs_f64());
         self.notices.send(Notice::Unfit(Arc::clone(pod), error.to_string()));
     }
 
@@ -232,7 +248,7 @@ impl Driver {
                 self.prepared(pod, node, since);
             }
             Ok(()) => {
-                self.metrics.attempted(Ended::SCHEDULED, since.elapsed().as_secs_f64());
+                self.metrics.attempted(Ended::scheduled(&pod), since.elapsed().as_secs_f64());
                 if self.uid_of(&pod.key) == Some(&pod.uid) {
                     if let Some(seen) = self.first_seen.remove(&pod.key) {
                         self.metrics.bound(seen.elapsed().as_secs_f64());
@@ -244,7 +260,7 @@ impl Driver {
             Err(error) => {
                 self.snapshot.forget(&prepared);
                 self.not_bound(&pod);
-                self.metrics.attempted(Ended::ERROR, since.elapsed().as_secs_f64());
+                self.metrics.attempted(Ended::error(&pod), since.elapsed().as_secs_f64());
                 let gone = matches!(&error, kube::Error::Api(status) if status.code == 404);
                 if !gone {
                     tracing::warn!(hop = "schedule", kind = "Pod", object = &*pod.key, uid = &*pod.uid, %node, %error, "binding failed");
@@ -266,6 +282,7 @@ impl Driver {
         }
         self.queue.failed(pod, Instant::now());
         self.queue.next_like(&pod.shape, Instant::now());
+        self.gather_for(&pod.shape, false);
     }
 
     /// The uid of the pod that the key stands for now. An answer about an earlier pod of that name is late.
@@ -280,7 +297,7 @@ impl Driver {
 
     fn pod_event(&mut self, event: watcher::Event<Pod>) {
         match self.watched.pods.step(event) {
-            Step::Keep(pod) => self.pod_applied(PodFacts::new(pod)),
+            Step::Keep(pod) => self.pod_applied(PodFacts::read(pod, &self.profiles)),
             Step::Forget(key) => self.pod_gone(&key),
             Step::Retain(seen) => {
                 let known = self.queue.keys().chain(self.snapshot.placed_keys());
@@ -316,12 +333,17 @@ impl Driver {
 
     fn pod_placed(&mut self, pod: &PodFacts, node: &str) {
         // Where the watch is faster than the answer, that answer tells the time.
-        if !self.queue.is_in_hand(&pod.key) {
+        let is_ours = self.queue.is_in_hand(&pod.key);
+        if !is_ours {
             self.first_seen.remove(&pod.key);
         }
         self.queue.remove(&pod.key);
         self.preparing.remove(&pod.key);
         self.place(pod, node);
+        // What this scheduler bound itself was counted when it was decided.
+        if !is_ours {
+            self.gather_for(&pod.shape, true);
+        }
     }
 
     fn pod_waits(&mut self, pod: PodFacts) {
@@ -332,7 +354,14 @@ impl Driver {
         }
         let earlier = self.queue.get(&pod.key).map(|known| Arc::clone(&known.shape));
         let shape = self.snapshot.share(&pod.shape);
-        self.queue.offer(PodFacts { shape: Arc::clone(&shape), ..pod });
+        let is_new = self.queue.get(&pod.key).is_none();
+        let pod = PodFacts { shape: Arc::clone(&shape), ..pod };
+        if shape.group.is_some() {
+            self.queue.hold(pod);
+            self.gather_for(&shape, is_new || earlier.as_ref() != Some(&shape));
+        } else {
+            self.queue.offer(pod);
+        }
         // Whoever stood behind it in line is first now.
         if let Some(earlier) = earlier.filter(|earlier| *earlier != shape) {
             self.queue.next_like(&earlier, Instant::now());
@@ -341,9 +370,11 @@ impl Driver {
 
     fn pod_gone(&mut self, key: &str) {
         self.first_seen.remove(key);
+        let placed = self.snapshot.placed(key).map(|(_, placed)| Arc::clone(&placed.shape));
+        let waited = self.queue.remove(key).map(|pod| Arc::clone(&pod.shape));
         // Whatever it was woken for may help the next in line.
-        if let Some(pod) = self.queue.remove(key) {
-            self.queue.next_like(&pod.shape, Instant::now());
+        if let Some(shape) = &waited {
+            self.queue.next_like(shape, Instant::now());
         }
         self.preparing.remove(key);
         let awaited = self.snapshot.nomination(key);
@@ -353,8 +384,11 @@ impl Driver {
             self.moved(Moved::Left(slot));
             // Who waits for several to leave is tried once all of them have.
             for key in self.snapshot.waiting_for(slot) {
-                self.queue.move_one(&key, Instant::now());
+                self.try_again(&key);
             }
+        }
+        if let Some(shape) = waited.or(placed) {
+            self.gather_for(&shape, false);
         }
     }
 

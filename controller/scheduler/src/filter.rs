@@ -7,6 +7,7 @@ mod taint;
 use crate::class::Standing;
 use crate::node::{NodeFacts, Taken};
 use crate::pod::Shape;
+use crate::profile::Filter;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -140,27 +141,31 @@ pub(crate) fn fits(node: &NodeFacts, taken: &Taken, pod: &Shape) -> bool {
 
 /// What of the node itself, whoever is on it, matters to the pod.
 pub(crate) fn standing(node: &NodeFacts, pod: &Shape) -> Standing {
-    let is_affine = !affinity::mismatch(node, pod);
-    let is_tolerated = taint::untolerated(node, pod).is_none();
-    let is_open = is_affine && is_tolerated && !taint::is_closed(node, pod);
+    let skips = |filter| pod.profile.skips(filter);
+    let is_affine = skips(Filter::Affinity) || !affinity::mismatch(node, pod);
+    let is_tolerated = skips(Filter::Taints) || taint::untolerated(node, pod).is_none();
+    let is_open = is_affine && is_tolerated && (skips(Filter::Unschedulable) || !taint::is_closed(node, pod));
     Standing { is_there: true, is_affine, is_tolerated, is_open }
 }
 
 /// Whether there is room and ports for the pod.
 pub(crate) fn has_room(node: &NodeFacts, taken: &Taken, pod: &Shape) -> bool {
-    resources::fit(node, taken, pod) && !ports::conflict(taken, pod)
+    resources::fit(node, taken, pod) && (pod.profile.skips(Filter::Ports) || !ports::conflict(taken, pod))
 }
 
 /// Tells why the node does not take the pod, and whether it does. The first question with a "no" answers for the node.
 pub(crate) fn tell(node: &NodeFacts, taken: &Taken, pod: &Shape, tally: &mut Tally) -> bool {
-    if taint::is_closed(node, pod) {
+    let asks = |filter| !pod.profile.skips(filter);
+    if asks(Filter::Unschedulable) && taint::is_closed(node, pod) {
         tally.add(Reason::Unschedulable);
-    } else if let Some(taint) = taint::untolerated(node, pod) {
+    } else if asks(Filter::Taints)
+        && let Some(taint) = taint::untolerated(node, pod)
+    {
         let (own, value) = (taint.key.as_str(), taint.value.as_deref().unwrap_or_default());
         let is_same =
             |other: &Reason| matches!(other, Reason::Taint { key, value: its } if **key == *own && **its == *value);
         tally.count(is_same, || Reason::Taint { key: own.into(), value: value.into() });
-    } else if affinity::mismatch(node, pod) {
+    } else if asks(Filter::Affinity) && affinity::mismatch(node, pod) {
         tally.add(Reason::Affinity);
     } else {
         return tell_room(node, taken, pod, tally);
@@ -170,9 +175,12 @@ pub(crate) fn tell(node: &NodeFacts, taken: &Taken, pod: &Shape, tally: &mut Tal
 
 /// Tells why there is no room for the pod, and whether there is.
 pub(crate) fn tell_room(node: &NodeFacts, taken: &Taken, pod: &Shape, tally: &mut Tally) -> bool {
-    if ports::conflict(taken, pod) {
+    if !pod.profile.skips(Filter::Ports) && ports::conflict(taken, pod) {
         tally.add(Reason::Ports);
         return false;
+    }
+    if pod.profile.skips(Filter::Resources) {
+        return true;
     }
     let is_full = taken.pod_count >= node.max_pods;
     if is_full {

@@ -1,4 +1,5 @@
 //! What is measured of the scheduler, with Kubernetes' names.
+use crate::pod::PodFacts;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -7,19 +8,32 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 /// How an attempt ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct Ended {
     result: &'static str,
-    profile: &'static str,
+    /// Profiles come from the scheduler's configuration alone.
+    profile: String,
 }
 
 impl Ended {
     /// The pod has a node.
-    pub(crate) const SCHEDULED: Ended = Ended { result: "scheduled", profile: crate::pod::SCHEDULER_NAME };
+    pub(crate) fn scheduled(pod: &PodFacts) -> Self {
+        Self::new("scheduled", pod)
+    }
+
     /// No node takes it.
-    pub(crate) const UNSCHEDULABLE: Ended = Ended { result: "unschedulable", profile: crate::pod::SCHEDULER_NAME };
+    pub(crate) fn unschedulable(pod: &PodFacts) -> Self {
+        Self::new("unschedulable", pod)
+    }
+
     /// Binding failed.
-    pub(crate) const ERROR: Ended = Ended { result: "error", profile: crate::pod::SCHEDULER_NAME };
+    pub(crate) fn error(pod: &PodFacts) -> Self {
+        Self::new("error", pod)
+    }
+
+    fn new(result: &'static str, pod: &PodFacts) -> Self {
+        Self { result, profile: pod.shape.profile.name.to_string() }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -1,5 +1,7 @@
 //! The few facts about a pod that decisions need; the typed object is dropped once these are taken.
 use crate::amounts::Amounts;
+use crate::group::GroupKey;
+use crate::profile::{Profiles, Shared};
 use crate::terms::{Owner, Terms, ToOthers};
 use api::resource_claim::PodClaim;
 use api::volume::UsedClaim;
@@ -11,8 +13,6 @@ use std::sync::Arc;
 /// `namespace/name` of a pod.
 pub type PodKey = Arc<str>;
 
-/// The scheduler whose pods are ours.
-pub const SCHEDULER_NAME: &str = "default-scheduler";
 /// The kinds whose pods are spread without asking.
 const SETS: [&str; 3] = ["ReplicaSet", "ReplicationController", "StatefulSet"];
 /// What a container that asks for nothing counts for when nodes are ranked (Kubernetes' figures).
@@ -64,6 +64,10 @@ pub struct Shape {
     pub terms: Option<Box<Terms>>,
     /// The uid of the ReplicaSet, ReplicationController or StatefulSet that it belongs to.
     pub owner: Option<Box<str>>,
+    /// The PodGroup that it belongs to.
+    pub group: Option<GroupKey>,
+    /// How it is placed; of bound pods Kubernetes' own way.
+    pub profile: Shared,
 }
 
 impl Hash for Shape {
@@ -104,7 +108,7 @@ impl Shape {
             claim.name.hash(&mut hasher);
         }
         self.load.devices.hash(&mut hasher);
-        (&self.terms, &self.owner, &self.images).hash(&mut hasher);
+        (&self.terms, &self.owner, &self.images, &self.group, &self.profile).hash(&mut hasher);
         if *self.constraints != PodSpec::default() {
             serde_json::to_string(&self.constraints).unwrap_or_default().hash(&mut hasher);
         }
@@ -143,8 +147,13 @@ pub struct PodFacts {
 }
 
 impl PodFacts {
-    /// Takes the facts out of a pod.
+    /// Takes the facts out of a pod, where there is one profile, Kubernetes' own.
     pub fn new(pod: Pod) -> Self {
+        Self::read(pod, &Profiles::default())
+    }
+
+    /// Takes the facts out of a pod. Pods of other profiles than these are somebody else's.
+    pub fn read(pod: Pod, profiles: &Profiles) -> Self {
         let (claims, devices) = (api::volume::claims_of(&pod), api::resource_claim::claims_of(&pod));
         let metadata = pod.metadata;
         let spec = pod.spec.unwrap_or_default();
@@ -154,8 +163,8 @@ impl PodFacts {
         let is_ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
         let node = spec.node_name.clone().filter(|name| !name.is_empty()).map(String::into_boxed_str);
         let gated = spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty());
-        let named = spec.scheduler_name.as_deref().is_none_or(|name| name == SCHEDULER_NAME);
-        let is_waiting = node.is_none() && named && metadata.deletion_timestamp.is_none() && !is_ended;
+        let profile = profiles.find(spec.scheduler_name.as_deref()).filter(|_| node.is_none());
+        let is_waiting = node.is_none() && profile.is_some() && metadata.deletion_timestamp.is_none() && !is_ended;
         let told = status
             .conditions
             .into_iter()
@@ -169,9 +178,14 @@ impl PodFacts {
         let mut sets = owners.filter(|one| one.controller == Some(true) && SETS.contains(&one.kind.as_str()));
         let owner: Option<Box<str>> = sets.next().map(|owner| owner.uid.into());
         let whose = Owner { namespace: &namespace, labels: &labels, set: owner.as_deref(), is_placed: node.is_some() };
-        let terms = Terms::read(whose, spec.affinity.as_ref(), spec.topology_spread_constraints.as_deref());
+        let profile = profile.cloned().unwrap_or_default();
+        let terms = Terms::read(whose, spec.affinity.as_ref(), spec.topology_spread_constraints.as_deref(), &profile);
+        let group = spec.scheduling_group.as_ref().and_then(|group| group.pod_group_name.as_deref());
+        let group: Option<GroupKey> = group.map(|name| format!("{namespace}/{name}").into());
         let shape = Shape {
             hash: 0,
+            group,
+            profile,
             namespace: namespace.into(),
             only: if node.is_none() { only(&spec).map(Into::into) } else { None },
             images: if node.is_none() { images(&spec) } else { Vec::new() },

@@ -4,6 +4,7 @@ use crate::budget::Budget;
 use crate::class::Class;
 use crate::decide::{Decision, FitError, View, available, taken};
 use crate::filter::{self, Reason, Tally};
+use crate::group::GroupKey;
 use crate::memo::Memo;
 use crate::node::{NodeFacts, Taken};
 use crate::pod::{PodFacts, PodKey, Shape};
@@ -14,9 +15,6 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
-/// So many candidates are compared at least, and one node in ten at most beyond that (Kubernetes' figures).
-const MIN_CANDIDATES: usize = 100;
-const SHARE_OF_NODES: usize = 10;
 /// Makes any priority positive, so that more victims are never a smaller sum.
 const OFFSET: i64 = 1 << 31;
 
@@ -47,7 +45,7 @@ pub(crate) type Loss = (usize, i64, i64, usize, Reverse<i64>);
 /// What can be done for a pod that fits nowhere, and if nothing, why.
 pub(crate) fn instead(view: &View<'_>, mut error: FitError, memo: &mut Memo) -> Decision {
     let (snapshot, pod) = (view.snapshot, view.pod);
-    if error.nodes == 0 {
+    if error.nodes == 0 || !pod.shape.profile.preempts {
         return Decision::Unfit(error);
     }
     if !pod.shape.may_preempt {
@@ -81,6 +79,7 @@ fn choose(view: &View<'_>, memo: &mut Memo, obstacles: &mut Tally) -> Option<Pre
         holders: snapshot.claim_holders(pod),
         lower: Vec::new(),
         victims: Vec::new(),
+        elsewhere: Vec::new(),
     };
     if view.only.is_some() {
         obstacles.add_many(Reason::NotHelpful, snapshot.count() - 1);
@@ -105,7 +104,7 @@ fn choose(view: &View<'_>, memo: &mut Memo, obstacles: &mut Tally) -> Option<Pre
     };
     run.on(slot, obstacles)?;
     let name = |placed: &&Placed| Victim { key: Arc::clone(&placed.key), uid: Arc::clone(&placed.uid) };
-    let victims = run.victims.iter().map(name).collect();
+    let victims = run.victims.iter().chain(&run.elsewhere).map(name).collect();
     let lower = |(_, shape): &&(PodKey, Arc<Shape>)| shape.priority < pod.shape.priority;
     let displaced = snapshot.nominated_at(slot).iter().filter(lower).map(|(key, _)| Arc::clone(key)).collect();
     Some(Preemption { node: snapshot.at(slot)?.name.clone(), victims, displaced })
@@ -114,7 +113,8 @@ fn choose(view: &View<'_>, memo: &mut Memo, obstacles: &mut Tally) -> Option<Pre
 /// The best of the first candidates, where each pod needs a run of its own.
 fn sampled(run: &mut DryRun<'_, '_>, obstacles: &mut Tally) -> Option<Slot> {
     let snapshot = run.view.snapshot;
-    let enough = MIN_CANDIDATES.max(snapshot.count() / SHARE_OF_NODES);
+    let profile = &run.view.pod.shape.profile;
+    let enough = profile.min_candidates.max(snapshot.count() * profile.candidates_percent / 100).max(1);
     let mut best: Option<(Loss, Slot)> = None;
     let mut found = 0;
     let mut ended = DefaultHasher::new();
@@ -144,6 +144,8 @@ struct DryRun<'v, 'a> {
     lower: Vec<&'a Placed>,
     /// Who would have to leave the last node.
     victims: Vec<&'a Placed>,
+    /// Pods of other nodes that go with these: their groups leave whole.
+    elsewhere: Vec<&'a Placed>,
 }
 
 impl<'a> DryRun<'_, 'a> {
@@ -153,6 +155,7 @@ impl<'a> DryRun<'_, 'a> {
         let (snapshot, pod) = (self.view.snapshot, self.view.pod);
         let (node, shape) = (snapshot.at(slot)?, &pod.shape);
         self.victims.clear();
+        self.elsewhere.clear();
         if !filter::standing(node, shape).is_open || filter::is_too_small(node, shape) {
             obstacles.add(Reason::NotHelpful);
             return None;
@@ -162,7 +165,7 @@ impl<'a> DryRun<'_, 'a> {
             return None;
         }
         self.lower.clear();
-        self.lower.extend(snapshot.pods_at(slot).iter().filter(|placed| placed.shape.priority < shape.priority));
+        self.lower.extend(snapshot.pods_at(slot).iter().filter(|placed| snapshot.is_below(placed, shape.priority)));
         if self.lower.is_empty() {
             let is_final = |relations: &mut Relations<'a>| {
                 matches!(relations.obstacle(slot), Some(Reason::PodAffinity | Reason::SpreadLabel))
@@ -209,7 +212,7 @@ impl<'a> DryRun<'_, 'a> {
         lower: &[&'a Placed],
         obstacles: &mut Tally,
     ) -> Option<Loss> {
-        let (snapshot, shape) = (self.view.snapshot, &self.view.pod.shape);
+        let snapshot = self.view.snapshot;
         let obstacle = match self.holders.iter().all(|holder| lower.iter().any(|placed| placed.key == *holder)) {
             true => self.view.obstacle(self.relations.as_mut(), slot),
             false => Some(Reason::OnePodClaim),
@@ -219,37 +222,81 @@ impl<'a> DryRun<'_, 'a> {
             obstacles.add(if is_final { Reason::NotHelpful } else { reason });
             return None;
         }
-        // Who leaves anyway is no victim, and does not come back.
+        // Who leaves anyway is no victim, and does not come back. Groups that leave whole count for more than single pods.
         let mut staying: Group<'a> = lower.iter().copied().filter(|placed| !snapshot.is_leaving(placed)).collect();
-        staying.sort_by_key(|placed| (Reverse(placed.shape.priority), placed.started, &placed.key));
+        staying.sort_by_key(|placed| {
+            let is_single = snapshot.whole_group(placed).is_none();
+            (Reverse(placed.shape.priority), is_single, placed.started, &placed.key)
+        });
         let (breaking, free) = by_budget(snapshot, staying);
         let mut loss = (0, i64::MIN, 0, 0, Reverse(i64::MAX));
-        for (group, breaks) in [(breaking, 1), (free, 0)] {
+        let mut tried: Vec<&GroupKey> = Vec::new();
+        for (group, breaks) in [(&breaking, 1), (&free, 0)] {
             for placed in group {
-                taken.add(&placed.shape.load);
-                if filter::has_room(node, &taken, shape) && !self.holders.contains(&placed.key) {
-                    self.imagine(slot, placed, 1);
-                    if self.view.obstacle(self.relations.as_mut(), slot).is_none() {
-                        continue;
+                let Some(whole) = snapshot.whole_group(placed) else {
+                    if !self.takes_back(slot, node, &mut taken, &[placed]) {
+                        self.victims.push(placed);
+                        lose(&mut loss, placed, breaks);
                     }
-                    self.imagine(slot, placed, -1);
-                }
-                taken.subtract(&placed.shape.load);
-                self.victims.push(placed);
-                let priority = i64::from(placed.shape.priority);
-                loss.0 += breaks;
-                loss.4 = match priority.cmp(&loss.1) {
-                    Ordering::Greater => Reverse(placed.started),
-                    Ordering::Equal => Reverse(loss.4.0.min(placed.started)),
-                    Ordering::Less => loss.4,
+                    continue;
                 };
-                loss.1 = loss.1.max(priority);
-                loss.2 += priority + OFFSET;
-                loss.3 += 1;
+                if tried.contains(&whole) {
+                    continue;
+                }
+                tried.push(whole);
+                let is_of_it = |other: &&&'a Placed| other.shape.group.as_ref() == Some(whole);
+                let here: Group<'a> = breaking.iter().chain(&free).filter(is_of_it).copied().collect();
+                if !self.takes_back(slot, node, &mut taken, &here) {
+                    let away = snapshot.groups.placed(whole).filter_map(|key| snapshot.placed(key));
+                    let away = away.filter(|(at, other)| *at != slot && !snapshot.is_leaving(other));
+                    let away: Group<'a> = away.map(|(_, other)| other).collect();
+                    for other in here.iter().chain(&away) {
+                        lose(&mut loss, other, breaks);
+                    }
+                    self.victims.extend(here);
+                    self.elsewhere.extend(away);
+                }
             }
         }
         Some(loss)
     }
+
+    /// Takes pods back together, if the pod fits beside them then; tells whether it did.
+    fn takes_back(&mut self, slot: Slot, node: &NodeFacts, taken: &mut Taken, pods: &[&'a Placed]) -> bool {
+        for placed in pods {
+            taken.add(&placed.shape.load);
+        }
+        let holds = pods.iter().any(|placed| self.holders.contains(&placed.key));
+        if !holds && filter::has_room(node, taken, &self.view.pod.shape) {
+            for placed in pods {
+                self.imagine(slot, placed, 1);
+            }
+            if self.view.obstacle(self.relations.as_mut(), slot).is_none() {
+                return true;
+            }
+            for placed in pods {
+                self.imagine(slot, placed, -1);
+            }
+        }
+        for placed in pods {
+            taken.subtract(&placed.shape.load);
+        }
+        false
+    }
+}
+
+/// Counts the end of a pod.
+fn lose(loss: &mut Loss, placed: &Placed, breaks: usize) {
+    let priority = i64::from(placed.shape.priority);
+    loss.0 += breaks;
+    loss.4 = match priority.cmp(&loss.1) {
+        Ordering::Greater => Reverse(placed.started),
+        Ordering::Equal => Reverse(loss.4.0.min(placed.started)),
+        Ordering::Less => loss.4,
+    };
+    loss.1 = loss.1.max(priority);
+    loss.2 += priority + OFFSET;
+    loss.3 += 1;
 }
 
 type Group<'a> = Vec<&'a Placed>;
@@ -275,7 +322,10 @@ pub fn would_fit(snapshot: &Snapshot, pod: &PodFacts, preemption: &Preemption) -
     let Some(slot) = snapshot.slot(&preemption.node) else { return false };
     let Some(node) = snapshot.at(slot) else { return false };
     let mut class = Class::new(&pod.shape);
-    class.follow(snapshot);
+    // Which nodes count is asked for spread alone.
+    if pod.shape.terms.as_ref().is_some_and(|terms| !terms.hard.is_empty()) {
+        class.follow(snapshot);
+    }
     let view = View::new(snapshot, pod, &class);
     let (mut taken, mut relations) = (taken(snapshot, slot, node, &pod.key, &pod.shape), view.relations());
     for placed in snapshot.pods_at(slot) {

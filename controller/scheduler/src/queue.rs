@@ -1,17 +1,14 @@
 //! Pods that wait: *active* ones are tried now, *backoff* ones a little later, *unschedulable* ones when something moved
 //! that can help them. Unschedulable pods that are alike wait in one line: what helps one helps its first, and whoever got
-//! a node, or has one emptied for it, wakes the next; while the first does not fit, the others do not either. Pure: time is
-//! an argument.
+//! a node, or has one emptied for it, wakes the next; while the first does not fit, the others do not either. Of a gang one
+//! pod stands here for all; the others are held. Pure: time is an argument.
+use crate::group::{self, GroupKey};
 use crate::pod::{PodFacts, PodKey, Shape};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The wait after the second refusal or the first failed binding; it doubles with each further one.
-const FIRST_BACKOFF: Duration = Duration::from_secs(1);
-/// No wait is longer.
-const MAX_BACKOFF: Duration = Duration::from_secs(10);
 /// So many at the head of a line are looked at for one whose backoff is over.
 const LOOKED_AT: usize = 16;
 
@@ -23,8 +20,10 @@ enum Place {
     Active(Rank),
     Backoff(Instant),
     Unschedulable(Rank),
-    /// Handed out by `pop`.
+    /// Handed out by `pop`, or with one that was.
     InHand,
+    /// Another pod of its group stands for it, or the group is not to be tried yet.
+    Held,
 }
 
 #[derive(Debug)]
@@ -38,14 +37,30 @@ struct Entry {
 
 impl Entry {
     /// Notes a failure; a `retry` that nothing has to move for waits after the first one already.
-    fn set_back(&mut self, now: Instant, retry: bool) {
+    fn set_back(&mut self, now: Instant, retry: bool, backoff: Backoff) {
         // The first failure is free: at start a pod often comes a moment before its node.
         let wait = match self.failures {
             0 if !retry => Duration::ZERO,
-            n => FIRST_BACKOFF.saturating_mul(1 << n.saturating_sub(1).min(5)).min(MAX_BACKOFF),
+            n => backoff.first.saturating_mul(1 << n.saturating_sub(1).min(16)).min(backoff.longest),
         };
         self.failures = self.failures.saturating_add(1);
         self.not_before = Some(now + wait);
+    }
+}
+
+/// How long pods wait that were refused again, or whose binding failed.
+#[derive(Clone, Copy, Debug)]
+pub struct Backoff {
+    /// The first wait; it doubles with each further one.
+    pub first: Duration,
+    /// No wait is longer.
+    pub longest: Duration,
+}
+
+impl Default for Backoff {
+    /// Kubernetes' figures.
+    fn default() -> Self {
+        Self { first: Duration::from_secs(1), longest: Duration::from_secs(10) }
     }
 }
 
@@ -64,6 +79,8 @@ pub struct Causes {
 #[derive(Debug, Default)]
 struct Line {
     causes: Causes,
+    /// The other shapes in a gang that its first pod stands for.
+    others: Vec<Arc<Shape>>,
     pods: BTreeMap<Rank, PodKey>,
 }
 
@@ -74,35 +91,68 @@ pub struct Queue {
     active: BTreeMap<Rank, PodKey>,
     backoff: BTreeSet<(Instant, PodKey)>,
     lines: HashMap<Arc<Shape>, Line>,
+    /// The pods of each group that wait or are in hand.
+    groups: HashMap<GroupKey, BTreeSet<PodKey>>,
     arrivals: u64,
+    backoff_times: Backoff,
 }
 
 impl Queue {
+    /// An empty one.
+    pub fn new(backoff_times: Backoff) -> Self {
+        Self { backoff_times, ..Self::default() }
+    }
+
     /// Takes a waiting pod in, or news of one; news that change nothing for the decision do not wake it.
     pub fn offer(&mut self, pod: PodFacts) {
+        if let Some(key) = self.take_in(pod) {
+            self.activate(&key);
+        }
+    }
+
+    /// The same for a pod of a group: it is held until [`Queue::release`].
+    pub fn hold(&mut self, pod: PodFacts) {
+        if let Some(key) = self.take_in(pod) {
+            self.retire(&key);
+        }
+    }
+
+    /// Takes a pod in; gives its key back if it is to be placed somewhere.
+    fn take_in(&mut self, pod: PodFacts) -> Option<PodKey> {
         let (failures, not_before) = match self.entries.get_mut(&pod.key) {
             Some(entry) if pod.decides_like(&entry.pod) => {
                 entry.pod = Arc::new(pod);
-                return;
+                return None;
             }
             Some(entry) if entry.place == Place::InHand && entry.pod.uid == pod.uid => {
                 entry.pod = Arc::new(pod);
-                return;
+                return None;
             }
             Some(entry) if entry.pod.uid == pod.uid => (entry.failures, None),
             Some(_) | None => (0, None),
         };
         self.remove(&pod.key);
         let key = Arc::clone(&pod.key);
+        if let Some(group) = &pod.shape.group {
+            self.groups.entry(Arc::clone(group)).or_default().insert(Arc::clone(&key));
+        }
         let entry = Entry { pod: Arc::new(pod), place: Place::InHand, failures, not_before };
         self.entries.insert(Arc::clone(&key), entry);
-        self.activate(&key);
+        Some(key)
     }
 
     /// Forgets a pod: it is bound or gone.
     pub fn remove(&mut self, key: &str) -> Option<Arc<PodFacts>> {
         let entry = self.entries.remove(key)?;
         self.leave(&entry.pod, entry.place);
+        if let Some(group) = &entry.pod.shape.group
+            && let Some(pods) = self.groups.get_mut(group)
+        {
+            pods.remove(key);
+            if pods.is_empty() {
+                self.groups.remove(group);
+            }
+        }
         Some(entry.pod)
     }
 
@@ -116,13 +166,19 @@ impl Queue {
 
     /// No node takes the pod that was popped: it waits until something moves that can help.
     pub fn unfit(&mut self, key: &str, causes: Causes, now: Instant) {
+        self.unfit_gang(key, causes, Vec::new(), now);
+    }
+
+    /// The same for one that stands for a gang with pods of `others` shapes too: what helps any of them wakes it.
+    pub fn unfit_gang(&mut self, key: &str, causes: Causes, others: Vec<Arc<Shape>>, now: Instant) {
         self.arrivals += 1;
         let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.place == Place::InHand) else { return };
-        entry.set_back(now, false);
+        entry.set_back(now, false, self.backoff_times);
         let rank = (Reverse(entry.pod.shape.priority), entry.pod.created, self.arrivals);
         entry.place = Place::Unschedulable(rank);
         let line = self.lines.entry(Arc::clone(&entry.pod.shape)).or_default();
         line.causes = causes;
+        line.others = others;
         line.pods.insert(rank, Arc::clone(&entry.pod.key));
     }
 
@@ -130,14 +186,16 @@ impl Queue {
     pub fn failed(&mut self, pod: &PodFacts, now: Instant) {
         let entry = self.entries.get_mut(&pod.key).filter(|entry| entry.pod.uid == pod.uid);
         if let Some(entry) = entry.filter(|entry| entry.place == Place::InHand) {
-            entry.set_back(now, true);
+            entry.set_back(now, true, self.backoff_times);
             self.wake(&pod.key, now);
         }
     }
 
     /// Something moved that helps pods of some shapes: the first of each line is tried.
     pub fn move_those(&mut self, now: Instant, mut helps: impl FnMut(&Shape, Causes) -> bool) {
-        let lines = self.lines.iter().filter(|(shape, line)| helps(shape, line.causes));
+        let lines = self.lines.iter().filter(|(shape, line)| {
+            helps(shape, line.causes) || line.others.iter().any(|other| helps(other, line.causes))
+        });
         let firsts: Vec<PodKey> = lines.filter_map(|(_, line)| self.first(line, now, |_| true)).collect();
         for key in firsts {
             self.wake(&key, now);
@@ -161,6 +219,43 @@ impl Queue {
         if self.entries.get(key).is_some_and(|entry| matches!(entry.place, Place::Unschedulable(_))) {
             self.wake(key, now);
         }
+    }
+
+    /// A pod that is held is tried when its backoff allows.
+    pub fn release(&mut self, key: &PodKey, now: Instant) {
+        if self.entries.get(key).is_some_and(|entry| entry.place == Place::Held) {
+            self.wake(key, now);
+        }
+    }
+
+    /// The pod is held from now on, wherever it was.
+    pub fn retire(&mut self, key: &str) {
+        self.move_to(key, Place::Held);
+    }
+
+    /// The pod is handed out with another one of its gang.
+    pub fn take(&mut self, key: &str) {
+        self.move_to(key, Place::InHand);
+    }
+
+    fn move_to(&mut self, key: &str, new: Place) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let (pod, place) = (Arc::clone(&entry.pod), std::mem::replace(&mut entry.place, new));
+        self.leave(&pod, place);
+    }
+
+    /// The pods of a group that are not in hand, in the order in which they are placed.
+    pub fn of_group(&self, group: &str) -> Vec<Arc<PodFacts>> {
+        let entries = self.groups.get(group).into_iter().flatten().filter_map(|key| self.entries.get(key));
+        let mut pods: Vec<_> =
+            entries.filter(|entry| entry.place != Place::InHand).map(|entry| Arc::clone(&entry.pod)).collect();
+        group::sort(&mut pods);
+        pods
+    }
+
+    /// Whether the pod is tried by itself, or for its gang: it is neither held nor in hand.
+    pub fn stands(&self, key: &str) -> bool {
+        self.entries.get(key).is_some_and(|entry| !matches!(entry.place, Place::Held | Place::InHand))
     }
 
     /// Activates what has waited long enough.
@@ -243,7 +338,7 @@ impl Queue {
                     }
                 }
             }
-            Place::InHand => {}
+            Place::InHand | Place::Held => {}
         }
     }
 }

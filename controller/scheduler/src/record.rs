@@ -1,9 +1,10 @@
 //! What is told to people: events and the `PodScheduled` condition, off the hot path.
-use crate::pod::{PodFacts, PodKey, SCHEDULER_NAME};
+use crate::pod::{PodFacts, PodKey};
 use crate::preempt::Victim;
 use api::event::{Correlator, Reporter, Severity};
 use k8s_openapi::api::core::v1::{Event, ObjectReference, Pod};
 use kube::api::{Api, Patch, PatchParams, PostParams};
+use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -28,6 +29,18 @@ pub(crate) enum Notice {
     Preempted(Victim, Arc<PodFacts>, Box<str>),
 }
 
+impl Notice {
+    /// The profile of the pod that is placed, or is to be.
+    fn profile(&self) -> Box<str> {
+        let (Self::Bound(pod, _)
+        | Self::Unfit(pod, _)
+        | Self::Gated(pod)
+        | Self::Failed(pod, _)
+        | Self::Preempted(_, pod, _)) = self;
+        pod.shape.profile.name.clone()
+    }
+}
+
 /// Where notices go.
 #[derive(Clone, Debug)]
 pub(crate) struct Notices(mpsc::Sender<Notice>);
@@ -35,11 +48,16 @@ pub(crate) struct Notices(mpsc::Sender<Notice>);
 impl Notices {
     /// Starts the task that tells.
     pub(crate) fn start(client: kube::Client) -> Self {
-        let (sender, mut receiver) = mpsc::channel(CAPACITY);
-        let mut correlator = Correlator::new(Reporter { component: SCHEDULER_NAME.to_owned(), host: None });
+        let (sender, mut receiver) = mpsc::channel::<Notice>(CAPACITY);
         tokio::spawn(async move {
+            // By profile, which is who tells.
+            let mut correlators: HashMap<Box<str>, Correlator> = HashMap::new();
             while let Some(notice) = receiver.recv().await {
-                tell(&client, &mut correlator, notice).await;
+                let profile = notice.profile();
+                let correlator = correlators
+                    .entry(profile.clone())
+                    .or_insert_with(|| Correlator::new(Reporter { component: profile.into(), host: None }));
+                tell(&client, correlator, notice).await;
             }
         });
         Self(sender)

@@ -4,7 +4,7 @@ use crate::class::Class;
 use crate::counts::{Place, Role, Topology};
 use crate::filter::Reason;
 use crate::pod::Shape;
-use crate::score::{AFFINITY_WEIGHT, FULL, SPREAD_WEIGHT};
+use crate::profile::{FULL, Filter, Profile};
 use crate::snapshot::{Slot, Snapshot};
 use crate::terms::{Matcher, Seen, Spread, Terms};
 use std::borrow::Cow;
@@ -112,7 +112,7 @@ impl<'a> Relations<'a> {
             hard: Vec::new(),
         };
         for ((term, role), by_slot) in snapshot.counts.held(seen) {
-            if *role == Role::KeepsOut {
+            if *role == Role::KeepsOut && !shape.profile.skips(Filter::Relations) {
                 let topology = &term.topology;
                 let sums =
                     relations.kept_out.entry(Arc::clone(topology)).or_insert_with(|| Sums::new(snapshot, topology));
@@ -228,12 +228,16 @@ fn is_counted(spread: &Spread, class: &Class, slot: Slot) -> bool {
 pub(crate) fn rank(snapshot: &Snapshot, shape: &Shape, class: &Class, fitting: &mut [(Slot, i64)]) {
     affinity(snapshot, shape, fitting);
     if let Some(terms) = shape.terms.as_deref().filter(|terms| !terms.soft.is_empty()) {
-        spread(snapshot, terms, class, fitting);
+        spread(snapshot, terms, class, &shape.profile, fitting);
     }
 }
 
 fn affinity(snapshot: &Snapshot, shape: &Shape, fitting: &mut [(Slot, i64)]) {
-    let seen = snapshot.seen(shape);
+    let (seen, profile) = (snapshot.seen(shape), &shape.profile);
+    let has_own = shape.terms.as_ref().is_some_and(|terms| !terms.preferred.is_empty());
+    if profile.weights.relations == 0 || (profile.ignores_wishes_of_others && !has_own) {
+        return;
+    }
     let mut by_key: BTreeMap<Arc<str>, Sums<'_>> = BTreeMap::new();
     let mut add = |key: &Arc<str>, slot: Slot, amount: i64| {
         by_key.entry(Arc::clone(key)).or_insert_with(|| Sums::new(snapshot, key)).add(slot, amount);
@@ -244,10 +248,13 @@ fn affinity(snapshot: &Snapshot, shape: &Shape, fitting: &mut [(Slot, i64)]) {
         }
     }
     for ((term, role), by_slot) in snapshot.counts.held(seen) {
-        if let Role::Wants(weight) = role {
-            for (slot, count) in by_slot {
-                add(&term.topology, *slot, weight * i64::from(*count));
-            }
+        let weight = match role {
+            Role::Wants(weight) => *weight,
+            Role::Needs => profile.hard_affinity_weight,
+            Role::KeepsOut => 0,
+        };
+        for (slot, count) in by_slot.iter().filter(|_| weight != 0) {
+            add(&term.topology, *slot, weight * i64::from(*count));
         }
     }
     if by_key.is_empty() {
@@ -258,13 +265,14 @@ fn affinity(snapshot: &Snapshot, shape: &Shape, fitting: &mut [(Slot, i64)]) {
     let (least, most) = fitting.iter().fold((i64::MAX, i64::MIN), bounds);
     if most > least {
         for (slot, score) in fitting {
-            *score += AFFINITY_WEIGHT * (FULL * (of(*slot) - least) / (most - least));
+            *score += profile.weights.relations * (FULL * (of(*slot) - least) / (most - least));
         }
     }
 }
 
 /// The emptier the place the better; places of a label with many values weigh more, as there each pod is a smaller share.
-fn spread(snapshot: &Snapshot, terms: &Terms, class: &Class, fitting: &mut [(Slot, i64)]) {
+fn spread(snapshot: &Snapshot, terms: &Terms, class: &Class, profile: &Profile, fitting: &mut [(Slot, i64)]) {
+    let weight = profile.weights.spread;
     let topologies: Vec<Cow<'_, Topology>> =
         terms.soft.iter().map(|spread| snapshot.topology(&spread.term.topology)).collect();
     // A node without the label is the last choice of whoever asked for the spread.
@@ -281,11 +289,11 @@ fn spread(snapshot: &Snapshot, terms: &Terms, class: &Class, fitting: &mut [(Slo
                 places += 1;
             }
         }
-        let weight = f64::from(places + 2).ln();
+        let share = f64::from(places + 2).ln();
         #[expect(clippy::cast_precision_loss, reason = "counts of pods are far below 2^52")]
         for ((slot, _), raw) in fitting.iter().zip(&mut raw) {
             if topology.of(*slot) > 0 {
-                *raw += sums.at(*slot) as f64 * weight + (spread.max_skew - 1) as f64;
+                *raw += sums.at(*slot) as f64 * share + (spread.max_skew - 1) as f64;
             }
         }
     }
@@ -296,8 +304,8 @@ fn spread(snapshot: &Snapshot, terms: &Terms, class: &Class, fitting: &mut [(Slo
     for ((slot, score), raw) in fitting.iter_mut().zip(raw) {
         *score += match (is_ignored(*slot), most) {
             (true, _) => 0,
-            (false, 0) => SPREAD_WEIGHT * FULL,
-            (false, most) => SPREAD_WEIGHT * (FULL * (most + least - raw) / most),
+            (false, 0) => weight * FULL,
+            (false, most) => weight * (FULL * (most + least - raw) / most),
         };
     }
 }

@@ -1,15 +1,7 @@
-//! Which of the nodes that fit is best: least taken, evenly taken, preferred.
+//! Which of the nodes that fit is best: preferred, and with the pod's images; what its resources are worth says the profile.
 use crate::node::NodeFacts;
 use crate::pod::Shape;
-
-/// Full marks of one question.
-pub(crate) const FULL: i64 = 100;
-/// How much wishes count beside the spreading of load (Kubernetes' weights).
-const PREFERENCE_WEIGHT: i64 = 2;
-const TAINT_WEIGHT: i64 = 3;
-/// The same of affinity between pods, and of spread.
-pub(crate) const AFFINITY_WEIGHT: i64 = 2;
-pub(crate) const SPREAD_WEIGHT: i64 = 2;
+use crate::profile::{FULL, Weights};
 
 /// Bytes of images below which they do not count, and above which more do not count (Kubernetes' figures).
 const SMALL_IMAGE: i64 = 23 * 1024 * 1024;
@@ -24,20 +16,14 @@ pub(crate) struct Wishes {
     pub(crate) disliked: i32,
 }
 
-/// The higher the better. Taking the pod in is counted, pods that the node is being emptied for are not.
-pub(crate) fn score(node: &NodeFacts, pod: &Shape) -> i64 {
-    let taken = &node.taken;
-    let cpu = left(node.allocatable.milli_cpu, taken.ranked_milli_cpu.saturating_add(pod.load.ranked_milli_cpu));
-    let memory = left(node.allocatable.memory, taken.ranked_memory.saturating_add(pod.load.ranked_memory));
-    let least_allocated = (cpu + memory) / 2;
-    // The standard deviation of two values is half of their difference.
-    let balanced = FULL - (cpu - memory).abs() / 2;
-    least_allocated + balanced
+/// The higher the better, as far as nodes are not compared with each other.
+pub(crate) fn score(node: &NodeFacts, pod: &Shape, spread: &(usize, Vec<usize>)) -> i64 {
+    pod.profile.resources_score(node, pod) + pod.profile.weights.images * images(node, pod, spread)
 }
 
 /// How much of its images the pod finds there. An image counts by the share of nodes that have it, so that one node
 /// alone does not draw all pods.
-pub(crate) fn images(node: &NodeFacts, pod: &Shape, (nodes, with): &(usize, Vec<usize>)) -> i64 {
+fn images(node: &NodeFacts, pod: &Shape, (nodes, with): &(usize, Vec<usize>)) -> i64 {
     let share = |image: &str, count: usize| {
         let size = node.image(image)?;
         Some(i64::try_from(i128::from(size) * (count as i128) / (*nodes).max(1) as i128).unwrap_or(i64::MAX))
@@ -51,10 +37,16 @@ pub(crate) fn images(node: &NodeFacts, pod: &Shape, (nodes, with): &(usize, Vec<
 
 pub(crate) fn wishes(node: &NodeFacts, pod: &Shape) -> Wishes {
     let mut wishes = Wishes::default();
+    let facts = api::affinity::NodeFacts { name: &node.name, labels: &node.labels };
+    let mut preferred = 0;
     if pod.constraints.affinity.is_some() {
-        let facts = api::affinity::NodeFacts { name: &node.name, labels: &node.labels };
-        wishes.preferred = i32::try_from(api::affinity::preference(&pod.constraints, facts)).unwrap_or(i32::MAX);
+        preferred = api::affinity::preference(&pod.constraints, facts);
     }
+    let added = pod.profile.added_affinity.iter();
+    for term in added.flat_map(|added| added.preferred_during_scheduling_ignored_during_execution.iter().flatten()) {
+        preferred += i64::from(term.weight) * i64::from(api::affinity::term_matches(&term.preference, facts));
+    }
+    wishes.preferred = i32::try_from(preferred).unwrap_or(i32::MAX);
     for taint in node.taints.iter().filter(|taint| taint.effect == "PreferNoSchedule") {
         wishes.disliked += i32::from(!api::toleration::tolerated(pod.tolerations(), taint));
     }
@@ -62,15 +54,8 @@ pub(crate) fn wishes(node: &NodeFacts, pod: &Shape) -> Wishes {
 }
 
 /// What wishes count, where these are the most of all nodes that fit.
-pub(crate) fn weighted(wishes: Wishes, most: Wishes) -> i64 {
+pub(crate) fn weighted(wishes: Wishes, most: Wishes, weights: &Weights) -> i64 {
     let share = |of: i32, most: i32| if most > 0 { FULL * i64::from(of) / i64::from(most) } else { 0 };
-    PREFERENCE_WEIGHT * share(wishes.preferred, most.preferred) - TAINT_WEIGHT * share(wishes.disliked, most.disliked)
-}
-
-/// How many hundredths are left.
-fn left(have: i64, taken: i64) -> i64 {
-    if have <= 0 || taken >= have {
-        return 0;
-    }
-    (have - taken).saturating_mul(FULL) / have
+    weights.preference * share(wishes.preferred, most.preferred)
+        - weights.taints * share(wishes.disliked, most.disliked)
 }

@@ -1,12 +1,13 @@
 //! What a decision looks at: nodes in numbered slots, the pods that have their place, those that a node is emptied for.
 use crate::budget::Budget;
 use crate::counts::{Counts, Topology};
-use crate::devices::Devices;
+use crate::devices::{Devices, Pendings};
 use crate::filter::Reason;
+use crate::group::{GroupFacts, GroupKey, Groups};
 use crate::node::NodeFacts;
 use crate::pod::{PodFacts, PodKey, Shape};
 use crate::terms::{Labels, Matcher, Seen};
-use crate::volumes::{Preparation, Volumes};
+use crate::volumes::{Assumed, Preparation, Volumes};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -24,6 +25,13 @@ pub(crate) struct Placed {
     /// Whether it is being deleted.
     pub(crate) is_terminating: bool,
     pub(crate) shape: Arc<Shape>,
+}
+
+/// A placed pod that is taken out for the time of a trial, and where it was.
+#[derive(Debug)]
+pub(crate) struct Lifted {
+    pub(crate) placed: Placed,
+    pub(crate) slot: Slot,
 }
 
 /// A node, or only the pods of one that is not there (yet, or any more).
@@ -63,6 +71,8 @@ pub struct Snapshot {
     pub volumes: Volumes,
     /// Devices, and the claims to them.
     pub devices: Devices,
+    /// Groups of pods.
+    pub(crate) groups: Groups,
     /// By `namespace/name`.
     pub(crate) budgets: HashMap<String, Budget>,
     /// How often something changed that is no node's.
@@ -245,31 +255,56 @@ impl Snapshot {
         for topology in shape.terms.iter().flat_map(|terms| terms.topologies()) {
             self.learn(topology);
         }
-        let seen = seen(&self.namespaces, &shape);
-        self.counts.change(slot, &shape, seen, pod.is_terminating, 1);
-        let seat = &mut self.seats[slot];
-        seat.facts.taken.add(&shape.load);
         let (key, uid) = (Arc::clone(&pod.key), Arc::clone(&pod.uid));
         let (started, is_terminating) = (pod.started, pod.is_terminating);
-        seat.pods.push(Placed { key, uid, started, is_terminating, shape });
-        self.placed.insert(Arc::clone(&pod.key), slot);
-        self.changed(slot);
+        self.add(slot, Placed { key, uid, started, is_terminating, shape });
         true
+    }
+
+    fn add(&mut self, slot: Slot, placed: Placed) {
+        let seen = seen(&self.namespaces, &placed.shape);
+        self.counts.change(slot, &placed.shape, seen, placed.is_terminating, 1);
+        if let Some(group) = &placed.shape.group
+            && self.groups.came(group, &placed.key)
+        {
+            self.version += 1;
+        }
+        self.placed.insert(Arc::clone(&placed.key), slot);
+        let seat = &mut self.seats[slot];
+        seat.facts.taken.add(&placed.shape.load);
+        seat.pods.push(placed);
+        self.changed(slot);
     }
 
     /// Notes that a pod takes nothing any more; tells the slot where it did.
     pub fn unplace(&mut self, key: &str) -> Option<Slot> {
+        let Lifted { placed, slot } = self.lift(key)?;
+        self.doomed.remove(&placed.uid);
+        self.leave(slot);
+        Some(slot)
+    }
+
+    /// Takes a placed pod out for the time of a trial. Its slot stays what it is.
+    pub(crate) fn lift(&mut self, key: &str) -> Option<Lifted> {
         let slot = self.placed.remove(key)?;
         let seat = &mut self.seats[slot];
         let at = seat.pods.iter().position(|placed| *placed.key == *key)?;
         let placed = seat.pods.swap_remove(at);
         seat.facts.taken.subtract(&placed.shape.load);
-        self.doomed.remove(&placed.uid);
         let seen = seen(&self.namespaces, &placed.shape);
         self.counts.change(slot, &placed.shape, seen, placed.is_terminating, -1);
+        if let Some(group) = &placed.shape.group
+            && self.groups.left(group, key)
+        {
+            self.version += 1;
+        }
         self.changed(slot);
-        self.leave(slot);
-        Some(slot)
+        Some(Lifted { placed, slot })
+    }
+
+    /// Ends that time.
+    pub(crate) fn put_back(&mut self, lifted: Lifted) {
+        self.add(lifted.slot, lifted.placed);
     }
 
     /// Notes that a node is being emptied for a pod; tells the slot of the other one that was before.
@@ -328,6 +363,17 @@ impl Snapshot {
         }
     }
 
+    /// The group of a placed pod, if its pods only leave together.
+    pub(crate) fn whole_group<'a>(&self, placed: &'a Placed) -> Option<&'a GroupKey> {
+        placed.shape.group.as_ref().filter(|group| self.groups.leaves_whole(group))
+    }
+
+    /// Whether a placed pod may have to leave for one of a priority, and so may its group where that leaves whole.
+    pub(crate) fn is_below(&self, placed: &Placed, priority: i32) -> bool {
+        let group = self.whole_group(placed).and_then(|group| self.groups.get(group));
+        placed.shape.priority < priority && group.is_none_or(|group| group.priority < priority)
+    }
+
     /// Whether a placed pod is on its way out.
     pub(crate) fn is_leaving(&self, placed: &Placed) -> bool {
         placed.is_terminating || self.doomed.contains(&placed.uid)
@@ -358,6 +404,17 @@ impl Snapshot {
     pub fn assume(&mut self, node: &str, work: &[Preparation]) {
         self.volumes.assume(node, work);
         self.devices.assume(work);
+    }
+
+    /// What counts as done of claims of both sorts.
+    pub(crate) fn assumed(&self) -> (Assumed, Pendings) {
+        (self.volumes.assumed(), self.devices.pendings())
+    }
+
+    /// Counts as done what was so before, and nothing else.
+    pub(crate) fn put_back_assumed(&mut self, (volumes, devices): (Assumed, Pendings)) {
+        self.volumes.put_back(volumes);
+        self.devices.put_back(devices);
     }
 
     /// It could not be done.
@@ -423,6 +480,49 @@ impl Snapshot {
     pub fn retain_budgets(&mut self, keys: &HashSet<String>) {
         self.version += 1;
         self.budgets.retain(|key, _| keys.contains(key));
+    }
+
+    /// The end of a pod counts against its budgets: gives back what they allowed before.
+    pub(crate) fn spend_budgets(&mut self, key: &str) -> Vec<(String, i64)> {
+        let Some((_, placed)) = self.placed(key).filter(|_| !self.budgets.is_empty()) else { return Vec::new() };
+        let (key, shape) = (Arc::clone(&placed.key), Arc::clone(&placed.shape));
+        let covering = self.budgets.values_mut().filter(|budget| budget.covers(&key, &shape));
+        let spent = covering.map(|budget| {
+            budget.allowed -= 1;
+            (budget.key.clone(), budget.allowed + 1)
+        });
+        let spent: Vec<(String, i64)> = spent.collect();
+        self.version += u64::from(!spent.is_empty());
+        spent
+    }
+
+    /// A budget allows so many again.
+    pub(crate) fn allow(&mut self, budget: &str, allowed: i64) {
+        if let Some(budget) = self.budgets.get_mut(budget) {
+            self.version += 1;
+            budget.allowed = allowed;
+        }
+    }
+
+    /// A group of pods; tells whether it asks for anything new.
+    pub fn set_group(&mut self, group: GroupFacts) -> bool {
+        let leaves_whole = group.leaves_whole;
+        let new = group.clone();
+        let earlier = self.groups.set(group);
+        self.version += u64::from(leaves_whole != earlier.as_ref().is_some_and(|earlier| earlier.leaves_whole));
+        earlier.is_none_or(|earlier| !earlier.asks_like(&new))
+    }
+
+    /// The end of a group of pods.
+    pub fn remove_group(&mut self, key: &str) {
+        let earlier = self.groups.remove(key);
+        self.version += u64::from(earlier.is_some_and(|earlier| earlier.leaves_whole));
+    }
+
+    /// How many pods of a group have their place and are not on their way out.
+    pub(crate) fn staying_of_group(&self, key: &str) -> usize {
+        let placed = self.groups.placed(key).filter_map(|pod| self.placed(pod));
+        placed.filter(|(_, placed)| !self.is_leaving(placed)).count()
     }
 
     /// The labels of a namespace, or its end; tells whether that is new.

@@ -1,5 +1,6 @@
 //! What a pod's spec says about other pods: terms of affinity and anti-affinity, and constraints of topology spread.
 //! Kubernetes documentation, "Assigning Pods to Nodes" and "Pod Topology Spread Constraints".
+use crate::profile::{DefaultSpread, Filter, Profile};
 use api::selector::{Operator, Requirement, Selector};
 use api::well_known::{LABEL_HOSTNAME, LABEL_ZONE};
 use k8s_openapi::api::core::v1::{Affinity, PodAffinityTerm, TopologySpreadConstraint};
@@ -229,6 +230,7 @@ impl Terms {
         owner: Owner<'_>,
         affinity: Option<&Affinity>,
         spread: Option<&[TopologySpreadConstraint]>,
+        profile: &Profile,
     ) -> Option<Box<Self>> {
         let mut terms = Self::default();
         let with = affinity.and_then(|affinity| affinity.pod_affinity.as_ref());
@@ -256,16 +258,42 @@ impl Terms {
                 list.push(owner.constraint(constraint));
             }
             if let (true, Some(set)) = (spread.unwrap_or_default().is_empty(), owner.set) {
-                terms.is_default = true;
-                for (topology, skew) in DEFAULT_SPREAD {
+                terms.is_default = profile.spread.is_none();
+                let own = DEFAULT_SPREAD.map(|(topology, max_skew)| DefaultSpread {
+                    topology: topology.into(),
+                    max_skew,
+                    is_hard: false,
+                });
+                for default in profile.spread.as_deref().unwrap_or(&own) {
                     let selector = Some(Selector::default());
                     let namespaces = vec![owner.namespace.into()];
                     let part = Part { namespaces, namespace_selector: None, selector, owner: Some(set.into()) };
-                    terms.soft.push(Spread { max_skew: skew, ..owner.spread(part, topology) });
+                    let list = if default.is_hard { &mut terms.hard } else { &mut terms.soft };
+                    list.push(Spread { max_skew: default.max_skew, ..owner.spread(part, &default.topology) });
                 }
             }
+            terms.leave_out(profile);
         }
-        (terms != Self::default()).then(|| Box::new(terms))
+        let is_nothing = Self { is_default: terms.is_default, ..Self::default() } == terms;
+        (!is_nothing).then(|| Box::new(terms))
+    }
+
+    /// Drops what the pod's profile does not ask.
+    fn leave_out(&mut self, profile: &Profile) {
+        if profile.skips(Filter::Relations) {
+            self.required.clear();
+            self.joint = None;
+            self.anti.clear();
+        }
+        if profile.skips(Filter::Spread) {
+            self.hard.clear();
+        }
+        if profile.weights.relations == 0 {
+            self.preferred.clear();
+        }
+        if profile.weights.spread == 0 {
+            self.soft.clear();
+        }
     }
 
     /// What remains of it for others once its pod has a node.

@@ -44,6 +44,13 @@ pub struct Volumes {
     chosen: HashMap<String, Box<str>>,
 }
 
+/// What was decided about volumes and is not told by the watches yet.
+#[derive(Debug)]
+pub(crate) struct Assumed {
+    reserved: HashMap<String, String>,
+    chosen: HashMap<String, Box<str>>,
+}
+
 /// How far the claims of a pod are that waits for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
@@ -81,6 +88,16 @@ impl Volumes {
                 Preparation::Devices(_) => {}
             }
         }
+    }
+
+    /// What is counted as done.
+    pub(crate) fn assumed(&self) -> Assumed {
+        Assumed { reserved: self.reserved.clone(), chosen: self.chosen.clone() }
+    }
+
+    /// Counts as done what was so before, and nothing else.
+    pub(crate) fn put_back(&mut self, assumed: Assumed) {
+        (self.reserved, self.chosen) = (assumed.reserved, assumed.chosen);
     }
 
     /// It could not be done.

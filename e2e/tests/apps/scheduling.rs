@@ -7,10 +7,10 @@ use crate::hollow::Hollow;
 use crate::scene::{Scene, names, uids};
 
 /// A resource that only these nodes have, so that nothing else counts.
-const FAKE: &str = "example.com/fakecpu";
+pub(crate) const FAKE: &str = "example.com/fakecpu";
 
 /// A pod for the hollow nodes with more in its spec. What it says of affinity comes beside what keeps it on these nodes.
-fn pod(hollow: &Hollow, name: &str, more: Value) -> Value {
+pub(crate) fn pod(hollow: &Hollow, name: &str, more: Value) -> Value {
     let mut pod = json!({"metadata": {"name": name, "labels": {"app": name}}, "spec": {
         "terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "image": "busybox"}]}});
     hollow.only(&mut pod, false);
@@ -28,19 +28,19 @@ fn pod(hollow: &Hollow, name: &str, more: Value) -> Value {
 }
 
 /// Containers that ask for so much.
-fn asking(resource: &str, amount: &str) -> Value {
+pub(crate) fn asking(resource: &str, amount: &str) -> Value {
     json!([{"name": "c", "image": "busybox",
         "resources": {"requests": {resource: amount}, "limits": {resource: amount}}}])
 }
 
-async fn create(scene: &Scene, pod: Value) -> String {
+pub(crate) async fn create(scene: &Scene, pod: Value) -> String {
     let name = pod["metadata"]["name"].as_str().expect("a name").to_owned();
     scene.api.post(&scene.api.path("v1", "pods"), pod).await.ok();
     name
 }
 
 /// Waits until a pod has a node; answers the node.
-async fn bound(scene: &Scene, name: &str) -> String {
+pub(crate) async fn bound(scene: &Scene, name: &str) -> String {
     let pods = scene.api.path("v1", "pods");
     let pod =
         scene.api.until(&pods, name, &format!("{name} has a node"), |pod| pod["spec"]["nodeName"].is_string()).await;
@@ -48,7 +48,7 @@ async fn bound(scene: &Scene, name: &str) -> String {
 }
 
 /// Waits until a pod is told that no node takes it, for this reason.
-async fn pending(scene: &Scene, name: &str, why: &str) -> Value {
+pub(crate) async fn pending(scene: &Scene, name: &str, why: &str) -> Value {
     scene.api.event(name, "FailedScheduling", why).await;
     let is_told = |pod: &Value| {
         let told = condition(pod, "PodScheduled");
@@ -60,21 +60,21 @@ async fn pending(scene: &Scene, name: &str, why: &str) -> Value {
 }
 
 /// A priority class of this test; answers its name.
-async fn class(scene: &Scene, value: i32) -> String {
+pub(crate) async fn class(scene: &Scene, value: i32) -> String {
     let name = format!("{}-{value}", scene.api.namespace);
     let class = json!({"metadata": {"name": name}, "value": value});
     scene.api.post("/apis/scheduling.k8s.io/v1/priorityclasses", class).await.ok();
     name
 }
 
-async fn without_classes(api: &Api, classes: &[&String]) {
+pub(crate) async fn without_classes(api: &Api, classes: &[&String]) {
     for class in classes {
         api.delete(&format!("/apis/scheduling.k8s.io/v1/priorityclasses/{class}"), Value::Null).await;
     }
 }
 
 /// Every node has so much of the fake resource.
-async fn offer(hollow: &Hollow, api: &Api, amount: &str) {
+pub(crate) async fn offer(hollow: &Hollow, api: &Api, amount: &str) {
     for node in hollow.names() {
         let amounts = json!({"capacity": {FAKE: amount}, "allocatable": {FAKE: amount}});
         api.patch(&format!("/api/v1/nodes/{node}/status"), Patch::Merge, json!({"status": amounts})).await.ok();

@@ -126,6 +126,8 @@ pub(crate) fn add_all(generator: &mut SchemaGenerator) {
     add::<k8s_openapi::api::resource::v1::ResourceClaimTemplate>(generator);
     add::<k8s_openapi::api::resource::v1::ResourceSlice>(generator);
     add::<k8s_openapi::api::scheduling::v1::PriorityClass>(generator);
+    add::<k8s_openapi::api::scheduling::v1beta1::PodGroup>(generator);
+    add::<k8s_openapi::api::scheduling::v1beta1::Workload>(generator);
     add::<k8s_openapi::api::storage::v1::CSIDriver>(generator);
     add::<k8s_openapi::api::storage::v1::CSINode>(generator);
     add::<k8s_openapi::api::storage::v1::CSIStorageCapacity>(generator);

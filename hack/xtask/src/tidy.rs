@@ -24,7 +24,10 @@ const MAY_USE: [(&str, &str); 17] = [
     ("controller/reconcilers", "api"),
     ("agent", "api agent-sys agent-pod agent-runtime agent-image agent-network agent-volume"),
     ("controller", "api controller-store controller-apiserver controller-scheduler controller-reconcilers"),
-    ("cli", "api agent agent-image agent-network agent-runtime controller controller-apiserver controller-object"),
+    (
+        "cli",
+        "api agent agent-sys agent-image agent-network agent-runtime controller controller-apiserver controller-object",
+    ),
     ("e2e", ""),
 ];
 

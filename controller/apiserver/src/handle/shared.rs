@@ -1,7 +1,7 @@
 //! What watchers make of a stored value, made once for all of them: the parsed object and its protobuf form. Only the
 //! newest values are kept, and only while they are few: a thousand watchers look at one value within milliseconds.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -19,15 +19,25 @@ const KEPT: usize = 256 << 10;
 /// The newest values.
 #[derive(Default)]
 pub(crate) struct Shared {
-    recent: Mutex<VecDeque<Entry>>,
+    recent: Mutex<Recent>,
+}
+
+/// One write, as a watcher is shown it.
+type Id = (Revision, Bytes);
+
+#[derive(Default)]
+struct Recent {
+    /// Mostly in one version each.
+    entries: HashMap<Id, Vec<Entry>>,
+    /// Oldest first, with their sizes in bytes.
+    order: VecDeque<(Id, usize)>,
+    /// The sum of these sizes.
+    held: usize,
 }
 
 struct Entry {
-    key: Bytes,
-    revision: Revision,
     group: String,
     version: String,
-    size: usize,
     made: Arc<Made>,
 }
 
@@ -60,24 +70,23 @@ impl Shared {
 
     fn made(&self, resource: &Resource, kv: &KeyValue, revision: Revision) -> Arc<Made> {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_it = |entry: &&Entry| {
-            entry.revision == revision
-                && entry.key == kv.key
-                && entry.version == resource.version
-                && entry.group == resource.group
-        };
-        if let Some(entry) = recent.iter().rev().find(is_it) {
+        let Recent { entries, order, held } = &mut *recent;
+        let id = (revision, kv.key.clone());
+        let known = entries.entry(id.clone()).or_default();
+        let is_it = |entry: &&Entry| entry.version == resource.version && entry.group == resource.group;
+        if let Some(entry) = known.iter().find(is_it) {
             return Arc::clone(&entry.made);
         }
         let made = Arc::<Made>::default();
-        let (key, size) = (kv.key.clone(), kv.value.len());
         let (group, version) = (resource.group.clone(), resource.version.clone());
-        recent.push_back(Entry { key, revision, group, version, size, made: Arc::clone(&made) });
-        let mut held: usize = recent.iter().map(|entry| entry.size).sum();
-        while held > KEPT
-            && let Some(oldest) = recent.pop_front()
+        known.push(Entry { group, version, made: Arc::clone(&made) });
+        order.push_back((id, kv.value.len()));
+        *held += kv.value.len();
+        while *held > KEPT
+            && let Some((oldest, size)) = order.pop_front()
         {
-            held -= oldest.size;
+            *held -= size;
+            entries.remove(&oldest);
         }
         made
     }
@@ -117,6 +126,6 @@ mod tests {
             shared.object(maps, &kv(n), Revision(n)).unwrap();
         }
         assert!(!Arc::ptr_eq(&first, &shared.object(maps, &kv(1), Revision(1)).unwrap()), "it was forgotten");
-        assert!(shared.recent.lock().unwrap().len() <= 5);
+        assert!(shared.recent.lock().unwrap().order.len() <= 5);
     }
 }

@@ -4,8 +4,8 @@ use super::cells::{age, joined, labels, or_empty, or_none, plain, selector};
 use super::policy::{flow_schema, param_kind, param_ref, priority_level};
 use super::rows::{
     availability, claim, cron_job, daemon_set, deployment, endpoint_slice, endpoints, event, ingress, job, node,
-    persistent_volume, qualified, quota, ready_of, replicas, role_binding, service, signing_request, storage_driver,
-    template, used,
+    persistent_volume, pod_group, qualified, quota, ready_of, replicas, role_binding, service, signing_request,
+    storage_driver, template, used,
 };
 use super::{Printer, boolean, narrow, number, pod, wide};
 use crate::resource::Resource;
@@ -397,6 +397,9 @@ pub(super) fn printer(resource: &Resource) -> Printer {
             printer!([narrow("StorageClassName"), narrow("Capacity")], |o, _| {
                 vec![or_empty(o, &["storageClassName"]), text(o, &["capacity"]).unwrap_or("<unset>").into()]
             })
+        }
+        ("scheduling.k8s.io", "podgroups") => {
+            printer!([narrow("Policy"), narrow("Workload"), narrow("Status"), narrow("Age")], pod_group)
         }
         ("apiextensions.k8s.io", _) | ("", "limitranges") => {
             printer!([narrow("Created At")], |o, _| vec![or_empty(o, &["metadata", "creationTimestamp"])])

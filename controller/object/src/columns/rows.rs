@@ -91,6 +91,17 @@ pub(super) fn service(o: &Value, now: i64) -> Vec<Value> {
     ]
 }
 
+/// What the scheduler said last of a group of pods stands as its status.
+pub(super) fn pod_group(o: &Value, now: i64) -> Vec<Value> {
+    let policy = match at(o, &["spec", "schedulingPolicy", "gang"]) {
+        Some(_) => "Gang",
+        None => "Basic",
+    };
+    let told = list(o, &["status", "conditions"]).iter().find(|c| c["type"] == "PodGroupInitiallyScheduled");
+    let status = told.and_then(|condition| text(condition, &["reason"])).unwrap_or("Pending");
+    vec![policy.into(), or_none(o, &["spec", "workloadRef", "workloadName"]), status.into(), age(o, now)]
+}
+
 /// More than three are only counted.
 pub(super) fn few(all: &[String]) -> Value {
     match all.len() {

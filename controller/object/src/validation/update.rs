@@ -20,6 +20,8 @@ fn fixed(resource: &Resource) -> &'static [&'static str] {
         ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => &["roleRef"],
         ("storage.k8s.io", "storageclasses") => &["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"],
         ("scheduling.k8s.io", "priorityclasses") => &["value", "preemptionPolicy"],
+        ("scheduling.k8s.io", "podgroups") => &super::scheduling::FIXED_IN_GROUP,
+        ("scheduling.k8s.io", "workloads") => &["spec.controllerRef"],
         ("discovery.k8s.io", "endpointslices") => &["addressType"],
         ("node.k8s.io", "runtimeclasses") => &["handler"],
         ("networking.k8s.io", "ingressclasses") => &["spec.controller"],
@@ -63,6 +65,8 @@ pub(super) fn validate(resource: &Resource, old: &Value, new: &Value, sub: Optio
             }
         }
         ("batch", "jobs") => super::job::update(old, new, faults),
+        ("scheduling.k8s.io", "podgroups") => super::scheduling::pod_group_update(old, new, faults),
+        ("scheduling.k8s.io", "workloads") => super::scheduling::workload_update(old, new, faults),
         _ => {}
     }
 }

@@ -253,10 +253,8 @@ impl Shared {
 
     /// Pods of a silent node get no traffic: they are not ready.
     async fn unready(&self, name: &Key) -> Result<(), ReconcileError> {
-        for pod in self.reconciler.pods.all() {
-            if pod.node.as_deref() != Some(name) || pod.ready_since.is_none() || pod.phase == Phase::Ended {
-                continue;
-            }
+        let is_ready = |pod: &PodFacts| pod.ready_since.is_some() && pod.phase != Phase::Ended;
+        for pod in self.reconciler.pods.select(|pod| pod.node.as_deref() == Some(name) && is_ready(pod)) {
             let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
             let patch = json!({"metadata": {"uid": &*pod.uid}, "status": {"conditions": [
                 {"type": "Ready", "status": "False", "lastTransitionTime": now},
@@ -279,8 +277,11 @@ impl Shared {
     async fn evict(&self, name: &Key, now: jiff::Timestamp) -> Result<Option<Duration>, ReconcileError> {
         let Some(node) = self.reconciler.nodes.get(name) else { return Ok(None) };
         let known = self.patient_since().remove(name).unwrap_or_default();
-        let pods = self.reconciler.pods.all().into_iter();
-        let pods: Vec<_> = pods.filter(|pod| pod.node.as_deref() == Some(name) && pod.is_active()).collect();
+        // Most nodes have no such taint, and a look at all pods for each would not be cheap.
+        if !node.taints.iter().any(|taint| taint.effect == "NoExecute") {
+            return Ok(None);
+        }
+        let pods = self.reconciler.pods.select(|pod| pod.node.as_deref() == Some(name) && pod.is_active());
         let plan::Evictions { due, since, next } = plan::evictions(&pods, &node.taints, &known, now.as_second());
         if !since.is_empty() {
             self.patient_since().insert(Arc::clone(name), since);

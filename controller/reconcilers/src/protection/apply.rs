@@ -1,12 +1,13 @@
-//! Looks at claims and volumes that are being deleted, woken by them and by pods that end.
-use super::plan::{keeps, without};
+//! Looks at claims, volumes and groups that are being deleted, woken by them and by pods that end.
+use super::plan::{keeps, keeps_group, without};
 use crate::cache::{Cache, Key, key_of, split};
 use crate::claim::ClaimFacts;
 use crate::error::{ReconcileError, at, code};
 use crate::pod::{Phase, PodFacts};
 use crate::queue::{Next, Queue};
-use api::well_known::{FINALIZER_PV_PROTECTION, FINALIZER_PVC_PROTECTION};
+use api::well_known::{FINALIZER_POD_GROUP_PROTECTION, FINALIZER_PV_PROTECTION, FINALIZER_PVC_PROTECTION};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::scheduling::v1beta1::PodGroup;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde_json::json;
@@ -106,6 +107,64 @@ pub(crate) async fn volumes(client: kube::Client, volumes: Arc<Cache<VolumeFacts
         }
     };
     queue.work(WORKERS, work).await;
+}
+
+/// What is known of a group of pods.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct GroupFacts {
+    key: Key,
+    is_waiting: bool,
+}
+
+impl GroupFacts {
+    /// Takes the facts out.
+    pub(crate) fn new(group: PodGroup) -> Self {
+        let is_waiting = is_waiting(&group.metadata, FINALIZER_POD_GROUP_PROTECTION);
+        Self { key: key_of(&group.metadata), is_waiting }
+    }
+}
+
+/// Frees groups of pods until dropped.
+pub(crate) async fn groups(client: kube::Client, groups: Arc<Cache<GroupFacts>>, pods: Arc<Cache<PodFacts>>) {
+    let queue: Arc<Queue<Key>> = Queue::new("podgroup-protection");
+    let wake = Arc::clone(&queue);
+    groups.on_change(move |_, after| {
+        if let Some(group) = after.filter(|group| group.is_waiting) {
+            wake.add(Arc::clone(&group.key));
+        }
+    });
+    let (wake, known) = (Arc::clone(&queue), Arc::clone(&groups));
+    pods.on_change(move |before, after| {
+        let ended = after.is_none_or(|pod| pod.phase == Phase::Ended);
+        let Some(pod) = before.or(after).filter(|_| ended) else { return };
+        for group in known.in_namespace(pod.namespace()).iter().filter(|group| group.is_waiting) {
+            wake.add(Arc::clone(&group.key));
+        }
+    });
+    groups.listed().await;
+    for group in groups.all().iter().filter(|group| group.is_waiting) {
+        queue.add(Arc::clone(&group.key));
+    }
+    let work = move |key: Key| {
+        let client = client.clone();
+        async move { free_group(client, &key).await }
+    };
+    queue.work(WORKERS, work).await;
+}
+
+async fn free_group(client: kube::Client, key: &Key) -> Result<Next, ReconcileError> {
+    let (namespace, name) = split(key);
+    let groups: Api<PodGroup> = Api::namespaced(client.clone(), namespace);
+    let group = groups.get_opt(name).await.map_err(at("reading the group"))?;
+    let Some(group) = group.filter(|group| is_waiting(&group.metadata, FINALIZER_POD_GROUP_PROTECTION)) else {
+        return Ok(Next::Wait);
+    };
+    let pods: Api<Pod> = Api::namespaced(client, namespace);
+    let pods = pods.list(&ListParams::default()).await.map_err(at("listing the pods of the group"))?;
+    if pods.iter().any(|pod| keeps_group(pod, name)) {
+        return Ok(Next::Wait);
+    }
+    free(&groups, &group.metadata, FINALIZER_POD_GROUP_PROTECTION).await
 }
 
 /// Takes the finalizer away, if the object is still the one that was looked at.

@@ -17,6 +17,12 @@ pub(super) fn keeps(pod: &Pod, claim: &str) -> bool {
     is_scheduled && uses && !api::pod::is_terminal(pod)
 }
 
+/// Whether a pod keeps its group: wherever it is, until it has ended.
+pub(super) fn keeps_group(pod: &Pod, group: &str) -> bool {
+    let named = pod.spec.as_ref().and_then(|spec| spec.scheduling_group.as_ref()?.pod_group_name.as_deref());
+    named == Some(group) && !api::pod::is_terminal(pod)
+}
+
 /// The finalizers without one; `None` where it is not among them.
 pub(super) fn without(finalizers: &[String], finalizer: &str) -> Option<Vec<String>> {
     let left: Vec<String> = finalizers.iter().filter(|own| *own != finalizer).cloned().collect();
@@ -40,6 +46,17 @@ mod tests {
         assert!(keeps(&pod("n", "Running"), "c") && keeps(&pod("n", "Running"), "p-e"));
         assert!(!keeps(&pod("", "Pending"), "c") && !keeps(&pod("n", "Succeeded"), "c"));
         assert!(!keeps(&pod("n", "Running"), "d") && !keeps(&pod("n", "Running"), "p-v"));
+    }
+
+    #[test]
+    fn pods_keep_their_group_until_they_have_ended() {
+        let pod = |phase: &str| -> Pod {
+            let spec = json!({"containers": [], "schedulingGroup": {"podGroupName": "g"}});
+            serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec, "status": {"phase": phase}}))
+                .unwrap()
+        };
+        assert!(keeps_group(&pod("Pending"), "g") && keeps_group(&pod("Running"), "g"));
+        assert!(!keeps_group(&pod("Failed"), "g") && !keeps_group(&pod("Pending"), "h"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Makes room: tells the API which node a pod waits for and sends the victims away, beside the decisions.
 use super::Driver;
 use crate::hint::Moved;
-use crate::pod::{PodFacts, SCHEDULER_NAME};
+use crate::pod::PodFacts;
 use crate::preempt::{Preemption, Victim};
 use crate::record::Notice;
 use crate::snapshot::Slot;
@@ -30,10 +30,11 @@ impl Driver {
         let given_up = preemption.displaced.iter().filter_map(|key| self.snapshot.renounce(key));
         let mut given_up: BTreeSet<Slot> = given_up.collect();
         for key in &preemption.displaced {
-            self.queue.move_one(key, Instant::now());
+            self.try_again(key);
             self.renounce_in_api(key);
         }
         given_up.extend(self.snapshot.nominate(&pod.key, &pod.shape, &preemption.node));
+        self.tell_whole_groups(&preemption.victims, pod);
         for victim in &preemption.victims {
             self.snapshot.doom(&victim.key, &victim.uid);
         }
@@ -49,7 +50,7 @@ impl Driver {
             let (client, notices, node, preemptor) = (&client, &notices, &preemption.node, &pod);
             let kept = stream::iter(preemption.victims)
                 .map(|victim| async move {
-                    match send_away(client, &victim).await {
+                    match send_away(client, &victim, &preemptor.shape.profile.name).await {
                         Ok(()) => {
                             notices.send(Notice::Preempted(victim, Arc::clone(preemptor), node.clone()));
                             None
@@ -77,7 +78,7 @@ impl Driver {
             self.snapshot.spare(&victim.key, &victim.uid);
         }
         if self.waits(&emptied.pod) {
-            self.queue.move_one(&emptied.pod.key, Instant::now());
+            self.try_again(&emptied.pod.key);
         }
     }
 
@@ -108,10 +109,10 @@ async fn nominate(client: &kube::Client, pod: &PodFacts, node: Option<&str>) {
 
 /// Writes why, then deletes, also where others write the status at the same time. A pod that is gone, or another one of the
 /// same name, needs nothing: the delete names the uid.
-async fn send_away(client: &kube::Client, victim: &Victim) -> Result<(), kube::Error> {
+async fn send_away(client: &kube::Client, victim: &Victim, profile: &str) -> Result<(), kube::Error> {
     let (namespace, name) = victim.key.split_once('/').unwrap_or(("", &victim.key));
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let patch = json!({"metadata": {"uid": *victim.uid}, "status": {"conditions": [disrupted()]}});
+    let patch = json!({"metadata": {"uid": *victim.uid}, "status": {"conditions": [disrupted(profile)]}});
     let parameters = DeleteParams {
         preconditions: Some(Preconditions { uid: Some(victim.uid.to_string()), resource_version: None }),
         ..DeleteParams::default()
@@ -131,10 +132,10 @@ fn is_conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 409)
 }
 
-fn disrupted() -> Value {
+fn disrupted(profile: &str) -> Value {
     json!({
         "type": api::well_known::CONDITION_DISRUPTED, "status": "True", "reason": "PreemptionByScheduler",
-        "message": format!("{SCHEDULER_NAME}: preempting to accommodate a higher priority pod"),
+        "message": format!("{profile}: preempting to accommodate a higher priority pod"),
         "lastTransitionTime": jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
     })
 }
@@ -172,7 +173,7 @@ mod tests {
         let address = format!("http://{}", listener.local_addr().unwrap());
         let client = kube::Client::try_from(kube::Config::new(address.parse().unwrap())).unwrap();
         let victim = Victim { key: "d/victim".into(), uid: "u".into() };
-        let mut sent = tokio::spawn(async move { send_away(&client, &victim).await });
+        let mut sent = tokio::spawn(async move { send_away(&client, &victim, "s").await });
         let mut methods = Vec::new();
         let done = loop {
             tokio::select! {

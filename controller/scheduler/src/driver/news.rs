@@ -8,6 +8,7 @@ use futures::StreamExt as _;
 use futures::stream::{BoxStream, select_all};
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::scheduling::v1beta1::PodGroup;
 use k8s_openapi::api::storage::v1::{CSINode, StorageClass};
 use kube::api::{Api, ResourceExt as _};
 use kube::runtime::WatchStreamExt as _;
@@ -24,6 +25,7 @@ pub(super) enum News {
     Budget(Box<Event<PodDisruptionBudget>>),
     Namespace(Box<Event<Namespace>>),
     Limits(Box<Event<CSINode>>),
+    Group(Box<Event<PodGroup>>),
     Devices(DeviceNews),
     /// A watch broke and is started again.
     Broken(watcher::Error),
@@ -85,6 +87,7 @@ pub(super) struct Watched {
     budgets: Listing,
     namespaces: Listing,
     limits: Listing,
+    pub(super) groups: Listing,
     pub(super) devices: DeviceListings,
 }
 
@@ -92,7 +95,7 @@ impl Watched {
     pub(super) fn are_listed(&self) -> bool {
         let own = [&self.pods, &self.nodes];
         let others = [&self.claims, &self.volumes, &self.classes, &self.budgets, &self.namespaces, &self.limits];
-        own.iter().chain(&others).chain(&self.devices.all()).all(|listing| listing.is_done)
+        own.iter().chain(&others).chain(&self.devices.all()).all(|listing| listing.is_done) && self.groups.is_done
     }
 }
 
@@ -114,6 +117,7 @@ pub(super) fn watch(client: &kube::Client) -> BoxStream<'static, News> {
         one(client, |event| News::Budget(Box::new(event))),
         one(client, |event| News::Namespace(Box::new(event))),
         one(client, |event| News::Limits(Box::new(event))),
+        one(client, |event| News::Group(Box::new(event))),
         super::devices::watch(client),
     ])
     .boxed()
@@ -154,6 +158,7 @@ impl Driver {
                 Step::Retain(seen) => known.limits.retain(|name, _| seen.contains(&**name)),
                 Step::Begin => {}
             },
+            News::Group(event) => return self.group_news(*event),
             News::Budget(event) => {
                 // A budget says who leaves, not whether a pod fits: it wakes nobody.
                 return match watched.budgets.step(*event) {

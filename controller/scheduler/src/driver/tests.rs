@@ -9,7 +9,7 @@ use watcher::Event;
 fn driver() -> Driver {
     let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
     let client = kube::Client::try_from(config).unwrap();
-    let mut driver = Driver::new(Config { client, metrics: Metrics::default() });
+    let mut driver = Driver::new(Config { client, metrics: Metrics::default(), settings: Settings::default() });
     driver.pod_event(Event::InitDone);
     driver.node_event(Event::InitDone);
     for listed in [
@@ -23,6 +23,7 @@ fn driver() -> Driver {
         News::Devices(DeviceNews::Slice(Box::new(Event::InitDone))),
         News::Devices(DeviceNews::Class(Box::new(Event::InitDone))),
         News::Devices(DeviceNews::Rule(Box::new(Event::InitDone))),
+        News::Group(Box::new(Event::InitDone)),
     ] {
         driver.news(listed);
     }
@@ -257,4 +258,162 @@ async fn news_of_a_namespace_wake_only_if_its_labels_changed() {
     assert_eq!(woken(&driver), 0);
     tell_namespace(&mut driver, json!({"team": "t"}));
     assert_eq!(woken(&driver), 1);
+}
+
+/// A pod of a group.
+fn of(group: &str, mut pod: Value) -> Value {
+    pod["spec"]["schedulingGroup"] = json!({"podGroupName": group});
+    pod
+}
+
+fn tell_group(driver: &mut Driver, name: &str, policy: Value) {
+    let group = json!({"metadata": {"namespace": "d", "name": name, "uid": name}, "spec": {"schedulingPolicy": policy, "priority": 1}});
+    driver.news(News::Group(Box::new(Event::Apply(serde_json::from_value(group).unwrap()))));
+}
+
+fn gang_of(min_count: usize) -> Value {
+    json!({"gang": {"minCount": min_count}})
+}
+
+/// How many of these are placed.
+fn placed(driver: &Driver, names: &[&str]) -> usize {
+    names.iter().filter(|name| is_placed(driver, &format!("d/{name}"))).count()
+}
+
+const THREE: [&str; 3] = ["g0", "g1", "g2"];
+
+fn tell_gang(driver: &mut Driver, cpu: &str) {
+    for name in THREE {
+        tell(driver, &of("g", pod(name, 1, cpu)));
+    }
+}
+
+#[tokio::test]
+async fn a_gang_waits_for_its_group_and_its_pods_and_goes_whole() {
+    let mut driver = driver();
+    add_node(&mut driver, "a", json!({}));
+    tell(&mut driver, &of("g", pod("g0", 1, "1")));
+    while driver.schedule() {}
+    tell_group(&mut driver, "g", gang_of(3));
+    while driver.schedule() {}
+    tell(&mut driver, &of("g", pod("g1", 1, "1")));
+    while driver.schedule() {}
+    assert_eq!((placed(&driver, &THREE), woken(&driver)), (0, 0));
+    let waiting = driver.queue.of_group("d/g");
+    let said = crate::group::readiness(&driver.snapshot, "d/g", &waiting);
+    let crate::group::Readiness::Waits("Unschedulable", said) = said else { panic!("{said:?}") };
+    assert!(said.ends_with("2 of 3 exist"), "{said}");
+    tell(&mut driver, &of("g", pod("g2", 1, "1")));
+    assert_eq!(woken(&driver), 1, "one stands for all");
+    while driver.schedule() {}
+    assert_eq!((placed(&driver, &THREE), driver.binding.len()), (3, 3), "in one batch");
+    assert!(driver.untold.is_empty());
+}
+
+#[tokio::test]
+async fn a_gang_that_does_not_fit_holds_nothing_and_starts_whole_when_room_comes() {
+    let mut driver = driver();
+    add_node(&mut driver, "a", json!({}));
+    tell_group(&mut driver, "g", gang_of(3));
+    tell_gang(&mut driver, "2");
+    while driver.schedule() {}
+    assert_eq!((placed(&driver, &THREE), woken(&driver)), (0, 0));
+    tell(&mut driver, &pod("other", 1, "4"));
+    driver.schedule();
+    assert!(is_placed(&driver, "d/other"), "nothing was kept for the gang");
+    add_node(&mut driver, "b", json!({}));
+    assert_eq!(woken(&driver), 1, "it is woken once");
+    while driver.schedule() {}
+    assert_eq!(placed(&driver, &THREE), 0, "two would fit");
+    tell_gone(&mut driver, &on("a", pod("other", 1, "4")));
+    driver.queue.advance(Instant::now() + Duration::from_secs(60));
+    while driver.schedule() {}
+    assert_eq!(placed(&driver, &THREE), 3);
+}
+
+#[tokio::test]
+async fn two_gangs_do_not_wait_for_each_other() {
+    let mut driver = driver();
+    add_node(&mut driver, "a", json!({}));
+    for (group, names) in [("g", ["g0", "g1"]), ("h", ["h0", "h1"])] {
+        tell_group(&mut driver, group, gang_of(2));
+        for name in names {
+            tell(&mut driver, &of(group, pod(name, 1, "2")));
+        }
+    }
+    while driver.schedule() {}
+    assert_eq!((placed(&driver, &["g0", "g1"]), placed(&driver, &["h0", "h1"])), (2, 0));
+}
+
+#[tokio::test]
+async fn a_pod_more_than_the_minimum_goes_when_it_can() {
+    let mut driver = driver();
+    add_node(&mut driver, "a", json!({}));
+    tell_group(&mut driver, "g", gang_of(2));
+    tell_gang(&mut driver, "2");
+    while driver.schedule() {}
+    assert_eq!(placed(&driver, &THREE), 2);
+    add_node(&mut driver, "b", json!({}));
+    driver.schedule();
+    assert_eq!(placed(&driver, &THREE), 3);
+}
+
+#[tokio::test]
+async fn a_binding_that_fails_gives_back_that_pod_and_counts_the_others() {
+    let mut driver = driver();
+    add_node(&mut driver, "a", json!({}));
+    tell_group(&mut driver, "g", gang_of(3));
+    tell_gang(&mut driver, "1");
+    while driver.schedule() {}
+    let pod = driver.queue.get("d/g1").cloned().expect("it waits for its answer");
+    let result = Err(kube::Error::LinesCodecMaxLineLengthExceeded);
+    driver.bound(Bound { pod, node: "a".into(), since: Instant::now(), result, prepared: Vec::new() });
+    assert_eq!((placed(&driver, &THREE), woken(&driver)), (2, 1));
+    driver.queue.advance(Instant::now() + Duration::from_secs(60));
+    driver.schedule();
+    assert_eq!(placed(&driver, &THREE), 3);
+}
+
+#[tokio::test]
+async fn a_gang_preempts_once_and_goes_when_all_have_left() {
+    let mut driver = driver();
+    for node in ["a", "b"] {
+        add_node(&mut driver, node, json!({}));
+        tell(&mut driver, &on(node, pod(&format!("victim-{node}"), 0, "4")));
+    }
+    tell_group(&mut driver, "g", gang_of(3));
+    tell_gang(&mut driver, "2");
+    driver.schedule();
+    assert!(THREE.iter().all(|name| is_nominated(&driver, &format!("d/{name}"))));
+    tell_gone(&mut driver, &on("a", pod("victim-a", 0, "4")));
+    assert_eq!(woken(&driver), 0, "others are still on their way out");
+    tell_gone(&mut driver, &on("b", pod("victim-b", 0, "4")));
+    assert_eq!(woken(&driver), 1);
+    driver.schedule();
+    assert_eq!(placed(&driver, &THREE), 3);
+}
+
+#[tokio::test]
+async fn pods_of_a_basic_group_go_one_by_one() {
+    let mut driver = driver();
+    add_node(&mut driver, "a", json!({}));
+    tell_gang(&mut driver, "2");
+    while driver.schedule() {}
+    assert_eq!(placed(&driver, &THREE), 0, "the group is not there");
+    tell_group(&mut driver, "g", json!({"basic": {}}));
+    while driver.schedule() {}
+    assert_eq!(placed(&driver, &THREE), 2);
+}
+
+#[tokio::test]
+async fn pods_of_another_priority_than_their_group_s_are_not_tried() {
+    let mut driver = driver();
+    add_node(&mut driver, "a", json!({}));
+    tell_group(&mut driver, "g", gang_of(1));
+    tell(&mut driver, &of("g", pod("g0", 2, "1")));
+    while driver.schedule() {}
+    let said = crate::group::readiness(&driver.snapshot, "d/g", &driver.queue.of_group("d/g"));
+    let crate::group::Readiness::Waits("SchedulerError", said) = said else { panic!("{said:?}") };
+    assert!(said.ends_with("got 2 and 1"), "{said}");
+    assert_eq!(placed(&driver, &THREE), 0);
 }

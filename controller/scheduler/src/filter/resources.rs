@@ -1,6 +1,7 @@
 //! Whether enough is left. A pod fits a node that has too little of what the pod does not ask for.
 use crate::node::{NodeFacts, Taken};
 use crate::pod::Shape;
+use crate::profile::Filter;
 
 fn lacks(want: i64, have: i64, taken: i64) -> bool {
     want > 0 && want > have.saturating_sub(taken)
@@ -9,6 +10,14 @@ fn lacks(want: i64, have: i64, taken: i64) -> bool {
 /// The same questions as [`missing`] and the number of pods, without telling which one failed.
 pub(super) fn fit(node: &NodeFacts, taken: &Taken, pod: &Shape) -> bool {
     let (have, used, want) = (&node.allocatable, &taken.requested, &pod.load.requests);
+    if pod.profile.skips(Filter::Resources) {
+        return true;
+    }
+    if !pod.profile.ignored.is_empty() {
+        let mut is_enough = taken.pod_count < node.max_pods;
+        missing(node, taken, pod, |_| is_enough = false);
+        return is_enough;
+    }
     taken.pod_count < node.max_pods
         && !lacks(want.milli_cpu, have.milli_cpu, used.milli_cpu)
         && !lacks(want.memory, have.memory, used.memory)
@@ -20,7 +29,7 @@ pub(super) fn fit(node: &NodeFacts, taken: &Taken, pod: &Shape) -> bool {
 pub(super) fn missing(node: &NodeFacts, taken: &Taken, pod: &Shape, mut tell: impl FnMut(&str)) {
     let (have, used, want) = (&node.allocatable, &taken.requested, &pod.load.requests);
     let mut check = |name: &str, want: i64, have: i64, taken: i64| {
-        if lacks(want, have, taken) {
+        if lacks(want, have, taken) && !pod.profile.ignored.has(name) {
             tell(name);
         }
     };

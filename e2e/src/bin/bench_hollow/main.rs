@@ -85,7 +85,7 @@ async fn measure(nodes: usize, pods: usize, rest: usize, seconds: u64) -> Outcom
     };
     let measured = async {
         at_rest(&cluster, &format!("{nodes} nodes, no pods")).await?;
-        end_to_end(&server, &seen, pods).await?;
+        end_to_end(&cluster, &server, &seen, pods).await?;
         if rest > 0 {
             fill(&server, &seen, rest).await?;
             at_rest(&cluster, &format!("{nodes} nodes, {} pods", seen.running.load(Ordering::Relaxed))).await?;
@@ -162,16 +162,19 @@ async fn create(server: &Server, namespace: &str, set: &str, spec: &Value, count
 }
 
 /// From the first POST to the last binding that a watch has told of.
-async fn end_to_end(server: &Server, seen: &Seen, pods: usize) -> Outcome<()> {
+async fn end_to_end(cluster: &Cluster, server: &Server, seen: &Seen, pods: usize) -> Outcome<()> {
     println!(
         "\nend to end, {pods} pods each: from the first POST until a watch has told of the last binding (durable)"
     );
-    println!("{:<22}{:>10}{:>12}{:>10}{:>8}{:>14}", "", "created/s", "placed/s", "gate", "ratio", "all Running s");
+    println!(
+        "{:<22}{:>10}{:>12}{:>10}{:>8}{:>14}{:>14}",
+        "", "created/s", "placed/s", "gate", "ratio", "all Running s", "server ms/pod"
+    );
     for workload in &WORKLOADS {
         let namespace_name = workload.name.replace(' ', "-");
         namespace(server, &namespace_name).await?;
         let (bound, running) = (seen.bound.load(Ordering::Relaxed), seen.running.load(Ordering::Relaxed));
-        let started = Instant::now();
+        let (started, processor_before) = (Instant::now(), processor(cluster)?);
         create(server, &namespace_name, workload.name, &(workload.spec)(), pods).await?;
         let created = pods as f64 / started.elapsed().as_secs_f64();
         let count = pods as u64;
@@ -179,8 +182,9 @@ async fn end_to_end(server: &Server, seen: &Seen, pods: usize) -> Outcome<()> {
         let placed = count as f64 / started.elapsed().as_secs_f64();
         wait("running", &seen.running, running + count).await?;
         let all = started.elapsed().as_secs_f64();
+        let each = (processor(cluster)? - processor_before) * 1000.0 / pods as f64;
         let (name, gate) = (workload.name, workload.gate);
-        println!("{name:<22}{created:>10.0}{placed:>12.0}{gate:>10.0}{:>8.1}{all:>14.1}", placed / gate);
+        println!("{name:<22}{created:>10.0}{placed:>12.0}{gate:>10.0}{:>8.1}{all:>14.1}{each:>14.2}", placed / gate);
     }
     Ok(())
 }

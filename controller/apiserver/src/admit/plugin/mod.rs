@@ -8,8 +8,10 @@ mod namespace;
 mod node_restriction;
 mod owner;
 mod pod_certificate;
+mod pod_group;
 mod pod_priority;
 mod pod_security;
+mod protection;
 mod rbac_escalation;
 mod runtime_class;
 mod service_account;
@@ -36,7 +38,7 @@ pub(super) fn mutate(attributes: &Attributes<'_>, object: Option<&mut Value>) ->
     counted("Priority", pod_priority::admit(attributes, object))?;
     tolerations::admit(attributes, object);
     storage::default_storage_class(attributes, object)?;
-    storage::protect(attributes, object);
+    protection::mutate(attributes, object);
     counted("RuntimeClass", runtime_class::mutate(attributes, object))?;
     ingress::mutate(attributes, object)?;
     topology::mutate(attributes, object);
@@ -54,6 +56,7 @@ pub(super) fn validate(attributes: &Attributes<'_>, object: Option<&Value>) -> R
     counted("NodeRestriction", node_restriction::admit(attributes, object))?;
     counted("PodSecurity", pod_security::validate(attributes, object))?;
     counted("Priority", pod_priority::validate(attributes, object))?;
+    counted("PodGroupWorkloadExists", pod_group::validate(attributes, object))?;
     counted("OwnerReferencesPermissionEnforcement", owner::validate(attributes, object))?;
     counted("PersistentVolumeClaimResize", storage::resize(attributes, object))?;
     counted("RuntimeClass", runtime_class::validate(attributes, object))?;

@@ -1,4 +1,4 @@
-//! Priority: a pod's class becomes its number.
+//! Priority: the class of a pod, or of a group of pods, becomes its number.
 
 use controller_object::status::{About, Status};
 use serde_json::Value;
@@ -9,18 +9,19 @@ use crate::registry::{Registry, names};
 const GROUP: &str = "scheduling.k8s.io";
 const CLASSES: &str = "priorityclasses";
 
-pub(super) fn admit(attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), Status> {
-    if !attributes.creates("", "pods") {
+pub(super) fn admit(attributes: &Attributes<'_>, object: &mut Value) -> Result<(), Status> {
+    let is_group = attributes.creates(GROUP, "podgroups");
+    if !is_group && !attributes.creates("", "pods") {
         return Ok(());
     }
     let registry = &attributes.state.registry;
-    let pod_name = names(pod).1.to_owned();
-    let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else { return Ok(()) };
+    let own_name = names(object).1.to_owned();
+    let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else { return Ok(()) };
     let wanted = spec.get("priorityClassName").and_then(Value::as_str).filter(|name| !name.is_empty());
     let class = match wanted {
         Some(name) => Some(registry.peek(GROUP, "v1", CLASSES, None, name).ok_or_else(|| {
             let detail = format!("no PriorityClass with name {name} was found");
-            Status::forbidden(About::resource(attributes.resource, &pod_name), &detail)
+            Status::forbidden(About::resource(attributes.resource, &own_name), &detail)
         })?),
         None => default_class(registry)?,
     };
@@ -29,13 +30,17 @@ pub(super) fn admit(attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), 
         && given != value
     {
         let detail = format!(
-            "the integer value of priority ({given}) must not be provided in pod spec; priority admission controller computed {value} from the given PriorityClass name"
+            "the integer value of priority ({given}) must not be provided in {} spec; priority admission controller computed {value} from the given PriorityClass name",
+            if is_group { "pod group" } else { "pod" }
         );
-        return Err(Status::forbidden(About::resource(attributes.resource, &pod_name), &detail));
+        return Err(Status::forbidden(About::resource(attributes.resource, &own_name), &detail));
     }
     spec.insert("priority".into(), value.into());
-    let policy = class.as_ref().and_then(|class| class["preemptionPolicy"].as_str()).unwrap_or("PreemptLowerPriority");
-    spec.insert("preemptionPolicy".into(), policy.into());
+    // The field of a group needs a feature that is off; its pods say whether others leave for them.
+    if !is_group {
+        let policy = class.as_ref().and_then(|class| class["preemptionPolicy"].as_str());
+        spec.insert("preemptionPolicy".into(), policy.unwrap_or("PreemptLowerPriority").into());
+    }
     if let Some(name) = class.as_ref().and_then(|class| class.pointer("/metadata/name")) {
         spec.insert("priorityClassName".into(), name.clone());
     }

@@ -1,12 +1,10 @@
-//! DefaultStorageClass, StorageObjectInUseProtection and PersistentVolumeClaimResize.
+//! DefaultStorageClass and PersistentVolumeClaimResize.
 //! Kubernetes documentation, "Admission Control in Kubernetes".
 
 use api::quantity::Quantity;
-use api::well_known::{
-    ANNOTATION_DEFAULT_STORAGE_CLASS, ANNOTATION_OLD_CLASS, FINALIZER_PV_PROTECTION, FINALIZER_PVC_PROTECTION,
-};
+use api::well_known::{ANNOTATION_DEFAULT_STORAGE_CLASS, ANNOTATION_OLD_CLASS};
 use controller_object::status::{About, Status};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::fill_class;
 use crate::admit::Attributes;
@@ -19,21 +17,6 @@ pub(super) fn default_storage_class(attributes: &Attributes<'_>, claim: &mut Val
     }
     let classes = ("storage.k8s.io", "storageclasses", ANNOTATION_DEFAULT_STORAGE_CLASS);
     fill_class(attributes, claim, "storageClassName", ANNOTATION_OLD_CLASS, classes)
-}
-
-/// Claims and volumes that somebody uses stay until nobody does; their controllers take the finalizer away then.
-pub(super) fn protect(attributes: &Attributes<'_>, object: &mut Value) {
-    let finalizer =
-        match (attributes.creates("", "persistentvolumeclaims"), attributes.creates("", "persistentvolumes")) {
-            (true, _) => FINALIZER_PVC_PROTECTION,
-            (_, true) => FINALIZER_PV_PROTECTION,
-            _ => return,
-        };
-    let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
-    let Some(finalizers) = metadata.entry("finalizers").or_insert_with(|| json!([])).as_array_mut() else { return };
-    if !finalizers.iter().any(|own| own == finalizer) {
-        finalizers.push(finalizer.into());
-    }
 }
 
 /// A bound claim grows only where its class allows it.
