@@ -282,8 +282,7 @@ pub(crate) fn is_unconverted(status: &Status) -> bool {
 
 /// The object of a stored value at a revision, in the version that was asked for.
 pub(crate) fn to_value(resource: &Resource, kv: &KeyValue, revision: Revision) -> Result<Value, Status> {
-    let mut object: Value = serde_json::from_slice(&kv.value)
-        .map_err(|_| Status::internal_error(format!("{} is damaged in the store", String::from_utf8_lossy(&kv.key))))?;
+    let mut object: Value = serde_json::from_slice(&kv.value).map_err(|_| damaged(kv))?;
     if let Some(custom) = &resource.custom
         && matches!(custom.conversion, Conversion::Webhook(_))
         && object["apiVersion"] != resource.api_version()
@@ -299,17 +298,36 @@ pub(crate) fn to_value(resource: &Resource, kv: &KeyValue, revision: Revision) -
     Ok(object)
 }
 
+/// Tells that a stored value is no object.
+pub(crate) fn damaged(kv: &KeyValue) -> Status {
+    Status::internal_error(format!("{} is damaged in the store", String::from_utf8_lossy(&kv.key)))
+}
+
 /// The metadata alone of a stored value, which stands first; the rest is not parsed.
 pub(crate) fn metadata(kv: &KeyValue, revision: Revision) -> Result<Value, Status> {
-    let damaged = || Status::internal_error(format!("{} is damaged in the store", String::from_utf8_lossy(&kv.key)));
-    let rest = kv.value.strip_prefix(b"{\"metadata\":").ok_or_else(damaged)?;
+    let rest = kv.value.strip_prefix(b"{\"metadata\":").ok_or_else(|| damaged(kv))?;
     let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<Value>();
-    let metadata = values.next().and_then(Result::ok).ok_or_else(damaged)?;
+    let metadata = values.next().and_then(Result::ok).ok_or_else(|| damaged(kv))?;
     let mut object = serde_json::json!({
         "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata
     });
     set_revision(&mut object, revision);
     Ok(object)
+}
+
+/// Appends the JSON of the same to `out`; what the metadata says is copied, not parsed.
+pub(crate) fn write_metadata_json(kv: &KeyValue, revision: Revision, out: &mut BytesMut) -> Result<(), Status> {
+    let rest = kv.value.strip_prefix(HEAD).ok_or_else(|| damaged(kv))?;
+    // From the brace on that the head ends with.
+    let metadata = kv.value.get(HEAD.len() - 1..).unwrap_or_default();
+    let mut values = serde_json::Deserializer::from_slice(metadata).into_iter::<serde::de::IgnoredAny>();
+    values.next().and_then(Result::ok).ok_or_else(|| damaged(kv))?;
+    let fields = rest.get(..values.byte_offset() - 1).unwrap_or_default();
+    out.put_slice(b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{");
+    put_revision(revision, fields, out);
+    out.put_slice(fields);
+    out.put_slice(b"}");
+    Ok(())
 }
 
 /// Puts a revision into an object.
@@ -331,9 +349,7 @@ pub(crate) fn write_json(
         && let Some(rest) = kv.value.strip_prefix(HEAD)
     {
         out.put_slice(HEAD);
-        out.put_slice(b"\"resourceVersion\":\"");
-        out.put_slice(revision.to_string().as_bytes());
-        out.put_slice(if rest.starts_with(b"}") { b"\"" } else { b"\"," });
+        put_revision(revision, rest, out);
         out.put_slice(rest);
         return Ok(());
     }
@@ -341,7 +357,37 @@ pub(crate) fn write_json(
     put_json(&object, out)
 }
 
+/// Appends the field before those that follow.
+fn put_revision(revision: Revision, following: &[u8], out: &mut BytesMut) {
+    out.put_slice(b"\"resourceVersion\":\"");
+    out.put_slice(revision.to_string().as_bytes());
+    out.put_slice(if following.starts_with(b"}") { b"\"" } else { b"\"," });
+}
+
 /// Appends the JSON of a value to `out`.
 pub(crate) fn put_json(value: &Value, out: &mut BytesMut) -> Result<(), Status> {
     serde_json::to_writer(out.writer(), value).map_err(Status::internal_error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_is_written_as_it_is_read() {
+        for value in [
+            r#"{"metadata":{"labels":{"a":"}"},"name":"n","managedFields":[{}]},"kind":"ConfigMap","data":{}}"#,
+            r#"{"metadata":{},"kind":"ConfigMap"}"#,
+        ] {
+            let kv = KeyValue {
+                key: Bytes::from_static(b"/registry/core/configmaps/a/n"),
+                value: value.into(),
+                create_revision: Revision(4),
+                mod_revision: Revision(5),
+            };
+            let mut out = BytesMut::new();
+            write_metadata_json(&kv, Revision(7), &mut out).unwrap();
+            assert_eq!(serde_json::from_slice::<Value>(&out).unwrap(), metadata(&kv, Revision(7)).unwrap());
+        }
+    }
 }

@@ -55,6 +55,12 @@ fn extra(resource: &Resource) -> &'static [&'static str] {
     }
 }
 
+/// The fields of a built-in kind that a field selector may name.
+pub fn all(resource: &Resource) -> impl Iterator<Item = &'static str> {
+    let namespace = resource.is_namespaced().then_some("metadata.namespace");
+    ["metadata.name"].into_iter().chain(namespace).chain(extra(resource).iter().copied())
+}
+
 /// Whether a field selector on this kind may name `path`.
 pub fn supported(resource: &Resource, path: &str) -> bool {
     path == "metadata.name"

@@ -106,9 +106,7 @@ impl List {
             Shape::Object => {
                 separated(items, out, |kv, out| registry::write_json(&self.resource, kv, kv.mod_revision, out))
             }
-            Shape::Metadata => {
-                separated(items, out, |kv, out| registry::put_json(&registry::metadata(kv, kv.mod_revision)?, out))
-            }
+            Shape::Metadata => separated(items, out, |kv, out| registry::write_metadata_json(kv, kv.mod_revision, out)),
             Shape::Table => {
                 let objects = items.iter().map(objects).collect::<Result<Vec<_>, _>>()?;
                 separated(&self.rows().rows(objects), out, registry::put_json)

@@ -1,4 +1,5 @@
-//! What watchers make of a stored value, made once for all of them: the parsed object and its protobuf form. Only the
+//! What watchers make of a stored value, made once for all of them: the parsed object, what selectors
+//! look at, and its protobuf form. Only the
 //! newest values are kept, and only while they are few: a thousand watchers look at one value within milliseconds.
 
 use std::collections::{HashMap, VecDeque};
@@ -11,6 +12,7 @@ use controller_object::status::Status;
 use controller_store::model::{KeyValue, Revision};
 use serde_json::Value;
 
+use super::sketch;
 use crate::registry;
 
 /// How much stored JSON is kept parsed, in bytes; parsed it takes about ten times that.
@@ -45,6 +47,7 @@ struct Entry {
 #[derive(Default)]
 struct Made {
     object: OnceLock<Arc<Value>>,
+    sketch: OnceLock<Arc<Value>>,
     protobuf: OnceLock<Bytes>,
 }
 
@@ -56,6 +59,20 @@ impl Shared {
             return registry::to_value(resource, kv, revision).map(Arc::new);
         }
         self.made(resource, kv, revision).object(resource, kv, revision)
+    }
+
+    /// As much of the object as selectors look at.
+    pub(crate) fn sketch(&self, resource: &Resource, kv: &KeyValue) -> Result<Arc<Value>, Status> {
+        // What is converted to be read is made as a whole.
+        if resource.custom.is_some() || !registry::is_storage_version(resource) {
+            return self.object(resource, kv, kv.mod_revision);
+        }
+        let made = self.made(resource, kv, kv.mod_revision);
+        if let Some(known) = made.object.get().or_else(|| made.sketch.get()) {
+            return Ok(Arc::clone(known));
+        }
+        let sketch = Arc::new(sketch::read(&kv.value).map_err(|_| registry::damaged(kv))?);
+        Ok(Arc::clone(made.sketch.get_or_init(|| sketch)))
     }
 
     /// Its protobuf form, envelope included.

@@ -282,7 +282,7 @@ impl Encoder<'_> {
         if self.filter.takes_all() {
             return Ok(true);
         }
-        let object = self.context.state.shared.object(&self.context.resource, kv, kv.mod_revision)?;
+        let object = self.context.state.shared.sketch(&self.context.resource, kv)?;
         Ok(self.filter.matches(&self.context.resource, &object))
     }
 
@@ -314,6 +314,13 @@ impl Encoder<'_> {
             let mut out = BytesMut::with_capacity(kv.value.len() + 80);
             out.put_slice(format!("{{\"type\":\"{kind}\",\"object\":").as_bytes());
             registry::write_json(&self.context.resource, kv, revision, &mut out)?;
+            out.put_slice(b"}\n");
+            return Ok(out.freeze());
+        }
+        if negotiated.shape == Shape::Metadata && negotiated.encoding == Encoding::Json {
+            let mut out = BytesMut::with_capacity(1024);
+            out.put_slice(format!("{{\"type\":\"{kind}\",\"object\":").as_bytes());
+            registry::write_metadata_json(kv, revision, &mut out)?;
             out.put_slice(b"}\n");
             return Ok(out.freeze());
         }

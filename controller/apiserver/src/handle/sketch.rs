@@ -1,0 +1,134 @@
+//! What selectors look at, read out of a stored value without the rest: scalars of the first two levels, the labels and the
+//! addresses of a pod. What a selector cannot name costs no memory.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+/// Reads the sketch of an object. Whatever [`controller_object::field`] names of built-in kinds is in it.
+pub(super) fn read(json: &[u8]) -> Result<Value, serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let sketch = Level::Object.deserialize(&mut deserializer)?;
+    deserializer.end().map(|()| sketch.unwrap_or_default())
+}
+
+/// Where a value stands.
+#[derive(Clone, Copy)]
+enum Level<'a> {
+    /// It is the object.
+    Object,
+    /// In the object, under this name.
+    Part(&'a str),
+    /// Further in: only scalars matter.
+    Leaf,
+}
+
+/// Fields that are looked into further.
+fn is_whole(part: &str, field: &str) -> bool {
+    matches!((part, field), ("metadata", "labels") | ("status", "podIPs"))
+}
+
+/// The name of a field, copied only where it has escapes.
+#[derive(serde::Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de> DeserializeSeed<'de> for Level<'_> {
+    type Value = Option<Value>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<Value>, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Level<'_> {
+    type Value = Option<Value>;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a value of JSON")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Option<Value>, A::Error> {
+        let mut kept = Map::new();
+        while let Some(Name(name)) = fields.next_key::<Name<'de>>()? {
+            let value = match self {
+                Level::Object => fields.next_value_seed(Level::Part(&name))?,
+                Level::Part(part) if is_whole(part, &name) => Some(fields.next_value()?),
+                Level::Part(_) => fields.next_value_seed(Level::Leaf)?,
+                Level::Leaf => {
+                    fields.next_value::<IgnoredAny>()?;
+                    None
+                }
+            };
+            kept.extend(value.map(|value| (name.into_owned(), value)));
+        }
+        Ok((!matches!(self, Level::Leaf)).then_some(Value::Object(kept)))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Option<Value>, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Option<Value>, E> {
+        Ok(Some(value.into()))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Option<Value>, E> {
+        Ok(Some(value.into()))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Option<Value>, E> {
+        Ok(Some(value.into()))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Option<Value>, E> {
+        Ok(Some(value.into()))
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Option<Value>, E> {
+        Ok(Some(value.into()))
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Option<Value>, E> {
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use controller_object::field;
+    use controller_object::resource::Table;
+    use serde_json::json;
+
+    #[test]
+    fn selectors_see_the_same_in_a_sketch_as_in_the_whole() {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "a\u{e9}\n", "namespace": "n", "labels": {"k": "v", "w": ""}, "managedFields": [{"a": 1}], "generation": 3},
+            "spec": {"nodeName": "node-1", "hostNetwork": true, "containers": [{"name": "c"}], "restartPolicy": "Always", "nodeSelector": {"x": "y"}},
+            "status": {"phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.2"}], "conditions": []}});
+        let event = json!({"metadata": {"name": "e"}, "reason": "Killing", "type": "Normal", "count": 3, "source": {"component": "kubelet"},
+            "involvedObject": {"kind": "Pod", "name": "a", "uid": "u", "fieldPath": "spec.containers{c}"}});
+        let set =
+            json!({"metadata": {"name": "s"}, "status": {"replicas": 3}, "spec": {"selector": {"matchLabels": {}}}});
+        for (group, version, plural, object) in
+            [("", "v1", "pods", &pod), ("", "v1", "events", &event), ("apps", "v1", "replicasets", &set)]
+        {
+            let resource = Table::builtin().find(group, version, plural).unwrap();
+            let sketch = read(object.to_string().as_bytes()).unwrap();
+            for path in field::all(resource) {
+                let (whole, seen) =
+                    (field::selectable(resource, object, path), field::selectable(resource, &sketch, path));
+                assert_eq!(seen, whole, "{plural}: {path}");
+                assert!(seen.is_some());
+            }
+            assert_eq!(sketch["metadata"]["labels"], object["metadata"]["labels"]);
+        }
+        let sketch = read(pod.to_string().as_bytes()).unwrap();
+        assert_eq!(sketch["spec"], json!({"nodeName": "node-1", "hostNetwork": true, "restartPolicy": "Always"}));
+        assert_eq!(sketch["metadata"].get("managedFields"), None);
+        assert!(read(b"{\"metadata\":{").is_err() && read(b"{} x").is_err());
+    }
+}
