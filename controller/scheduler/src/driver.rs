@@ -27,6 +27,8 @@ use tokio::task::JoinSet;
 mod devices;
 mod eviction;
 mod gang;
+#[cfg(test)]
+mod gang_tests;
 mod news;
 #[cfg(test)]
 mod tests;
@@ -333,16 +335,16 @@ impl Driver {
 
     fn pod_placed(&mut self, pod: &PodFacts, node: &str) {
         // Where the watch is faster than the answer, that answer tells the time.
-        let is_ours = self.queue.is_in_hand(&pod.key);
-        if !is_ours {
+        if !self.queue.is_in_hand(&pod.key) {
             self.first_seen.remove(&pod.key);
         }
+        let is_new = self.snapshot.placed_uid(&pod.key) != Some(&pod.uid);
         self.queue.remove(&pod.key);
         self.preparing.remove(&pod.key);
         self.place(pod, node);
-        // What this scheduler bound itself was counted when it was decided.
-        if !is_ours {
-            self.gather_for(&pod.shape, true);
+        // What this scheduler bound itself was counted when it was decided; who leaves counts no more.
+        if is_new || pod.is_terminating {
+            self.gather_for(&pod.shape, is_new);
         }
     }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use watcher::Event;
 
 /// A driver that has listed everything there is: nothing.
-fn driver() -> Driver {
+pub(super) fn driver() -> Driver {
     let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
     let client = kube::Client::try_from(config).unwrap();
     let mut driver = Driver::new(Config { client, metrics: Metrics::default(), settings: Settings::default() });
@@ -30,7 +30,7 @@ fn driver() -> Driver {
     driver
 }
 
-fn add_node(driver: &mut Driver, name: &str, spec: Value) {
+pub(super) fn add_node(driver: &mut Driver, name: &str, spec: Value) {
     add_node_of(driver, name, spec, json!({"cpu": "4", "memory": "4Gi", "pods": "10"}));
 }
 
@@ -41,12 +41,12 @@ fn add_node_of(driver: &mut Driver, name: &str, spec: Value, size: Value) {
 }
 
 /// A pod that waits. Its uid is its name.
-fn pod(name: &str, priority: i32, cpu: &str) -> Value {
+pub(super) fn pod(name: &str, priority: i32, cpu: &str) -> Value {
     json!({"metadata": {"namespace": "d", "name": name, "uid": name, "labels": {"app": name}},
         "spec": {"priority": priority, "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]}})
 }
 
-fn on(node: &str, mut pod: Value) -> Value {
+pub(super) fn on(node: &str, mut pod: Value) -> Value {
     pod["spec"]["nodeName"] = json!(node);
     pod
 }
@@ -69,11 +69,11 @@ fn apart_from(app: &str, mut pod: Value) -> Value {
     pod
 }
 
-fn tell(driver: &mut Driver, pod: &Value) {
+pub(super) fn tell(driver: &mut Driver, pod: &Value) {
     driver.pod_event(Event::Apply(serde_json::from_value(pod.clone()).unwrap()));
 }
 
-fn tell_gone(driver: &mut Driver, pod: &Value) {
+pub(super) fn tell_gone(driver: &mut Driver, pod: &Value) {
     driver.pod_event(Event::Delete(serde_json::from_value(pod.clone()).unwrap()));
 }
 
@@ -261,12 +261,12 @@ async fn news_of_a_namespace_wake_only_if_its_labels_changed() {
 }
 
 /// A pod of a group.
-fn of(group: &str, mut pod: Value) -> Value {
+pub(super) fn of(group: &str, mut pod: Value) -> Value {
     pod["spec"]["schedulingGroup"] = json!({"podGroupName": group});
     pod
 }
 
-fn tell_group(driver: &mut Driver, name: &str, policy: Value) {
+pub(super) fn tell_group(driver: &mut Driver, name: &str, policy: Value) {
     let group = json!({"metadata": {"namespace": "d", "name": name, "uid": name}, "spec": {"schedulingPolicy": policy, "priority": 1}});
     driver.news(News::Group(Box::new(Event::Apply(serde_json::from_value(group).unwrap()))));
 }
@@ -353,6 +353,18 @@ async fn a_pod_more_than_the_minimum_goes_when_it_can() {
     tell_gang(&mut driver, "2");
     while driver.schedule() {}
     assert_eq!(placed(&driver, &THREE), 2);
+    for name in &THREE[..2] {
+        let bound = driver.queue.get(&format!("d/{name}")).cloned().expect("it waits for its answer");
+        driver.bound(Bound {
+            pod: bound,
+            node: "a".into(),
+            since: Instant::now(),
+            result: Ok(()),
+            prepared: Vec::new(),
+        });
+        tell(&mut driver, &on("a", of("g", pod(name, 1, "2"))));
+    }
+    assert_eq!(woken(&driver), 0, "what was decided is no news");
     add_node(&mut driver, "b", json!({}));
     driver.schedule();
     assert_eq!(placed(&driver, &THREE), 3);
@@ -416,4 +428,23 @@ async fn pods_of_another_priority_than_their_group_s_are_not_tried() {
     let crate::group::Readiness::Waits("SchedulerError", said) = said else { panic!("{said:?}") };
     assert!(said.ends_with("got 2 and 1"), "{said}");
     assert_eq!(placed(&driver, &THREE), 0);
+}
+
+#[tokio::test]
+async fn what_helps_any_pod_of_a_gang_wakes_it() {
+    let mut driver = driver();
+    let fillers = [("a", "w", "1"), ("b", "x", "3"), ("b", "y", "1")];
+    for (node, name, cpu) in fillers {
+        add_node(&mut driver, node, json!({}));
+        tell(&mut driver, &on(node, pod(name, 1, cpu)));
+    }
+    tell_group(&mut driver, "g", gang_of(2));
+    tell(&mut driver, &of("g", pod("g0", 1, "3")));
+    tell(&mut driver, &of("g", pod("g1", 1, "1")));
+    while driver.schedule() {}
+    assert_eq!((placed(&driver, &["g0", "g1"]), woken(&driver)), (0, 0));
+    tell_gone(&mut driver, &on("b", pod("y", 1, "1")));
+    assert_eq!(woken(&driver), 1, "the one that stands for the gang has no use for that room, the other has");
+    while driver.schedule() {}
+    assert_eq!(placed(&driver, &["g0", "g1"]), 2);
 }
