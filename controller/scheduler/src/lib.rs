@@ -3,6 +3,7 @@
 //! Start reading at `driver`.
 pub mod amounts;
 pub mod budget;
+mod claims;
 mod class;
 mod counts;
 pub mod decide;

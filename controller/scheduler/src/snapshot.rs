@@ -1,13 +1,12 @@
 //! What a decision looks at: nodes in numbered slots, the pods that have their place, those that a node is emptied for.
 use crate::budget::Budget;
 use crate::counts::{Counts, Topology};
-use crate::devices::{Devices, Pendings};
-use crate::filter::Reason;
+use crate::devices::Devices;
 use crate::group::{GroupFacts, GroupKey, Groups};
 use crate::node::NodeFacts;
 use crate::pod::{PodFacts, PodKey, Shape};
 use crate::terms::{Labels, Matcher, Seen};
-use crate::volumes::{Assumed, Preparation, Volumes};
+use crate::volumes::Volumes;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -388,39 +387,6 @@ impl Snapshot {
     /// Whether pods below a priority are on their way out of a node.
     pub fn is_emptied(&self, slot: Slot, priority: i32) -> bool {
         self.pods_at(slot).iter().any(|placed| placed.shape.priority < priority && self.is_leaving(placed))
-    }
-
-    /// What a node would need for the claims of a pod, or why it cannot take it.
-    pub(crate) fn preparations(&self, node: &NodeFacts, pod: &PodFacts) -> Result<Vec<Preparation>, Reason> {
-        let load = &pod.shape.load;
-        let mut work = if load.claims.is_empty() { Vec::new() } else { self.volumes.on(node, pod)? };
-        if !load.devices.is_empty() {
-            work.extend(self.devices.on(node, pod)?.into_iter().map(Preparation::Devices));
-        }
-        Ok(work)
-    }
-
-    /// Counts as done what is about to be.
-    pub fn assume(&mut self, node: &str, work: &[Preparation]) {
-        self.volumes.assume(node, work);
-        self.devices.assume(work);
-    }
-
-    /// What counts as done of claims of both sorts.
-    pub(crate) fn assumed(&self) -> (Assumed, Pendings) {
-        (self.volumes.assumed(), self.devices.pendings())
-    }
-
-    /// Counts as done what was so before, and nothing else.
-    pub(crate) fn put_back_assumed(&mut self, (volumes, devices): (Assumed, Pendings)) {
-        self.volumes.put_back(volumes);
-        self.devices.put_back(devices);
-    }
-
-    /// It could not be done.
-    pub fn forget(&mut self, work: &[Preparation]) {
-        self.volumes.forget(work);
-        self.devices.forget(work);
     }
 
     /// The pods that use a claim that `pod` would have to have for itself.
