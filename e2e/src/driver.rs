@@ -2,8 +2,9 @@
 //! written against that page alone.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -13,6 +14,8 @@ use crate::grpc::{self, Frames, Message, number_field, put};
 
 /// The driver's name.
 pub const NAME: &str = "test.example.com";
+/// The size of a device.
+pub const BLOCK_BYTES: u64 = 4 << 20;
 
 /// A call that came.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -31,6 +34,8 @@ pub struct Call {
     pub volume_context: BTreeMap<String, String>,
     /// The file system that was asked for.
     pub fs_type: String,
+    /// The device itself was asked for.
+    pub is_block: bool,
     /// The access mode.
     pub access_mode: u64,
     /// The bytes that are wanted.
@@ -108,7 +113,51 @@ fn unbind(path: &Path) -> Result<(), String> {
     }
 }
 
+/// Runs `losetup`, and says what it printed.
+fn losetup(arguments: &[&str], file: &Path) -> Result<String, String> {
+    let output = Command::new("losetup").args(arguments).arg(file).output().map_err(|error| error.to_string())?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    }
+}
+
+/// Makes a loop device of a file, and a path lead to it.
+fn show_device(image: &Path, path: &Path) -> Result<(), String> {
+    if is_mounted(path) {
+        return Ok(());
+    }
+    let file = File::options().create(true).append(true).open(image).map_err(|error| error.to_string())?;
+    file.set_len(BLOCK_BYTES).map_err(|error| error.to_string())?;
+    let device = losetup(&["--find", "--show"], image)?;
+    File::create(path).map_err(|error| error.to_string())?;
+    mount(Some(device.as_str()), path, None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(|error| error.to_string())
+}
+
+/// The loop devices of a file.
+fn devices(image: &Path) -> Result<String, String> {
+    losetup(&["--noheadings", "--output", "NAME", "--associated"], image)
+}
+
+/// Whether there is a loop device of a file.
+pub fn has_device(image: &Path) -> bool {
+    !devices(image).expect("losetup answers").is_empty()
+}
+
+fn hide_device(image: &Path, path: &Path) -> Result<(), String> {
+    if is_mounted(path) {
+        umount2(path, MntFlags::empty()).map_err(|error| format!("unmount {path:?}: {error}"))?;
+        fs::remove_file(path).map_err(|error| error.to_string())?;
+    }
+    devices(image)?.lines().try_for_each(|device| losetup(&["--detach"], Path::new(device.trim())).map(drop))
+}
+
 impl Service {
+    /// The file behind the device of a volume.
+    fn image(&self, volume: &str) -> PathBuf {
+        self.backing.join(format!("{volume}.image"))
+    }
+
     fn answer(&self, method: &str, asked: &Message) -> Frames {
         match self.call(method, asked) {
             Ok(reply) => grpc::reply(grpc::OK, &reply),
@@ -123,6 +172,7 @@ impl Service {
         let mut call = Call { method: method.into(), volume: asked.text(1), ..Call::default() };
         let capability = |call: &mut Call, asked: Option<Message>| {
             let Some(asked) = asked else { return };
+            call.is_block = asked.message(1).is_some();
             call.fs_type = asked.message(2).map(|mount| mount.text(1)).unwrap_or_default();
             call.access_mode = asked.message(3).map(|mode| mode.number(1)).unwrap_or_default();
         };
@@ -158,8 +208,10 @@ impl Service {
                 capability(&mut call, asked.message(4));
                 (call.secrets, call.volume_context) = (asked.map(5), asked.map(6));
                 let own = self.backing.join(&call.volume);
-                fs::create_dir_all(&own).map_err(|error| error.to_string())?;
-                bind(&own, Path::new(&call.path))?;
+                if !call.is_block {
+                    fs::create_dir_all(&own).map_err(|error| error.to_string())?;
+                    bind(&own, Path::new(&call.path))?;
+                }
             }
             "NodePublishVolume" => {
                 call.path = asked.text(4);
@@ -171,15 +223,23 @@ impl Service {
                     true => self.backing.join(&call.volume),
                     false => PathBuf::from(staged),
                 };
-                fs::create_dir_all(&from).map_err(|error| error.to_string())?;
-                bind(&from, Path::new(&call.path))?;
-                let told: Vec<String> =
-                    call.volume_context.iter().map(|(key, value)| format!("{key}={value}")).collect();
-                fs::write(from.join("context"), told.join("\n")).map_err(|error| error.to_string())?;
+                if call.is_block {
+                    show_device(&self.image(&call.volume), Path::new(&call.path))?;
+                } else {
+                    fs::create_dir_all(&from).map_err(|error| error.to_string())?;
+                    bind(&from, Path::new(&call.path))?;
+                    let told: Vec<String> =
+                        call.volume_context.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                    fs::write(from.join("context"), told.join("\n")).map_err(|error| error.to_string())?;
+                }
             }
             "NodeUnpublishVolume" | "NodeUnstageVolume" => {
                 call.path = asked.text(2);
-                unbind(Path::new(&call.path))?;
+                let image = self.image(&call.volume);
+                match method == "NodeUnpublishVolume" && image.exists() {
+                    true => hide_device(&image, Path::new(&call.path))?,
+                    false => unbind(Path::new(&call.path))?,
+                }
             }
             "NodeExpandVolume" => {
                 call.path = asked.text(2);

@@ -4,7 +4,7 @@
 use e2e::api::{Api, Patch, eventually};
 use e2e::cluster::Cluster;
 use e2e::devices::Plugin;
-use e2e::driver::{Driver, NAME};
+use e2e::driver::{BLOCK_BYTES, Driver, NAME, has_device};
 use e2e::{machine, need};
 use serde_json::{Value, json};
 
@@ -215,6 +215,52 @@ async fn a_volume_of_the_pods_own_needs_a_driver_that_has_such() {
     scene.delete("p").await;
     scene.gone("p").await;
     assert_eq!(driver.calls("NodeUnpublishVolume")[0].volume, published.volume);
+    scene.cluster.reset(true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_of_a_driver_is_a_device_of_the_pod_and_keeps_its_data() {
+    need!(machine::root());
+    need!(machine::program("losetup").map(drop));
+    let mut scene = Scene::start(json!({"attachRequired": false})).await;
+    let driver = scene.driver().await;
+    let api = scene.api.clone();
+    let bound = json!({"kind": "PersistentVolumeClaim", "namespace": api.namespace, "name": "c"});
+    let volume = json!({"metadata": {"name": "raw"}, "spec": {"capacity": {"storage": "4Mi"}, "accessModes": ["ReadWriteOnce"],
+        "volumeMode": "Block", "storageClassName": "", "persistentVolumeReclaimPolicy": "Retain", "claimRef": bound,
+        "csi": {"driver": NAME, "volumeHandle": "vol-raw"}}});
+    api.post("/api/v1/persistentvolumes", volume).await.ok();
+    let claim = json!({"metadata": {"name": "c"}, "spec": {"storageClassName": "", "volumeName": "raw", "volumeMode": "Block",
+        "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "4Mi"}}}});
+    api.post(&api.path("v1", "persistentvolumeclaims"), claim).await.ok();
+    let pod = |name: &str, script: &str| {
+        json!({"metadata": {"name": name}, "spec": {"terminationGracePeriodSeconds": 1, "restartPolicy": "Never",
+            "containers": [{"name": "c", "image": "busybox", "imagePullPolicy": "Never", "command": ["sh", "-c", script],
+                "volumeDevices": [{"name": "v", "devicePath": "/dev/own"}]}],
+            "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}})
+    };
+    let pods = api.path("v1", "pods");
+    let script =
+        "test -b /dev/own && wc -c < /dev/own && echo kept | dd of=/dev/own conv=fsync 2>/dev/null; echo $?; sleep 1d";
+    api.post(&pods, pod("first", script)).await.ok();
+    let uid = scene.phase("first", "Running").await["metadata"]["uid"].as_str().expect("a uid").to_owned();
+    assert_eq!(api.log_with("first", "c", "0", 2).await, format!("{BLOCK_BYTES}\n0\n"));
+    let (staged, published) =
+        (driver.calls("NodeStageVolume")[0].clone(), driver.calls("NodePublishVolume")[0].clone());
+    assert!(staged.is_block && staged.path.ends_with("/kubernetes.io/csi/volumeDevices/staging/raw"), "{staged:?}");
+    let place = format!("/kubernetes.io/csi/volumeDevices/publish/raw/{uid}");
+    assert!(published.is_block && published.path.ends_with(&place), "{published:?}");
+
+    // The next pod finds what the last one wrote.
+    scene.delete("first").await;
+    scene.gone("first").await;
+    assert_eq!((driver.calls("NodeUnpublishVolume").len(), driver.calls("NodeUnstageVolume").len()), (1, 1));
+    api.post(&pods, pod("second", "dd if=/dev/own bs=5 count=1 2>/dev/null; sleep 1d")).await.ok();
+    scene.phase("second", "Running").await;
+    assert_eq!(api.log_with("second", "c", "kept", 1).await, "kept\n");
+    scene.delete("second").await;
+    scene.gone("second").await;
+    assert!(!has_device(&scene.backing.path().join("vol-raw.image")), "a loop device is left");
     scene.cluster.reset(true);
 }
 
