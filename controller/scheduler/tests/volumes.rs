@@ -1,11 +1,15 @@
 //! What claims of pods say about nodes, by table.
 use api::volume::{Claim, Class, Volume};
-use controller_scheduler::decide::{Decision, FitError, decide};
+use controller_scheduler::decide::{Decider, Decision, FitError, decide};
+use controller_scheduler::gang::{self, Verdict};
+use controller_scheduler::group::GroupFacts;
 use controller_scheduler::node::NodeFacts;
 use controller_scheduler::pod::PodFacts;
 use controller_scheduler::snapshot::Snapshot;
 use controller_scheduler::volumes::{Preparation, Progress};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 fn merge(into: &mut Value, from: &Value) {
     match (into, from) {
@@ -202,4 +206,33 @@ fn a_node_takes_so_many_volumes_of_a_driver() {
     assert_eq!(said(&snapshot, &pod("p1", &["c1"])), "0/2 nodes are available: 2 node(s) exceed max volume count.");
     snapshot.unplace("d/p0");
     assert!(said(&snapshot, &pod("p2", &["c1", "c2"])).contains("2 node(s) exceed max volume count"));
+}
+
+#[test]
+fn the_claims_of_a_gang_take_one_volume_each() {
+    let mut snapshot = cluster();
+    let group = json!({"metadata": {"namespace": "d", "name": "g", "uid": "g"},
+        "spec": {"schedulingPolicy": {"gang": {"minCount": 2}}}});
+    let group = GroupFacts::new(serde_json::from_value(group).unwrap());
+    let waiting: Vec<_> = ["one", "two"].map(|name| Arc::new(pod(name, &[name]))).into();
+    for name in ["one", "two"] {
+        snapshot.volumes.set_claim(claim(name, "static", json!({})));
+    }
+    let decide = |snapshot: &mut Snapshot| gang::decide(&mut Decider::default(), snapshot, &group, &waiting);
+    snapshot.volumes.set_volume(volume("v", "b", "1Gi"));
+    for _ in 0..2 {
+        let Verdict::Unfit(error) = decide(&mut snapshot) else { panic!("a volume for two") };
+        assert!(error.to_string().contains("1 of 2 pods fit"), "{error}");
+    }
+    snapshot.volumes.set_volume(volume("w", "a", "1Gi"));
+    for _ in 0..2 {
+        let Verdict::Bind { placements, .. } = decide(&mut snapshot) else { panic!("each has a volume") };
+        let mut taken = BTreeMap::new();
+        for one in &placements {
+            let [Preparation::Reserve { claim, volume }] = &*one.work else { panic!("{:?}", one.work) };
+            assert_eq!(**claim, *one.pod.key);
+            taken.insert(volume.to_string(), one.node.to_string());
+        }
+        assert_eq!(taken, BTreeMap::from([("v".into(), "b".into()), ("w".into(), "a".into())]));
+    }
 }
