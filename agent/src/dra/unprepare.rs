@@ -49,6 +49,10 @@ pub(crate) async fn unprepare(executor: &Executor, is_patient: bool) -> bool {
 async fn undo(executor: &Executor, path: &Path, record: &Record) -> Result<(), String> {
     let drivers = &executor.host.device_drivers;
     let _turn = drivers.turn(&record.uid).await;
+    if !path.exists() {
+        // Somebody else was at it before.
+        return Ok(());
+    }
     if !others(executor, path, record) {
         let claim = Claim { namespace: record.namespace.clone(), uid: record.uid.clone(), name: record.name.clone() };
         for name in &record.drivers {

@@ -8,14 +8,16 @@ use std::time::Duration;
 use k8s_openapi::api::resource::v1::ResourceSlice;
 use kube::api::{Api, DeleteParams, ListParams};
 
-use crate::execute::Host;
+use super::record::has_any;
+use crate::execute::{Executor, Host, volume};
 
 /// As long as the kubelet waits for a driver that is being replaced.
 const AWAY: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(300);
 
-/// Takes back what drivers told that do not come again after a start of the agent.
+/// Takes back what drivers told that do not come again after a start of the agent, and then what is left of pods that went before
+/// it.
 pub(crate) async fn run(host: Arc<Host>) {
     tokio::time::sleep(AWAY).await;
     let slices: Api<ResourceSlice> = Api::all(host.client.clone());
@@ -32,6 +34,30 @@ pub(crate) async fn run(host: Arc<Host>) {
     for driver in told {
         take_back(&host, &driver).await;
     }
+    let mut wait = RETRY;
+    loop {
+        let left = orphans(&host);
+        if left.is_empty() {
+            return;
+        }
+        for uid in left {
+            // Nobody listens: there is nothing to decide any more.
+            let (inputs, _) = tokio::sync::mpsc::unbounded_channel();
+            let executor = Executor::new(Arc::clone(&host), uid, Arc::default(), inputs);
+            volume::tear_down(&executor, false).await;
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(RETRY_MAX);
+    }
+}
+
+/// Pods that went while no agent was here, and whose drivers were not here either when one came.
+fn orphans(host: &Host) -> Vec<String> {
+    let instance = &host.config.instance;
+    let dirs = std::fs::read_dir(instance.pods_dir()).into_iter().flatten().flatten();
+    let is_left = |entry: &std::fs::DirEntry| instance.owns(&entry.path()) && has_any(&entry.path());
+    let uids = dirs.filter(is_left).filter_map(|entry| entry.file_name().into_string().ok());
+    uids.filter(|uid| host.pods.is_over(uid)).collect()
 }
 
 /// Takes back what a driver told, if it does not come again.
