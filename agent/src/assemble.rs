@@ -26,7 +26,7 @@ use crate::roster::Roster;
 use crate::service::Known;
 use crate::shutdown::Grace;
 use crate::source::Seen;
-use crate::{csi, device, dns, eviction, kubelet, peers, preload, service, shutdown, source, storage};
+use crate::{csi, device, dns, dra, eviction, kubelet, peers, preload, service, shutdown, source, storage};
 
 /// CAP_SYS_RESOURCE, capability.h.
 const CAP_SYS_RESOURCE: u64 = 24;
@@ -126,6 +126,7 @@ impl Config {
             pods: Roster::default(),
             is_going_down: watch::Sender::new(false),
             drivers: Default::default(),
+            device_drivers: Default::default(),
             processors,
             protecting: Default::default(),
             devices: Default::default(),
@@ -156,6 +157,7 @@ impl Config {
         tasks.spawn(use_pod_range(client, self.node_name.clone(), network));
         tasks.spawn(storage::run(Arc::clone(&host)));
         tasks.spawn(csi::run(Arc::clone(&host)));
+        tasks.spawn(dra::run(Arc::clone(&host)));
         match plugins {
             Ok(plugins) => drop(tasks.spawn(device::run(Arc::clone(&host), plugins))),
             Err(error) => tracing::warn!(%error, "listening for device plugins"),

@@ -55,6 +55,8 @@ pub struct Config {
     pub memory: memory::Settings,
     /// Who has processors for itself.
     pub cpus: cpus::Settings,
+    /// Where files of the Container Device Interface are; of two with the same device the later counts.
+    pub cdi_dirs: Vec<PathBuf>,
     /// When pods are evicted for what the machine runs out of.
     pub eviction: Limits,
     /// What it is measured with.

@@ -4,12 +4,14 @@
 
 mod admission;
 pub mod assemble;
+mod cdi;
 mod changes;
 pub mod config;
 pub mod cpus;
 mod csi;
 mod device;
 pub mod dns;
+mod dra;
 mod environment;
 mod event;
 pub mod eviction;

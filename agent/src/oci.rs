@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::{
 use oci_spec::runtime::{Capability, LinuxSeccomp};
 use serde_json::{Value, json};
 
+use crate::cdi::{Edits, Node};
 use crate::user::Identity;
 
 const CFS_PERIOD_MICROSECONDS: i64 = 100_000;
@@ -82,6 +83,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) devices: Vec<Device>,
     /// Block devices of volumes; those with a mode that writes may be written.
     pub(crate) volume_devices: Vec<Device>,
+    /// What files of the Container Device Interface add.
+    pub(crate) edits: &'a Edits,
 }
 
 /// A device node.
@@ -137,14 +140,52 @@ pub(crate) fn specification(parts: &Parts<'_>) -> Value {
             "namespaces": namespaces,
             "cgroupsPath": parts.cgroup,
             "resources": resources(parts, privileged),
-            "devices": parts.devices.iter().chain(&parts.volume_devices).map(|device| json!({"path": device.path, "type": device.kind,
-                "major": device.major, "minor": device.minor, "fileMode": device.mode})).collect::<Vec<_>>(),
+            "devices": devices(parts),
             "maskedPaths": if unmasked { &none[..] } else { &DEFAULT_MASKED_PATHS[..] },
             "readonlyPaths": if unmasked { &none[..] } else { &DEFAULT_READONLY_PATHS[..] },
             "seccomp": parts.seccomp,
             "rootfsPropagation": "rslave",
         },
+        "hooks": hooks(parts),
     })
+}
+
+/// Device nodes; of two at one path the one that a device brought counts.
+fn devices(parts: &Parts<'_>) -> Vec<Value> {
+    let is_own = |device: &&Device| parts.edits.nodes.iter().all(|node| node.path != device.path);
+    let plain = parts.devices.iter().chain(&parts.volume_devices).filter(is_own);
+    let plain = plain.map(|device| {
+        json!({"path": device.path, "type": device.kind, "major": device.major, "minor": device.minor,
+            "fileMode": device.mode})
+    });
+    let node = |node: &Node| {
+        let mut all = json!({"path": node.path, "type": node.kind, "major": node.major, "minor": node.minor});
+        // Who does not say whose it is means the container's user.
+        let owner = |own: Option<u32>, process: u32| own.or(Some(process).filter(|id| *id != 0));
+        for (field, value) in [
+            ("fileMode", node.mode),
+            ("uid", owner(node.uid, parts.identity.uid)),
+            ("gid", owner(node.gid, parts.identity.gid)),
+        ] {
+            if let Some(value) = value {
+                all[field] = value.into();
+            }
+        }
+        all
+    };
+    plain.chain(parts.edits.nodes.iter().map(node)).collect()
+}
+
+/// The hooks of devices.
+fn hooks(parts: &Parts<'_>) -> Value {
+    let mut all = json!({});
+    for (when, hook) in &parts.edits.hooks {
+        match all[when].as_array_mut() {
+            Some(held) => held.push(hook.clone()),
+            None => all[when] = json!([hook]),
+        }
+    }
+    all
 }
 
 fn user(parts: &Parts<'_>) -> Value {
@@ -155,6 +196,7 @@ fn user(parts: &Parts<'_>) -> Value {
     };
     let wished = pod.supplemental_groups.into_iter().flatten().chain(pod.fs_group);
     groups.extend(wished.filter_map(|gid| u32::try_from(gid).ok()));
+    groups.extend(&parts.edits.gids);
     groups.insert(parts.identity.gid);
     json!({"uid": parts.identity.uid, "gid": parts.identity.gid, "additionalGids": groups})
 }
@@ -224,6 +266,9 @@ fn resources(parts: &Parts<'_>, privileged: bool) -> Value {
     devices.extend(parts.volume_devices.iter().map(|device| {
         let access = if device.mode & 0o222 == 0 { "rm" } else { "rwm" };
         json!({"allow": true, "type": device.kind, "major": device.major, "minor": device.minor, "access": access})
+    }));
+    devices.extend(parts.edits.nodes.iter().map(|node| {
+        json!({"allow": true, "type": node.kind, "major": node.major, "minor": node.minor, "access": node.access})
     }));
     let mut all = json!({"cpu": cpu, "memory": memory, "devices": devices});
     // Version 1 refuses even an empty one.
@@ -311,14 +356,24 @@ fn mounts(parts: &Parts<'_>, privileged: bool) -> Vec<Value> {
         mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", access]),
         mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", access]),
     ];
-    // Parents before children, so that a volume below a volume is seen.
-    let mut binds: Vec<&Bind> = parts.binds.iter().collect();
-    binds.sort_by_key(|bind| bind.destination.matches('/').count());
-    all.extend(binds.into_iter().map(|bind| {
+    let binds = parts.binds.iter().map(|bind| {
         let mut options = vec!["rbind", bind.propagation, bind.access.option()];
         options.extend(parts.users.filter(|_| !bind.is_mapped).map(|_| "idmap"));
-        json!({"destination": bind.destination, "type": "bind", "source": bind.source, "options": options})
-    }));
+        (
+            bind.destination.as_str(),
+            json!({"destination": bind.destination, "type": "bind", "source": bind.source, "options": options}),
+        )
+    });
+    let edits = parts.edits.mounts.iter().map(|own| {
+        (
+            own.destination.as_str(),
+            json!({"destination": own.destination, "type": own.kind, "source": own.source, "options": own.options}),
+        )
+    });
+    // Parents before children, so that a volume below a volume is seen.
+    let mut further: Vec<(&str, Value)> = binds.chain(edits).collect();
+    further.sort_by_key(|(destination, _)| destination.matches('/').count());
+    all.extend(further.into_iter().map(|(_, mount)| mount));
     all
 }
 
@@ -334,6 +389,10 @@ mod tests {
     use super::*;
 
     fn build(container: Value) -> Value {
+        build_with(container, &Edits::default())
+    }
+
+    fn build_with(container: Value, edits: &Edits) -> Value {
         let spec: PodSpec = from_value(json!({"containers": [container]})).unwrap();
         let parts = Parts {
             container: &spec.containers[0],
@@ -354,6 +413,7 @@ mod tests {
             seccomp: None,
             devices: vec![],
             volume_devices: vec![],
+            edits,
             spec: &spec,
         };
         let value = specification(&parts);
@@ -387,6 +447,44 @@ mod tests {
         let privileged = build(json!({"name": "c", "securityContext": {"privileged": true}}));
         assert_eq!(privileged["process"]["capabilities"]["bounding"].as_array().unwrap().len(), 41);
         assert!(privileged["linux"]["maskedPaths"].as_array().unwrap().is_empty());
+    }
+
+    #[test]
+    fn devices_bring_nodes_mounts_hooks_and_groups() {
+        let node = Node {
+            path: "/dev/x".into(),
+            host: "/dev/x".into(),
+            kind: "c".into(),
+            major: 1,
+            minor: 3,
+            mode: Some(0o600),
+            access: "rw".into(),
+            uid: None,
+            gid: Some(9),
+        };
+        let mount = crate::cdi::Mount {
+            source: "/a".into(),
+            destination: "/b".into(),
+            kind: "bind".into(),
+            options: vec!["rbind".into(), "ro".into()],
+        };
+        let hook = |path: &str| ("createRuntime".to_owned(), json!({"path": path}));
+        let edits = Edits {
+            nodes: vec![node],
+            mounts: vec![mount],
+            hooks: vec![hook("/1"), hook("/2")],
+            gids: vec![44],
+            ..Edits::default()
+        };
+        let spec = build_with(json!({"name": "c"}), &edits);
+        let made = json!({"path": "/dev/x", "type": "c", "major": 1, "minor": 3, "fileMode": 0o600, "gid": 9});
+        assert_eq!(spec["linux"]["devices"], json!([made]));
+        let allowed = json!({"allow": true, "type": "c", "major": 1, "minor": 3, "access": "rw"});
+        assert_eq!(spec["linux"]["resources"]["devices"][1], allowed);
+        let mounts = spec["mounts"].as_array().unwrap();
+        assert_eq!(mounts.last().unwrap()["options"], json!(["rbind", "ro"]));
+        assert_eq!(spec["hooks"], json!({"createRuntime": [{"path": "/1"}, {"path": "/2"}]}));
+        assert_eq!(spec["process"]["user"]["additionalGids"], json!([0, 44]));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a machine lacks to run pods, what of it is thin, and what on it would fight us; each with what to do.
 
+mod device;
 mod kernel;
 mod machine;
 mod neighbour;
@@ -46,6 +47,7 @@ pub fn look(wishes: &Wishes<'_>) -> Vec<Finding> {
     let mut findings = kernel::findings(&kernel::release());
     findings.extend(machine::findings(wishes));
     findings.extend(volume::findings());
+    findings.extend(device::findings());
     findings.extend(pod::findings());
     findings.extend(neighbour::findings(&neighbour::Neighbours::look(), wishes.cluster_cidr));
     findings

@@ -14,6 +14,7 @@ pub mod name;
 pub mod pod;
 pub mod quantity;
 pub mod quota;
+pub mod resource_claim;
 pub mod schedule;
 pub mod selector;
 pub mod toleration;

@@ -159,3 +159,7 @@ pub const GROUP_JOINING: &str = "system:bootstrappers:gantry:agent";
 pub const CONFIG_MAP_CLUSTER: &str = "gantry-cluster";
 /// Namespace used when none is named.
 pub const NAMESPACE_DEFAULT: &str = "default";
+/// Finalizer that keeps a ResourceClaim while it is allocated.
+pub const FINALIZER_RESOURCE_CLAIM: &str = "resource.kubernetes.io/delete-protection";
+/// Annotation of a ResourceClaim that was made for a pod: which of the pod's claims it is.
+pub const ANNOTATION_POD_CLAIM_NAME: &str = "resource.kubernetes.io/pod-claim-name";

@@ -57,6 +57,9 @@ pub(crate) struct NodeArgs {
     /// are not given are looked for in PATH.
     #[arg(long, value_name = "HANDLER=FILE", value_parser = parse_runtime)]
     oci_runtime: Vec<(String, PathBuf)>,
+    /// Directory with files of the Container Device Interface; may be repeated, and of two with the same device the later counts.
+    #[arg(long, value_name = "DIR", default_values = ["/etc/cdi", "/var/run/cdi"])]
+    cdi_spec_dir: Vec<PathBuf>,
     /// Whether containers that ask for whole processors, of Guaranteed pods, have them for themselves: none or static.
     #[arg(long, default_value = "none", value_name = "POLICY", value_parser = ["none", "static"])]
     cpu_manager_policy: String,
@@ -159,6 +162,11 @@ impl NodeArgs {
             )));
         }
         Ok(Grace { total: Duration::from_secs(total), critical: Duration::from_secs(critical) })
+    }
+
+    /// Where files of devices are.
+    pub(crate) fn cdi_dirs(&self) -> Vec<PathBuf> {
+        self.cdi_spec_dir.clone()
     }
 
     pub(crate) fn max_pods(&self) -> u32 {

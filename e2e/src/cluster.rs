@@ -26,6 +26,8 @@ pub struct Cluster {
     address: IpAddr,
     /// Programs that the server finds before the machine's.
     pub programs: Option<PathBuf>,
+    /// What the next server finds in its environment.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 /// The second byte of an address range for pods, and the third of one for Services. Instances in one network namespace
@@ -65,6 +67,7 @@ impl Cluster {
             flags: vec![],
             address,
             programs: None,
+            environment: vec![],
         };
         cluster.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         for image in images {
@@ -118,6 +121,7 @@ impl Cluster {
             .args(machine::eviction(self.flags.iter().map(String::as_str)))
             .args(&self.flags)
             .env("GANTRY_LOG", log_level())
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -154,6 +158,13 @@ impl Cluster {
     /// Kills the server with no chance to say goodbye.
     pub fn kill_server(&mut self) {
         self.end_server(Signal::SIGKILL);
+    }
+
+    /// Waits for a server that ends by itself.
+    pub fn ended(&mut self, what: &str) {
+        let server = self.server.as_mut().expect("a server was started");
+        eventually(what, READY_WITHIN, || server.try_wait().expect("it is ours"));
+        self.server = None;
     }
 
     /// Asks the server to stop, as systemd does.

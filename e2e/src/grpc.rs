@@ -67,12 +67,16 @@ impl Message {
     }
 
     pub(crate) fn message(&self, field: u64) -> Option<Self> {
-        self.all(field).next().map(Self::read)
+        self.messages(field).next()
+    }
+
+    pub(crate) fn messages(&self, field: u64) -> impl Iterator<Item = Self> {
+        self.all(field).map(Self::read)
     }
 
     /// `map<string, string>`: entries with a key and a value.
     pub(crate) fn map(&self, field: u64) -> BTreeMap<String, String> {
-        self.all(field).map(Self::read).map(|entry| (entry.text(1), entry.text(2))).collect()
+        self.messages(field).map(|entry| (entry.text(1), entry.text(2))).collect()
     }
 }
 

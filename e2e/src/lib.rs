@@ -6,6 +6,7 @@ pub mod api;
 pub mod client;
 pub mod cluster;
 pub mod devices;
+pub mod dra;
 pub mod driver;
 mod grpc;
 pub mod machine;

@@ -246,6 +246,8 @@ pub struct PodFacts {
     pub containers: Vec<ContainerFacts>,
     /// Fields that this agent cannot honour, by path; empty for a pod that can run.
     pub unsupported: Vec<String>,
+    /// It has claims to devices, which others may have once it has ended.
+    pub has_device_claims: bool,
     /// What the pod asks of its node in all: thousandths of processors, bytes of memory.
     pub requests: (i64, i64),
     /// What the node has; `None` where that is not known.
@@ -312,6 +314,7 @@ impl PodFacts {
             active_deadline: spec.active_deadline_seconds.map(SignedDuration::from_secs),
             containers: containers(pod).map(|(container, role)| ContainerFacts::of(&container, role)).collect(),
             unsupported: crate::support::unsupported(spec),
+            has_device_claims: spec.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()),
             spread: (hash >> 16) as u16,
         }
     }

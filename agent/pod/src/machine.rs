@@ -7,7 +7,7 @@
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::probe::{self, later};
-use crate::protocol::{Command, Event, Failure, Notice};
+use crate::protocol::{Command, Event, Failure, Notice, PREPARE_FAILED};
 use crate::state::{Container, ContainerStage, Deletion, Part, PodState, Stage};
 use crate::{container, image, resize, stop};
 
@@ -66,7 +66,8 @@ fn take_in(pod: &mut PodState, now: Timestamp, event: Event, commands: &mut Vec<
         }
         Event::VolumesFailed(failure) => {
             if let Stage::SettingUp { volumes: volumes @ Part::Working, .. } = &mut pod.stage {
-                commands.push(warn("FailedMount", &failure));
+                let is_of_devices = failure.reason == PREPARE_FAILED;
+                commands.push(warn(if is_of_devices { PREPARE_FAILED } else { "FailedMount" }, &failure));
                 *volumes = Part::BackingOff(now + pod.volume_backoff.next_delayed(), failure);
             }
         }

@@ -239,6 +239,41 @@ fn what_was_never_made_is_tried_again_what_could_not_run_has_ended() {
 }
 
 #[test]
+fn who_has_devices_has_ended_when_they_are_taken_back() {
+    use crate::status::{HostFacts, status};
+    use k8s_openapi::api::core::v1::PodStatus;
+    let told = |pod: &PodState, before: &str| {
+        let object = k8s_openapi::api::core::v1::Pod {
+            status: Some(PodStatus { phase: Some(before.into()), ..PodStatus::default() }),
+            ..Default::default()
+        };
+        status(pod, &object, &HostFacts::default(), at(9)).phase.unwrap()
+    };
+    for (has_claims, while_ending) in [(true, "Running"), (false, "Succeeded")] {
+        let own = facts(RestartPolicy::Never, &[Role::App]);
+        let mut driver = Driver::up(PodFacts { has_device_claims: has_claims, ..own });
+        driver.run(1, 0).exit(2, 0, 0);
+        assert!(driver.commands.contains(&Command::StopSandbox));
+        assert_eq!(told(&driver.pod, "Running"), while_ending);
+        assert_eq!(told(&driver.pod, "Succeeded"), "Succeeded", "what was told is not taken back");
+        driver.send(3, Event::SandboxStopped);
+        assert_eq!(told(&driver.pod, "Running"), while_ending);
+        driver.send(4, Event::VolumesTornDown);
+        assert_eq!(told(&driver.pod, "Running"), "Succeeded");
+    }
+}
+
+#[test]
+fn devices_that_cannot_be_prepared_are_told_by_their_own_event() {
+    use crate::protocol::PREPARE_FAILED;
+    for (reason, event) in [(PREPARE_FAILED, PREPARE_FAILED), ("FailedMount", "FailedMount"), ("x", "FailedMount")] {
+        let mut driver = Driver::new(facts(RestartPolicy::Always, &[Role::App]));
+        driver.send(1, Event::VolumesFailed(Failure { reason: reason.into(), message: "no".into() }));
+        assert_eq!(driver.told.iter().map(|notice| notice.reason).collect::<Vec<_>>(), [event]);
+    }
+}
+
+#[test]
 fn an_exit_told_twice_counts_once() {
     let mut driver = Driver::up(facts(RestartPolicy::Always, &[Role::App]));
     driver.run(0, 0);

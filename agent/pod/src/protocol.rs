@@ -20,6 +20,9 @@ pub struct Exit {
     pub message: String,
 }
 
+/// The reason of the event that tells that drivers could not prepare the devices of a pod.
+pub const PREPARE_FAILED: &str = "FailedPrepareDynamicResources";
+
 /// The word for pods that are ended for what they use, in their status and in events.
 pub const EVICTED: &str = "Evicted";
 

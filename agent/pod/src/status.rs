@@ -56,6 +56,23 @@ pub fn phase(pod: &PodState) -> Phase {
     }
 }
 
+/// The phase that people are told. Whoever hears that a pod has ended may give its devices to another one, so that is told when
+/// drivers have taken them back.
+fn told_phase(pod: &PodState) -> Phase {
+    let phase = phase(pod);
+    let is_taken_back = match pod.stage {
+        Stage::Assigned | Stage::Refused | Stage::Finished | Stage::Gone => true,
+        Stage::SettingUp { .. } | Stage::Up | Stage::StoppingSandbox | Stage::TearingDownVolumes => false,
+    };
+    if !pod.facts.has_device_claims || is_taken_back || !matches!(phase, Phase::Succeeded | Phase::Failed) {
+        return phase;
+    }
+    match pod.with_roles().filter(|(_, role)| *role == Role::App).all(|(container, _)| container.was_started) {
+        true => Phase::Running,
+        false => Phase::Pending,
+    }
+}
+
 /// What the status says of the machine the pod is on.
 #[derive(Debug, Clone, Default)]
 pub struct HostFacts {
@@ -82,7 +99,8 @@ pub fn status(pod: &PodState, object: &Pod, host: &HostFacts, now: Timestamp) ->
         (0..pod.containers.len()).filter(|index| roles.contains(&pod.role(*index))).map(of).collect()
     };
     let (init, ephemeral) = (with(&[Role::Init, Role::Sidecar]), with(&[Role::Ephemeral]));
-    let phase = phase(pod);
+    let was_told = matches!(previous.phase.as_deref(), Some("Succeeded" | "Failed"));
+    let phase = if was_told { phase(pod) } else { told_phase(pod) };
     let conditions = conditions(pod, object, &previous, phase, now);
     let failed = pod.failed.as_ref().filter(|_| phase == Phase::Failed);
     let words = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());

@@ -10,14 +10,6 @@ pub fn unsupported(spec: &PodSpec) -> Vec<String> {
             found.push(path);
         }
     };
-    for (field, containers) in [
-        ("initContainers", spec.init_containers.as_deref().unwrap_or_default()),
-        ("containers", spec.containers.as_slice()),
-    ] {
-        for (index, container) in containers.iter().enumerate() {
-            check(has_claims(container), format!("spec.{field}[{index}].resources.claims"));
-        }
-    }
     for (index, volume) in spec.volumes.iter().flatten().enumerate() {
         if let Some(kind) = unsupported_volume(volume) {
             check(true, format!("spec.volumes[{index}].{kind}"));
@@ -32,7 +24,6 @@ pub fn unsupported(spec: &PodSpec) -> Vec<String> {
     for (name, wanted) in of_host {
         check(own_users && wanted == Some(true), format!("spec.host{name}"));
     }
-    check(spec.resource_claims.as_ref().is_some_and(|list| !list.is_empty()), "spec.resourceClaims".into());
     check(spec.os.as_ref().is_some_and(|os| os.name == "windows"), "spec.os.name".into());
     found
 }
@@ -89,10 +80,11 @@ mod tests {
     fn fields_are_named_by_path() {
         let spec: PodSpec = from_value(json!({
             "containers": [{"name": "a"}, {"name": "b", "resources": {"claims": [{"name": "c"}]}}],
+            "resourceClaims": [{"name": "c", "resourceClaimName": "d"}],
             "volumes": [{"name": "v", "emptyDir": {}}, {"name": "w", "rbd": {"image": "i", "monitors": []}}]
         }))
         .unwrap();
-        assert_eq!(unsupported(&spec), ["spec.containers[1].resources.claims", "spec.volumes[1].<source>"]);
+        assert_eq!(unsupported(&spec), ["spec.volumes[1].<source>"]);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Which drivers are here: their sockets appear in the registry's directory and go from it (kubelet plugin watcher).
+//! Which drivers are here, of storage and of devices: their sockets appear in the registry's directory and go from it (kubelet
+//! plugin watcher).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::unix::fs::FileTypeExt as _;
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 
 use super::message::{NodeCapabilities, NodeInfo, RegistrationStatus};
 use crate::changes::Changes;
+use crate::dra;
 use crate::event::COMPONENT;
 use crate::execute::{Host, chain};
 use crate::grpc::{CallError, Plugin};
@@ -102,21 +104,22 @@ pub(crate) async fn run(host: Arc<Host>) {
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(RETRY_MAX);
     }
-    let mut registered: BTreeMap<PathBuf, String> = BTreeMap::new();
+    let mut registered: BTreeMap<PathBuf, Registered> = BTreeMap::new();
     let mut wait = RETRY;
     loop {
         let sockets = sockets(&dir);
         let gone: Vec<PathBuf> = registered.keys().filter(|socket| !sockets.contains(*socket)).cloned().collect();
         for socket in gone {
-            if let Some(name) = registered.remove(&socket) {
-                forget(&host, &name).await;
+            match registered.remove(&socket) {
+                Some(Registered::Storage(name)) => forget(&host, &name).await,
+                Some(Registered::Devices(name)) => dra::forget(&host, &name, &socket),
+                Some(Registered::Refused) | None => {}
             }
         }
         let mut has_failed = false;
         for socket in sockets.into_iter().filter(|socket| !registered.contains_key(socket)).collect::<Vec<_>>() {
             match register(&host, &socket).await {
-                Ok(Some(name)) => drop(registered.insert(socket, name)),
-                Ok(None) => drop(registered.insert(socket, String::new())),
+                Ok(outcome) => drop(registered.insert(socket, outcome)),
                 Err(error) => {
                     has_failed = true;
                     tracing::warn!(error = chain(&error), socket = %socket.display(), "registering a driver");
@@ -146,36 +149,57 @@ enum RegisterError {
     Api(#[from] kube::Error),
 }
 
-/// Makes a driver known; `None` for a plugin of another kind, which is told so.
-async fn register(host: &Host, socket: &Path) -> Result<Option<String>, RegisterError> {
+/// What a plugin turned out to be.
+enum Registered {
+    /// A driver of storage, by its name.
+    Storage(String),
+    /// A driver of devices.
+    Devices(String),
+    /// One that was told why it is not used.
+    Refused,
+}
+
+/// Makes a driver known, or tells it why not.
+async fn register(host: &Host, socket: &Path) -> Result<Registered, RegisterError> {
     let registration = Plugin::connect(socket).await?;
     let info = registration.info().await?;
     let refuse = |error: String| RegistrationStatus { plugin_registered: false, error };
+    let registered = RegistrationStatus { plugin_registered: true, error: String::new() };
+    if info.kind == dra::KIND {
+        return Ok(match dra::register(host, &info, socket).await? {
+            Ok(()) => {
+                registration.notify(registered).await?;
+                Registered::Devices(info.name)
+            }
+            Err(why) => {
+                tracing::warn!(socket = %socket.display(), why, "a plugin is refused");
+                registration.notify(refuse(why)).await?;
+                Registered::Refused
+            }
+        });
+    }
     if info.kind != KIND {
-        let why = format!("plugins of type {:?} are not supported, {KIND} is", info.kind);
+        let why = format!("plugins of type {:?} are not supported, {KIND} and {} are", info.kind, dra::KIND);
         tracing::warn!(socket = %socket.display(), why, "a plugin is refused");
         registration.notify(refuse(why)).await?;
-        return Ok(None);
+        return Ok(Registered::Refused);
     }
     if !info.supported_versions.iter().any(|version| version.trim_start_matches('v').starts_with("1.")) {
         let why = format!("versions {:?} are not supported, 1.x is", info.supported_versions);
         registration.notify(refuse(why)).await?;
-        return Ok(None);
+        return Ok(Registered::Refused);
     }
     let endpoint = if info.endpoint.is_empty() { socket.to_owned() } else { PathBuf::from(&info.endpoint) };
     let plugin = Plugin::connect(&endpoint).await?;
     let (node, capabilities) = (plugin.node_info().await?, plugin.capabilities().await?);
     publish(host, &info.name, Some(&node)).await?;
     host.drivers.known.send_modify(|known| drop(known.insert(info.name.clone(), Driver { plugin, capabilities })));
-    registration.notify(RegistrationStatus { plugin_registered: true, error: String::new() }).await?;
+    registration.notify(registered).await?;
     tracing::info!(driver = info.name, node = node.node_id, "a driver is registered");
-    Ok(Some(info.name))
+    Ok(Registered::Storage(info.name))
 }
 
 async fn forget(host: &Host, name: &str) {
-    if name.is_empty() {
-        return;
-    }
     tracing::info!(driver = name, "a driver is gone");
     host.drivers.known.send_modify(|known| drop(known.remove(name)));
     if let Err(error) = publish(host, name, None).await {

@@ -13,6 +13,7 @@ use super::book::{Book, Wish};
 use super::is_extended;
 use super::message::{Allocation, Allocations, Empty, Ids, IdsOfContainers, PreferredRequest, PreferredRequests};
 use super::plugin::Resource;
+use crate::cdi;
 use crate::execute::container::CREATE_ERROR;
 use crate::execute::{Executor, chain};
 
@@ -24,6 +25,8 @@ pub(crate) struct Given {
     pub(crate) mounts: Vec<(PathBuf, String, bool)>,
     /// On the machine, in the container, and of `rwm` what is allowed.
     pub(crate) devices: Vec<(PathBuf, String, String)>,
+    /// Names of the Container Device Interface.
+    pub(crate) cdi: Vec<String>,
 }
 
 fn said(message: String) -> Failure {
@@ -136,13 +139,16 @@ async fn prefer(
 
 fn add(given: &mut Given, answers: Vec<Allocation>, name: &str) -> Result<(), Failure> {
     for answer in answers {
-        if let Some(device) = answer.cdi_devices.first() {
-            let device = &device.name;
-            return Err(said(format!("device plugin of {name}: CDI device {device:?}: this node knows no CDI")));
-        }
         for mount in &answer.mounts {
             if !Path::new(&mount.container_path).is_absolute() || !Path::new(&mount.host_path).is_absolute() {
                 return Err(said(format!("device plugin of {name}: mount {mount:?}: expected absolute paths")));
+            }
+        }
+        let named = answer.annotations.iter().filter(|(key, _)| key.starts_with(cdi::ANNOTATION));
+        let named = named.flat_map(|(_, names)| names.split(',').map(|name| name.trim().to_owned()));
+        for name in answer.cdi_devices.into_iter().map(|own| own.name).chain(named) {
+            if !given.cdi.contains(&name) {
+                given.cdi.push(name);
             }
         }
         given.env.extend(answer.envs);
@@ -170,13 +176,25 @@ mod tests {
 
     #[test]
     fn what_cannot_be_given_is_told() {
-        use super::super::message::{CdiDevice, Mount};
+        use super::super::message::Mount;
         let mut given = Given::default();
-        let cdi = Allocation { cdi_devices: vec![CdiDevice { name: "v/c=1".into() }], ..Allocation::default() };
-        assert!(add(&mut given, vec![cdi], "r").unwrap_err().message.contains("knows no CDI"));
         let mount = Mount { container_path: "x".into(), host_path: "/y".into(), read_only: false };
         let relative = Allocation { mounts: vec![mount], ..Allocation::default() };
         assert!(add(&mut given, vec![relative], "r").unwrap_err().message.contains("absolute"));
         assert_eq!(given, Given::default());
+    }
+
+    #[test]
+    fn names_of_the_container_device_interface_come_once_whichever_way() {
+        use super::super::message::CdiDevice;
+        let mut given = Given::default();
+        let annotations = [("cdi.k8s.io/x", "v.com/c=1, v.com/c=2"), ("other", "v.com/c=3")];
+        let cdi = Allocation {
+            cdi_devices: vec![CdiDevice { name: "v.com/c=1".into() }],
+            annotations: annotations.map(|(key, names)| (key.to_owned(), names.to_owned())).into(),
+            ..Allocation::default()
+        };
+        add(&mut given, vec![cdi], "r").unwrap();
+        assert_eq!(given.cdi, ["v.com/c=1", "v.com/c=2"]);
     }
 }

@@ -121,6 +121,8 @@ pub(crate) struct Allocation {
     pub(crate) mounts: Vec<Mount>,
     #[prost(message, repeated, tag = "3")]
     pub(crate) devices: Vec<DeviceSpec>,
+    #[prost(map = "string, string", tag = "4")]
+    pub(crate) annotations: HashMap<String, String>,
     #[prost(message, repeated, tag = "5")]
     pub(crate) cdi_devices: Vec<CdiDevice>,
 }

@@ -18,7 +18,9 @@ use nix::mount::{MsFlags, mount};
 use super::sandbox::{self, blocking, id};
 use super::users::{self, Users};
 use super::{Executor, chain, failure, propagation, subpath, termination, volume};
+use crate::cdi;
 use crate::device::{self, Given};
+use crate::dra;
 use crate::environment::{self, Sources};
 use crate::failpoint;
 use crate::monitor::Monitor;
@@ -82,7 +84,8 @@ async fn forget(executor: &Executor, monitor: &Monitor, id: String) {
 async fn create(executor: &Executor, index: usize, attempt: u32) -> Result<(Monitor, String), Failure> {
     let container = executor.container(index).ok_or_else(|| missing(index))?;
     let sources = fetch_sources(executor, &container).await?;
-    let given = device::give(executor, &container).await?;
+    let mut given = device::give(executor, &container).await?;
+    given.cdi.extend(dra::devices(executor, &container)?);
     let (id, name) = (id(&container.name, attempt), container.name.clone());
     let bundle = executor.bundle(&id);
     let log = executor.log_dir().join(&container.name).join(format!("{attempt}.log"));
@@ -200,7 +203,9 @@ fn write_bundle(
     let variables = environment::variables(&executor.pod, container, sources, &place)?;
     let image_env = config.env().clone().unwrap_or_default();
     let mut env = merge_environment(&image_env, &variables, &executor.pod);
-    env.extend(given.env.iter().map(|(name, value)| format!("{name}={value}")));
+    let edits = cdi::edits(&executor.host.config.cdi_dirs, &given.cdi).map_err(|error| fail(&error))?;
+    let of_devices = given.env.iter().map(|(name, value)| format!("{name}={value}"));
+    of_devices.chain(edits.env.iter().cloned()).for_each(|pair| set(&mut env, pair));
     let known: BTreeMap<String, String> = variables.into_iter().collect();
     let args = arguments(container, &config, &known)?;
     let cwd = container.working_dir.clone().filter(|dir| !dir.is_empty()).or_else(|| config.working_dir().clone());
@@ -219,6 +224,10 @@ fn write_bundle(
             return Err(Failure { reason: CREATE_ERROR.into(), message });
         }
         attached.push(device_node(host, inside, permissions)?);
+    }
+    if let Some(node) = edits.nodes.iter().find(|node| users.is_some() && node.host != node.path) {
+        let message = format!("device {} cannot be {} with hostUsers: false", node.host, node.path);
+        return Err(Failure { reason: CREATE_ERROR.into(), message });
     }
     let parts = Parts {
         spec: &spec,
@@ -240,6 +249,7 @@ fn write_bundle(
         seccomp: super::profile::load(executor, &oci::confinement(&spec, container))?,
         devices: if oci::is_privileged(container) { host_devices() } else { vec![] },
         volume_devices: attached,
+        edits: &edits,
     };
     let bytes = serde_json::to_vec(&oci::specification(&parts)).map_err(|error| fail(&error))?;
     // It holds the values of Secrets.
@@ -280,6 +290,13 @@ fn mount_root(
         Failure { reason: CREATE_ERROR.into(), message: format!("mount overlay on {}: {error}", root.display()) }
     })?;
     Ok(root)
+}
+
+/// Gives a variable its value, whatever it had before.
+fn set(env: &mut Vec<String>, pair: String) {
+    let name = pair.split('=').next().unwrap_or_default();
+    env.retain(|other| other.split('=').next() != Some(name));
+    env.push(pair);
 }
 
 /// Image variables, then Kubernetes' own, then the pod's.

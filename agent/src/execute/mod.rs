@@ -32,6 +32,7 @@ use crate::config::Config;
 use crate::cpus::Cpus;
 use crate::csi::Drivers;
 use crate::device::Devices;
+use crate::dra::{self, DeviceDrivers};
 use crate::environment::{Allocatable, Place};
 use crate::event;
 use crate::failpoint::Step;
@@ -79,6 +80,8 @@ pub(crate) struct Host {
     pub(crate) protecting: Mutex<()>,
     /// Drivers of storage.
     pub(crate) drivers: Drivers,
+    /// Drivers of devices.
+    pub(crate) device_drivers: DeviceDrivers,
     /// What was measured last.
     pub(crate) usage: Usage,
     /// Who may use the kubelet API.
@@ -182,7 +185,11 @@ impl Executor {
         match command {
             Command::SetUpVolumes => {
                 let _order = self.order.read().await;
-                Some(match volume::set_up(&self).await {
+                let set_up = async {
+                    volume::set_up(&self).await?;
+                    dra::prepare(&self).await
+                };
+                Some(match set_up.await {
                     Ok(()) => Event::VolumesReady,
                     Err(failure) => Event::VolumesFailed(failure),
                 })

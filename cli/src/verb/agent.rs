@@ -102,6 +102,7 @@ async fn serve(args: Args) -> Result<(), Failure> {
         service_cidr: cluster.service_cidr,
         cluster_dns: ClusterDns { address: cluster.cluster_dns, domain: cluster.cluster_domain.clone() },
         dns_kubeconfig: kubeconfig.clone(),
+        cdi_dirs: args.node.cdi_dirs(),
         eviction: settings.eviction,
         max_pods: args.node.max_pods(),
         pod_max_pids: args.node.pod_max_pids(),

@@ -222,6 +222,7 @@ async fn start_agent(
         service_cidr: args.service_cidr.trunc(),
         cluster_dns: ClusterDns { address: cluster_dns(args)?, domain: args.cluster_domain.clone() },
         dns_kubeconfig,
+        cdi_dirs: args.node.cdi_dirs(),
         eviction: settings.eviction,
         max_pods: args.node.max_pods(),
         pod_max_pids: args.node.pod_max_pids(),

@@ -211,7 +211,7 @@ fn action<'a>(request: &'a ResourceRequest, query: &'a Query, http: &Request<Bod
     let name = request.name.as_deref().or_else(|| selected("metadata.name=").filter(|_| listed));
     let selected_node = match request.resource.as_str() {
         "pods" => selected("spec.nodeName="),
-        "podcertificaterequests" => selected("spec.nodeName="),
+        "podcertificaterequests" | "resourceslices" => selected("spec.nodeName="),
         "nodes" => selected("metadata.name="),
         "persistentvolumes" => part_of("labelSelector", &format!("{LABEL_VOLUME_NODE}=")),
         _ => None,

@@ -44,6 +44,10 @@ pub fn default(resource: &Resource, object: &mut Value) {
             fill_text(object, "volumeBindingMode", "Immediate");
         }
         ("storage.k8s.io", "csidrivers") => csi_driver(object),
+        ("resource.k8s.io", "resourceclaims") => device_requests(object, &["spec", "devices", "requests"]),
+        ("resource.k8s.io", "resourceclaimtemplates") => {
+            device_requests(object, &["spec", "spec", "devices", "requests"]);
+        }
         ("scheduling.k8s.io", "priorityclasses") => fill_text(object, "preemptionPolicy", "PreemptLowerPriority"),
         ("scheduling.k8s.io", "podgroups") => {
             if let Some(spec) = object.get_mut("spec").filter(|spec| spec.is_object()) {
@@ -263,6 +267,25 @@ fn priority_level(object: &mut Value) {
     if let Some(exempt) = spec.get_mut("exempt") {
         fill(exempt, "nominalConcurrencyShares", 0);
         fill(exempt, "lendablePercent", 0);
+    }
+}
+
+/// One device for each request that says nothing else.
+fn device_requests(object: &mut Value, path: &[&str]) {
+    let wish = |wish: &mut Value| {
+        fill_text(wish, "allocationMode", "ExactCount");
+        if wish["allocationMode"] == "ExactCount" {
+            fill(wish, "count", 1);
+        }
+        for toleration in list_mut(wish, &["tolerations"]) {
+            fill_text(toleration, "operator", "Equal");
+        }
+    };
+    for request in list_mut(object, path) {
+        if let Some(exactly) = request.get_mut("exactly").filter(|exactly| exactly.is_object()) {
+            wish(exactly);
+        }
+        list_mut(request, &["firstAvailable"]).iter_mut().for_each(wish);
     }
 }
 

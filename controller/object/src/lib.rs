@@ -2,7 +2,6 @@
 //! Never does IO: no tokio, no axum, no store.
 //! Start reading at `resource`.
 pub mod apply;
-pub mod cel;
 pub mod columns;
 pub mod conversion;
 pub mod custom;

@@ -10,8 +10,8 @@ pub use scope::{Conditions, ParamKind, Scope};
 pub use typecheck::warnings;
 pub use validating::{Failure, Outcome, Validating};
 
-use crate::cel::{CompileError, Environment, Program, compile};
 use crate::tree::list;
+use controller_cel::{CompileError, Environment, Program, compile};
 use serde_json::Value;
 
 /// What an expression is for, which says what it may use and what it must give.
@@ -56,8 +56,8 @@ pub(crate) fn compiled(source: &str, purpose: Purpose, params: bool) -> Result<P
         Purpose::Annotation => {
             (program.may_be_string() || source.trim() == "null", "must evaluate to one of [string null_type]")
         }
-        Purpose::ApplyConfiguration => (is_one_of(&program, crate::cel::Type::Map), "must evaluate to Object"),
-        Purpose::JsonPatch => (is_one_of(&program, crate::cel::Type::List), "must evaluate to list(JSONPatch)"),
+        Purpose::ApplyConfiguration => (is_one_of(&program, controller_cel::Type::Map), "must evaluate to Object"),
+        Purpose::JsonPatch => (is_one_of(&program, controller_cel::Type::List), "must evaluate to list(JSONPatch)"),
         Purpose::Variable => (true, ""),
     };
     if fits { Ok(program) } else { Err(wanted.to_owned()) }
@@ -95,9 +95,9 @@ impl Compiler {
     }
 }
 
-fn is_one_of(program: &Program, wanted: crate::cel::Type) -> bool {
+fn is_one_of(program: &Program, wanted: controller_cel::Type) -> bool {
     let found = program.result_type();
-    found == wanted || found == crate::cel::Type::Dyn
+    found == wanted || found == controller_cel::Type::Dyn
 }
 
 /// The text at a key; empty when absent.

@@ -6,6 +6,7 @@ mod check;
 mod cluster;
 mod config;
 mod container;
+mod device;
 mod job;
 mod job_status;
 mod metadata;
@@ -135,6 +136,11 @@ fn validate_spec(resource: &Resource, object: &Value, faults: &mut Faults) {
         ("certificates.k8s.io", "certificatesigningrequests") => certificate::signing_request(object, faults),
         ("certificates.k8s.io", "podcertificaterequests") => certificate::pod_request(object, faults),
         ("certificates.k8s.io", "clustertrustbundles") => certificate::trust_bundle(object, faults),
+        ("resource.k8s.io", "resourceclaims") => device::claim(object, faults),
+        ("resource.k8s.io", "resourceclaimtemplates") => device::template(object, faults),
+        ("resource.k8s.io", "deviceclasses") => device::class(object, faults),
+        ("resource.k8s.io", "resourceslices") => device::slice(object, faults),
+        ("resource.k8s.io", "devicetaintrules") => device::taint_rule(object, faults),
         ("admissionregistration.k8s.io", "mutatingwebhookconfigurations") => {
             webhook::configuration(object, true, faults)
         }

@@ -1,6 +1,6 @@
 //! What holds for every expression, every schema and every object: nothing panics, nothing runs away, and doing it twice
 //! changes nothing.
-use controller_object::cel::{Activation, Budget, Environment, compile};
+use controller_cel::{Activation, Budget, Environment, compile};
 use controller_object::custom::{resources, validate_definition};
 use controller_object::decode::{self, FieldValidation};
 use controller_object::media::MediaType;

@@ -33,6 +33,7 @@ mod queue;
 mod quota;
 mod record;
 mod replicaset;
+mod resource_claim;
 mod run;
 mod share;
 mod statefulset;

@@ -4,6 +4,7 @@ mod write;
 use crate::autoscale::LoadFacts;
 use crate::cache::{Key, key_of};
 use crate::job::RunFacts;
+use api::resource_claim::PodClaim;
 use k8s_openapi::api::core::v1::{Affinity, NodeSelectorRequirement, NodeSelectorTerm, Pod, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use std::collections::BTreeMap;
@@ -49,6 +50,8 @@ pub(crate) struct PodFacts {
     pub(crate) claims: Vec<Box<str>>,
     /// It has volumes of kind `ephemeral`, whose claims are made for it.
     pub(crate) brings_claims: bool,
+    /// Its claims to devices.
+    pub(crate) device_claims: Vec<PodClaim>,
     /// What autoscaling needs.
     pub(crate) load: LoadFacts,
     /// What only Jobs need, of their pods.
@@ -85,6 +88,7 @@ impl PodFacts {
     /// Takes the facts out.
     pub(crate) fn new(pod: Pod) -> Self {
         let (key, run, load) = (key_of(&pod.metadata), RunFacts::new(&pod), LoadFacts::new(&pod));
+        let device_claims = api::resource_claim::claims_of(&pod);
         let claims = api::volume::claims_of(&pod).into_iter().map(|used| used.name.into()).collect();
         let controller = controller_of(pod.metadata.owner_references.as_ref())
             .map(|owner| (owner.kind.as_str().into(), owner.name.as_str().into(), owner.uid.as_str().into()));
@@ -114,6 +118,7 @@ impl PodFacts {
             created,
             restarts,
             claims,
+            device_claims,
             deletion_cost: cost.and_then(|text| text.parse().ok()).unwrap_or_default(),
             brings_claims: spec.volumes.iter().flatten().any(|volume| volume.ephemeral.is_some()),
             tolerations: spec.tolerations.unwrap_or_default(),

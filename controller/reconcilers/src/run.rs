@@ -10,7 +10,7 @@ use crate::pod::{PodFacts, PodWriter};
 use crate::record::Recorder;
 use crate::{
     abandoned, aggregation, attachment, autoscale, cronjob, daemonset, deployment, disruption, ephemeral_volume,
-    garbage, job, manifests, namespace, protection, quota, replicaset, statefulset, volume_binding,
+    garbage, job, manifests, namespace, protection, quota, replicaset, resource_claim, statefulset, volume_binding,
 };
 use api::volume::{Claim, Class, Volume};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
@@ -24,6 +24,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
+use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
 use k8s_openapi::api::scheduling::v1beta1::PodGroup;
 use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass, VolumeAttachment};
 use kube::Api;
@@ -186,6 +187,19 @@ pub async fn run(config: Config) {
     let ephemeral = (config.client_for)("ephemeral-volume-controller");
     let recorder = Recorder::start(ephemeral.clone(), "ephemeral-volume-controller");
     tasks.spawn(ephemeral_volume::start(ephemeral, Arc::clone(&pods), recorder));
+    let client = (config.client_for)("resource-claim-controller");
+    let (device_claims, templates) = (Cache::new(), Cache::new());
+    tasks.spawn(resource_claim::start(resource_claim::Reconciler {
+        recorder: Recorder::start(client.clone(), "resource_claim"),
+        pods: Arc::clone(&pods),
+        claims: Arc::clone(&device_claims),
+        templates: Arc::clone(&templates),
+        client: client.clone(),
+    }));
+    let api = Api::<ResourceClaim>::all(client.clone());
+    tasks.spawn(device_claims.reflect(api, all(), resource_claim::DeviceClaimFacts::new));
+    let api = Api::<ResourceClaimTemplate>::all(client);
+    tasks.spawn(templates.reflect(api, all(), |template| key_of(&template.metadata)));
     let binder = (config.client_for)("persistent-volume-binder");
     let (bindings, volumes, classes) = (Cache::new(), Cache::new(), Cache::new());
     let attacher = (config.client_for)("attachdetach-controller");

@@ -120,8 +120,8 @@ impl Decider {
     fn decide_with(&mut self, snapshot: &Snapshot, pod: &PodFacts, sends_away: bool) -> Decision {
         let shape = &pod.shape;
         let mut error = FitError { nodes: snapshot.count(), ..FitError::default() };
-        if !shape.load.claims.is_empty()
-            && let Some(refusal) = snapshot.volumes.refusal(pod)
+        if shape.load.has_claims()
+            && let Some(refusal) = snapshot.volumes.refusal(pod).or_else(|| snapshot.devices.refusal(pod))
         {
             error.refusal = Some(refusal);
             if !sends_away {
@@ -142,7 +142,7 @@ impl Decider {
         class.follow(snapshot);
         let decision = self.decide_in(snapshot, pod, &mut class, None, error, sends_away);
         // Claims are a pod's own: nobody else will be like it.
-        if shape.load.claims.is_empty() {
+        if !shape.load.has_claims() {
             if self.classes.len() >= MAX_CLASSES
                 && let Some(oldest) = self.classes.values().min_by_key(|class| class.used)
             {
@@ -175,10 +175,7 @@ impl Decider {
         let is_shared = view.is_shared();
         let chosen = view.choose(&mut self.fitting);
         if let Some(node) = chosen.and_then(|slot| snapshot.at(slot)) {
-            let work = match pod.shape.load.claims.is_empty() {
-                true => Vec::new(),
-                false => snapshot.volumes.on(node, pod).unwrap_or_default(),
-            };
+            let work = snapshot.preparations(node, pod).unwrap_or_default();
             return match work.is_empty() {
                 true => Decision::Bind(node.name.clone()),
                 false => Decision::Prepare(node.name.clone(), work),
@@ -235,12 +232,12 @@ impl<'a> View<'a> {
 
     /// Whether all of its class are in the same case: no claims of its own, and no node is being emptied for it.
     pub(crate) fn is_shared(&self) -> bool {
-        self.pod.shape.load.claims.is_empty() && self.snapshot.nomination(&self.pod.key).is_none()
+        !self.pod.shape.load.has_claims() && self.snapshot.nomination(&self.pod.key).is_none()
     }
 
     fn choose(&self, fitting: &mut Vec<(Slot, i64)>) -> Option<Slot> {
         let (snapshot, shape) = (self.snapshot, &self.pod.shape);
-        let has_claims = !shape.load.claims.is_empty();
+        let has_claims = shape.load.has_claims();
         if has_claims && !snapshot.claim_holders(self.pod).is_empty() {
             return None;
         }
@@ -283,13 +280,13 @@ impl<'a> View<'a> {
 
     /// What of other pods and of volumes keeps the pod from a node that has room.
     pub(crate) fn obstacle(&self, relations: Option<&mut Relations<'a>>, slot: Slot) -> Option<Reason> {
-        if !self.pod.shape.load.claims.is_empty()
+        if self.pod.shape.load.has_claims()
             && let Some(node) = self.snapshot.at(slot)
         {
             if self.snapshot.has_too_many_volumes(slot, self.pod) {
                 return Some(Reason::TooManyVolumes);
             }
-            if let Err(reason) = self.snapshot.volumes.on(node, self.pod) {
+            if let Err(reason) = self.snapshot.preparations(node, self.pod) {
                 return Some(reason);
             }
         }

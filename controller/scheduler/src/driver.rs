@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
+mod devices;
 mod eviction;
 mod gang;
 #[cfg(test)]
@@ -176,7 +177,7 @@ impl Driver {
                 Decision::Prepare(node, work) => {
                     tracing::debug!(hop = "schedule", kind = "Pod", object = &*pod.key, uid = &*pod.uid, %node, ?work, "prepare");
                     self.assume(&pod, &node);
-                    self.snapshot.volumes.assume(&node, &work);
+                    self.snapshot.assume(&node, &work);
                     self.spawn_preparation(pod, node, since, work);
                 }
                 Decision::Preempt(preemption, error) => {
@@ -227,6 +228,7 @@ impl Driver {
 
     /// The pod waits in its line from now on. What it does itself comes before, so that it does not wake it.
     fn unfit(&mut self, pod: &Arc<PodFacts>, since: Instant, error: &FitError) {
+        self.give_back(pod, error);
         self.queue.unfit(&pod.key, hint::causes(error), Instant::now());
         self.metrics.attempted(Ended::unschedulable(pod), since.elapsed().as_secs_f64());
         self.notices.send(Notice::Unfit(Arc::clone(pod), error.to_string()));
@@ -243,7 +245,10 @@ impl Driver {
     fn bound(&mut self, bound: Bound) {
         let Bound { pod, node, since, result, prepared } = bound;
         match result {
-            Ok(()) if !prepared.is_empty() => self.prepared(pod, node, since),
+            Ok(()) if !prepared.is_empty() => {
+                self.snapshot.devices.wrote(&prepared);
+                self.prepared(pod, node, since);
+            }
             Ok(()) => {
                 self.metrics.attempted(Ended::scheduled(&pod), since.elapsed().as_secs_f64());
                 if self.uid_of(&pod.key) == Some(&pod.uid) {
@@ -255,7 +260,7 @@ impl Driver {
                 self.notices.send(Notice::Bound(pod, node));
             }
             Err(error) => {
-                self.snapshot.volumes.forget(&prepared);
+                self.snapshot.forget(&prepared);
                 self.not_bound(&pod);
                 self.metrics.attempted(Ended::error(&pod), since.elapsed().as_secs_f64());
                 let gone = matches!(&error, kube::Error::Api(status) if status.code == 404);

@@ -10,6 +10,7 @@ use crate::pod::Shape;
 use crate::profile::Filter;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// Why a node does not take a pod. Displays as the words that Kubernetes uses.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,6 +42,14 @@ pub enum Reason {
     NoVolume,
     /// The node has as many volumes of a driver as it takes.
     TooManyVolumes,
+    /// A claim has devices that are reached from other nodes only.
+    ClaimElsewhere,
+    /// No devices are left that meet the pod's claims.
+    CannotAllocate,
+    /// What a claim asks for cannot be understood.
+    ClaimUnclear(Arc<str>),
+    /// Finding devices would take too long.
+    SearchGivenUp,
     /// Spreading: its place is too full already.
     Spread,
     /// Spreading: the node lacks the label.
@@ -73,6 +82,10 @@ impl fmt::Display for Reason {
             Self::VolumeGone => "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)",
             Self::NoVolume => "node(s) didn't find available persistent volumes to bind",
             Self::TooManyVolumes => "node(s) exceed max volume count",
+            Self::ClaimElsewhere => "resourceclaim not available on the node",
+            Self::CannotAllocate => "cannot allocate all claims",
+            Self::ClaimUnclear(why) => why,
+            Self::SearchGivenUp => "cannot allocate all claims (the search took too many steps and was given up)",
             Self::Spread => "node(s) didn't match pod topology spread constraints",
             Self::SpreadLabel => "node(s) didn't match pod topology spread constraints (missing required label)",
             Self::PodAffinity => "node(s) didn't match pod affinity rules",

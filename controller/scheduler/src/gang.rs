@@ -2,6 +2,7 @@
 //! The snapshot is afterwards what it was before. Pure, and nobody holds half of a gang's room: two gangs cannot wait for
 //! each other.
 use crate::decide::{Decider, Decision, FitError};
+use crate::devices::Pendings;
 use crate::group::{GroupFacts, GroupKey, Policy};
 use crate::pod::{PodFacts, PodKey};
 use crate::preempt::{self, Preemption, Victim};
@@ -133,8 +134,8 @@ struct Trial<'s> {
     /// Who came, and the node that was being emptied for it before.
     came: Vec<(Arc<PodFacts>, Option<Box<str>>)>,
     left: Vec<Lifted>,
-    /// What was assumed of volumes before, if somebody has any.
-    assumed: Option<Assumed>,
+    /// What was assumed of volumes and devices before, if somebody has any.
+    assumed: Option<(Assumed, Pendings)>,
     /// What budgets allowed before.
     allowed: Vec<(String, i64)>,
 }
@@ -242,8 +243,8 @@ impl<'s> Trial<'s> {
         self.came.push((Arc::clone(pod), nominated.map(|node| node.name.clone())));
         self.snapshot.place(pod, node);
         if !work.is_empty() {
-            self.assumed.get_or_insert_with(|| self.snapshot.volumes.assumed());
-            self.snapshot.volumes.assume(node, work);
+            self.assumed.get_or_insert_with(|| self.snapshot.assumed());
+            self.snapshot.assume(node, work);
         }
     }
 
@@ -265,7 +266,7 @@ impl<'s> Trial<'s> {
             self.snapshot.put_back(lifted);
         }
         if let Some(assumed) = self.assumed {
-            self.snapshot.volumes.put_back(assumed);
+            self.snapshot.put_back_assumed(assumed);
         }
         // What was spent last was allowed before first.
         for (budget, allowed) in self.allowed.into_iter().rev() {

@@ -20,7 +20,8 @@ pub(crate) enum Moved<'a> {
 
 /// What a refusal says of its causes.
 pub(crate) fn causes(error: &FitError) -> Causes {
-    let mut causes = Causes { relations: false, volumes: error.refusal.is_some() };
+    let is_refused = error.refusal.is_some();
+    let mut causes = Causes { relations: false, volumes: is_refused, devices: is_refused };
     for reason in error.reasons.keys() {
         match reason {
             Reason::Spread
@@ -33,6 +34,9 @@ pub(crate) fn causes(error: &FitError) -> Causes {
             | Reason::NoVolume
             | Reason::OnePodClaim
             | Reason::TooManyVolumes => causes.volumes = true,
+            Reason::ClaimElsewhere | Reason::CannotAllocate | Reason::ClaimUnclear(_) | Reason::SearchGivenUp => {
+                causes.devices = true;
+            }
             Reason::Unschedulable
             | Reason::Taint { .. }
             | Reason::Affinity

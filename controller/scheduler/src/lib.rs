@@ -3,9 +3,11 @@
 //! Start reading at `driver`.
 pub mod amounts;
 pub mod budget;
+mod claims;
 mod class;
 mod counts;
 pub mod decide;
+pub mod devices;
 pub mod driver;
 mod filter;
 pub mod gang;

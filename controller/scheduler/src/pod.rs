@@ -3,6 +3,7 @@ use crate::amounts::Amounts;
 use crate::group::GroupKey;
 use crate::profile::{Profiles, Shared};
 use crate::terms::{Owner, Terms, ToOthers};
+use api::resource_claim::PodClaim;
 use api::volume::UsedClaim;
 use k8s_openapi::api::core::v1::{Affinity, NodeAffinity, Pod, PodSpec, Toleration};
 use std::collections::BTreeMap;
@@ -34,6 +35,8 @@ pub struct Load {
     pub host_ports: Vec<HostPort>,
     /// The claims it uses.
     pub claims: Vec<UsedClaim>,
+    /// Its claims to devices.
+    pub devices: Vec<PodClaim>,
 }
 
 /// All that a decision about a pod depends on. Pods that are alike share one.
@@ -104,6 +107,7 @@ impl Shape {
         for claim in &self.load.claims {
             claim.name.hash(&mut hasher);
         }
+        self.load.devices.hash(&mut hasher);
         (&self.terms, &self.owner, &self.images, &self.group, &self.profile).hash(&mut hasher);
         if *self.constraints != PodSpec::default() {
             serde_json::to_string(&self.constraints).unwrap_or_default().hash(&mut hasher);
@@ -150,7 +154,7 @@ impl PodFacts {
 
     /// Takes the facts out of a pod. Pods of other profiles than these are somebody else's.
     pub fn read(pod: Pod, profiles: &Profiles) -> Self {
-        let claims = api::volume::claims_of(&pod);
+        let (claims, devices) = (api::volume::claims_of(&pod), api::resource_claim::claims_of(&pod));
         let metadata = pod.metadata;
         let spec = pod.spec.unwrap_or_default();
         let status = pod.status.unwrap_or_default();
@@ -190,7 +194,7 @@ impl PodFacts {
             labels,
             priority: spec.priority.unwrap_or_default(),
             may_preempt: spec.preemption_policy.as_deref() != Some("Never"),
-            load: Load::new(&spec, claims),
+            load: Load { claims, devices, ..Load::new(&spec) },
             constraints: Box::new(if node.is_none() { constraints(spec) } else { PodSpec::default() }),
         };
         Self {
@@ -258,7 +262,12 @@ fn constraints(spec: PodSpec) -> PodSpec {
 }
 
 impl Load {
-    fn new(spec: &PodSpec, claims: Vec<UsedClaim>) -> Self {
+    /// Whether it uses claims, which are a pod's own: no other pod is quite like it.
+    pub(crate) fn has_claims(&self) -> bool {
+        !self.claims.is_empty() || !self.devices.is_empty()
+    }
+
+    fn new(spec: &PodSpec) -> Self {
         let requests = api::pod::requests(spec);
         let requests = Amounts::read(requests.iter().map(|(name, quantity)| (name.as_str(), *quantity)));
         let containers = i64::try_from(spec.containers.len()).unwrap_or(i64::MAX);
@@ -283,7 +292,7 @@ impl Load {
             ranked_memory: ranked(requests.memory, UNASKED_MEMORY),
             requests,
             host_ports,
-            claims,
+            ..Self::default()
         }
     }
 }

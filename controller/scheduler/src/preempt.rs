@@ -160,7 +160,7 @@ impl<'a> DryRun<'_, 'a> {
             obstacles.add(Reason::NotHelpful);
             return None;
         }
-        if !shape.load.claims.is_empty() && snapshot.volumes.on(node, pod).is_err() {
+        if shape.load.has_claims() && snapshot.preparations(node, pod).is_err() {
             obstacles.add(Reason::NotHelpful);
             return None;
         }

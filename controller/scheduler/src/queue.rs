@@ -71,6 +71,8 @@ pub struct Causes {
     pub relations: bool,
     /// Claims and volumes.
     pub volumes: bool,
+    /// Claims to devices, and devices.
+    pub devices: bool,
 }
 
 /// Unschedulable pods that are alike.

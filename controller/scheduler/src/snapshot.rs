@@ -1,6 +1,7 @@
 //! What a decision looks at: nodes in numbered slots, the pods that have their place, those that a node is emptied for.
 use crate::budget::Budget;
 use crate::counts::{Counts, Topology};
+use crate::devices::Devices;
 use crate::group::{GroupFacts, GroupKey, Groups};
 use crate::node::NodeFacts;
 use crate::pod::{PodFacts, PodKey, Shape};
@@ -67,6 +68,8 @@ pub struct Snapshot {
     dropped: u64,
     /// What the claims of pods need.
     pub volumes: Volumes,
+    /// Devices, and the claims to them.
+    pub devices: Devices,
     /// Groups of pods.
     pub(crate) groups: Groups,
     /// By `namespace/name`.

@@ -1,4 +1,5 @@
 //! What the claims of a pod say about where it may run, and what has to be done before it may: pure.
+use crate::devices::Grant;
 use crate::filter::Reason;
 use crate::node::NodeFacts;
 use crate::pod::PodFacts;
@@ -22,6 +23,8 @@ pub enum Preparation {
         /// `namespace/name` of the claim.
         claim: String,
     },
+    /// A claim to devices is given some, or kept for one more pod.
+    Devices(Grant),
 }
 
 /// Claims, volumes and classes, with what was decided and is not told by the watches yet.
@@ -82,6 +85,7 @@ impl Volumes {
             match one {
                 Preparation::Reserve { claim, volume } => drop(self.reserved.insert(volume.clone(), claim.clone())),
                 Preparation::Provision { claim } => drop(self.chosen.insert(claim.clone(), node.into())),
+                Preparation::Devices(_) => {}
             }
         }
     }
@@ -102,6 +106,7 @@ impl Volumes {
             match one {
                 Preparation::Reserve { volume, .. } => drop(self.reserved.remove(volume)),
                 Preparation::Provision { claim } => drop(self.chosen.remove(claim)),
+                Preparation::Devices(_) => {}
             }
         }
     }

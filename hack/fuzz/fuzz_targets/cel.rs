@@ -1,6 +1,6 @@
 //! An expression in CEL: compiled, and evaluated on a pod within the bounds of a request.
 #![no_main]
-use controller_object::cel::{Activation, Budget, Environment, compile};
+use controller_cel::{Activation, Budget, Environment, compile};
 
 libfuzzer_sys::fuzz_target!(|source: &str| {
     let environment = Environment::new(&["self", "oldSelf"]).with_messages();

@@ -21,7 +21,7 @@ pub(crate) use self::content::request_token;
 use self::live::Seen;
 use super::sandbox::blocking;
 use super::{Executor, failure};
-use crate::csi;
+use crate::{csi, dra};
 
 const REASON: &str = "FailedMount";
 /// Files of projections beyond this are refused.
@@ -229,7 +229,10 @@ fn show(dir: &Path, payload: &Payload, is_secret: bool, gid: Option<u32>) -> Res
 pub(crate) async fn tear_down(executor: &Executor, is_patient: bool) {
     executor.live.is_gone();
     let _turn = executor.live.turn().await;
-    // Nothing of a volume that its driver still holds is removed.
+    // Nothing of a claim or a volume that its driver still holds is removed.
+    if dra::has_any(&executor.pod_dir()) && !dra::unprepare(executor, is_patient).await {
+        return;
+    }
     if csi::has_any(&executor.pod_dir()) && !csi::tear_down(executor, is_patient).await {
         return;
     }

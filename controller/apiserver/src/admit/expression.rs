@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use controller_object::cel::Budget;
-use controller_object::cel::authorizer::{Check, Decision};
+use controller_cel::Budget;
+use controller_cel::authorizer::{Check, Decision};
 use controller_object::policy::Scope;
 
 use super::attributes::Attributes;

@@ -18,6 +18,7 @@ const PODS: &str = "/registry/core/pods/";
 const POD_CERTIFICATES: &str = "/registry/certificates.k8s.io/podcertificaterequests/";
 const CLAIMS: &str = "/registry/core/persistentvolumeclaims/";
 const VOLUMES: &str = "/registry/core/persistentvolumes/";
+const SLICES: &str = "/registry/resource.k8s.io/resourceslices/";
 
 /// What one pod lets its node read.
 #[derive(Debug, Default)]
@@ -67,6 +68,10 @@ impl NodeAuthorizer {
                 matches!(action.verb, "get" | "list" | "watch")
             }
             ("certificates.k8s.io", "podcertificaterequests") => self.may_use_pod_certificates(node, action),
+            ("resource.k8s.io", "resourceclaims") => {
+                (action.verb, action.subresource) == ("get", None) && self.refers(node, action.resource, action)
+            }
+            ("resource.k8s.io", "resourceslices") => self.may_use_slices(node, action),
             ("", "serviceaccounts") => match (action.verb, action.subresource) {
                 ("create", Some("token")) => self.runs_as(node, action),
                 ("get", None) => self.runs_as(node, action),
@@ -124,6 +129,21 @@ impl NodeAuthorizer {
                 let held = self.store.get(format!("{POD_CERTIFICATES}{namespace}/{name}").as_bytes());
                 let request = held.and_then(|held| serde_json::from_slice::<Value>(&held.value).ok());
                 request.is_some_and(|request| request["spec"]["nodeName"] == node)
+            }
+            _ => false,
+        }
+    }
+
+    /// A node tells of its own devices, and takes back what drivers that are gone told of them.
+    fn may_use_slices(&self, node: &str, action: &ResourceAction<'_>) -> bool {
+        match (action.verb, action.subresource) {
+            // Whose the new one is stands in its body; NodeRestriction compares it.
+            ("create", None) => true,
+            ("list" | "watch" | "deletecollection", None) => action.selected_node == Some(node),
+            ("get" | "update" | "patch" | "delete", None) => {
+                let held = action.name.and_then(|name| self.store.get(format!("{SLICES}{name}").as_bytes()));
+                let slice = held.and_then(|held| serde_json::from_slice::<Value>(&held.value).ok());
+                slice.is_some_and(|slice| slice["spec"]["nodeName"] == node)
             }
             _ => false,
         }
@@ -246,6 +266,12 @@ pub(crate) fn references(pod: &Value) -> Vec<(&'static str, String)> {
     for secret in list(spec, "imagePullSecrets") {
         add("secrets", secret.get("name"));
     }
+    for claim in list(spec, "resourceClaims") {
+        add("resourceclaims", claim.get("resourceClaimName"));
+    }
+    for status in list(&pod["status"], "resourceClaimStatuses") {
+        add("resourceclaims", status.get("resourceClaimName"));
+    }
     for field in ["containers", "initContainers", "ephemeralContainers"] {
         for container in list(spec, field) {
             for source in list(&container, "envFrom") {
@@ -301,12 +327,15 @@ mod tests {
             (volume(json!({"persistentVolumeClaim": {"claimName": "x"}})), "persistentvolumeclaims"),
             (volume(json!({"projected": {"sources": [{"secret": {"name": "x"}}]}})), "secrets"),
             (volume(json!({"projected": {"sources": [{"configMap": {"name": "x"}}]}})), "configmaps"),
+            (json!({"resourceClaims": [{"name": "c", "resourceClaimName": "x"}]}), "resourceclaims"),
         ] {
             assert_eq!(references(&json!({"spec": spec})), [(kind, "x".to_owned())], "{spec}");
         }
         let ephemeral = json!({"metadata": {"name": "p"}, "spec": volume(json!({"name": "v", "ephemeral": {}}))});
         assert_eq!(references(&ephemeral), [("persistentvolumeclaims", "p-v".to_owned())]);
         assert_eq!(references(&json!({"spec": volume(json!({"emptyDir": {}}))})), []);
+        let generated = json!({"spec": {}, "status": {"resourceClaimStatuses": [{"name": "c", "resourceClaimName": "x"}, {"name": "d"}]}});
+        assert_eq!(references(&generated), [("resourceclaims", "x".to_owned())]);
     }
 
     #[tokio::test]
@@ -337,6 +366,17 @@ mod tests {
         assert!(may("n1", "get", "persistentvolumes", "v") && may("n2", "get", "persistentvolumes", "v"));
         assert!(!may("n3", "get", "persistentvolumes", "v") && !may("n1", "list", "persistentvolumes", "v"));
         assert!(may("n2", "patch", "persistentvolumes", "v") && !may("n1", "patch", "persistentvolumes", "v"));
+        let slices = |node: &str, verb, name: Option<&str>, selected: Option<&str>| {
+            let user = User::new(&format!("system:node:{node}"), &["system:nodes"]);
+            let (group, resource) = ("resource.k8s.io", "resourceslices");
+            let action = ResourceAction { verb, group, resource, name, selected_node: selected, ..Default::default() };
+            authorizer.is_allowed(&user, &Action::Resource(action))
+        };
+        let slice = json!({"metadata": {"name": "s"}, "spec": {"nodeName": "n1"}});
+        let slice = Op::Put { key: Bytes::from(format!("{SLICES}s")), value: slice.to_string().into(), ttl: None };
+        store.commit(&[], vec![slice]).await.unwrap();
+        assert!(slices("n1", "delete", Some("s"), None) && !slices("n2", "delete", Some("s"), None));
+        assert!(slices("n1", "deletecollection", None, Some("n1")) && !slices("n1", "deletecollection", None, None));
         let masquerade = User::new("system:node:n1", &[]);
         let action = ResourceAction {
             verb: "get",

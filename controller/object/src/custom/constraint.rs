@@ -2,8 +2,8 @@
 //! validation (k8s.io/kube-openapi, `pkg/validation`).
 use super::format;
 use super::node::{Kind, is_integer, type_of};
-use crate::cel::pattern;
 use crate::status::{Cause, CauseReason};
+use controller_cel::pattern;
 use regex::Regex;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashSet};

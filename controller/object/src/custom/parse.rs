@@ -4,9 +4,9 @@
 use super::constraint::{Constraint, Faults, Pattern, child};
 use super::node::{Additional, Kind, Node};
 use super::rule::{self, Place, Rule};
-use crate::cel::pattern;
 use crate::schema::ListKind;
 use crate::status::Cause;
+use controller_cel::pattern;
 use serde_json::Value;
 use std::collections::BTreeSet;
 

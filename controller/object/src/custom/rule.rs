@@ -2,8 +2,8 @@
 //! Kubernetes documentation, "Validation rules"; messages: apiextensions-apiserver, `pkg/apiserver/schema/cel`.
 use super::constraint::{Faults, child};
 use super::node::{Additional, Kind, Node, is_integer};
-use crate::cel::{self, Activation, Budget, Environment, EvaluationError, Program};
 use crate::status::Cause;
+use controller_cel::{self as cel, Activation, Budget, Environment, EvaluationError, Program};
 use serde_json::Value;
 
 /// Longest message that a `messageExpression` may make, in bytes.

@@ -4,10 +4,10 @@ use super::Custom;
 use super::constraint::{Faults, child};
 use super::node::{Additional, Kind, Node};
 use super::rule;
-use crate::cel::Budget;
 use crate::schema::ListKind;
 use crate::status::{Cause, CauseReason};
 use crate::tree::list;
+use controller_cel::Budget;
 use serde_json::Value;
 use std::collections::HashMap;
 

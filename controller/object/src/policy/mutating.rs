@@ -1,10 +1,10 @@
 //! MutatingAdmissionPolicy: what its expressions change.
 use super::scope::{Conditions, ParamKind, Scope, failed};
 use super::{Compiler, Purpose, text};
-use crate::cel::Program;
 use crate::resource::Resource;
 use crate::tree::list;
 use crate::{apply, decode, patch};
+use controller_cel::Program;
 use serde_json::Value;
 
 /// A policy, compiled.

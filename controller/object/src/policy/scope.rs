@@ -1,8 +1,8 @@
 //! What expressions see of a request, and conditions on it.
 use super::{Purpose, compiled, text};
-use crate::cel::authorizer::{Authorize, Check};
-use crate::cel::{self, Activation, Budget, EvaluationError, Program};
 use crate::tree::list;
+use controller_cel::authorizer::{Authorize, Check};
+use controller_cel::{self as cel, Activation, Budget, EvaluationError, Program};
 use serde_json::Value;
 
 /// A request, as expressions see it.

@@ -1,7 +1,7 @@
 use super::*;
-use crate::cel::Budget;
-use crate::cel::authorizer::{Check, Decision};
 use crate::resource::Table;
+use controller_cel::Budget;
+use controller_cel::authorizer::{Check, Decision};
 use serde_json::json;
 
 fn decide(_: &str, check: &Check) -> Decision {

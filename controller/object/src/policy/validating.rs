@@ -1,8 +1,8 @@
 //! ValidatingAdmissionPolicy: what its expressions say of a request.
 use super::scope::{Conditions, ParamKind, Scope, failed};
 use super::{Compiler, Purpose, text};
-use crate::cel::Program;
 use crate::tree::list;
+use controller_cel::Program;
 use serde_json::Value;
 
 /// The longest message that an expression may make, in bytes.

@@ -27,6 +27,8 @@ fn fixed(resource: &Resource) -> &'static [&'static str] {
         ("networking.k8s.io", "ingressclasses") => &["spec.controller"],
         ("storage.k8s.io", "csidrivers") => &["spec.attachRequired", "spec.volumeLifecycleModes"],
         ("storage.k8s.io", "volumeattachments") => &["spec"],
+        ("resource.k8s.io", "resourceclaims" | "resourceclaimtemplates") => &["spec"],
+        ("resource.k8s.io", "resourceslices") => &["spec.driver", "spec.pool.name", "spec.nodeName"],
         ("apps", "controllerrevisions") => &["data"],
         ("certificates.k8s.io", "podcertificaterequests") => &["spec"],
         ("apiextensions.k8s.io", "customresourcedefinitions") => &["spec.group", "spec.scope", "spec.names.plural"],

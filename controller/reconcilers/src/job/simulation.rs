@@ -429,6 +429,22 @@ fn who_asks_for_less_gets_less_and_loses_nothing() {
     world.settled();
 }
 
+#[test]
+fn a_pod_that_was_told_to_have_failed_does_not_succeed_afterwards() {
+    let mut world = World::new(json!({"completionMode": "Indexed", "completions": 2, "parallelism": 2}));
+    world.run(2);
+    world.live(0, 3);
+    world.live(1, 0);
+    world.hear(0);
+    world.live(0, 0);
+    world.run(1);
+    assert_eq!((world.failed.len(), world.pods["p1"].phase), (1, Phase::Ended), "told, and then it ended well");
+    world.finish();
+    let status = world.job.status.clone().unwrap();
+    assert_eq!((status.succeeded, status.failed, status.completed_indexes.as_deref()), (Some(2), Some(1), Some("0,1")));
+    world.settled();
+}
+
 fn specs() -> impl Strategy<Value = Value> {
     let rule = json!([{"action": "Ignore", "onExitCodes": {"operator": "In", "values": [3]}},
         {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [5]}}]);

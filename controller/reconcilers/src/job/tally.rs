@@ -142,7 +142,9 @@ impl Tally {
         let told_indexes = if shape.is_indexed { told(&status.completed_indexes) } else { Indexes::default() };
         let told_failed =
             if shape.limit_per_index.is_some() { told(&status.failed_indexes) } else { Indexes::default() };
-        let since = pods.iter().filter(|pod| shape.is_indexed && has_succeeded(pod));
+        // Who was told to have failed, because it was being deleted, has: that it ended well after all comes too late.
+        let is_told_failed = |pod: &PodFacts| failed.iter().any(|uid| **uid == *pod.uid);
+        let since = pods.iter().filter(|pod| shape.is_indexed && has_succeeded(pod) && !is_told_failed(pod));
         // An index that has failed has done so for good.
         let since = since.filter_map(|pod| shape.index(pod)).filter(|index| !told_failed.contains(*index));
         let succeeded_indexes = told_indexes.union(&since.collect());

@@ -116,7 +116,7 @@ impl Driver {
                     match work.is_empty() {
                         true => self.spawn_binding(pod, node, since),
                         false => {
-                            self.snapshot.volumes.assume(&node, &work);
+                            self.snapshot.assume(&node, &work);
                             self.spawn_preparation(pod, node, since, work);
                         }
                     }

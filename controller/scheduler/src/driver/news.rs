@@ -1,5 +1,6 @@
 //! How far the list of each kind is, and the kinds beside pods and nodes: watched, and what news of them wakes.
 use super::Driver;
+use super::devices::{DeviceListings, DeviceNews};
 use crate::budget::Budget;
 use crate::hint::Moved;
 use api::volume::{Claim, Class, Volume};
@@ -25,6 +26,7 @@ pub(super) enum News {
     Namespace(Box<Event<Namespace>>),
     Limits(Box<Event<CSINode>>),
     Group(Box<Event<PodGroup>>),
+    Devices(DeviceNews),
     /// A watch broke and is started again.
     Broken(watcher::Error),
 }
@@ -86,25 +88,28 @@ pub(super) struct Watched {
     namespaces: Listing,
     limits: Listing,
     pub(super) groups: Listing,
+    pub(super) devices: DeviceListings,
 }
 
 impl Watched {
     pub(super) fn are_listed(&self) -> bool {
         let own = [&self.pods, &self.nodes];
         let others = [&self.claims, &self.volumes, &self.classes, &self.budgets, &self.namespaces, &self.limits];
-        own.iter().chain(&others).all(|listing| listing.is_done) && self.groups.is_done
+        own.iter().chain(&others).chain(&self.devices.all()).all(|listing| listing.is_done) && self.groups.is_done
     }
+}
+
+/// One kind as a stream.
+pub(super) fn one<K>(client: &kube::Client, news: fn(Event<K>) -> News) -> BoxStream<'static, News>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    let stream = watcher(Api::<K>::all(client.clone()), watcher::Config::default()).default_backoff();
+    stream.map(move |event| event.map_or_else(News::Broken, news)).boxed()
 }
 
 /// All these kinds as one stream.
 pub(super) fn watch(client: &kube::Client) -> BoxStream<'static, News> {
-    fn one<K>(client: &kube::Client, news: fn(Event<K>) -> News) -> BoxStream<'static, News>
-    where
-        K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
-    {
-        let stream = watcher(Api::<K>::all(client.clone()), watcher::Config::default()).default_backoff();
-        stream.map(move |event| event.map_or_else(News::Broken, news)).boxed()
-    }
     select_all([
         one(client, |event| News::Claim(Box::new(event))),
         one(client, |event| News::Volume(Box::new(event))),
@@ -113,6 +118,7 @@ pub(super) fn watch(client: &kube::Client) -> BoxStream<'static, News> {
         one(client, |event| News::Namespace(Box::new(event))),
         one(client, |event| News::Limits(Box::new(event))),
         one(client, |event| News::Group(Box::new(event))),
+        super::devices::watch(client),
     ])
     .boxed()
 }
@@ -124,6 +130,7 @@ impl Driver {
         let known = &mut snapshot.volumes;
         match news {
             News::Broken(error) => return tracing::warn!(%error, "a watch is started again"),
+            News::Devices(news) => return self.device_news(news),
             News::Claim(event) => match watched.claims.step(*event) {
                 Step::Keep(claim) => known.set_claim(Claim::new(claim)),
                 Step::Forget(key) => drop(known.claims.remove(&key)),

@@ -1,4 +1,5 @@
 //! Which waiting pods are woken, and what late answers leave alone. Nobody answers what is written.
+use super::devices::DeviceNews;
 use super::news::News;
 use super::*;
 use serde_json::{Value, json};
@@ -18,6 +19,10 @@ pub(super) fn driver() -> Driver {
         News::Budget(Box::new(Event::InitDone)),
         News::Namespace(Box::new(Event::InitDone)),
         News::Limits(Box::new(Event::InitDone)),
+        News::Devices(DeviceNews::Claim(Box::new(Event::InitDone))),
+        News::Devices(DeviceNews::Slice(Box::new(Event::InitDone))),
+        News::Devices(DeviceNews::Class(Box::new(Event::InitDone))),
+        News::Devices(DeviceNews::Rule(Box::new(Event::InitDone))),
         News::Group(Box::new(Event::InitDone)),
     ] {
         driver.news(listed);
@@ -442,4 +447,47 @@ async fn what_helps_any_pod_of_a_gang_wakes_it() {
     assert_eq!(woken(&driver), 1, "the one that stands for the gang has no use for that room, the other has");
     while driver.schedule() {}
     assert_eq!(placed(&driver, &["g0", "g1"]), 2);
+}
+
+#[tokio::test]
+async fn what_a_claim_gives_back_wakes_who_waits_for_devices() {
+    let mut driver = driver();
+    add_node(&mut driver, "a", json!({}));
+    let named = |name: &str| json!({"namespace": "d", "name": name, "uid": name});
+    let requests = json!({"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "all"}}]}});
+    let claim = |name: &str, status: Value| {
+        let claim = json!({"metadata": named(name), "spec": requests, "status": status});
+        News::Devices(DeviceNews::Claim(Box::new(Event::Apply(serde_json::from_value(claim).unwrap()))))
+    };
+    let slice = json!({"metadata": {"name": "s"}, "spec": {"driver": "d.com", "nodeName": "a",
+        "pool": {"name": "a", "generation": 1, "resourceSliceCount": 1}, "devices": [{"name": "only"}]}});
+    let slice =
+        || News::Devices(DeviceNews::Slice(Box::new(Event::Apply(serde_json::from_value(slice.clone()).unwrap()))));
+    let class = serde_json::from_value(json!({"metadata": {"name": "all"}, "spec": {}})).unwrap();
+    driver.news(News::Devices(DeviceNews::Class(Box::new(Event::Apply(class)))));
+    driver.news(slice());
+    let given = json!({"allocation": {"devices": {"results":
+        [{"request": "r", "driver": "d.com", "pool": "a", "device": "only"}]}}});
+    driver.news(claim("theirs", given.clone()));
+    driver.news(claim("mine", json!({})));
+    let mut waits = pod("waits", 1, "1");
+    waits["spec"]["resourceClaims"] = json!([{"name": "c", "resourceClaimName": "mine"}]);
+    tell(&mut driver, &waits);
+    driver.schedule();
+    assert!(!is_placed(&driver, "d/waits"));
+    driver.news(claim("other", json!({})));
+    driver.news(claim("theirs", given));
+    assert_eq!(woken(&driver), 0, "news of claims that it does not name, and nothing came free");
+    driver.news(claim("theirs", json!({})));
+    assert_eq!(woken(&driver), 1);
+    driver.schedule();
+    assert!(is_placed(&driver, "d/waits"), "it has the device now");
+    // Another one waits until somebody tells of a device.
+    let mut second = pod("second", 1, "1");
+    second["spec"]["resourceClaims"] = json!([{"name": "c", "resourceClaimName": "other"}]);
+    tell(&mut driver, &second);
+    driver.schedule();
+    assert!(!is_placed(&driver, "d/second"), "that device is on its way to the first");
+    driver.news(slice());
+    assert_eq!(woken(&driver), 1);
 }

@@ -1,5 +1,6 @@
 //! Volumes of pods: reserved or asked for where the pod goes, and waited for while it keeps its place.
-use super::{Bound, Driver};
+use super::{Bound, Driver, devices};
+use crate::devices::Grant;
 use crate::pod::PodFacts;
 use crate::record::Notice;
 use crate::volumes::{Preparation, Progress, Volumes};
@@ -31,7 +32,8 @@ impl Driver {
         since: Instant,
         work: Vec<Preparation>,
     ) {
-        let patches: Vec<Write> = work.iter().filter_map(|one| Write::of(&self.snapshot.volumes, &node, one)).collect();
+        let patches: Vec<Write> =
+            work.iter().filter_map(|one| Write::of(&self.snapshot.volumes, &node, &pod, one)).collect();
         let client = self.client.clone();
         self.binding.spawn(async move {
             let mut result = Ok(());
@@ -87,15 +89,17 @@ impl Driver {
     }
 }
 
-/// A merge patch of a claim or a volume.
+/// A merge patch of a claim or a volume, or the new status of a claim to devices.
 enum Write {
     Claim { namespace: String, name: String, patch: serde_json::Value },
     Volume { name: String, patch: serde_json::Value },
+    Devices { grant: Grant, pod: Arc<PodFacts> },
 }
 
 impl Write {
-    fn of(known: &Volumes, node: &str, work: &Preparation) -> Option<Self> {
+    fn of(known: &Volumes, node: &str, pod: &Arc<PodFacts>, work: &Preparation) -> Option<Self> {
         match work {
+            Preparation::Devices(grant) => Some(Self::Devices { grant: grant.clone(), pod: Arc::clone(pod) }),
             Preparation::Provision { claim } => {
                 let claim = known.claims.get(claim)?;
                 let metadata = json!({"uid": claim.uid, "annotations": {ANNOTATION_SELECTED_NODE: node}});
@@ -120,6 +124,7 @@ impl Write {
     async fn send(self, client: &kube::Client) -> Result<(), kube::Error> {
         let params = PatchParams::default();
         match self {
+            Self::Devices { grant, pod } => devices::write(client, &grant, &pod).await,
             Self::Claim { namespace, name, patch } => {
                 let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &namespace);
                 claims.patch(&name, &params, &Patch::Merge(patch)).await.map(drop)

@@ -1,6 +1,7 @@
 //! The built-in plugins, in the order of Kubernetes (kubeapiserver/options/plugins.go); each is one file.
 
 mod certificate;
+mod device;
 mod ingress;
 mod limit_ranger;
 mod namespace;
@@ -51,6 +52,7 @@ pub(super) fn validate(attributes: &Attributes<'_>, object: Option<&Value>) -> R
     let counted = |plugin, result: Result<(), Status>| result.inspect_err(|_| metrics.refused(plugin));
     let Some(object) = object else { return Ok(()) };
     counted("LimitRanger", limit_ranger::validate(attributes, object))?;
+    device::validate(attributes, object)?;
     counted("NodeRestriction", node_restriction::admit(attributes, object))?;
     counted("PodSecurity", pod_security::validate(attributes, object))?;
     counted("Priority", pod_priority::validate(attributes, object))?;

@@ -46,6 +46,15 @@ pub(super) fn admit(attributes: &Attributes<'_>, object: &Value) -> Result<(), S
         },
         ("", "serviceaccounts", Some(Subresource::Token)) => token_is_of_own_pod(node, attributes, object),
         ("certificates.k8s.io", "podcertificaterequests", _) => certificate_is_of_own_pod(node, attributes, object),
+        ("resource.k8s.io", "resourceslices", _) => {
+            let is_own = |slice: &Value| slice["spec"]["nodeName"] == node;
+            match is_own(object) && attributes.old.is_none_or(is_own) {
+                true => Ok(()),
+                false => refuse(
+                    "can only create or modify ResourceSlices with the same NodeName as the requesting node".to_owned(),
+                ),
+            }
+        }
         ("storage.k8s.io", "csinodes", _) if name != node => {
             refuse(format!("can only access CSINode with the same name as the requesting node {node:?}"))
         }

@@ -17,7 +17,7 @@ thread_local! {
 }
 
 /// Compiles an expression in RE2's syntax, within bounds.
-pub(crate) fn compile(source: &str) -> Result<Regex, String> {
+pub fn compile(source: &str) -> Result<Regex, String> {
     RegexBuilder::new(source)
         .size_limit(MAX_PROGRAM)
         .dfa_size_limit(MAX_PROGRAM)

@@ -145,7 +145,7 @@ pub(super) fn call(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cel::{Activation, Budget, Environment, compile};
+    use crate::{Activation, Budget, Environment, compile};
 
     #[test]
     fn checks_are_put_together_and_asked() {

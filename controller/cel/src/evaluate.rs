@@ -3,7 +3,7 @@ use super::ast::{Bind, Call, Entry, Expr, Field, Operator};
 use super::authorizer::{self, Authorize};
 use super::budget::Budget;
 use super::operator::{self, ELEMENT_COST, type_name};
-use super::{EvaluationError, Program, comprehension, convert, library};
+use super::{EvaluationError, Program, comprehension, convert, library, total};
 use kube_cel::cel::Value;
 use kube_cel::cel::objects::{Key, KeyRef, OptionalValue};
 use std::cell::{Cell, OnceCell};
@@ -151,10 +151,10 @@ impl<'e> Scope<'_, 'e> {
             Some(pair) => pair,
             None => return Ok(none()),
         };
-        let found = match &value {
-            Value::Map(map) => lookup(map, field).cloned(),
-            Value::Null if optional => None,
-            other => match authorizer::field(other, &field.name) {
+        let found = match (total::as_map(&value), &value) {
+            (Some((map, absent)), _) => lookup(map, field).or(absent).cloned(),
+            (None, Value::Null) if optional => None,
+            (None, other) => match authorizer::field(other, &field.name) {
                 Some(value) => Some(value),
                 None => return Err(EvaluationError::NoSuchOverload(format!("select on {}", type_name(other)))),
             },
@@ -175,9 +175,9 @@ impl<'e> Scope<'_, 'e> {
         }
         let operand = self.value(operand)?;
         let Some((value, _)) = unwrapped(operand, false) else { return Ok(Value::Bool(false)) };
-        match &value {
-            Value::Map(map) => Ok(Value::Bool(lookup(map, field).is_some())),
-            other => Err(EvaluationError::NoSuchOverload(format!("has() on {}", type_name(other)))),
+        match total::as_map(&value) {
+            Some((map, _)) => Ok(Value::Bool(lookup(map, field).is_some())),
+            None => Err(EvaluationError::NoSuchOverload(format!("has() on {}", type_name(&value)))),
         }
     }
 
@@ -199,11 +199,11 @@ impl<'e> Scope<'_, 'e> {
                 let found = place.and_then(|place| items.get(place));
                 found.cloned().ok_or_else(|| EvaluationError::Function(format!("index out of bounds: {index:?}")))
             }
-            Value::Map(map) => match Key::try_from_value(&index) {
-                Some(key) => map.get(&key).cloned().ok_or_else(|| EvaluationError::NoSuchKey(key.to_string())),
-                None => return Err(no_overload("_[_]", &index)),
-            },
-            other => return Err(no_overload("_[_]", other)),
+            other => {
+                let Some((map, absent)) = total::as_map(other) else { return Err(no_overload("_[_]", other)) };
+                let Some(key) = Key::try_from_value(&index) else { return Err(no_overload("_[_]", &index)) };
+                map.get(&key).or(absent).cloned().ok_or_else(|| EvaluationError::NoSuchKey(key.to_string()))
+            }
         };
         match (found, optional) {
             (Ok(value), true) => Ok(some(value)),

@@ -2,7 +2,7 @@
 use super::ast::{Comprehension, Expr, Macro};
 use super::evaluate::{Scope, no_overload};
 use super::operator::ELEMENT_COST;
-use super::{EvaluationError, convert};
+use super::{EvaluationError, convert, total};
 use kube_cel::cel::Value;
 use kube_cel::cel::objects::Key;
 use std::collections::HashMap;
@@ -35,15 +35,17 @@ pub(super) fn run<'e>(scope: &mut Scope<'_, 'e>, it: &'e Comprehension) -> Resul
             // The index fits: no list has more elements than an i64 counts.
             visit(scope, it, &mut result, Value::Int(index as i64), item, item)
         }),
-        Value::Map(map) => {
-            let mut keys: Vec<&Key> = map.map.keys().collect();
-            keys.sort();
-            keys.into_iter().try_for_each(|key| {
-                let (key, element) = (Value::from(key), map.map.get(key).unwrap_or(&Value::Null));
-                visit(scope, it, &mut result, key.clone(), element, &key)
-            })
-        }
-        other => Err(End::Failed(no_overload("comprehension", other))),
+        other => match total::as_map(other) {
+            Some((map, _)) => {
+                let mut keys: Vec<&Key> = map.map.keys().collect();
+                keys.sort();
+                keys.into_iter().try_for_each(|key| {
+                    let (key, element) = (Value::from(key), map.map.get(key).unwrap_or(&Value::Null));
+                    visit(scope, it, &mut result, key.clone(), element, &key)
+                })
+            }
+            None => Err(End::Failed(no_overload("comprehension", other))),
+        },
     };
     scope.locals.truncate(outer);
     match ended {

@@ -1,7 +1,7 @@
 //! Operators on values.
 use super::ast::Operator;
 use super::budget::Budget;
-use super::{EvaluationError, Value};
+use super::{EvaluationError, Value, total};
 use kube_cel::cel::objects::{Key, OptionalValue, ValueType};
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -156,11 +156,10 @@ fn contains(left: &Value, right: &Value, budget: &Budget<'_>) -> Result<bool, Ev
             }
             Ok(false)
         }
-        Value::Map(map) => match left.clone().try_into() {
-            Ok(key) => Ok(map.get(&key as &Key).is_some()),
-            Err(_) => Err(no_overload(Operator::In, left, right)),
+        _ => match (total::as_map(right), left.clone().try_into()) {
+            (Some((map, _)), Ok(key)) => Ok(map.get(&key as &Key).is_some()),
+            _ => Err(no_overload(Operator::In, left, right)),
         },
-        _ => Err(no_overload(Operator::In, left, right)),
     }
 }
 

@@ -63,34 +63,46 @@ pub(super) fn to_json(value: &Value) -> Result<Json, EvaluationError> {
 }
 
 /// A map with text keys.
-pub(crate) fn map<'a>(entries: impl IntoIterator<Item = (&'a str, Value)>) -> Value {
+pub fn map<'a>(entries: impl IntoIterator<Item = (&'a str, Value)>) -> Value {
     map_of(entries.into_iter().map(|(key, value)| (key.into(), value)).collect())
 }
 
 /// A list.
-pub(crate) fn list(items: impl IntoIterator<Item = Value>) -> Value {
+pub fn list(items: impl IntoIterator<Item = Value>) -> Value {
     Value::List(Arc::new(items.into_iter().collect()))
 }
 
 /// An optional value.
-pub(crate) fn optional(value: Option<Value>) -> Value {
+pub fn optional(value: Option<Value>) -> Value {
     Value::Opaque(Arc::new(value.map_or_else(OptionalValue::none, OptionalValue::of)))
 }
 
 /// Base64 as bytes.
-pub(crate) fn bytes(text: &str) -> Option<Value> {
+pub fn bytes(text: &str) -> Option<Value> {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.decode(text).ok().map(|bytes| Value::Bytes(Arc::new(bytes)))
 }
 
 /// An RFC 3339 time.
-pub(crate) fn timestamp(text: &str) -> Option<Value> {
+pub fn timestamp(text: &str) -> Option<Value> {
     static CONVERSION: OnceLock<Option<Program>> = OnceLock::new();
     converted(&CONVERSION, "timestamp(x)", text)
 }
 
+/// A semantic version (https://semver.org) as `semver()` makes it.
+pub fn semver(text: &str) -> Option<Value> {
+    static CONVERSION: OnceLock<Option<Program>> = OnceLock::new();
+    converted(&CONVERSION, "semver(x)", text)
+}
+
+/// A quantity as `quantity()` makes it.
+pub fn quantity(text: &str) -> Option<Value> {
+    static CONVERSION: OnceLock<Option<Program>> = OnceLock::new();
+    converted(&CONVERSION, "quantity(x)", text)
+}
+
 /// A duration in Go's form.
-pub(crate) fn duration(text: &str) -> Option<Value> {
+pub fn duration(text: &str) -> Option<Value> {
     static CONVERSION: OnceLock<Option<Program>> = OnceLock::new();
     converted(&CONVERSION, "duration(x)", text)
 }

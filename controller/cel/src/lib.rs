@@ -1,9 +1,10 @@
 //! The Common Expression Language as Kubernetes uses it: rules of custom resources, admission policies, match
-//! conditions. Parser and evaluator are ours because they must be bounded; values and the Kubernetes libraries come
-//! from `kube-cel` (`docs/decisions/2026-11-25-cel.md`). Start reading at [`compile`].
+//! conditions, selectors of devices. Parser and evaluator are ours because they must be bounded; values and the Kubernetes
+//! libraries come from `kube-cel` (`docs/decisions/2026-11-25-cel.md`). Never does IO, reads no clock, knows no object.
+//! Start reading at [`compile`].
 //!
 //! ```text
-//! use controller_object::cel::{Activation, Budget, Environment, compile};
+//! use controller_cel::{Activation, Budget, Environment, compile};
 //! let program = compile("object.spec.replicas <= 5", &Environment::new(&["object"])).unwrap();
 //! let object = serde_json::json!({"spec": {"replicas": 3}});
 //! let mut variables = Activation::default();
@@ -21,17 +22,18 @@ mod lexer;
 mod library;
 mod operator;
 mod parser;
-pub(crate) mod pattern;
+pub mod pattern;
 #[cfg(test)]
 mod tests;
+mod total;
 
 pub use budget::{Budget, EXPRESSION_COST_LIMIT, REQUEST_COST_LIMIT};
 pub use check::Type;
-pub use convert::from_json;
-pub(crate) use convert::{bytes, duration, list, map, optional, timestamp};
+pub use convert::{bytes, duration, from_json, list, map, optional, quantity, semver, timestamp};
 pub use evaluate::Activation;
 /// A value of the language.
 pub use kube_cel::cel::Value;
+pub use total::total;
 
 use ast::Expr;
 use std::collections::BTreeSet;
