@@ -45,7 +45,11 @@ fn list(devices: &BTreeMap<String, bool>) -> Vec<u8> {
     reply
 }
 
-/// Every container gets the machine's /dev/zero as its device, and the ids that it was given as a variable.
+/// The kind of its devices in files of the Container Device Interface.
+pub const CDI_KIND: &str = "test.example.com/thing";
+
+/// Every container gets the machine's /dev/zero as its device, and the ids that it was given as a variable; what files say of each
+/// of them, and by an annotation of the device `shared`.
 fn allocation(ids: &[String], mounted: &Path) -> Vec<u8> {
     let (mut entry, mut device, mut mount) = (Vec::new(), Vec::new(), Vec::new());
     put(&mut entry, 1, b"GIVEN");
@@ -60,6 +64,15 @@ fn allocation(ids: &[String], mounted: &Path) -> Vec<u8> {
     put(&mut own, 1, &entry);
     put(&mut own, 2, &mount);
     put(&mut own, 3, &device);
+    let mut annotation = Vec::new();
+    put(&mut annotation, 1, b"cdi.k8s.io/test");
+    put(&mut annotation, 2, format!("{CDI_KIND}=shared").as_bytes());
+    put(&mut own, 4, &annotation);
+    for id in ids {
+        let mut named = Vec::new();
+        put(&mut named, 1, format!("{CDI_KIND}={id}").as_bytes());
+        put(&mut own, 5, &named);
+    }
     put(&mut reply, 1, &own);
     reply
 }

@@ -3,7 +3,7 @@
 
 use e2e::api::{Api, Patch, eventually};
 use e2e::cluster::Cluster;
-use e2e::devices::Plugin;
+use e2e::devices::{CDI_KIND, Plugin};
 use e2e::driver::{BLOCK_BYTES, Driver, NAME, has_device};
 use e2e::{machine, need};
 use serde_json::{Value, json};
@@ -269,7 +269,14 @@ async fn devices_of_a_plugin_are_given_to_one_container_each() {
     need!(machine::root());
     const RESOURCE: &str = "example.com/thing";
     let image = machine::image("busybox").expect("hack/image makes the image");
-    let mut cluster = Cluster::start(&[&image]);
+    let cdi = tempfile::tempdir().expect("a directory");
+    let device = |name: &str, variable: &str| format!("- name: {name}\n  containerEdits: {{env: [{variable}]}}\n");
+    let devices =
+        ["a", "b", "c"].map(|id| device(id, &format!("BY_ID={id}"))).concat() + &device("shared", "SHARED=yes");
+    let file = format!("cdiVersion: 0.6.0\nkind: {CDI_KIND}\ndevices:\n{devices}");
+    std::fs::write(cdi.path().join("things.yaml"), file).expect("a file");
+    let dir = cdi.path().to_str().expect("a path of ours");
+    let mut cluster = Cluster::start_with(&[&image], &["--cdi-spec-dir", dir]);
     let kubelet = cluster.data_dir().join("agent/kubelet");
     let plugin = Plugin::start(&kubelet, RESOURCE, &["a", "b", "c"]).await;
     let api = Api::fresh(&cluster.kubeconfig(), "devices").await;
@@ -291,13 +298,13 @@ async fn devices_of_a_plugin_are_given_to_one_container_each() {
         json!({"metadata": {"name": name}, "spec": {"terminationGracePeriodSeconds": 1, "restartPolicy": "Never",
             "tolerations": [{"operator": "Exists", "effect": "NoSchedule"}], "initContainers": init, "containers": own}})
     };
-    let look = "echo $GIVEN; cat /library/version; dd if=/dev/test bs=4 count=1 2>/dev/null | wc -c; touch /library/x 2>&1; sleep 1d";
+    let look = "echo $GIVEN $BY_ID $SHARED; cat /library/version; dd if=/dev/test bs=4 count=1 2>/dev/null | wc -c; touch /library/x 2>&1; sleep 1d";
     let first = pod("first", json!([container("init", 1, "echo $GIVEN")]), json!([container("c", 1, look)]));
     api.post(&pods, first).await.ok();
     let is_up = |pod: &Value| pod["status"]["phase"] == "Running";
     api.until(&pods, "first", "it runs", is_up).await;
     let log = api.log_with("first", "c", "Read-only file system", 1).await;
-    assert!(log.starts_with("a\n7\n4\n"), "{log}");
+    assert!(log.starts_with("a a yes\n7\n4\n"), "{log}");
     assert_eq!(plugin.given(), [["a"], ["a"]], "what the init container had is the container's");
     let second = pod("second", json!([]), json!([container("c", 1, "echo $GIVEN; sleep 1d")]));
     api.post(&pods, second.clone()).await.ok();
