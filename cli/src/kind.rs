@@ -34,7 +34,7 @@ pub(crate) struct Kind {
     pub(crate) categories: Vec<String>,
     pub(crate) namespaced: bool,
     pub(crate) verbs: Vec<String>,
-    /// Whether this is the version that the server prefers.
+    /// Whether this is the version of the kind that the server prefers.
     preferred: bool,
 }
 
@@ -84,7 +84,7 @@ impl Kind {
         format!("{}/{}", self.collection(Some(namespace)), segment(name))
     }
 
-    /// Whether the server prefers this version of the kind's group.
+    /// Whether the server prefers this version of the kind.
     pub(crate) fn is_preferred(&self) -> bool {
         self.preferred
     }
@@ -177,7 +177,7 @@ fn texts(value: &Value, key: &str) -> Vec<String> {
 fn read_group(group: &Value, kinds: &mut Vec<Kind>) {
     let name = group.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
     let versions = group.get("versions").and_then(Value::as_array);
-    for (position, version) in versions.into_iter().flatten().enumerate() {
+    for version in versions.into_iter().flatten() {
         for resource in version.get("resources").and_then(Value::as_array).into_iter().flatten() {
             let plural = text(resource, "resource");
             let kind = resource.pointer("/responseKind/kind").and_then(Value::as_str).unwrap_or_default();
@@ -186,6 +186,8 @@ fn read_group(group: &Value, kinds: &mut Vec<Kind>) {
                 continue;
             }
             let singular = text(resource, "singularResource");
+            // The first version of the group that has it; a kind may be new in a later one.
+            let preferred = !kinds.iter().any(|known| known.group == name && known.plural == plural);
             kinds.push(Kind {
                 group: name.to_owned(),
                 version: text(version, "version"),
@@ -196,7 +198,7 @@ fn read_group(group: &Value, kinds: &mut Vec<Kind>) {
                 categories: texts(resource, "categories"),
                 namespaced: text(resource, "scope") == "Namespaced",
                 verbs: texts(resource, "verbs"),
-                preferred: position == 0,
+                preferred,
             });
         }
     }
@@ -239,6 +241,18 @@ pub(crate) mod tests {
         assert_eq!(catalog.category("all").count(), 3);
         let message = catalog.expect("widgets").map(|_| ()).map_err(|failure| failure.to_string());
         assert_eq!(message, Err("error: the server doesn't have a resource type \"widgets\"".into()));
+    }
+
+    #[test]
+    fn a_kind_that_only_a_later_version_has_is_there_in_it() {
+        let kind = |plural: &str| json!({"resource": plural, "responseKind": {"kind": plural}, "scope": "Namespaced"});
+        let mut kinds = Vec::new();
+        let versions = json!([{"version": "v1", "resources": [kind("old")]},
+            {"version": "v1beta1", "resources": [kind("old"), kind("new")]}]);
+        read_group(&json!({"metadata": {"name": "g"}, "versions": versions}), &mut kinds);
+        let preferred = kinds.iter().filter(|kind| kind.is_preferred());
+        let preferred: Vec<_> = preferred.map(|kind| (kind.plural.as_str(), kind.version.as_str())).collect();
+        assert_eq!(preferred, [("old", "v1"), ("new", "v1beta1")]);
     }
 
     #[test]
