@@ -65,6 +65,22 @@ pub fn document(text: &str) -> Result<Value, YamlError> {
     }
 }
 
+/// The fields of a configuration file beside `apiVersion` and `kind`, which have to be these; the error says what was expected.
+pub fn configuration(text: &str, api_version: &str, kind: &str) -> Result<Value, String> {
+    if let Some(problem) = doubled_key(text) {
+        return Err(problem);
+    }
+    let mut value = document(text).map_err(|error| crate::causes::chain(&error))?;
+    let mut is = |key: &str, wanted: &str| {
+        let given = value.as_object_mut().and_then(|fields| fields.remove(key));
+        given.is_some_and(|given| given == wanted)
+    };
+    match is("apiVersion", api_version) && is("kind", kind) {
+        true => Ok(value),
+        false => Err(format!("expected apiVersion {api_version}, kind {kind}")),
+    }
+}
+
 /// Prints a value with sorted keys.
 pub fn print(value: &Value) -> Result<String, YamlError> {
     let options = serde_saphyr::ser_options! { folded_wrap_chars: usize::MAX };

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use controller_apiserver::authn::User;
+use controller_apiserver::config_file::{self, ConfigFileError};
 use controller_apiserver::server::{self, ApiServer, BuildError};
 use controller_apiserver::service::Ranges;
-use controller_scheduler::settings::{Settings, SettingsError};
+use controller_scheduler::settings::Settings;
 use controller_store::disk::Disk;
 use controller_store::driver::DriverError;
 use controller_store::model::CommitError;
@@ -44,7 +45,7 @@ pub enum StartError {
     },
     /// The scheduler's configuration cannot be used.
     #[error("--scheduler-config")]
-    Scheduler(#[from] SettingsError),
+    Scheduler(#[from] ConfigFileError),
     /// The store could not be opened.
     #[error("opening the store")]
     Store(#[from] DriverError),
@@ -77,7 +78,8 @@ pub struct ControlPlane {
 impl Config {
     /// Opens the store, assembles the API server and starts to serve, then starts scheduler and reconcilers.
     pub async fn start(mut self) -> Result<ControlPlane, StartError> {
-        let scheduling = self.scheduler.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
+        let scheduling = self.scheduler.as_deref().map(|path| config_file::read(path, Settings::parse));
+        let scheduling = scheduling.transpose()?.unwrap_or_default();
         let server_dir = self.data_dir.join("server");
         private_dir(&server_dir).map_err(|source| StartError::Directory { path: server_dir.clone(), source })?;
         let mut metrics = std::mem::take(&mut self.metrics);

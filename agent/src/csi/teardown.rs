@@ -3,18 +3,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
-
-use agent_pod::protocol::Notice;
 
 use super::message::{UnpublishRequest, UnstageRequest};
 use super::volume::{Record, records_dir};
+use crate::execute::undo::{DRIVER_WITHIN, Told, until_undone};
 use crate::execute::{Executor, Host, chain};
-
-/// A driver that is being replaced is back within this, mostly.
-const DRIVER_WITHIN: Duration = Duration::from_secs(2);
-const RETRY: Duration = Duration::from_secs(1);
-const RETRY_MAX: Duration = Duration::from_secs(60);
 
 fn records(pod_dir: &Path) -> Vec<(std::path::PathBuf, Record)> {
     let entries = fs::read_dir(records_dir(pod_dir)).into_iter().flatten().flatten();
@@ -45,30 +38,17 @@ pub(super) fn volumes_on_disk(host: &Host) -> Vec<(String, String)> {
 
 /// Undoes all of a pod's; `is_patient` tries until it is done, and tells people meanwhile. Whether nothing is left.
 pub(crate) async fn tear_down(executor: &Executor, is_patient: bool) -> bool {
-    let mut wait = RETRY;
-    loop {
-        let mut comings = executor.host.drivers.comings();
-        let mut failures = Vec::new();
+    let told = Told { reason: "FailedUnMount", prefix: "UnmountVolume.TearDown failed for volume " };
+    until_undone(executor, is_patient, told, executor.host.drivers.comings(), || async move {
+        let mut first = None;
         for (path, record) in records(&executor.pod_dir()) {
             if let Err(why) = undo(executor, &path, &record).await {
-                failures.push(format!("{:?} of driver {}: {why}", record.handle, record.driver));
+                first.get_or_insert(format!("{:?} of driver {}: {why}", record.handle, record.driver));
             }
         }
-        let Some(why) = failures.first() else { return true };
-        tracing::warn!(uid = executor.uid, why, "taking a volume away");
-        if !is_patient {
-            return false;
-        }
-        let message = format!("UnmountVolume.TearDown failed for volume {why}");
-        let notice = Notice { warning: true, reason: "FailedUnMount", message, container: None };
-        executor.host.recorder.pod(&executor.host.client, &executor.pod, &notice).await;
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            // It may be the one that was waited for.
-            _ = comings.changed() => {}
-        }
-        wait = (wait * 2).min(RETRY_MAX);
-    }
+        first
+    })
+    .await
 }
 
 async fn undo(executor: &Executor, path: &Path, record: &Record) -> Result<(), String> {

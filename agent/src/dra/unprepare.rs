@@ -4,46 +4,28 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
-
-use agent_pod::protocol::Notice;
 
 use super::message::{Claim, Claims};
 use super::record::{Record, all};
+use crate::execute::undo::{DRIVER_WITHIN, Told, until_undone};
 use crate::execute::{Executor, chain};
-
-/// A driver that is being replaced is back within this, mostly.
-const DRIVER_WITHIN: Duration = Duration::from_secs(2);
-const RETRY: Duration = Duration::from_secs(1);
-const RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// Undoes all of a pod's; `is_patient` tries until it is done, and tells people meanwhile. Whether nothing is left.
 pub(crate) async fn unprepare(executor: &Executor, is_patient: bool) -> bool {
-    let mut wait = RETRY;
-    loop {
-        let mut comings = executor.host.device_drivers.comings();
-        comings.mark_unchanged();
-        let mut failures = Vec::new();
+    let told = Told {
+        reason: "FailedUnprepareDynamicResources",
+        prefix: "Failed to unprepare dynamic resources: ResourceClaim ",
+    };
+    until_undone(executor, is_patient, told, executor.host.device_drivers.comings(), || async move {
+        let mut first = None;
         for (path, record) in all(&executor.pod_dir()) {
             if let Err(why) = undo(executor, &path, &record).await {
-                failures.push(format!("ResourceClaim {}: {why}", record.name));
+                first.get_or_insert(format!("{}: {why}", record.name));
             }
         }
-        let Some(why) = failures.first() else { return true };
-        tracing::warn!(uid = executor.uid, why, "taking back what was prepared for a pod");
-        if !is_patient {
-            return false;
-        }
-        let message = format!("Failed to unprepare dynamic resources: {why}");
-        let notice = Notice { warning: true, reason: "FailedUnprepareDynamicResources", message, container: None };
-        executor.host.recorder.pod(&executor.host.client, &executor.pod, &notice).await;
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            // It may be the one that was waited for.
-            _ = comings.changed() => {}
-        }
-        wait = (wait * 2).min(RETRY_MAX);
-    }
+        first
+    })
+    .await
 }
 
 async fn undo(executor: &Executor, path: &Path, record: &Record) -> Result<(), String> {

@@ -9,6 +9,7 @@ use k8s_openapi::api::resource::v1::ResourceSlice;
 use kube::api::{Api, DeleteParams, ListParams};
 
 use super::record::has_any;
+use crate::execute::undo::pause;
 use crate::execute::{Executor, Host, volume};
 
 /// As long as the kubelet waits for a driver that is being replaced.
@@ -34,8 +35,9 @@ pub(crate) async fn run(host: Arc<Host>) {
     for driver in told {
         take_back(&host, &driver).await;
     }
-    let mut wait = RETRY;
+    let (mut wait, mut comings) = (RETRY, host.device_drivers.comings());
     loop {
+        comings.mark_unchanged();
         let left = orphans(&host);
         if left.is_empty() {
             return;
@@ -46,8 +48,7 @@ pub(crate) async fn run(host: Arc<Host>) {
             let executor = Executor::new(Arc::clone(&host), uid, Arc::default(), inputs);
             volume::tear_down(&executor, false).await;
         }
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(RETRY_MAX);
+        pause(&mut wait, &mut comings).await;
     }
 }
 

@@ -13,6 +13,7 @@ mod runtime_class;
 pub(crate) mod sandbox;
 pub(crate) mod subpath;
 pub(crate) mod termination;
+pub(crate) mod undo;
 pub(crate) mod users;
 pub(crate) mod volume;
 

@@ -27,23 +27,13 @@ pub enum ConfigFileError {
 }
 
 /// Reads a file and makes of its text what `parse` does; `parse` says the field and what was expected.
-pub(crate) fn read<T>(path: &Path, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<T, ConfigFileError> {
+pub fn read<T>(path: &Path, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<T, ConfigFileError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigFileError::File { path: path.into(), source })?;
     parse(&text).map_err(|problem| ConfigFileError::Content { path: path.into(), problem })
 }
 
 /// The fields of the text's only document beside `apiVersion` and `kind`, which have to be these.
 pub(crate) fn fields<T: DeserializeOwned>(text: &str, api_version: &str, kind: &str) -> Result<T, String> {
-    if let Some(problem) = api::yaml::doubled_key(text) {
-        return Err(problem);
-    }
-    let mut value = api::yaml::document(text).map_err(|error| api::causes::chain(&error))?;
-    let mut is = |key: &str, wanted: &str| {
-        let given = value.as_object_mut().and_then(|fields| fields.remove(key));
-        given.is_some_and(|given| given == wanted)
-    };
-    if !(is("apiVersion", api_version) && is("kind", kind)) {
-        return Err(format!("expected apiVersion {api_version}, kind {kind}"));
-    }
+    let value = api::yaml::configuration(text, api_version, kind)?;
     T::deserialize(value).map_err(|error| error.to_string())
 }

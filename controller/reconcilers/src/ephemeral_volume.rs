@@ -6,8 +6,9 @@ use crate::pod::PodFacts;
 use crate::queue::{Next, Queue};
 use crate::record::{Recorder, Severity};
 use api::volume::claim_of;
-use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod, Volume};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::Resource as _;
 use kube::api::{Api, PostParams};
 use std::sync::Arc;
 
@@ -101,15 +102,7 @@ fn is_owned(metadata: &ObjectMeta, pod: &Pod) -> bool {
 }
 
 fn tell(recorder: &Recorder, pod: &Pod, message: String) {
-    let about = ObjectReference {
-        api_version: Some("v1".into()),
-        kind: Some("Pod".into()),
-        namespace: pod.metadata.namespace.clone(),
-        name: pod.metadata.name.clone(),
-        uid: pod.metadata.uid.clone(),
-        ..ObjectReference::default()
-    };
-    recorder.send(about, Severity::Warning, "FailedBinding", message);
+    recorder.send(pod.object_ref(&()), Severity::Warning, "FailedBinding", message);
 }
 
 #[cfg(test)]

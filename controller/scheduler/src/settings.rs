@@ -9,7 +9,6 @@ use plugins::Plugins;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const API_VERSION: &str = "kubescheduler.config.k8s.io/v1";
@@ -25,28 +24,6 @@ const IDLE: [(&str, &str); 7] = [
     ("enableContentionProfiling", "the scheduler waits for no lock"),
     ("delayCacheUntilActive", "the scheduler is a part of the server"),
 ];
-
-/// Why a file cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum SettingsError {
-    /// It cannot be read.
-    #[error("reading {}", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: std::io::Error,
-    },
-    /// It does not say what it should.
-    #[error("{}: {problem}", path.display())]
-    Content {
-        /// Which.
-        path: PathBuf,
-        /// The field and what was expected.
-        problem: String,
-    },
-}
 
 /// What the scheduler is told.
 #[derive(Clone, Debug, Default)]
@@ -93,26 +70,11 @@ fn default_name() -> String {
 }
 
 impl Settings {
-    /// Reads a file.
-    pub fn read(path: &Path) -> Result<Self, SettingsError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| SettingsError::File { path: path.to_owned(), source })?;
-        Self::parse(&text).map_err(|problem| SettingsError::Content { path: path.to_owned(), problem })
-    }
-
-    fn parse(text: &str) -> Result<Self, String> {
-        if let Some(problem) = api::yaml::doubled_key(text) {
-            return Err(problem);
-        }
-        let mut value = api::yaml::document(text).map_err(|error| api::causes::chain(&error))?;
-        let fields = value.as_object_mut().ok_or("expected a map")?;
-        for (key, wanted) in [("apiVersion", API_VERSION), ("kind", KIND)] {
-            if fields.remove(key).is_none_or(|given| given != wanted) {
-                return Err(format!("expected apiVersion {API_VERSION}, kind {KIND}"));
-            }
-        }
+    /// Reads the text of a file; the error names the field and what was expected.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut value = api::yaml::configuration(text, API_VERSION, KIND)?;
         for (field, why) in IDLE {
-            if fields.remove(field).is_some() {
+            if value.as_object_mut().is_some_and(|fields| fields.remove(field).is_some()) {
                 tracing::warn!(field, why, "a field of the scheduler's configuration changes nothing");
             }
         }

@@ -38,32 +38,50 @@ impl VolumeFacts {
     }
 }
 
+/// Frees what waits, until dropped: woken by itself, and by pods of its namespace that end, where pods are what it waits for.
+async fn watch_over<F, R>(
+    name: &'static str,
+    things: Arc<Cache<F>>,
+    pods: Option<Arc<Cache<PodFacts>>>,
+    waits: fn(&F) -> Option<Key>,
+    free: impl Fn(Key) -> R,
+) where
+    F: Send + Sync + 'static,
+    R: Future<Output = Result<Next, ReconcileError>> + Send + 'static,
+{
+    let queue: Arc<Queue<Key>> = Queue::new(name);
+    let add = move |queue: &Queue<Key>, thing: &F| {
+        if let Some(key) = waits(thing) {
+            queue.add(key);
+        }
+    };
+    let wake = Arc::clone(&queue);
+    things.on_change(move |_, after| {
+        if let Some(thing) = after {
+            add(&wake, thing);
+        }
+    });
+    if let Some(pods) = pods {
+        let (wake, known) = (Arc::clone(&queue), Arc::clone(&things));
+        pods.on_change(move |before, after| {
+            let ended = after.is_none_or(|pod| pod.phase == Phase::Ended);
+            let Some(pod) = before.or(after).filter(|_| ended) else { return };
+            known.in_namespace(pod.namespace()).iter().for_each(|thing| add(&wake, thing));
+        });
+    }
+    things.listed().await;
+    things.all().iter().for_each(|thing| add(&queue, thing));
+    queue.work(WORKERS, free).await;
+}
+
 /// Frees claims until dropped.
 pub(crate) async fn claims(client: kube::Client, claims: Arc<Cache<ClaimFacts>>, pods: Arc<Cache<PodFacts>>) {
-    let queue: Arc<Queue<Key>> = Queue::new("pvc-protection");
-    let wake = Arc::clone(&queue);
-    claims.on_change(move |_, after| {
-        if let Some(claim) = after.filter(|claim| claim.is_waiting) {
-            wake.add(Arc::clone(&claim.key));
-        }
-    });
-    let (wake, known) = (Arc::clone(&queue), Arc::clone(&claims));
-    pods.on_change(move |before, after| {
-        let ended = after.is_none_or(|pod| pod.phase == Phase::Ended);
-        let Some(pod) = before.or(after).filter(|_| ended) else { return };
-        for claim in known.in_namespace(pod.namespace()).iter().filter(|claim| claim.is_waiting) {
-            wake.add(Arc::clone(&claim.key));
-        }
-    });
-    claims.listed().await;
-    for claim in claims.all().iter().filter(|claim| claim.is_waiting) {
-        queue.add(Arc::clone(&claim.key));
-    }
-    let work = move |key: Key| {
+    let waits = |claim: &ClaimFacts| claim.is_waiting.then(|| Arc::clone(&claim.key));
+    let free = move |key: Key| {
         let client = client.clone();
         async move { free_claim(client, &key).await }
     };
-    queue.work(WORKERS, work).await;
+    watch_over("pvc-protection", claims, Some(pods), waits, free).await;
 }
 
 async fn free_claim(client: kube::Client, key: &Key) -> Result<Next, ReconcileError> {
@@ -84,29 +102,21 @@ async fn free_claim(client: kube::Client, key: &Key) -> Result<Next, ReconcileEr
 
 /// Frees volumes until dropped.
 pub(crate) async fn volumes(client: kube::Client, volumes: Arc<Cache<VolumeFacts>>) {
-    let queue: Arc<Queue<Key>> = Queue::new("pv-protection");
-    let wake = Arc::clone(&queue);
-    volumes.on_change(move |_, after| {
-        if let Some(volume) = after.filter(|volume| volume.is_waiting) {
-            wake.add(Arc::clone(&volume.key));
-        }
-    });
-    volumes.listed().await;
-    for volume in volumes.all().iter().filter(|volume| volume.is_waiting) {
-        queue.add(Arc::clone(&volume.key));
-    }
-    let work = move |key: Key| {
+    let waits = |volume: &VolumeFacts| volume.is_waiting.then(|| Arc::clone(&volume.key));
+    let free = move |key: Key| {
         let client = client.clone();
-        async move {
-            let volumes: Api<PersistentVolume> = Api::all(client);
-            let volume = volumes.get_opt(&key).await.map_err(at("reading the volume"))?;
-            let Some(volume) = volume.filter(|volume| VolumeFacts::new(volume.clone()).is_waiting) else {
-                return Ok(Next::Wait);
-            };
-            free(&volumes, &volume.metadata, FINALIZER_PV_PROTECTION).await
-        }
+        async move { free_volume(client, &key).await }
     };
-    queue.work(WORKERS, work).await;
+    watch_over("pv-protection", volumes, None, waits, free).await;
+}
+
+async fn free_volume(client: kube::Client, key: &Key) -> Result<Next, ReconcileError> {
+    let volumes: Api<PersistentVolume> = Api::all(client);
+    let volume = volumes.get_opt(key).await.map_err(at("reading the volume"))?;
+    let Some(volume) = volume.filter(|volume| VolumeFacts::new(volume.clone()).is_waiting) else {
+        return Ok(Next::Wait);
+    };
+    free(&volumes, &volume.metadata, FINALIZER_PV_PROTECTION).await
 }
 
 /// What is known of a group of pods.
@@ -126,30 +136,12 @@ impl GroupFacts {
 
 /// Frees groups of pods until dropped.
 pub(crate) async fn groups(client: kube::Client, groups: Arc<Cache<GroupFacts>>, pods: Arc<Cache<PodFacts>>) {
-    let queue: Arc<Queue<Key>> = Queue::new("podgroup-protection");
-    let wake = Arc::clone(&queue);
-    groups.on_change(move |_, after| {
-        if let Some(group) = after.filter(|group| group.is_waiting) {
-            wake.add(Arc::clone(&group.key));
-        }
-    });
-    let (wake, known) = (Arc::clone(&queue), Arc::clone(&groups));
-    pods.on_change(move |before, after| {
-        let ended = after.is_none_or(|pod| pod.phase == Phase::Ended);
-        let Some(pod) = before.or(after).filter(|_| ended) else { return };
-        for group in known.in_namespace(pod.namespace()).iter().filter(|group| group.is_waiting) {
-            wake.add(Arc::clone(&group.key));
-        }
-    });
-    groups.listed().await;
-    for group in groups.all().iter().filter(|group| group.is_waiting) {
-        queue.add(Arc::clone(&group.key));
-    }
-    let work = move |key: Key| {
+    let waits = |group: &GroupFacts| group.is_waiting.then(|| Arc::clone(&group.key));
+    let free = move |key: Key| {
         let client = client.clone();
         async move { free_group(client, &key).await }
     };
-    queue.work(WORKERS, work).await;
+    watch_over("podgroup-protection", groups, Some(pods), waits, free).await;
 }
 
 async fn free_group(client: kube::Client, key: &Key) -> Result<Next, ReconcileError> {

@@ -6,8 +6,9 @@ use crate::pod::PodFacts;
 use crate::queue::{Next, Queue};
 use crate::record::{Recorder, Severity};
 use api::resource_claim::{PodClaim, Source, claims_of, is_made_for};
-use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimConsumerReference, ResourceClaimTemplate};
+use kube::Resource as _;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::json;
 use std::collections::HashSet;
@@ -165,7 +166,7 @@ impl Reconciler {
         let templates: Api<ResourceClaimTemplate> = Api::namespaced(self.client.clone(), namespace);
         let tell = |why: String| {
             let message = format!("PodResourceClaim {pod_claim}: {why}");
-            self.recorder.send(reference(pod), Severity::Warning, "FailedResourceClaimCreation", message);
+            self.recorder.send(pod.object_ref(&()), Severity::Warning, "FailedResourceClaimCreation", message);
         };
         let found = templates.get_opt(&template).await.map_err(at("reading the template"))?;
         let Some(found) = found else {
@@ -263,16 +264,5 @@ impl Reconciler {
             }
         }
         Ok(over)
-    }
-}
-
-fn reference(pod: &Pod) -> ObjectReference {
-    ObjectReference {
-        api_version: Some("v1".into()),
-        kind: Some("Pod".into()),
-        namespace: pod.metadata.namespace.clone(),
-        name: pod.metadata.name.clone(),
-        uid: pod.metadata.uid.clone(),
-        ..ObjectReference::default()
     }
 }
