@@ -13,6 +13,6 @@ mod volume;
 
 pub(crate) use expand::follow;
 pub(crate) use message::PluginInfo;
-pub(crate) use registry::{Drivers, run};
+pub(crate) use registry::{Drivers, recall, run};
 pub(crate) use teardown::{has_any, tear_down};
 pub(crate) use volume::{Source, set_up};
