@@ -329,7 +329,7 @@ fn a_resize_waits_until_there_is_room_for_it_and_nobody_else_gets_that() {
         let found = std::process::Command::new("find").args(find).output().expect("find runs");
         let paths = String::from_utf8_lossy(&found.stdout).into_owned();
         let files = paths.lines().filter(|path| path.ends_with("cpu.shares") || path.ends_with("cpu.weight"));
-        files.map(|path| number(path)).next().expect("a weight")
+        files.map(number).next().expect("a weight")
     };
     let before = shares();
     let still = until("grows", "waits", &is_deferred);

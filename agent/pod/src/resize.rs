@@ -218,6 +218,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_asked_for_while_a_container_starts_is_given_afterwards() {
+        let mut driver = Driver::up(with(100, 1000));
+        driver.send(0, Event::ImageReady { container: 0, image: Default::default(), pulled: None });
+        driver.send(1, Event::SpecChanged(with(200, 1000)));
+        driver.send(1, Event::ContainerStarted { container: 0 });
+        let to = with(200, 1000).containers[0].resources;
+        assert!(driver.commands.contains(&Command::ResizeContainer { container: 0, attempt: 0, to }));
+    }
+
+    #[test]
     fn a_policy_may_want_a_restart() {
         let mut driver = running();
         let mut all = with(100, 2000);
