@@ -118,7 +118,6 @@ impl Config {
             network: network.clone(),
             services: Known::new(&self.node_name),
             memory_capacity: capacity.memory_bytes,
-            cpus: capacity.cpus,
             allocatable: capacity.allocatable(),
             room: capacity.room(self.max_pods),
             program: Program::own()?,
