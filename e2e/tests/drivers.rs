@@ -344,7 +344,13 @@ async fn devices_of_other_numa_nodes_are_refused_where_the_node_is_to_see_to_tha
         return;
     }
     let image = machine::image("busybox").expect("hack/image makes the image");
+    let cdi = tempfile::tempdir().expect("a directory");
+    let devices = ["a.1", "b.0", "shared"].map(|id| format!("- name: {id}\n  containerEdits: {{env: [X=y]}}\n"));
+    let file = format!("cdiVersion: 0.6.0\nkind: {CDI_KIND}\ndevices:\n{}", devices.concat());
+    std::fs::write(cdi.path().join("things.yaml"), file).expect("a file");
     let flags = [
+        "--cdi-spec-dir",
+        cdi.path().to_str().expect("a path of ours"),
         "--topology-manager-policy=single-numa-node",
         "--topology-manager-scope=pod",
         "--cpu-manager-policy=static",
@@ -354,7 +360,7 @@ async fn devices_of_other_numa_nodes_are_refused_where_the_node_is_to_see_to_tha
     let mut cluster = Cluster::start_with(&[&image], &flags);
     let kubelet = cluster.data_dir().join("agent/kubelet");
     // The first is near a node that this machine does not have.
-    let plugin = Plugin::start(&kubelet, RESOURCE, &["a@1", "b@0"]).await;
+    let plugin = Plugin::start(&kubelet, RESOURCE, &["a.1", "b.0"]).await;
     let api = Api::fresh(&cluster.kubeconfig(), "near").await;
     let counts = |node: &Value| node["status"]["allocatable"][RESOURCE] == "2";
     api.until("/api/v1/nodes", "node-1", "the node tells of them", counts).await;
@@ -369,7 +375,7 @@ async fn devices_of_other_numa_nodes_are_refused_where_the_node_is_to_see_to_tha
     let whole = json!({RESOURCE: "1", "cpu": "1", "memory": "32Mi"});
     api.post(&pods, pod("near", whole)).await.ok();
     api.until(&pods, "near", "it runs", is_up).await;
-    let log = api.log_with("near", "c", "b@0", 1).await;
+    let log = api.log_with("near", "c", "b.0", 1).await;
     assert!(!log.contains("list:\t0"), "it has a processor of its own: {log}");
     api.post(&pods, pod("far", json!({RESOURCE: "1"}))).await.ok();
     let far = api.until(&pods, "far", "it is refused", |pod| pod["status"]["phase"] == "Failed").await;
@@ -397,7 +403,7 @@ async fn devices_of_other_numa_nodes_are_refused_where_the_node_is_to_see_to_tha
     api.until_gone(&format!("{pods}/near")).await;
     api.post(&pods, pod("next", json!({RESOURCE: "1"}))).await.ok();
     api.until(&pods, "next", "it runs", is_up).await;
-    assert_eq!(plugin.given().last().map(Vec::as_slice), Some(&["b@0".to_owned()][..]));
+    assert_eq!(plugin.given().last().map(Vec::as_slice), Some(&["b.0".to_owned()][..]));
     drop(plugin);
     cluster.reset(true);
 }

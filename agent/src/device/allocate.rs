@@ -87,23 +87,27 @@ impl Of<'_> {
         let (before, path) = (self.ended_before(), self.host.config.instance.devices_file());
         let wish = Wish { pod: self.uid, container: &self.container.name, resource: name, count, before: &before };
         let mut book = self.host.devices.book.lock().unwrap_or_else(PoisonError::into_inner);
-        ask(book.get_or_insert_with(|| Book::read(&path)), &wish)
+        let book = book.get_or_insert_with(|| Book::read(&path));
+        // What pods had that have ended is nobody's.
+        book.retain(|uid| uid == self.uid || !self.host.pods.is_over(uid));
+        ask(book, &wish)
     }
 }
 
-/// Where a container could be given the devices that it asks for, by resource; `None` where that does not matter.
+/// Where a container could be given the devices that it asks for, one list for each resource.
 pub(crate) fn hints(of: Of<'_>, machine: Nodes) -> Hints {
-    let hint = |(name, count): (String, usize)| {
-        let resource = of.host.devices.get(&name)?;
-        Some(of.look(&name, count, |book, wish| {
-            book.retain(|uid| uid == of.uid || !of.host.pods.is_over(uid));
-            hint::of(book, wish, &resource, machine)
-        }))
-    };
-    asked(of.container).into_iter().filter_map(hint).collect()
+    hints_for(of, asked(of.container), machine)
 }
 
-/// What the containers of a pod ask for together at its peak: init containers pass theirs on.
+fn hints_for(of: Of<'_>, asked: BTreeMap<String, usize>, machine: Nodes) -> Hints {
+    let hint = |(name, count): (String, usize)| {
+        let resource = of.host.devices.get(&name)?;
+        Some(of.look(&name, count, |book, wish| hint::of(book, wish, &resource, machine)))
+    };
+    asked.into_iter().filter_map(hint).collect()
+}
+
+/// Where that could be which the containers of a pod ask for together at its peak: init containers pass theirs on.
 pub(crate) fn hints_of_pod(of: Of<'_>, machine: Nodes) -> Hints {
     let (mut lasting, mut peak) = (BTreeMap::<String, usize>::new(), BTreeMap::<String, usize>::new());
     for (container, role) in facts::containers(of.pod) {
@@ -117,11 +121,7 @@ pub(crate) fn hints_of_pod(of: Of<'_>, machine: Nodes) -> Hints {
             *most = at_once.max(*most);
         }
     }
-    let hint = |(name, count): (String, usize)| {
-        let resource = of.host.devices.get(&name)?;
-        Some(of.look(&name, count, |book, wish| hint::of(book, wish, &resource, machine)))
-    };
-    peak.into_iter().filter_map(hint).collect()
+    hints_for(of, peak, machine)
 }
 
 /// Chooses a container's devices before it begins, near these nodes if there are; it gets them when it does.
@@ -156,7 +156,6 @@ async fn choose(
         if let Some(held) = book.held(wish).filter(|held| held.len() == count) {
             return Err(held);
         }
-        book.retain(|uid| uid == of.uid || !of.host.pods.is_over(uid));
         Ok(book.free(wish, &resource.devices))
     }) {
         Err(held) => return Ok(held),

@@ -25,8 +25,8 @@ pub(super) fn settle(policy: Policy, machine: Nodes, hints: Hints) -> Result<Opt
         Policy::Restricted | Policy::SingleNumaNode => is_preferred,
     };
     match is_taken {
-        // All nodes are none in particular.
-        true if policy == Policy::SingleNumaNode && nodes == machine => Ok(None),
+        // All of several nodes are none in particular.
+        true if policy == Policy::SingleNumaNode && nodes == machine && machine.count() > 1 => Ok(None),
         true => Ok(Some(nodes)),
         false => Err(()),
     }
@@ -100,6 +100,12 @@ mod tests {
                 assert!(is_close(own) || either, "{policy:?} of {lists:?}: {own:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_machine_of_one_node_has_that_one() {
+        assert_eq!(settled(Policy::SingleNumaNode, "1", &["1+"]), Ok(Some(nodes("1"))));
+        assert_eq!(settled(Policy::SingleNumaNode, "1", &[""]), Err(()));
     }
 
     #[test]
