@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use agent_pod::protocol::{Failure, Notice};
 use api::quantity::Quantity;
+use api_plugin::csi::CapacityRange;
+use api_plugin::csi::node::{Capability, ExpandRequest};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Volume};
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
-use super::message::{Capability, CapacityRange, ExpandRequest};
 use super::registry::Driver;
 use super::request::Wanted;
 use super::teardown::record;
