@@ -60,7 +60,8 @@ pub(super) async fn grow(
     let conditions = claim.status.and_then(|status| status.conditions).unwrap_or_default();
     let kept: Vec<_> = conditions.into_iter().filter(|own| !waits.contains(&own.type_.as_str())).collect();
     let patch = json!({"metadata": {"uid": claim.metadata.uid},
-        "status": {"capacity": {"storage": is.to_string()}, "conditions": kept}});
+        "status": {"capacity": {"storage": is.to_string()}, "conditions": kept,
+            "allocatedResourceStatuses": {"storage": null}}});
     let params = PatchParams { field_manager: Some(COMPONENT.into()), ..Default::default() };
     claims.patch_status(name, &params, &Patch::Merge(patch)).await.map_err(fail)?;
     let message = format!("MountVolume.NodeExpandVolume succeeded for volume {:?}", wanted.name);

@@ -4,6 +4,9 @@
 pub mod call;
 pub mod controller;
 pub mod node;
+mod outcome;
+
+pub use outcome::Outcome;
 
 use std::collections::HashMap;
 
@@ -74,6 +77,21 @@ pub struct CapacityRange {
     /// At most so many; 0: any.
     #[prost(int64, tag = "2")]
     pub limit_bytes: i64,
+}
+
+impl VolumeCapability {
+    /// A volume as a device, or as a file system with these options. `mode` is of [`access_mode`].
+    pub fn new(is_block: bool, fs_type: &str, mount_flags: &[String], mode: i32) -> Self {
+        let access_type = match is_block {
+            true => AccessType::Block(Empty {}),
+            false => AccessType::Mount(MountVolume {
+                fs_type: fs_type.to_owned(),
+                mount_flags: mount_flags.to_vec(),
+                volume_mount_group: String::new(),
+            }),
+        };
+        Self { access_type: Some(access_type), access_mode: Some(AccessMode { mode }) }
+    }
 }
 
 /// The access mode of a volume that Kubernetes gives these modes: the widest (csi.proto, `VolumeCapability.AccessMode.Mode`).
