@@ -174,11 +174,11 @@ impl State {
             }
             // A controller service, topology; volumes grow while they are used.
             "GetPluginCapabilities" => {
-                [(1, 1), (1, 2), (2, 1)].map(|(field, kind)| capability(&mut reply, field, kind)).into()
+                [(1, 1), (1, 2), (2, 1)].into_iter().for_each(|(field, kind)| capability(&mut reply, field, kind));
             }
             "Probe" => {}
             // Makes, attaches, copies, lets grow.
-            "ControllerGetCapabilities" => [1, 2, 7, 9].map(|kind| capability(&mut reply, 1, kind)).into(),
+            "ControllerGetCapabilities" => [1, 2, 7, 9].into_iter().for_each(|kind| capability(&mut reply, 1, kind)),
             "CreateVolume" => put(&mut reply, 1, &self.create(backing, call)?),
             "DeleteVolume" => {
                 self.volumes.retain(|_, made| made.id != call.volume);
