@@ -18,7 +18,7 @@ use crate::cpus::Cpus;
 use crate::event::Recorder;
 use crate::execute::{Host, chain, subpath};
 use crate::instance::Claim;
-use crate::node::{self, Capacity};
+use crate::node::{self, Capacity, Telling};
 use crate::objects::Objects;
 use crate::pressure::{Pressures, Sample};
 use crate::pulls::Pulls;
@@ -118,7 +118,6 @@ impl Config {
             network: network.clone(),
             services: Known::new(&self.node_name),
             memory_capacity: capacity.memory_bytes,
-            cpus: capacity.cpus,
             allocatable: capacity.allocatable(),
             room: capacity.room(self.max_pods),
             program: Program::own()?,
@@ -144,12 +143,15 @@ impl Config {
         let mut pressures = Pressures::none();
         let sample = Sample::take(&instance.data_dir, &instance.image_dir());
         pressures.take(&self.eviction.met(&sample), Timestamp::now());
-        let node = node::register(&client, &self, &capacity, port, &pressures).await.map_err(registering)?;
+        csi::recall(&host);
+        let mut telling = Telling::of(&host);
+        let node = node::register(&client, &self, &capacity, port, &pressures, &telling.now()).await;
+        let node = node.map_err(registering)?;
         let (told, pressures) = watch::channel(pressures);
         let (knows_node, own_node) = watch::channel(node.clone());
         tasks.spawn(node::follow(client.clone(), self.node_name.clone(), knows_node));
         let seen = Seen { node: own_node, pressures: pressures.clone() };
-        tasks.spawn(node::keep_alive(Arc::clone(&host), capacity, port, node, pressures));
+        tasks.spawn(node::keep_alive(Arc::clone(&host), capacity, port, node, pressures, telling));
         tasks.spawn(eviction::run(Arc::clone(&host), told));
         tasks.spawn(service::run(client.clone(), network.clone(), Arc::clone(&host.services)));
         tasks.spawn(dns::supervise::run(Arc::clone(&host)));

@@ -115,6 +115,11 @@ impl Instance {
         self.data_dir.join("agent/cpus.json")
     }
 
+    /// What pods were given of resources that may change.
+    pub fn resources_file(&self) -> PathBuf {
+        self.run_dir().join("resources.json")
+    }
+
     /// Who has which device.
     pub fn devices_file(&self) -> PathBuf {
         self.data_dir.join("agent/devices.json")

@@ -3,6 +3,7 @@
 //! Start reading at `assemble`.
 
 mod admission;
+mod allocation;
 pub mod assemble;
 mod cdi;
 mod changes;

@@ -4,7 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use api::pod::QosClass;
+use agent_pod::facts::Resources;
+use api::pod::{QosClass, recorded_qos_class};
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::static_pods::is_critical;
 
 /// As `KubeletConfiguration` has it: a container is slowed down at so much of the way from its request to its limit.
 pub const THROTTLING_FACTOR: f64 = 0.9;
@@ -91,6 +95,18 @@ pub(crate) struct Asked {
     pub(crate) qos: QosClass,
     /// Its pod is critical: it is not slowed down by a disk.
     pub(crate) is_critical: bool,
+}
+
+impl Asked {
+    /// What a container of a pod asks for.
+    pub(crate) fn of(pod: &Pod, resources: &Resources) -> Self {
+        Self {
+            request: resources.memory_request,
+            limit: resources.memory_limit,
+            qos: recorded_qos_class(pod),
+            is_critical: is_critical(pod),
+        }
+    }
 }
 
 /// The files of a container's cgroup and what they say. Each that is managed is there, so that a resize sets it anew.

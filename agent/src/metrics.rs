@@ -167,6 +167,7 @@ pub(crate) fn operation(command: &Command) -> Option<&'static str> {
         Command::CancelPull { .. }
         | Command::Probe { .. }
         | Command::Emit(_)
+        | Command::TellResize(_)
         | Command::Release
         | Command::WakeAt(_) => return None,
     })

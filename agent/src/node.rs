@@ -127,13 +127,50 @@ struct Machine<'a> {
 
 /// What else the node's status tells.
 #[derive(Clone, Default)]
-struct Told {
+pub(crate) struct Told {
     /// Volumes of drivers that it uses.
     in_use: BTreeSet<String>,
     /// Devices of plugins.
     devices: BTreeMap<String, Amount>,
     /// The machine goes down: nobody is to be sent here.
     is_going_down: bool,
+}
+
+/// Where what is told comes from. It is there before the node is registered, so that nothing falls between.
+pub(crate) struct Telling {
+    in_use: watch::Receiver<BTreeSet<String>>,
+    devices: watch::Receiver<BTreeMap<String, Amount>>,
+    is_going_down: watch::Receiver<bool>,
+}
+
+impl Telling {
+    /// Of a node.
+    pub(crate) fn of(host: &Host) -> Self {
+        Self {
+            in_use: host.drivers.in_use(),
+            devices: host.devices.amounts(),
+            is_going_down: host.is_going_down.subscribe(),
+        }
+    }
+
+    /// What is to be told now.
+    pub(crate) fn now(&mut self) -> Told {
+        Told {
+            in_use: self.in_use.borrow_and_update().clone(),
+            devices: self.devices.borrow_and_update().clone(),
+            is_going_down: *self.is_going_down.borrow_and_update(),
+        }
+    }
+
+    /// Until there is something new. Cancel-safe.
+    async fn changed(&mut self) {
+        tokio::select! {
+            Ok(()) = self.in_use.changed() => {}
+            Ok(()) = self.devices.changed() => {}
+            Ok(()) = self.is_going_down.changed() => {}
+            else => std::future::pending().await,
+        }
+    }
 }
 
 impl Machine<'_> {
@@ -250,6 +287,7 @@ pub(crate) async fn register(
     capacity: &Capacity,
     port: u16,
     pressures: &Pressures,
+    told: &Told,
 ) -> kube::Result<Node> {
     let api: Api<Node> = Api::all(client.clone());
     let this = Machine { config, capacity, port };
@@ -271,7 +309,7 @@ pub(crate) async fn register(
             api.create(&PostParams::default(), &Node { metadata, spec, ..Default::default() }).await?
         }
     };
-    write_status(&api, &this, &node, pressures, &Told::default()).await
+    write_status(&api, &this, &node, pressures, told).await
 }
 
 fn params() -> PatchParams {
@@ -302,6 +340,7 @@ pub(crate) async fn keep_alive(
     port: u16,
     node: Node,
     mut pressures: watch::Receiver<Pressures>,
+    mut telling: Telling,
 ) {
     let (client, config) = (host.client.clone(), &host.config);
     let leases: Api<Lease> = Api::namespaced(client.clone(), LEASE_NAMESPACE);
@@ -310,8 +349,6 @@ pub(crate) async fn keep_alive(
     let mut ticks = tokio::time::interval(RENEW_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut renewals, mut is_told) = (0u32, true);
-    let (mut in_use, mut devices) = (host.drivers.in_use(), host.devices.amounts());
-    let mut going_down = host.is_going_down.subscribe();
     loop {
         tokio::select! {
             _ = ticks.tick() => {
@@ -321,17 +358,11 @@ pub(crate) async fn keep_alive(
                 renewals += 1;
             }
             Ok(()) = pressures.changed() => is_told = false,
-            Ok(()) = in_use.changed() => is_told = false,
-            Ok(()) = devices.changed() => is_told = false,
-            Ok(()) = going_down.changed() => is_told = false,
+            () = telling.changed() => is_told = false,
         }
         if !is_told || renewals.is_multiple_of(STATUS_EVERY_RENEWALS) {
             let pressures = pressures.borrow_and_update().clone();
-            let told = Told {
-                in_use: in_use.borrow_and_update().clone(),
-                devices: devices.borrow_and_update().clone(),
-                is_going_down: *going_down.borrow_and_update(),
-            };
+            let told = telling.now();
             let written = match nodes.get(&config.node_name).await {
                 Ok(node) => write_status(&nodes, &this, &node, &pressures, &told).await.map(drop),
                 Err(error) => Err(error),

@@ -267,7 +267,8 @@ fn resources(parts: &Parts<'_>, privileged: bool) -> Value {
         let access = if device.mode & 0o222 == 0 { "rm" } else { "rwm" };
         json!({"allow": true, "type": device.kind, "major": device.major, "minor": device.minor, "access": access})
     }));
-    devices.extend(parts.edits.nodes.iter().map(|node| {
+    // A pipe is no device, and its rule would be about all of them.
+    devices.extend(parts.edits.nodes.iter().filter(|node| node.kind != "p").map(|node| {
         json!({"allow": true, "type": node.kind, "major": node.major, "minor": node.minor, "access": node.access})
     }));
     let mut all = json!({"cpu": cpu, "memory": memory, "devices": devices});
@@ -462,6 +463,7 @@ mod tests {
             uid: None,
             gid: Some(9),
         };
+        let pipe = Node { path: "/p".into(), kind: "p".into(), major: 0, minor: 0, ..node.clone() };
         let mount = crate::cdi::Mount {
             source: "/a".into(),
             destination: "/b".into(),
@@ -470,7 +472,7 @@ mod tests {
         };
         let hook = |path: &str| ("createRuntime".to_owned(), json!({"path": path}));
         let edits = Edits {
-            nodes: vec![node],
+            nodes: vec![node.clone(), pipe],
             mounts: vec![mount],
             hooks: vec![hook("/1"), hook("/2")],
             gids: vec![44],
@@ -478,9 +480,11 @@ mod tests {
         };
         let spec = build_with(json!({"name": "c"}), &edits);
         let made = json!({"path": "/dev/x", "type": "c", "major": 1, "minor": 3, "fileMode": 0o600, "gid": 9});
-        assert_eq!(spec["linux"]["devices"], json!([made]));
+        let made_pipe = json!({"path": "/p", "type": "p", "major": 0, "minor": 0, "fileMode": 0o600, "gid": 9});
+        assert_eq!(spec["linux"]["devices"], json!([made, made_pipe]));
         let allowed = json!({"allow": true, "type": "c", "major": 1, "minor": 3, "access": "rw"});
-        assert_eq!(spec["linux"]["resources"]["devices"][1], allowed);
+        let rules = spec["linux"]["resources"]["devices"].as_array().unwrap();
+        assert_eq!(rules[1..], [allowed], "a rule for a pipe would be one for everything");
         let mounts = spec["mounts"].as_array().unwrap();
         assert_eq!(mounts.last().unwrap()["options"], json!(["rbind", "ro"]));
         assert_eq!(spec["hooks"], json!({"createRuntime": [{"path": "/1"}, {"path": "/2"}]}));

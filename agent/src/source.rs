@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_pod::facts;
-use agent_pod::protocol::{Event, Eviction, Exit, Failure, Found};
+use agent_pod::facts::{self, Pending};
+use agent_pod::protocol::{Event, Eviction, Exit, Failure, Found, Notice};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -16,8 +16,12 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::admission::resize::Resized;
 use crate::admission::{Admission, Surroundings, Verdict};
+use crate::allocation;
+use crate::execute::memory::machine;
 use crate::execute::{Executor, Host, sandbox};
+use crate::memory::Swap;
 use crate::pressure::Pressures;
 use crate::static_pods::{self, local_uid, mirror};
 use crate::worker::{Input, Worker};
@@ -49,12 +53,14 @@ pub(crate) async fn run(host: Arc<Host>, seen: Seen) {
     told.send_replace(statics.clone());
     let following = tokio::spawn(static_pods::follow(Arc::clone(&host), told));
     let _following = AbortOnDrop(following);
+    let book = allocation::Book::read(host.config.instance.resources_file());
     let mut source = Source {
         host,
         workers: HashMap::new(),
         listed: None,
         statics: static_pods::Pods::new(),
-        admission: Admission::default(),
+        admission: Admission::remember(book.pods()),
+        book,
         waiting: HashMap::new(),
         seen,
         is_settled: false,
@@ -90,6 +96,8 @@ struct Source {
     /// The uids seen in a list that is under way.
     listed: Option<HashSet<String>>,
     admission: Admission,
+    /// What pods were given, for the next agent.
+    book: allocation::Book,
     /// New pods of a list that is under way, by uid: what is left for them is known when all are.
     waiting: HashMap<String, Arc<Pod>>,
     seen: Seen,
@@ -128,6 +136,7 @@ impl Source {
             let after = ending.remove(&name(&pod)).or_else(|| self.workers.get(&uid).map(Worker::ended));
             self.begin(uid, pod, after).await;
         }
+        drop(self.resize());
     }
 
     /// A mirror is there: of a pod that runs here, or of one that was here once.
@@ -170,15 +179,19 @@ impl Source {
             }
             !is_over
         });
-        if api::pod::is_terminal(&pod) {
-            release(&mut self.admission, &self.host, &uid);
-        }
+        let is_room = api::pod::is_terminal(&pod) && release(&mut self.admission, &self.host, &uid);
         let pod = Arc::new(pod);
         // A pod that was released may stay for its finalizers: its worker ended, and nothing is started again.
-        if let Some(worker) = self.workers.get(&uid) {
-            self.host.pods.put(&uid, Arc::clone(&pod), worker.inputs.clone());
-            drop(worker.inputs.send(Input::Object(Arc::clone(&pod))));
-            return self.look(|admission, here| admission.change(&uid, &pod, here));
+        if self.workers.contains_key(&uid) {
+            self.admission.want(&uid, &pod, Timestamp::now());
+            // Told at once with what it is given: who sees that a change was seen sees what came of it.
+            if !self.resize().contains(&uid) {
+                self.change(&uid, &pod);
+            }
+            return;
+        }
+        if is_room {
+            drop(self.resize());
         }
         if self.listed.is_some() && !self.is_known(&uid, &pod) {
             self.waiting.insert(uid, pod);
@@ -206,7 +219,9 @@ impl Source {
         let refused = match verdict {
             Verdict::Admitted => None,
             Verdict::AdmittedAfter(leaving) => {
-                leaving.iter().for_each(|uid| release(&mut self.admission, &self.host, uid));
+                for uid in &leaving {
+                    release(&mut self.admission, &self.host, uid);
+                }
                 after.push(self.send_away(leaving));
                 None
             }
@@ -216,9 +231,36 @@ impl Source {
         if is_taken && self.host.processors.take(&uid, &pod) {
             self.host.processors.spread(&self.host);
         }
-        let worker = Worker::spawn(Arc::clone(&self.host), Arc::clone(&pod), uid.clone(), after, refused);
-        self.host.pods.put(&uid, pod, worker.inputs.clone());
+        self.admission.want(&uid, &pod, Timestamp::now());
+        let given = self.admission.given(&uid, &pod);
+        let told = (Arc::clone(&given), self.admission.pending(&uid));
+        let worker = Worker::spawn(Arc::clone(&self.host), told, uid.clone(), after, refused);
+        self.host.pods.put(&uid, given, worker.inputs.clone());
         self.workers.insert(uid, worker);
+        drop(self.resize());
+    }
+
+    /// Gives pods that ask for other resources what there is now. While a list is under way, not all who have some are known.
+    /// Answers who was told.
+    fn resize(&mut self) -> Vec<String> {
+        let mut told = Vec::new();
+        if self.listed.is_none() && self.is_settled {
+            for Resized { uid, pod, pending } in self.look(Admission::retry) {
+                tell_resize(&self.host, &pod, pending.as_ref());
+                self.change(&uid, &pod);
+                told.push(uid);
+            }
+        }
+        self.book.write(self.admission.allocations());
+        told
+    }
+
+    /// Lets the worker of a pod see it, as far as it was given what it asks for.
+    fn change(&self, uid: &str, pod: &Arc<Pod>) {
+        let Some(worker) = self.workers.get(uid) else { return };
+        let (pod, pending) = (self.admission.given(uid, pod), self.admission.pending(uid));
+        self.host.pods.put(uid, Arc::clone(&pod), worker.inputs.clone());
+        drop(worker.inputs.send(Input::Object { pod, pending }));
     }
 
     /// Whether a pod was here before this agent began.
@@ -239,6 +281,7 @@ impl Source {
             free_cpus: self.host.processors.free(),
             pressures: &self.seen.pressures.borrow(),
             is_going_down: *self.host.is_going_down.borrow(),
+            swap: (self.host.config.memory.swap == Swap::Limited).then(|| machine(&self.host)),
         };
         ask(&mut self.admission, here)
     }
@@ -287,6 +330,7 @@ impl Source {
         if let Some(worker) = self.workers.get_mut(uid) {
             worker.vanish();
         }
+        drop(self.resize());
     }
 
     /// After a full list: what was not in it is gone, also what only the disk remembers.
@@ -320,18 +364,35 @@ impl Source {
                 clear_orphan(&self.host, &uid).await;
             }
         }
+        self.admission.retain(|uid| listed.contains(uid));
+        drop(self.resize());
         if let Err(error) = self.host.network.retain(&listed).await {
             tracing::warn!(error = crate::execute::chain(&error), "freeing addresses of pods that are gone");
         }
     }
 }
 
-/// A pod has ended, or is gone: what it had is others'.
-fn release(admission: &mut Admission, host: &Arc<Host>, uid: &str) {
-    admission.release(uid);
+/// A pod has ended, or is gone: what it had is others'. Whether it had something.
+fn release(admission: &mut Admission, host: &Arc<Host>, uid: &str) -> bool {
+    let was_here = admission.release(uid);
     if host.processors.release(uid) {
         host.processors.spread(host);
     }
+    was_here
+}
+
+/// Tells people what became of a pod's wish for other resources.
+fn tell_resize(host: &Arc<Host>, pod: &Arc<Pod>, pending: Option<&Pending>) {
+    let (warning, reason, message) = match pending {
+        None => (false, "ResizeStarted", allocation::started(pod)),
+        Some(own @ Pending::Deferred(_)) => (true, "ResizeDeferred", allocation::pending(pod, own)),
+        Some(own @ Pending::Infeasible(_)) => (true, "ResizeInfeasible", allocation::pending(pod, own)),
+    };
+    let (host, pod) = (Arc::clone(host), Arc::clone(pod));
+    tokio::spawn(async move {
+        let notice = Notice { warning, reason, message, container: None };
+        host.recorder.pod(&host.client, &pod, &notice).await;
+    });
 }
 
 /// Uids that have a run directory or volumes of ours here.

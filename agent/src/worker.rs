@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use agent_pod::facts::{NodeFacts, PodFacts, Role};
+use agent_pod::facts::{Pending, PodFacts, Role};
 use agent_pod::machine::step;
 use agent_pod::protocol::{Command, Event, Exit, Failure};
 use agent_pod::state::{Deletion, PodState, Stage};
@@ -28,8 +28,13 @@ use crate::timer::{Clock, moment, sleep_until_moment};
 /// What a worker is told.
 #[derive(Debug)]
 pub(crate) enum Input {
-    /// The pod's object, new or changed.
-    Object(Arc<Pod>),
+    /// The pod's object, new or changed, with the resources that the node has given it.
+    Object {
+        /// It.
+        pod: Arc<Pod>,
+        /// Why these are not what it asks for.
+        pending: Option<Pending>,
+    },
     /// The pod's object is gone: it was deleted by force, or while the agent was away.
     Vanished,
     /// The mirror of this static pod went, or changed: it is to be shown again.
@@ -65,13 +70,13 @@ impl Worker {
     /// refused fails at once.
     pub(crate) fn spawn(
         host: Arc<Host>,
-        pod: Arc<Pod>,
+        (pod, pending): (Arc<Pod>, Option<Pending>),
         uid: String,
         after: Vec<watch::Receiver<()>>,
         refused: Option<Failure>,
     ) -> Self {
         let (inputs, received) = mpsc::unbounded_channel();
-        let state = PodState::new(facts(&host, &pod));
+        let state = PodState::new(facts(&pod, pending.clone()));
         let executor = Executor::new(host, uid, pod, inputs.clone());
         let (statuses, published) = watch::channel(None);
         let publisher = tokio::spawn(publish(executor.clone(), published));
@@ -80,6 +85,7 @@ impl Worker {
         let (alive, ended) = watch::channel(());
         let run = Run {
             executor,
+            pending,
             figures,
             state,
             statuses,
@@ -130,6 +136,8 @@ impl Worker {
 
 struct Run {
     executor: Executor,
+    /// Why the pod was not given what it asks for.
+    pending: Option<Pending>,
     state: PodState,
     statuses: watch::Sender<Option<PodStatus>>,
     /// Writes them; `None` once the last one is written.
@@ -152,7 +160,10 @@ impl Run {
         let mut vanished = false;
         while let Ok(input) = received.try_recv() {
             match input {
-                Input::Object(pod) => self.executor.take(pod),
+                Input::Object { pod, pending } => {
+                    self.executor.take(pod);
+                    self.pending = pending;
+                }
                 Input::Vanished => vanished = true,
                 Input::Unmirrored => {}
                 Input::Exited { id, exit } => happened.extend(self.exited(&id, exit)),
@@ -177,8 +188,9 @@ impl Run {
         while self.state.stage != Stage::Gone {
             tokio::select! {
                 input = received.recv() => match input {
-                    Some(Input::Object(pod)) => {
+                    Some(Input::Object { pod, pending }) => {
                         self.executor.take(pod);
+                        self.pending = pending;
                         self.see_change().await;
                     }
                     Some(Input::Exited { id, exit }) => {
@@ -241,7 +253,7 @@ impl Run {
 
     async fn see_change(&mut self) {
         self.see_deletion().await;
-        let facts = facts(&self.executor.host, &self.executor.pod);
+        let facts = facts(&self.executor.pod, self.pending.clone());
         if facts != self.state.facts {
             self.take(Event::SpecChanged(facts)).await;
         } else {
@@ -349,10 +361,8 @@ impl Run {
 }
 
 /// What the machine is to know of a pod here.
-fn facts(host: &Host, pod: &Pod) -> PodFacts {
-    let cpu = i64::try_from(host.cpus).unwrap_or(i64::MAX).saturating_mul(1000);
-    let node = Some(NodeFacts { cpu, memory: host.memory_capacity });
-    PodFacts { node, ..PodFacts::of(pod) }
+fn facts(pod: &Pod, pending: Option<Pending>) -> PodFacts {
+    PodFacts { pending, ..PodFacts::of(pod) }
 }
 
 /// Step 12: writes the newest status, one write at a time; states that were overtaken are never written.

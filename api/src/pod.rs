@@ -1,6 +1,6 @@
 //! What a pod asks for as a whole, and its quality-of-service class.
 use crate::quantity::Quantity;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus, ResourceRequirements};
 use std::collections::BTreeMap;
 
 /// Pods of this priority and above are critical: that of the class `system-cluster-critical`.
@@ -78,13 +78,18 @@ pub fn is_sidecar(container: &Container) -> bool {
 /// Sum of the containers and sidecars, but at least what any init container needs beside the sidecars
 /// started before it; pod-level resources replace it by name; then the overhead.
 fn effective(spec: &PodSpec, side: Side) -> Amounts {
+    total(spec, side, |container| of(container.resources.as_ref(), side))
+}
+
+/// The same with what each container counts for.
+fn total(spec: &PodSpec, side: Side, of_container: impl Fn(&Container) -> Amounts) -> Amounts {
     let mut total = Amounts::new();
     for container in &spec.containers {
-        add(&mut total, &of(container.resources.as_ref(), side));
+        add(&mut total, &of_container(container));
     }
     let (mut sidecars, mut peak) = (Amounts::new(), Amounts::new());
     for container in spec.init_containers.as_deref().unwrap_or_default() {
-        let own = of(container.resources.as_ref(), side);
+        let own = of_container(container);
         if is_sidecar(container) {
             add(&mut total, &own);
             add(&mut sidecars, &own);
@@ -112,6 +117,34 @@ fn effective(spec: &PodSpec, side: Side) -> Amounts {
         }
     }
     total
+}
+
+/// What a pod that runs takes of its node while its resources are on their way from one amount to another: of each
+/// container the largest of what it asks for, what its node has allocated to it, and what it has. What can never be given
+/// (`PodResizePending` with reason `Infeasible`) is not asked for. KEP 1287, "Scheduler and API Server Interaction".
+pub fn reserved(spec: &PodSpec, status: &PodStatus) -> Amounts {
+    let lists = [&status.container_statuses, &status.init_container_statuses];
+    let statuses = || lists.into_iter().flatten().flatten().filter(|own| own.resources.is_some());
+    if statuses().next().is_none() {
+        return requests(spec);
+    }
+    let is_infeasible =
+        status.conditions.iter().flatten().any(|condition| {
+            condition.type_ == "PodResizePending" && condition.reason.as_deref() == Some("Infeasible")
+        });
+    let is_init = |name: &str| {
+        let mut init = spec.init_containers.iter().flatten();
+        init.any(|own| own.name == name && !is_sidecar(own))
+    };
+    total(spec, Side::Requests, |container| {
+        let asked = of(container.resources.as_ref(), Side::Requests);
+        let status = statuses().find(|own| own.name == container.name && !is_init(&own.name));
+        let Some(status) = status else { return asked };
+        let mut most = if is_infeasible { Amounts::new() } else { asked };
+        raise(&mut most, &of(status.resources.as_ref(), Side::Requests));
+        raise(&mut most, &amounts(status.allocated_resources.as_ref()));
+        most
+    })
 }
 
 /// What the scheduler reserves for the pod.
@@ -189,6 +222,31 @@ mod tests {
         assert_eq!(r["cpu"].milli(), 560);
         assert_eq!(r["memory"].to_string(), "1Gi");
         assert!(limits(&s).is_empty());
+    }
+
+    #[test]
+    fn a_pod_on_its_way_to_other_amounts_counts_for_the_largest() {
+        let s = spec(json!({
+            "containers": [{"name": "a", "resources": {"requests": {"cpu": "3", "memory": "1Gi"}}}],
+            "initContainers": [
+                {"name": "s", "restartPolicy": "Always", "resources": {"requests": {"cpu": "100m"}}},
+                {"name": "i", "resources": {"requests": {"cpu": "10m"}}}]}));
+        let of = |name: &str, actual: &str, allocated: &str| {
+            json!({"name": name, "image": "", "imageID": "", "ready": true, "restartCount": 0,
+                "resources": {"requests": {"cpu": actual}}, "allocatedResources": {"cpu": allocated}})
+        };
+        let cpu = |a: [&str; 2], reason: &str| {
+            let status: PodStatus = serde_json::from_value(json!({
+                "containerStatuses": [of("a", a[0], a[1])],
+                "initContainerStatuses": [of("s", "200m", "100m"), of("i", "9", "9")],
+                "conditions": [{"type": "PodResizePending", "status": "True", "reason": reason}]}))
+            .unwrap();
+            reserved(&s, &status)["cpu"].milli()
+        };
+        assert_eq!(cpu(["1", "1"], "Deferred"), 3200, "what it waits for is kept for it");
+        assert_eq!(cpu(["1", "2"], "Infeasible"), 2200, "what it never gets is not");
+        assert_eq!(cpu(["4", "2"], ""), 4200, "what it has not given back yet is its own");
+        assert_eq!(reserved(&s, &PodStatus::default())["cpu"].milli(), 3100);
     }
 
     #[test]

@@ -39,7 +39,7 @@ mod why;
 mod workload;
 
 #[global_allocator]
-static ALLOCATOR: Allocator = Allocator::new();
+static ALLOCATOR: Allocator = Allocator::new(&["server", "agent"]);
 
 /// A container orchestrator in one binary.
 #[derive(Debug, Parser)]

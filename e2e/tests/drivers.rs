@@ -169,6 +169,8 @@ async fn a_volume_of_a_driver_lives_from_its_claim_to_its_end() {
     scene.api = scene.api.seen_by(&scene.cluster.kubeconfig()).await;
     let api = scene.api.clone();
     assert_eq!(scene.phase("first", "Running").await["metadata"]["uid"], uid.as_str());
+    let node = api.get("/api/v1/nodes/node-1").await.ok();
+    assert_eq!(node["status"]["volumesInUse"].as_array().map(Vec::len), Some(1), "a new agent says so before all else");
 
     // A driver that is away cannot let go: the pod waits, and people are told.
     drop(driver);

@@ -282,6 +282,75 @@ fn a_container_has_whole_processors_for_itself_until_its_pod_ends() {
 }
 
 #[test]
+fn a_resize_waits_until_there_is_room_for_it_and_nobody_else_gets_that() {
+    need!(machine::root());
+    let image = machine::image("busybox").expect("hack/image makes the image");
+    let mut cluster = Cluster::start_with(&[&image], &[]);
+    let client = cluster.gantry();
+    let allocatable = get(&client, &["nodes"])["items"][0]["status"]["allocatable"]["cpu"].clone();
+    let allocatable = allocatable.as_str().expect("an amount");
+    let milli = |amount: &str| match amount.strip_suffix('m') {
+        Some(milli) => milli.parse::<u32>().expect("a number"),
+        None => amount.parse::<u32>().expect("a number") * 1000,
+    };
+    let all = milli(allocatable);
+    let pod = |name: &str, cpu: u32| {
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"terminationGracePeriodSeconds": 1,
+            "containers": [{"name": "c", "image": "busybox", "imagePullPolicy": "IfNotPresent", "command": ["sleep", "1d"],
+                "resources": {"requests": {"cpu": format!("{cpu}m")}}}]}})
+    };
+    let until = |name: &str, what: &str, is_so: &dyn Fn(&Value) -> bool| {
+        eventually(&format!("{name} {what}"), SOON, || Some(get(&client, &["pod", name])).filter(is_so))
+    };
+    let runs = |pod: &Value| pod["status"]["phase"] == "Running";
+    for (name, cpu) in [("fills", all - 600), ("grows", 500)] {
+        apply(&client, &pod(name, cpu));
+        until(name, "runs", &runs);
+    }
+    let more = json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]}}).to_string();
+    client.run(&["patch", "pod", "grows", "--subresource=resize", "-p", &more]).ok();
+    let is_deferred = |pod: &Value| condition(pod, "PodResizePending")["reason"] == "Deferred";
+    let waits = until("grows", "waits", &is_deferred);
+    let lacks = format!("Node didn't have enough resource: cpu, requested: 1000, used: {}, capacity: {all}", all - 600);
+    assert_eq!(condition(&waits, "PodResizePending")["message"], json!(lacks));
+    let has = |pod: &Value| {
+        let status = &pod["status"]["containerStatuses"][0];
+        [&status["allocatedResources"]["cpu"], &status["resources"]["requests"]["cpu"]].map(|own| own.clone())
+    };
+    assert_eq!(has(&waits), ["500m", "500m"]);
+    // What it waits for is kept for it, by the scheduler too.
+    apply(&client, &pod("late", 50));
+    until("late", "has no place", &|pod| condition(pod, "PodScheduled")["reason"] == "Unschedulable");
+    cluster.kill_server();
+    cluster.start_server();
+    let shares = || {
+        let uid = waits["metadata"]["uid"].as_str().expect("a uid");
+        let find = ["/sys/fs/cgroup", "-path", &format!("*/pod{uid}/c.0/cpu.[sw][he][ai]*")];
+        let found = std::process::Command::new("find").args(find).output().expect("find runs");
+        let paths = String::from_utf8_lossy(&found.stdout).into_owned();
+        let files = paths.lines().filter(|path| path.ends_with("cpu.shares") || path.ends_with("cpu.weight"));
+        files.map(number).next().expect("a weight")
+    };
+    let before = shares();
+    let still = until("grows", "waits", &is_deferred);
+    assert_eq!(has(&still), ["500m", "500m"], "the agent that came back knows what it has");
+    assert_eq!(still["status"]["containerStatuses"][0]["restartCount"], 0);
+    client.run(&["delete", "pod", "fills"]).ok();
+    let is_done = |pod: &Value| has(pod) == ["1", "1"] && condition(pod, "PodResizePending").is_null();
+    until("grows", "has what it asked for", &is_done);
+    until("late", "runs", &runs);
+    assert!(shares() > before, "the kernel was told");
+    for reason in ["ResizeDeferred", "ResizeStarted", "ResizeCompleted"] {
+        let field = format!("reason={reason}");
+        eventually(&format!("an event {reason}"), SOON, || {
+            let said = client.run(&["get", "events", "--field-selector", &field, "-o", "name"]).out;
+            (!said.trim().is_empty()).then_some(())
+        });
+    }
+    cluster.reset(true);
+}
+
+#[test]
 fn memory_is_protected_and_slowed_down_where_cgroups_can_do_it_and_refused_by_flag_elsewhere() {
     need!(machine::root());
     let flags = ["--memory-qos", "--memory-reservation-policy=TieredReservation", "--swap-behavior=LimitedSwap"];

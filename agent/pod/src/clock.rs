@@ -3,6 +3,7 @@
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::probe;
+use crate::resize::Resize;
 use crate::state::{Container, ContainerStage, Part, PodState, Stage, Stop};
 
 impl PodState {
@@ -41,6 +42,9 @@ fn of_container(container: &mut Container, by: SignedDuration) {
     match &mut container.stop {
         Stop::Hook { until } | Stop::Turn { until } | Stop::Asked { kill_at: until } => shift(until, by),
         Stop::No | Stop::Killed => {}
+    }
+    if let Resize::Failed { until, .. } = &mut container.resize {
+        shift(until, by);
     }
     probe::due(container).for_each(|at| shift(at, by));
 }

@@ -87,17 +87,15 @@ fn resizes(pod: &PodState) -> Vec<Verdict> {
     if pod.goes_down() {
         return vec![];
     }
-    let waits = (0..pod.containers.len()).any(|index| !resize::is_done(pod, index));
-    if let Some(message) = resize::infeasible(pod).filter(|_| waits) {
-        let why = Some(("Infeasible".to_owned(), Some(message)));
-        return vec![Verdict { kind: RESIZES[0], holds: true, why }];
-    }
-    let told = resize::in_progress(pod).into_iter();
-    told.map(|failure| {
+    let pending = pod.facts.pending.as_ref().map(|pending| {
+        let why = Some((pending.reason().to_owned(), Some(pending.message().to_owned())));
+        Verdict { kind: RESIZES[0], holds: true, why }
+    });
+    let under_way = resize::in_progress(pod).map(|failure| {
         let why = failure.map(|message| ("Error".to_owned(), Some(message)));
         Verdict { kind: RESIZES[1], holds: true, why }
-    })
-    .collect()
+    });
+    pending.into_iter().chain(under_way).collect()
 }
 
 fn names(pod: &PodState, pick: impl Fn(usize, Role) -> bool) -> Vec<&str> {

@@ -78,7 +78,7 @@ fn blocks_the_rest(pod: &PodState, index: usize) -> bool {
 pub(crate) fn changed(pod: &mut PodState, facts: PodFacts, now: Timestamp, commands: &mut Vec<Command>) {
     pod.facts.grace_seconds = facts.grace_seconds;
     pod.facts.active_deadline = facts.active_deadline;
-    pod.facts.requests = facts.requests;
+    pod.facts.pending = facts.pending;
     for (index, new) in facts.containers.into_iter().enumerate() {
         let Some(old) = pod.facts.containers.get_mut(index) else {
             pod.facts.containers.push(new);
@@ -106,7 +106,7 @@ pub(crate) fn started(pod: &mut PodState, index: usize, now: Timestamp, commands
     }
     container.was_started = true;
     container.restarts_anyway = false;
-    (container.applied, container.resize) = (facts.resources, Resize::Done);
+    container.resize = Resize::Done;
     commands.push(notice("Started", &facts.name, format!("Started container {}", facts.name)));
     if facts.has_post_start {
         container.stage = ContainerStage::Settling { started_at: now };

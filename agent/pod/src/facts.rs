@@ -125,13 +125,30 @@ impl Resources {
 
 type RawAmounts = std::collections::BTreeMap<String, Quantity>;
 
-/// What the node has in all, for pods that grow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NodeFacts {
-    /// Thousandths of processors.
-    pub cpu: i64,
-    /// Bytes of memory.
-    pub memory: i64,
+/// Why the node has not given a pod what its spec asks for since it was changed. `PodResizePending`; both hold a sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pending {
+    /// Others have it now: it is given when they leave.
+    Deferred(String),
+    /// The node never can.
+    Infeasible(String),
+}
+
+impl Pending {
+    /// The reason of the condition.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Deferred(_) => "Deferred",
+            Self::Infeasible(_) => "Infeasible",
+        }
+    }
+
+    /// The sentence.
+    pub fn message(&self) -> &str {
+        match self {
+            Self::Deferred(message) | Self::Infeasible(message) => message,
+        }
+    }
 }
 
 /// One container.
@@ -248,10 +265,8 @@ pub struct PodFacts {
     pub unsupported: Vec<String>,
     /// It has claims to devices, which others may have once it has ended.
     pub has_device_claims: bool,
-    /// What the pod asks of its node in all: thousandths of processors, bytes of memory.
-    pub requests: (i64, i64),
-    /// What the node has; `None` where that is not known.
-    pub node: Option<NodeFacts>,
+    /// Why its containers' resources are not what its spec asks for. The facts of containers hold what they are to have.
+    pub pending: Option<Pending>,
     /// Made of the uid: which part of a period, in 65536ths, this pod's probes wait after an agent came back, so that
     /// the pods of a node are not all probed at once.
     pub spread: u16,
@@ -303,12 +318,8 @@ impl PodFacts {
         // FNV-1a: any hash would do that is the same in every process.
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         let hash = uid.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-        let requests = api::pod::requests(spec);
-        let cpu = requests.get("cpu").map_or(0, |amount| amount.milli());
-        let memory = requests.get("memory").map_or(0, |amount| amount.value());
         Self {
-            requests: (cpu, memory),
-            node: None,
+            pending: None,
             restart_policy: RestartPolicy::parse(spec.restart_policy.as_deref().unwrap_or_default()),
             grace_seconds: spec.termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE_SECONDS),
             active_deadline: spec.active_deadline_seconds.map(SignedDuration::from_secs),

@@ -80,6 +80,8 @@ pub(crate) fn ready(
         None => format!("Container image {image:?} already present on machine"),
     };
     commands.push(notice("Pulled", &facts.name, text));
+    // What it asks for may change before its start is answered.
+    container.applied = facts.resources;
     commands.push(Command::StartContainer { container: index, attempt: container.attempt });
     pod.failed_pulls.retain(|failed| failed.image != facts.image);
 }

@@ -18,6 +18,7 @@ pub fn step(mut pod: PodState, now: Timestamp, event: Event) -> (PodState, Vec<C
     let mut commands = Vec::new();
     take_in(&mut pod, now, event, &mut commands);
     drive(&mut pod, now, &mut commands);
+    resize::note(&mut pod, &mut commands);
     commands.extend(next_wake(&pod, now).map(Command::WakeAt));
     (pod, commands)
 }
@@ -125,7 +126,7 @@ fn take_in(pod: &mut PodState, now: Timestamp, event: Event, commands: &mut Vec<
             container::hook_ended(pod, (container, attempt), hook, succeeded, now, commands);
         }
         Event::Resized { container, attempt, to, failure } => {
-            resize::answered(pod, container, attempt, to, failure);
+            resize::answered(pod, (container, attempt), to, failure, now, commands);
         }
         Event::Probed { container, attempt, kind, health } => {
             probe::answered(pod, (container, attempt), kind, health, now, commands);
@@ -300,7 +301,8 @@ fn next_wake(pod: &PodState, now: Timestamp) -> Option<Timestamp> {
                 _ => None,
             });
             // A probe that is overdue was held up; it is asked at the next event.
-            let others = [stop::next_due(pod), probe::next_due(pod)].into_iter().flatten();
+            let resizes = resize::next_due(pod).filter(|_| !goes_down);
+            let others = [stop::next_due(pod), probe::next_due(pod), resizes].into_iter().flatten();
             retries.chain(others).filter(|at| *at > now).min()
         }
         _ => None,

@@ -397,6 +397,7 @@ fn answer(command: &Command, health: &Health) -> Option<Event> {
         Command::StopSandbox => Some(Event::SandboxStopped),
         Command::TearDownVolumes => Some(Event::VolumesTornDown),
         Command::RemoveContainer { .. }
+        | Command::TellResize(_)
         | Command::CancelPull { .. }
         | Command::WakeAt(_)
         | Command::Emit(_)

@@ -260,6 +260,15 @@ pub enum Event {
     Tick,
 }
 
+/// What became of a resize that the node allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ResizeNews {
+    /// Every container has what it was given.
+    Completed,
+    /// One could not be given it, which is tried again; its name and why.
+    Failed(String),
+}
+
 /// Something to be done. Answers come back as events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -307,6 +316,8 @@ pub enum Command {
         /// What it is to have.
         to: Resources,
     },
+    /// Tell people how the resize of a running pod goes.
+    TellResize(ResizeNews),
     /// Ask how a container does, within the probe's timeout: answered by `Probed`.
     Probe {
         /// Index into the pod's containers.

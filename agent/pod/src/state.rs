@@ -218,6 +218,8 @@ pub struct PodState {
     pub(crate) winding_down: Option<Timestamp>,
     /// The monitor of a sandbox that is being made has died already: the answer, when it comes, is out of date.
     pub(crate) sandbox_died: bool,
+    /// Some container is on its way to other resources.
+    pub(crate) is_resizing: bool,
     pub(crate) volume_backoff: Backoff,
     pub(crate) sandbox_backoff: Backoff,
     pub(crate) failed_pulls: Vec<FailedPull>,
@@ -238,6 +240,7 @@ impl PodState {
             is_disrupted: false,
             winding_down: None,
             sandbox_died: false,
+            is_resizing: false,
             volume_backoff: Backoff::default(),
             sandbox_backoff: Backoff::default(),
             failed_pulls: Vec::new(),

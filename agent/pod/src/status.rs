@@ -82,7 +82,7 @@ pub struct HostFacts {
     pub recursive_read_only: bool,
 }
 
-/// The status of a pod; `previous` keeps what others wrote and the times of conditions that did not change.
+/// The status of a pod whose object says what the node has given its containers; `previous` keeps what others wrote and the times of conditions that did not change.
 pub fn status(pod: &PodState, object: &Pod, host: &HostFacts, now: Timestamp) -> PodStatus {
     let previous = object.status.clone().unwrap_or_default();
     let uid = object.metadata.uid.clone().unwrap_or_default();
@@ -91,8 +91,8 @@ pub fn status(pod: &PodState, object: &Pod, host: &HostFacts, now: Timestamp) ->
         let status = container_status(pod, &uid, index);
         let (resources, mounts) = spec.get(index).cloned().unwrap_or_default();
         let volume_mounts = mounts.map(|all| all.iter().map(|own| mounted(own, host)).collect());
-        let resources = reported(pod, index, resources, &previous, &status.name);
         let allocated_resources = resources.as_ref().and_then(|own| own.requests.clone());
+        let resources = reported(pod, index, resources, &previous, &status.name);
         ContainerStatus { resources, allocated_resources, volume_mounts, ..status }
     };
     let with = |roles: &[Role]| -> Vec<ContainerStatus> {

@@ -6,6 +6,7 @@ mod place;
 mod ports;
 mod preempt;
 mod pressure;
+pub(crate) mod resize;
 mod room;
 
 use std::collections::{BTreeMap, HashMap};
@@ -15,10 +16,13 @@ use api::pod::{Amounts, QosClass, add, amounts};
 use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Node, Pod};
 
+use crate::allocation::Allocation;
 use crate::cpus;
 use crate::device::{self, Amount};
+use crate::memory::Machine;
 use crate::pressure::Pressures;
 use crate::static_pods::is_critical;
+use resize::Waiting;
 
 /// Why one question was answered with no.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,10 +70,15 @@ struct Taken {
     priority: i32,
     is_critical: bool,
     qos: QosClass,
+    /// What `requests` are made of.
+    allocation: Allocation,
+    /// It asks for something else.
+    waits: Option<Waiting>,
 }
 
 impl Taken {
-    fn of(pod: &Pod) -> Self {
+    /// What a pod has whose containers have what it asks for.
+    fn of(pod: &Pod, allocation: Allocation) -> Self {
         let spec = pod.spec.clone().unwrap_or_default();
         Self {
             ports: ports::wanted(&spec),
@@ -77,6 +86,8 @@ impl Taken {
             priority: spec.priority.unwrap_or(0),
             is_critical: is_critical(pod),
             qos: api::pod::recorded_qos_class(pod),
+            allocation,
+            waits: None,
         }
     }
 
@@ -101,6 +112,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) pressures: &'a Pressures,
     /// The machine goes down.
     pub(crate) is_going_down: bool,
+    /// The machine's memory, where pods may swap.
+    pub(crate) swap: Option<Machine>,
 }
 
 impl Surroundings<'_> {
@@ -125,46 +138,73 @@ pub(crate) enum Verdict {
     Refused(Failure),
 }
 
-/// What the pods of this node have, by their uids.
+/// What the pods of this node have.
 #[derive(Debug, Default)]
-pub(crate) struct Admission(HashMap<String, Taken>);
+pub(crate) struct Admission {
+    /// By their uids.
+    pods: HashMap<String, Taken>,
+    /// What an agent before this one has given pods that were not seen yet.
+    remembered: BTreeMap<String, Allocation>,
+}
 
 impl Admission {
-    /// Takes a pod in, or says why not. One that `is_known` was here before this agent began, and is not asked again.
+    /// Of a node whose pods were given this before.
+    pub(crate) fn remember(remembered: BTreeMap<String, Allocation>) -> Self {
+        Self { pods: HashMap::new(), remembered }
+    }
+
+    /// What all pods were given.
+    pub(crate) fn allocations(&self) -> BTreeMap<String, Allocation> {
+        let here = self.pods.iter().map(|(uid, taken)| (uid.clone(), taken.allocation.clone()));
+        self.remembered.clone().into_iter().chain(here).collect()
+    }
+
+    /// No other pods than these are here.
+    pub(crate) fn retain(&mut self, is_here: impl Fn(&str) -> bool) {
+        self.remembered.retain(|uid, _| is_here(uid));
+    }
+
+    /// Takes a pod in, or says why not. One that `is_known` was here before this agent began, and is not asked again: it has
+    /// what it was given then.
     pub(crate) fn admit(&mut self, uid: &str, pod: &Pod, is_known: bool, here: Surroundings<'_>) -> Verdict {
         if api::pod::is_terminal(pod) {
             return Verdict::Admitted;
         }
-        let own = Taken::of(pod);
-        let verdict =
-            if is_known || self.0.contains_key(uid) { Verdict::Admitted } else { self.judge(pod, &own, here) };
+        let allocation = match self.remembered.remove(uid) {
+            Some(allocation) if is_known => allocation,
+            None if is_known => Allocation::told(pod),
+            Some(_) | None => Allocation::of(pod),
+        };
+        let own = Taken::of(&allocation.apply(pod), allocation);
+        let is_here = is_known || self.pods.contains_key(uid);
+        let verdict = if is_here { Verdict::Admitted } else { self.judge(pod, &own, here) };
         if let Verdict::AdmittedAfter(leaving) = &verdict {
-            leaving.iter().for_each(|uid| self.release(uid));
+            for uid in leaving {
+                self.release(uid);
+            }
         }
         if !matches!(verdict, Verdict::Refused(_)) {
-            self.0.insert(uid.to_owned(), own);
+            self.pods.insert(uid.to_owned(), own);
         }
         verdict
     }
 
-    /// A pod that is here may ask for other resources now. What is more than the machine has, it will not get.
-    pub(crate) fn change(&mut self, uid: &str, pod: &Pod, here: Surroundings<'_>) {
-        let Some(taken) = self.0.get_mut(uid) else { return };
-        let now = Taken::of(pod);
-        if room::missing(&now.requests, &Amounts::new(), &here.capacity()).is_empty() {
-            *taken = now;
-        }
-    }
-
-    /// The pod is gone, or ended.
-    pub(crate) fn release(&mut self, uid: &str) {
-        self.0.remove(uid);
+    /// The pod is gone, or ended. Whether it was here.
+    pub(crate) fn release(&mut self, uid: &str) -> bool {
+        self.remembered.remove(uid);
+        self.pods.remove(uid).is_some()
     }
 
     fn used(&self) -> Amounts {
+        self.used_but("")
+    }
+
+    /// What pods have but for one.
+    fn used_but(&self, uid: &str) -> Amounts {
         let mut used = Amounts::new();
-        self.0.values().for_each(|own| add(&mut used, &own.requests));
-        used.insert(room::PODS.into(), Quantity::from_milli(i64::try_from(self.0.len()).unwrap_or(0) * 1000));
+        let others = || self.pods.iter().filter(|(own, _)| *own != uid);
+        others().for_each(|(_, own)| add(&mut used, &own.requests));
+        used.insert(room::PODS.into(), Quantity::from_milli(i64::try_from(others().count()).unwrap_or(0) * 1000));
         used
     }
 
@@ -186,7 +226,7 @@ impl Admission {
         requests.retain(|name, _| !here.devices.contains_key(name));
         requests.insert(room::PODS.into(), Quantity::from_milli(1000));
         let lacks = room::missing(&requests, &used, &here.capacity());
-        let taken = self.0.values().flat_map(|other| &other.ports);
+        let taken = self.pods.values().flat_map(|other| &other.ports);
         let others = [
             place::refuse_affinity(&spec, here.node),
             ports::refuse(&own.ports, taken),
@@ -210,8 +250,12 @@ impl Admission {
             Reason::Predicate { .. } => None,
         };
         let missing = lacks.iter().filter_map(lack).collect();
-        let candidates: Vec<preempt::Candidate<'_>> =
-            self.0.iter().filter(|(_, other)| other.gives_way(own)).map(|(uid, other)| (uid.as_str(), other)).collect();
+        let candidates: Vec<preempt::Candidate<'_>> = self
+            .pods
+            .iter()
+            .filter(|(_, other)| other.gives_way(own))
+            .map(|(uid, other)| (uid.as_str(), other))
+            .collect();
         match preempt::choose(&missing, &candidates) {
             Ok(leaving) => Verdict::AdmittedAfter(leaving),
             Err(still) => {

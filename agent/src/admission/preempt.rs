@@ -79,7 +79,15 @@ mod tests {
     fn pod(qos: QosClass, cpu: &str, memory: &str) -> Taken {
         let quantity = |text| Quantity::parse(text).unwrap();
         let requests = [("cpu".to_owned(), quantity(cpu)), ("memory".to_owned(), quantity(memory))].into();
-        Taken { ports: vec![], requests, priority: 0, is_critical: false, qos }
+        Taken {
+            ports: vec![],
+            requests,
+            priority: 0,
+            is_critical: false,
+            qos,
+            allocation: Default::default(),
+            waits: None,
+        }
     }
 
     #[test]

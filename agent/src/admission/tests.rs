@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use api::pod::CRITICAL_PRIORITY;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, from_value, json};
@@ -39,7 +41,8 @@ impl Place {
 
     fn here(&self) -> Surroundings<'_> {
         let Self { node, room, devices, free_cpus, pressures, is_going_down } = self;
-        Surroundings { node, room, devices, free_cpus: *free_cpus, pressures, is_going_down: *is_going_down }
+        let (free_cpus, is_going_down) = (*free_cpus, *is_going_down);
+        Surroundings { node, room, devices, free_cpus, pressures, is_going_down, swap: None }
     }
 
     /// What becomes of a pod on a node that nobody else is on.
@@ -103,8 +106,9 @@ fn pods_count_until_they_are_gone_and_who_was_here_before_is_not_asked_again() {
     assert_eq!(admit(&mut own, "d", "0", false), "OutOfpods");
     own.release("a");
     assert_eq!(admit(&mut own, "d", "1", false), "admitted");
-    own.change("d", &asking("cpu", "500m"), place.here());
-    own.change("b", &asking("cpu", "99"), place.here());
+    own.want("d", &Arc::new(asking("cpu", "500m")), Timestamp::UNIX_EPOCH);
+    own.want("b", &Arc::new(asking("cpu", "99")), Timestamp::UNIX_EPOCH);
+    assert_eq!(own.retry(place.here()).len(), 2);
     own.release("c");
     assert_eq!(admit(&mut own, "e", "500m", false), "admitted", "one was made smaller, and one cannot grow so far");
     let ended: Pod = from_value(json!({"status": {"phase": "Succeeded"}})).unwrap();

@@ -144,11 +144,6 @@ impl Cpus {
         self.book().0.contains_key(uid)
     }
 
-    /// How many processors a container has for itself.
-    pub(crate) fn own(&self, uid: &str, container: &str) -> Option<usize> {
-        self.book().0.get(uid)?.get(container).map(CpuSet::len)
-    }
-
     /// Where a container runs, as `cpuset.cpus` has it: on its own processors, else on those that are nobody's. `None`:
     /// wherever the kernel likes.
     pub(crate) fn of_container(&self, uid: &str, container: &str) -> Option<String> {
@@ -231,7 +226,7 @@ mod tests {
         assert!(own.take("u", &whole) && !own.take("u", &whole), "it has them already");
         assert!(own.has("u") && !own.has("half"));
         assert!(!own.take("half", &pod("500m")), "it shares");
-        assert_eq!((own.free(), own.own("u", "c"), own.own("half", "c")), (Some(1), Some(2), None));
+        assert_eq!(own.free(), Some(1));
         assert_eq!(own.of_container("u", "c").as_deref(), Some("1-2"));
         assert_eq!(own.of_container("half", "c").as_deref(), Some("0,3"));
         // An agent that comes back knows.

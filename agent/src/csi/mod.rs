@@ -10,6 +10,6 @@ mod teardown;
 mod volume;
 
 pub(crate) use expand::follow;
-pub(crate) use registry::{Drivers, run};
+pub(crate) use registry::{Drivers, recall, run};
 pub(crate) use teardown::{has_any, tear_down};
 pub(crate) use volume::{Source, set_up};

@@ -89,11 +89,16 @@ impl Drivers {
     }
 }
 
-/// Registers whoever comes and forgets whoever goes, until dropped.
-pub(crate) async fn run(host: Arc<Host>) {
-    for (driver, handle) in super::teardown::volumes_on_disk(&host) {
+/// Knows again which volumes are used here, before the node says anything of itself: what it does not name may be
+/// taken from it.
+pub(crate) fn recall(host: &Host) {
+    for (driver, handle) in super::teardown::volumes_on_disk(host) {
         host.drivers.uses(&driver, &handle, true);
     }
+}
+
+/// Registers whoever comes and forgets whoever goes, until dropped.
+pub(crate) async fn run(host: Arc<Host>) {
     let dir = host.config.instance.plugins_registry_dir();
     let changes = match Changes::of(&dir) {
         Ok(changes) => changes,
@@ -161,7 +166,7 @@ enum Registered {
 }
 
 /// Makes a driver known, or tells it why not.
-async fn register(host: &Host, socket: &Path) -> Result<Registered, RegisterError> {
+async fn register(host: &Arc<Host>, socket: &Path) -> Result<Registered, RegisterError> {
     let registration = Plugin::connect(socket).await?;
     let info = registration.info().await?;
     let refuse = |error: String| RegistrationStatus { plugin_registered: false, error };
@@ -169,7 +174,11 @@ async fn register(host: &Host, socket: &Path) -> Result<Registered, RegisterErro
     if info.kind == dra::KIND {
         return Ok(match dra::register(host, &info, socket).await? {
             Ok(()) => {
-                registration.notify(registered).await?;
+                if let Err(error) = registration.notify(registered).await {
+                    // Its socket may go before it is tried again.
+                    dra::forget(host, &info.name, socket);
+                    return Err(error.into());
+                }
                 Registered::Devices(info.name)
             }
             Err(why) => {

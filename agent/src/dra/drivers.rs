@@ -77,6 +77,11 @@ impl DeviceDrivers {
         found.ok()?.ok()?.get(name)?.last().cloned()
     }
 
+    /// Whether a driver is here, or comes before that time is over.
+    pub(super) async fn comes(&self, name: &str, patience: Duration) -> bool {
+        self.get(name, patience).await.is_some()
+    }
+
     /// Whether any instance of a driver is here.
     pub(super) fn has(&self, name: &str) -> bool {
         self.known.borrow().contains_key(name)
@@ -124,7 +129,12 @@ pub(crate) async fn register(host: &Host, info: &PluginInfo, socket: &Path) -> R
     let endpoint = if info.endpoint.is_empty() { socket.to_owned() } else { PathBuf::from(&info.endpoint) };
     let plugin = Plugin::connect(&endpoint).await?;
     let driver = Driver { socket: socket.to_owned(), plugin, service: *service };
-    host.device_drivers.known.send_modify(|known| known.entry(info.name.clone()).or_default().push(driver));
+    host.device_drivers.known.send_modify(|known| {
+        let instances = known.entry(info.name.clone()).or_default();
+        // It may have been told before, and not have heard that it is registered.
+        instances.retain(|own| own.socket != driver.socket);
+        instances.push(driver);
+    });
     tracing::info!(driver = info.name, ?service, "a driver of devices is registered");
     Ok(Ok(()))
 }

@@ -10,7 +10,7 @@ use kube::api::{Api, DeleteParams, ListParams};
 
 use super::record::has_any;
 use crate::execute::undo::pause;
-use crate::execute::{Executor, Host, volume};
+use crate::execute::{Executor, Host, sandbox, volume};
 
 /// As long as the kubelet waits for a driver that is being replaced.
 const AWAY: Duration = Duration::from_secs(30);
@@ -58,13 +58,16 @@ fn orphans(host: &Host) -> Vec<String> {
     let dirs = std::fs::read_dir(instance.pods_dir()).into_iter().flatten().flatten();
     let is_left = |entry: &std::fs::DirEntry| instance.owns(&entry.path()) && has_any(&entry.path());
     let uids = dirs.filter(is_left).filter_map(|entry| entry.file_name().into_string().ok());
-    uids.filter(|uid| host.pods.is_over(uid)).collect()
+    // While something of it runs, its worker looks after it.
+    let runs = |uid: &String| sandbox::read_record(&instance.pod_run_dir(uid)).is_some();
+    uids.filter(|uid| host.pods.is_over(uid) && !runs(uid)).collect()
 }
 
 /// Takes back what a driver told, if it does not come again.
 pub(super) async fn later(host: Arc<Host>, driver: String) {
-    tokio::time::sleep(AWAY).await;
-    take_back(&host, &driver).await;
+    if !host.device_drivers.comes(&driver, AWAY).await {
+        take_back(&host, &driver).await;
+    }
 }
 
 async fn take_back(host: &Host, driver: &str) {

@@ -85,7 +85,10 @@ async fn create(executor: &Executor, index: usize, attempt: u32) -> Result<(Moni
     let container = executor.container(index).ok_or_else(|| missing(index))?;
     let sources = fetch_sources(executor, &container).await?;
     let mut given = device::give(executor, &container).await?;
-    given.cdi.extend(dra::devices(executor, &container)?);
+    // A device that a plugin names too is given once.
+    let claimed = dra::devices(executor, &container)?.into_iter().filter(|name| !given.cdi.contains(name));
+    let claimed: Vec<String> = claimed.collect();
+    given.cdi.extend(claimed);
     let (id, name) = (id(&container.name, attempt), container.name.clone());
     let bundle = executor.bundle(&id);
     let log = executor.log_dir().join(&container.name).join(format!("{attempt}.log"));

@@ -9,39 +9,19 @@ use k8s_openapi::api::core::v1::Pod;
 use oci_spec::runtime::LinuxResources;
 
 use super::{Executor, Host, chain};
-use crate::memory::{self, Asked, Machine, Reservation, Swap};
-use crate::static_pods::is_critical;
+use crate::memory::{self, Asked, Machine, Reservation};
 
-fn asked(pod: &Pod, resources: &Resources) -> Asked {
-    Asked {
-        request: resources.memory_request,
-        limit: resources.memory_limit,
-        qos: recorded_qos_class(pod),
-        is_critical: is_critical(pod),
-    }
-}
-
-fn machine(host: &Host) -> Machine {
+/// The memory of this machine.
+pub(crate) fn machine(host: &Host) -> Machine {
     Machine::look(host.memory_capacity, host.allocatable.memory)
 }
 
 /// The memory files of a container's cgroup that the kernel has, and what they are to say.
 pub(super) fn files(executor: &Executor, resources: &Resources) -> BTreeMap<String, String> {
     let (host, group) = (&executor.host, executor.cgroup());
-    let mut all = memory::of_container(&host.config.memory, &asked(&executor.pod, resources), &machine(host));
+    let mut all = memory::of_container(&host.config.memory, &Asked::of(&executor.pod, resources), &machine(host));
     all.retain(|file, _| cgroup::has_file(&group, file));
     all
-}
-
-/// Refuses other memory for a running container that may swap: the kernel would have to bring back what lies on the disk.
-pub(super) fn check_resize(executor: &Executor, from: &Resources, to: &Resources) -> Result<(), String> {
-    let (host, pod) = (&executor.host, &executor.pod);
-    let changes = (from.memory_request, from.memory_limit) != (to.memory_request, to.memory_limit);
-    let swaps = |of: &Resources| memory::swap(host.config.memory.swap, &asked(pod, of), &machine(host)) > 0;
-    match changes && host.config.memory.swap == Swap::Limited && (swaps(from) || swaps(to)) {
-        true => Err("In-place resize of containers with swap is not supported.".into()),
-        false => Ok(()),
-    }
 }
 
 /// Protects what the pod asks for, and in the groups around it what all pods ask for: the kernel protects in a group what

@@ -4,7 +4,7 @@ mod action;
 pub(crate) mod container;
 mod hook;
 pub(crate) mod image;
-mod memory;
+pub(crate) mod memory;
 mod probe;
 mod profile;
 mod propagation;
@@ -23,12 +23,13 @@ use std::time::Instant;
 
 use agent_image::store::ImageStore;
 use agent_network::Network;
-use agent_pod::protocol::{Command, Event, Failure};
+use agent_pod::protocol::{Command, Event, Failure, Notice, ResizeNews};
 use agent_runtime::seal::Program;
 pub(crate) use api::causes::chain;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, Preconditions};
 
+use crate::allocation;
 use crate::config::Config;
 use crate::cpus::Cpus;
 use crate::csi::Drivers;
@@ -56,8 +57,6 @@ pub(crate) struct Host {
     pub(crate) network: Network,
     pub(crate) services: Arc<Known>,
     pub(crate) memory_capacity: i64,
-    /// Processors.
-    pub(crate) cpus: usize,
     pub(crate) allocatable: Allocatable,
     /// The same with the number of pods, by the names of resources.
     pub(crate) room: api::pod::Amounts,
@@ -219,6 +218,15 @@ impl Executor {
             Command::ResizeContainer { container, attempt, to } => {
                 let failure = resize::apply(&self, container, attempt, to).await.err();
                 Some(Event::Resized { container, attempt, to, failure })
+            }
+            Command::TellResize(news) => {
+                let (warning, reason, message) = match news {
+                    ResizeNews::Completed => (false, "ResizeCompleted", allocation::completed(&self.pod)),
+                    ResizeNews::Failed(error) => (true, "ResizeError", allocation::failed(&self.pod, &error)),
+                };
+                let notice = Notice { warning, reason, message, container: None };
+                self.host.recorder.pod(&self.host.client, &self.pod, &notice).await;
+                None
             }
             Command::Probe { container, attempt, kind } => {
                 let health = probe::ask(&self, container, attempt, kind).await;

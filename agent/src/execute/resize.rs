@@ -1,8 +1,8 @@
-//! Gives a running container other resources: its cgroup and its pod's. Whether and when is decided in `agent_pod`.
+//! Gives a running container other resources: its cgroup and its pod's. Whether is decided in `crate::admission`, when in
+//! `agent_pod`.
 
 use agent_pod::facts::Resources;
 use agent_runtime::cgroup::{self, Cgroup, CgroupError};
-use k8s_openapi::api::core::v1::ResourceRequirements;
 use oci_spec::runtime::LinuxResources;
 
 use super::{Executor, chain, memory, sandbox};
@@ -11,10 +11,6 @@ use crate::oci;
 /// Applies them. Answers why not; then the container has what it had.
 pub(crate) async fn apply(executor: &Executor, index: usize, attempt: u32, to: Resources) -> Result<(), String> {
     let container = executor.container(index).ok_or("the pod has no such container")?;
-    let own = executor.host.processors.own(&executor.uid, &container.name);
-    check_cpus(own, to.cpu_request.or(to.cpu_limit))?;
-    let from = Resources::of(held(executor, &container.name).as_ref());
-    memory::check_resize(executor, &from, &to)?;
     let path = format!("{}/{}", executor.cgroup(), sandbox::id(&container.name, attempt));
     let this = executor.clone();
     let applied = tokio::task::spawn_blocking(move || {
@@ -57,22 +53,6 @@ fn within(
     }
 }
 
-/// The resources that a container has, as its status tells.
-fn held(executor: &Executor, name: &str) -> Option<ResourceRequirements> {
-    sandbox::statuses(&executor.pod).find(|own| own.name == name)?.resources.clone()
-}
-
-/// A container keeps the processors that it has for itself, no more and no less.
-fn check_cpus(own: Option<usize>, milli: Option<i64>) -> Result<(), String> {
-    let has = own.and_then(|own| i64::try_from(own).ok()).map(|own| own * 1000);
-    match has {
-        Some(has) if milli != Some(has) => {
-            Err("Resize is infeasible for Guaranteed Pods alongside CPU Manager policy \"static\"".into())
-        }
-        _ => Ok(()),
-    }
-}
-
 /// A limit below what is used would have the kernel kill the container.
 fn check_memory(own: &dyn Cgroup, limit: Option<i64>) -> Result<(), String> {
     let used = own.stats().map_err(|error| chain(&error))?.memory_working_set_bytes;
@@ -81,17 +61,5 @@ fn check_memory(own: &dyn Cgroup, limit: Option<i64>) -> Result<(), String> {
             Err(format!("attempting to set container memory limit ({limit}) below current usage ({used})"))
         }
         _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn processors_of_ones_own_stay_as_many_as_they_are() {
-        assert!(check_cpus(None, Some(1500)).is_ok() && check_cpus(Some(2), Some(2000)).is_ok());
-        assert!(check_cpus(Some(2), Some(3000)).unwrap_err().contains("static"));
-        assert!(check_cpus(Some(2), None).is_err());
     }
 }

@@ -120,6 +120,9 @@ impl Decider {
     fn decide_with(&mut self, snapshot: &Snapshot, pod: &PodFacts, sends_away: bool) -> Decision {
         let shape = &pod.shape;
         let mut error = FitError { nodes: snapshot.count(), ..FitError::default() };
+        if !shape.load.devices.is_empty() {
+            snapshot.devices.begin_decision();
+        }
         if shape.load.has_claims()
             && let Some(refusal) = snapshot.volumes.refusal(pod).or_else(|| snapshot.devices.refusal(pod))
         {

@@ -149,7 +149,7 @@ impl Devices {
 
     /// All of this was written.
     pub(crate) fn wrote(&mut self, work: &[Preparation]) {
-        for grant in grants(work) {
+        for grant in grants(work).filter(|grant| grant.allocation.is_some()) {
             if let Some(pending) = self.pending.get_mut(&grant.claim).filter(|pending| pending.uid == grant.uid) {
                 pending.is_written = true;
             }
@@ -214,14 +214,19 @@ impl Devices {
         self.version += 1;
     }
 
-    /// It could not be written.
+    /// It could not be written. Who only was to be added to what another one is given takes nothing from that one.
     pub(crate) fn forget(&mut self, work: &[Preparation]) {
-        for grant in grants(work) {
+        for grant in grants(work).filter(|grant| grant.allocation.is_some()) {
             if self.pending.get(&grant.claim).is_some_and(|pending| pending.uid == grant.uid) {
                 self.pending.remove(&grant.claim);
                 self.version += 1;
             }
         }
+    }
+
+    /// Another decision begins: nodes may be others than when this pod was asked for last, and the search has all its steps.
+    pub(crate) fn begin_decision(&self) {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).pod = Arc::from("");
     }
 
     /// The claims of a pod, each object once.

@@ -191,6 +191,7 @@ impl Driver {
                     if !is_awaited(&self.snapshot, &pod) {
                         self.renounce(&pod.key);
                     }
+                    self.give_back(&pod, &error);
                     self.unfit(&pod, since, &error);
                 }
             }
@@ -228,7 +229,6 @@ impl Driver {
 
     /// The pod waits in its line from now on. What it does itself comes before, so that it does not wake it.
     fn unfit(&mut self, pod: &Arc<PodFacts>, since: Instant, error: &FitError) {
-        self.give_back(pod, error);
         self.queue.unfit(&pod.key, hint::causes(error), Instant::now());
         self.metrics.attempted(Ended::unschedulable(pod), since.elapsed().as_secs_f64());
         self.notices.send(Notice::Unfit(Arc::clone(pod), error.to_string()));

@@ -4,8 +4,10 @@
 use crate::decide::{Decider, Decision, FitError};
 use crate::devices::Pendings;
 use crate::group::{GroupFacts, GroupKey, Policy};
+use crate::hint;
 use crate::pod::{PodFacts, PodKey};
 use crate::preempt::{self, Preemption, Victim};
+use crate::queue::Causes;
 use crate::snapshot::{Lifted, Placed, Slot, Snapshot};
 use crate::volumes::{Assumed, Preparation};
 use std::cmp::Reverse;
@@ -36,11 +38,13 @@ pub struct GangError {
     all: usize,
     /// Why the first one that did not fit has no node.
     pub first: FitError,
+    /// What kept any of them from a node.
+    pub causes: Causes,
 }
 
 impl fmt::Display for GangError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { min_count, fit, all, first } = self;
+        let Self { min_count, fit, all, first, .. } = self;
         match fit < min_count {
             true => write!(f, "minCount ({min_count}) cannot be satisfied: {fit} of {all} pods fit. {first}"),
             false => first.fmt(f),
@@ -84,28 +88,33 @@ pub fn decide(
         snapshot.attend(&pod.shape);
     }
     let outcome = Trial::new(snapshot).run(decider, waiting, needed);
-    let error =
-        |fit: usize, first: FitError| GangError { min_count, fit: placed + fit, all: placed + waiting.len(), first };
-    let (fit, first) = match outcome {
-        Outcome { placements, left, first, .. } if placements.len() >= needed => {
-            let error = first.map(|first| error(placements.len(), first));
+    let error = |fit: usize, first: FitError, causes: Causes| GangError {
+        min_count,
+        fit: placed + fit,
+        all: placed + waiting.len(),
+        first,
+        causes,
+    };
+    let (fit, first, causes) = match outcome {
+        Outcome { placements, left, first, causes, .. } if placements.len() >= needed => {
+            let error = first.map(|first| error(placements.len(), first, causes));
             return Verdict::Bind { placements, left, error };
         }
-        Outcome { placements, first, .. } => (placements.len(), first.unwrap_or_default()),
+        Outcome { placements, first, causes, .. } => (placements.len(), first.unwrap_or_default(), causes),
     };
     if first.nodes == 0 {
-        return Verdict::Unfit(error(fit, first));
+        return Verdict::Unfit(error(fit, first, causes));
     }
     if let Some(why) = keeps_from_preempting(snapshot, waiting) {
-        return Verdict::Unfit(error(fit, FitError { preemption: Some(why.to_owned()), ..first }));
+        return Verdict::Unfit(error(fit, FitError { preemption: Some(why.to_owned()), ..first }, causes));
     }
     let mut trial = Trial::new(snapshot);
     trial.sends_away = true;
     let outcome = trial.run(decider, waiting, needed);
     match outcome.placements.len() >= needed {
-        true => Verdict::Preempt(outcome.preemptions, error(fit, first)),
+        true => Verdict::Preempt(outcome.preemptions, error(fit, first, causes)),
         // It says why nobody is sent away.
-        false => Verdict::Unfit(error(fit, outcome.first.unwrap_or(first))),
+        false => Verdict::Unfit(error(fit, outcome.first.unwrap_or(first), causes.or(outcome.causes))),
     }
 }
 
@@ -125,6 +134,7 @@ struct Outcome {
     preemptions: Vec<(Arc<PodFacts>, Preemption)>,
     left: Vec<Arc<PodFacts>>,
     first: Option<FitError>,
+    causes: Causes,
 }
 
 /// Pods that are in the snapshot, or out of it, for the time of a trial.
@@ -147,7 +157,8 @@ impl<'s> Trial<'s> {
     }
 
     fn run(mut self, decider: &mut Decider, waiting: &[Arc<PodFacts>], needed: usize) -> Outcome {
-        let mut outcome = Outcome { placements: Vec::new(), preemptions: Vec::new(), left: Vec::new(), first: None };
+        let (placements, preemptions, left) = (Vec::new(), Vec::new(), Vec::new());
+        let mut outcome = Outcome { placements, preemptions, left, first: None, causes: Causes::default() };
         for (n, pod) in waiting.iter().enumerate() {
             // Once the minimum is out of reach the rest need not be looked at.
             if outcome.first.is_some() && outcome.placements.len() + waiting.len() - n < needed {
@@ -163,8 +174,14 @@ impl<'s> Trial<'s> {
                 Decision::Prepare(node, work) => {
                     (Preemption { node, victims: Vec::new(), displaced: Vec::new() }, work)
                 }
-                Decision::Preempt(preemption, _) => (preemption, Vec::new()),
+                Decision::Preempt(preemption, _) => {
+                    // What its claims get there does not hang on who leaves, and the next pod must not be promised the same.
+                    let node = self.snapshot.slot(&preemption.node).and_then(|slot| self.snapshot.at(slot));
+                    let work = node.and_then(|node| self.snapshot.preparations(node, pod).ok());
+                    (preemption, work.unwrap_or_default())
+                }
                 Decision::Unfit(error) => {
+                    outcome.causes = outcome.causes.or(hint::causes(&error));
                     outcome.first.get_or_insert(error);
                     outcome.left.push(Arc::clone(pod));
                     continue;

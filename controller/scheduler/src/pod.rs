@@ -5,7 +5,7 @@ use crate::profile::{Profiles, Shared};
 use crate::terms::{Owner, Terms, ToOthers};
 use api::resource_claim::PodClaim;
 use api::volume::UsedClaim;
-use k8s_openapi::api::core::v1::{Affinity, NodeAffinity, Pod, PodSpec, Toleration};
+use k8s_openapi::api::core::v1::{Affinity, NodeAffinity, Pod, PodSpec, PodStatus, Toleration};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -165,6 +165,7 @@ impl PodFacts {
         let gated = spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty());
         let profile = profiles.find(spec.scheduler_name.as_deref()).filter(|_| node.is_none());
         let is_waiting = node.is_none() && profile.is_some() && metadata.deletion_timestamp.is_none() && !is_ended;
+        let load = Load::new(&spec, &status);
         let told = status
             .conditions
             .into_iter()
@@ -194,7 +195,7 @@ impl PodFacts {
             labels,
             priority: spec.priority.unwrap_or_default(),
             may_preempt: spec.preemption_policy.as_deref() != Some("Never"),
-            load: Load { claims, devices, ..Load::new(&spec) },
+            load: Load { claims, devices, ..load },
             constraints: Box::new(if node.is_none() { constraints(spec) } else { PodSpec::default() }),
         };
         Self {
@@ -267,8 +268,8 @@ impl Load {
         !self.claims.is_empty() || !self.devices.is_empty()
     }
 
-    fn new(spec: &PodSpec) -> Self {
-        let requests = api::pod::requests(spec);
+    fn new(spec: &PodSpec, status: &PodStatus) -> Self {
+        let requests = api::pod::reserved(spec, status);
         let requests = Amounts::read(requests.iter().map(|(name, quantity)| (name.as_str(), *quantity)));
         let containers = i64::try_from(spec.containers.len()).unwrap_or(i64::MAX);
         let ranked = |asked: i64, unasked: i64| match asked {

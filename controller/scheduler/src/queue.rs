@@ -75,6 +75,17 @@ pub struct Causes {
     pub devices: bool,
 }
 
+impl Causes {
+    /// What either of them says.
+    pub(crate) fn or(self, other: Self) -> Self {
+        Self {
+            relations: self.relations || other.relations,
+            volumes: self.volumes || other.volumes,
+            devices: self.devices || other.devices,
+        }
+    }
+}
+
 /// Unschedulable pods that are alike.
 #[derive(Debug, Default)]
 struct Line {
@@ -256,6 +267,11 @@ impl Queue {
     /// Whether the pod is tried by itself, or for its gang: it is neither held nor in hand.
     pub fn stands(&self, key: &str) -> bool {
         self.entries.get(key).is_some_and(|entry| !matches!(entry.place, Place::Held | Place::InHand))
+    }
+
+    /// Whether the pod is tried without anything moving: now, or after its backoff.
+    pub fn is_tried(&self, key: &str) -> bool {
+        self.entries.get(key).is_some_and(|entry| matches!(entry.place, Place::Active(_) | Place::Backoff(_)))
     }
 
     /// Activates what has waited long enough.

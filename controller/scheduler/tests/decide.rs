@@ -228,3 +228,35 @@ proptest! {
         }
     }
 }
+
+/// A pod that runs and whose container asks for `asked`, was given `allocated` and has `actual`.
+fn resizing(asked: &str, allocated: &str, actual: &str, reason: &str) -> PodFacts {
+    let status = json!({
+        "containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+            "resources": {"requests": {"cpu": actual}}, "allocatedResources": {"cpu": allocated}}],
+        "conditions": [{"type": "PodResizePending", "status": "True", "reason": reason}],
+    });
+    let spec = json!({"nodeName": "a", "containers": [{"name": "c", "resources": {"requests": {"cpu": asked}}}]});
+    let pod = json!({"metadata": {"name": "r", "namespace": "d", "uid": "r"}, "spec": spec, "status": status});
+    PodFacts::new(serde_json::from_value(pod).unwrap())
+}
+
+#[test]
+fn a_pod_that_is_resized_takes_the_most_of_what_it_asks_for_was_given_and_has() {
+    let fits = |other: PodFacts| {
+        let mut nodes = snapshot(vec![node("a", "4", 10, Value::Null)]);
+        nodes.place(&other, "a");
+        decide(&nodes, &pod("p", "2", json!({}))) == Decision::Bind("a".into())
+    };
+    assert!(fits(resizing("1", "1", "1", "")));
+    assert!(!fits(resizing("3", "1", "1", "Deferred")), "what it waits for is kept for it");
+    assert!(!fits(resizing("1", "3", "1", "")));
+    assert!(!fits(resizing("1", "1", "3", "")), "what it has not given back yet is not there");
+    assert!(fits(resizing("3", "1", "1", "Infeasible")), "it never gets that");
+    // As it changes, so does what is left.
+    let mut nodes = snapshot(vec![node("a", "4", 10, Value::Null)]);
+    for (asked, is_left) in [("3", false), ("1", true), ("3", false)] {
+        nodes.place(&resizing(asked, "1", "1", ""), "a");
+        assert_eq!(decide(&nodes, &pod("p", "2", json!({}))) == Decision::Bind("a".into()), is_left, "{asked}");
+    }
+}

@@ -138,3 +138,34 @@ async fn a_resize_may_want_a_restart_or_more_than_there_is() {
     let pod = pods.ready("p").await;
     assert_eq!(limits(uid(&pod), "c.1").1, (60 << 20).to_string());
 }
+
+#[tokio::test]
+async fn a_limit_below_what_is_used_is_tried_until_less_is_used() {
+    need!(machine::root());
+    let pods = Pods::new("resize-tight").await;
+    let script = "dd if=/dev/zero of=/dev/shm/held bs=1M count=40 && touch /tmp/full && \
+                  until [ -e /tmp/free ]; do sleep 1; done; rm /dev/shm/held; exec sleep 600";
+    let mut own = container("c", script);
+    own["resources"] = amounts(["10m", "100m"], ["10Mi", "100Mi"]);
+    own["readinessProbe"] = json!({"exec": {"command": ["cat", "/tmp/full"]}, "periodSeconds": 1});
+    own["volumeMounts"] = json!([{"name": "labels", "mountPath": "/labels"}]);
+    // What lets go is a label, so that nothing but the time asks the agent again.
+    let looks = json!(["sh", "-c", "grep -q yes /labels/free && touch /tmp/free; true"]);
+    own["livenessProbe"] = json!({"exec": {"command": looks}, "periodSeconds": 1});
+    let mut wanted = pod("p", &[own]);
+    let free = json!({"path": "free", "fieldRef": {"fieldPath": "metadata.labels['free']"}});
+    wanted["spec"]["volumes"] = json!([{"name": "labels", "downwardAPI": {"items": [free]}}]);
+    pods.create(wanted).await;
+    pods.ready("p").await;
+    let less =
+        json!({"spec": {"containers": [{"name": "c", "resources": amounts(["10m", "100m"], ["10Mi", "20Mi"])}]}});
+    pods.api.patch(&format!("{}/resize", pods.path("p")), Patch::Strategic, less).await.ok();
+    let is_told = |pod: &Value| condition(pod, "PodResizeInProgress")["reason"] == "Error";
+    let refused = pods.until("p", "it uses more than that", is_told).await;
+    let message = condition(&refused, "PodResizeInProgress")["message"].as_str().expect("a message").to_owned();
+    assert!(message.starts_with("c: attempting to set container memory limit (20971520) below current"), "{message}");
+    pods.api.patch(&pods.path("p"), Patch::Strategic, json!({"metadata": {"labels": {"free": "yes"}}})).await.ok();
+    let pod = pods.until("p", "it has it", is_settled).await;
+    assert_eq!(limits(uid(&pod), "c.0").1, (20 << 20).to_string());
+    assert_eq!(restarts(&pod, "c"), 0);
+}

@@ -126,6 +126,10 @@ mod tests {
             }
             assert_eq!(sketch["metadata"]["labels"], object["metadata"]["labels"]);
         }
+        // Of all kinds nothing else stands deeper than a sketch goes.
+        for resource in Table::builtin().all() {
+            assert!(field::all(resource).all(|path| path.split('.').count() <= 2), "{}", resource.plural);
+        }
         let sketch = read(pod.to_string().as_bytes()).unwrap();
         assert_eq!(sketch["spec"], json!({"nodeName": "node-1", "hostNetwork": true, "restartPolicy": "Always"}));
         assert_eq!(sketch["metadata"].get("managedFields"), None);

@@ -37,6 +37,51 @@ pub(super) fn template(object: &Value, faults: &mut Faults) {
     devices(&object["spec"]["spec"]["devices"], "spec.spec.devices", faults);
 }
 
+/// The claims that a pod names, and those of them that its containers do.
+pub(super) fn of_pod(spec: &Value, path: &str, faults: &mut Faults) {
+    let mut names = BTreeSet::new();
+    for (index, claim) in list(spec, &["resourceClaims"]).iter().enumerate() {
+        let at = format!("{}[{index}]", join(path, "resourceClaims"));
+        let field = join(&at, "name");
+        match text(claim, &["name"]).unwrap_or_default() {
+            "" => faults.required(&field, ""),
+            name if !names.insert(name) => faults.add(Cause::duplicate(&field, &name.into())),
+            name => faults.rule(&field, name, api::name::rfc1123_label(name)),
+        }
+        let sources = ["resourceClaimName", "resourceClaimTemplateName"].map(|field| (field, claim.get(field)));
+        let given = sources.into_iter().filter(|(_, source)| !is_blank(*source));
+        match given.clone().count() {
+            0 => faults.invalid(
+                &at,
+                claim.clone(),
+                "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`",
+            ),
+            1 => {}
+            _ => faults.invalid(
+                &at,
+                claim.clone(),
+                "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified",
+            ),
+        }
+        for (field, source) in given {
+            let name = source.and_then(Value::as_str).unwrap_or_default();
+            faults.rule(&join(&at, field), name, api::name::rfc1123_subdomain(name));
+        }
+    }
+    for kind in ["initContainers", "containers"] {
+        for (index, container) in list(spec, &[kind]).iter().enumerate() {
+            for (number, wish) in list(container, &["resources", "claims"]).iter().enumerate() {
+                let field = format!("{}[{index}].resources.claims[{number}].name", join(path, kind));
+                match text(wish, &["name"]).unwrap_or_default() {
+                    "" => faults.required(field, ""),
+                    name if !names.contains(name) => faults.add(Cause::not_found(field, &name.into())),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
 /// What a claim asks for.
 fn devices(devices: &Value, path: &str, faults: &mut Faults) {
     let (requests, constraints) = (list(devices, &["requests"]), list(devices, &["constraints"]));
@@ -371,6 +416,37 @@ mod tests {
             "devices": [device]});
         assert_eq!(told(slice, &json!({"spec": spec})), [""; 0]);
         assert_eq!(told(taint_rule, &json!({"spec": {"taint": {"key": "k", "effect": "NoExecute"}}})), [""; 0]);
+    }
+
+    #[test]
+    fn a_pod_names_each_claim_once_and_its_containers_no_other() {
+        let of = |claims: Value, wishes: Value| {
+            let spec = json!({"resourceClaims": claims, "containers": [{"resources": {"claims": wishes}}]});
+            let mut faults = Faults::default();
+            of_pod(&spec, "spec", &mut faults);
+            faults.into_causes().iter().map(Cause::describe).collect::<Vec<_>>()
+        };
+        let good = json!({"name": "a", "resourceClaimName": "x.y"});
+        assert_eq!(of(json!([good]), json!([{"name": "a"}, {"name": "a", "request": "r"}])), Vec::<String>::new());
+        for (claims, wishes, start) in [
+            (json!([good, good]), json!([]), "spec.resourceClaims[1].name: Duplicate value: \"a\""),
+            (json!([{"resourceClaimName": "x"}]), json!([]), "spec.resourceClaims[0].name: Required value"),
+            (json!([{"name": "a"}]), json!([]), "spec.resourceClaims[0]: Invalid value"),
+            (
+                json!([{"name": "a", "resourceClaimName": "x", "resourceClaimTemplateName": "y"}]),
+                json!([]),
+                "spec.resourceClaims[0]: Invalid value",
+            ),
+            (
+                json!([{"name": "a", "resourceClaimName": "../x"}]),
+                json!([]),
+                "spec.resourceClaims[0].resourceClaimName: Invalid value",
+            ),
+            (json!([good]), json!([{"name": "b"}]), "spec.containers[0].resources.claims[0].name: Not found: \"b\""),
+        ] {
+            let found = of(claims, wishes);
+            assert!(found.len() == 1 && found[0].starts_with(start), "{start}: {found:?}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Rules of pods and pod templates.
 use super::check::{Faults, amounts, is_blank, join, labels};
-use super::{container, scheduling, volume};
+use super::{container, device, scheduling, volume};
 use crate::status::Cause;
 use crate::tree::{entries, list, text};
 use serde_json::Value;
@@ -70,6 +70,7 @@ fn spec(spec: &Value, path: &str, faults: &mut Faults) {
     faults.needs_one_of(spec, "dnsPolicy", path, &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"]);
     faults.not_negative(spec, "terminationGracePeriodSeconds", path);
     scheduling::group_of_pod(spec, path, faults);
+    device::of_pod(spec, path, faults);
     if let Some(seconds) = spec.get("activeDeadlineSeconds")
         && seconds.as_i64().is_none_or(|n| !(1..=i64::from(i32::MAX)).contains(&n))
     {

@@ -149,14 +149,14 @@ fn candidates<'s>(
     let of_class = class.selectors.as_deref().unwrap_or_default();
     let (mut found, mut unsupported) = (Vec::new(), None);
     for (at, reached) in pools.iter().enumerate() {
-        if !reached.pool.is_complete {
+        if !reached.pool.is_complete || !reached.pool.is_valid {
             match wish.mode {
                 // Nobody knows how many all are.
                 Mode::All => return Ok(None),
                 Mode::Exact(_) => continue,
             }
         }
-        for device in reached.devices.iter().filter(|_| reached.pool.is_valid) {
+        for device in &reached.devices {
             if !is_selected(wish, of_class, device, answers, steps)? || !wish.is_large_enough(device) {
                 continue;
             }

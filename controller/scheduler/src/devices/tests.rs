@@ -515,3 +515,42 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn another_decision_looks_at_nodes_anew() {
+    let mut scene = Scene::new(&[]);
+    let terms = json!([{"matchExpressions": [{"key": "zone", "operator": "In", "values": ["new"]}]}]);
+    let place = json!({"nodeSelector": {"nodeSelectorTerms": terms}});
+    scene.devices.set_slice("s2".into(), slice(place, "q", 1, 1, &[device("a", "x")]));
+    scene.claim(json!([one("r", json!({}))]), json!([]));
+    let pod = scene.pod();
+    assert_eq!(scene.devices.on(&node("n"), &pod), Err(Reason::CannotAllocate));
+    let moved = NodeFacts { labels: [("zone".to_owned(), "new".to_owned())].into(), ..node("n") };
+    scene.devices.begin_decision();
+    assert!(scene.devices.on(&moved, &pod).is_ok());
+}
+
+#[test]
+fn nobody_knows_all_devices_where_a_pool_names_one_twice() {
+    let mut scene = Scene::new(&[device("a", "x"), device("a", "x")]);
+    scene.devices.set_slice("s2".into(), slice(on("n"), "q", 1, 1, &[device("b", "x")]));
+    scene.claim(json!([one("r", json!({"allocationMode": "All"}))]), json!([]));
+    assert_eq!(scene.given(), unmet());
+    let mut scene = Scene { claims: Vec::new(), ..scene };
+    scene.claim(json!([one("r", json!({}))]), json!([]));
+    assert_eq!(scene.given(), Ok(vec!["r:b".to_owned()]), "one is there");
+}
+
+#[test]
+fn who_was_to_share_a_claim_and_is_not_takes_nothing_from_who_was_given_it() {
+    let mut scene = Scene::new(&[device("a", "x")]);
+    scene.claim(json!([one("r", json!({}))]), json!([]));
+    let given = scene.grants("n").unwrap();
+    let work = |grants: Vec<Grant>| grants.into_iter().map(Preparation::Devices).collect::<Vec<_>>();
+    scene.devices.assume(&work(given.clone()));
+    let shared = given.iter().map(|grant| Grant { allocation: None, ..grant.clone() }).collect();
+    scene.devices.forget(&work(shared));
+    assert_eq!(scene.devices.pendings().len(), 1);
+    scene.devices.forget(&work(given));
+    assert_eq!(scene.devices.pendings().len(), 0);
+}

@@ -7,7 +7,6 @@ use super::news::Step;
 use super::{Driver, is_awaited};
 use crate::gang::{self, GangError, Placement, Verdict};
 use crate::group::{self, CONDITION, GroupFacts, GroupKey, Policy, Readiness, Told};
-use crate::hint;
 use crate::metrics::Ended;
 use crate::pod::{PodFacts, PodKey, Shape};
 use crate::preempt::Victim;
@@ -57,10 +56,11 @@ impl Driver {
             }
             Readiness::Together => {
                 self.untold.remove(group);
-                let mut standing = waiting.iter().filter(|pod| self.queue.stands(&pod.key)).map(|pod| &pod.key);
-                let leader = standing.next().cloned();
-                let others: Vec<PodKey> = standing.cloned().collect();
-                for key in &others {
+                let standing = waiting.iter().filter(|pod| self.queue.stands(&pod.key)).map(|pod| Arc::clone(&pod.key));
+                let standing: Vec<PodKey> = standing.collect();
+                // One that is tried anyway, else the gang would wait for an event that has been.
+                let leader = standing.iter().find(|key| self.queue.is_tried(key)).or(standing.first()).cloned();
+                for key in standing.iter().filter(|key| leader.as_ref() != Some(key)) {
                     self.queue.retire(key);
                 }
                 match leader {
@@ -122,6 +122,9 @@ impl Driver {
                     }
                 }
                 if let Some(error) = error {
+                    for pod in left.iter().filter(|pod| !is_awaited(&self.snapshot, pod)).cloned().collect::<Vec<_>>() {
+                        self.renounce(&pod.key);
+                    }
                     self.gang_unfit(&left, since, &error);
                 }
             }
@@ -141,6 +144,9 @@ impl Driver {
                         self.renounce(&pod.key);
                     }
                 }
+                for pod in &waiting {
+                    self.give_back(pod, &error.first);
+                }
                 self.tell_group(&group.key, false, "Unschedulable", &error.to_string());
                 self.gang_unfit(&waiting, since, &error);
             }
@@ -158,7 +164,7 @@ impl Driver {
             }
         }
         self.queue.take(&first.key);
-        self.queue.unfit_gang(&first.key, hint::causes(&error.first), others, Instant::now());
+        self.queue.unfit_gang(&first.key, error.causes, others, Instant::now());
         let message = error.to_string();
         for pod in waiting {
             self.metrics.attempted(Ended::unschedulable(pod), since.elapsed().as_secs_f64());

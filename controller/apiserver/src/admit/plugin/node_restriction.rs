@@ -29,15 +29,10 @@ pub(super) fn admit(attributes: &Attributes<'_>, object: &Value) -> Result<(), S
             Some(why) => refuse(why),
             None => Ok(()),
         },
-        ("", "pods", Some(Subresource::Status)) => {
-            let bound = attributes.old.and_then(|old| old.pointer("/spec/nodeName")).and_then(Value::as_str);
-            match bound == Some(node) {
-                true => Ok(()),
-                false => refuse(format!(
-                    "node {node:?} can only update pod status for pods with spec.nodeName set to itself"
-                )),
-            }
-        }
+        ("", "pods", Some(Subresource::Status)) => match wrong_status(node, attributes.old, object) {
+            Some(why) => refuse(why),
+            None => Ok(()),
+        },
         ("", "persistentvolumes", _) => match only_lets_go(attributes.old, object) {
             true => Ok(()),
             false => refuse(format!(
@@ -63,6 +58,16 @@ pub(super) fn admit(attributes: &Attributes<'_>, object: &Value) -> Result<(), S
         }
         _ => Ok(()),
     }
+}
+
+/// Why a node may not write a status: it is of a pod elsewhere, or says which claims the node may read.
+fn wrong_status(node: &str, old: Option<&Value>, new: &Value) -> Option<String> {
+    let of_old = |pointer| old.and_then(|old| old.pointer(pointer));
+    let claims = "/status/resourceClaimStatuses";
+    if of_old("/spec/nodeName").and_then(Value::as_str) != Some(node) {
+        return Some(format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself"));
+    }
+    (of_old(claims) != new.pointer(claims)).then(|| format!("node {node:?} cannot update resource claim statuses"))
 }
 
 /// Whether a change of a volume is nothing but the end of the finalizer for its directory.
@@ -177,6 +182,24 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_node_tells_of_its_own_pods_and_not_which_claims_they_have() {
+        let pod = |node: &str, phase: &str, claim: Option<&str>| {
+            let mut pod = json!({"spec": {"nodeName": node}, "status": {"phase": phase}});
+            if let Some(claim) = claim {
+                pod["status"]["resourceClaimStatuses"] = json!([{"name": "c", "resourceClaimName": claim}]);
+            }
+            pod
+        };
+        let old = pod("n", "Pending", Some("a"));
+        assert_eq!(wrong_status("n", Some(&old), &pod("n", "Running", Some("a"))), None);
+        assert!(wrong_status("m", Some(&old), &old).is_some_and(|why| why.contains("set to itself")));
+        for other in [Some("b"), None] {
+            let why = wrong_status("n", Some(&old), &pod("n", "Running", other));
+            assert!(why.is_some_and(|why| why.contains("cannot update resource claim statuses")), "{other:?}");
+        }
+    }
 
     #[test]
     fn of_a_volume_a_node_takes_its_own_finalizer_away_and_nothing_else() {
