@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{
     Capabilities, Container, PodSpec, ResourceRequirements, SeccompProfile, SecurityContext,
 };
 use oci_spec::runtime::{Capability, LinuxSeccomp};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::cdi::{Edits, Node};
@@ -188,7 +189,18 @@ fn hooks(parts: &Parts<'_>) -> Value {
     all
 }
 
-fn user(parts: &Parts<'_>) -> Value {
+/// The user of a container's first process, as `config.json` has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct User {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    #[serde(default)]
+    pub(crate) additional_gids: BTreeSet<u32>,
+}
+
+/// Who the first process is: the identity, and the groups that pod and devices add.
+pub(crate) fn user(parts: &Parts<'_>) -> User {
     let pod = parts.spec.security_context.clone().unwrap_or_default();
     let mut groups: BTreeSet<u32> = match pod.supplemental_groups_policy.as_deref() {
         Some("Strict") => BTreeSet::new(),
@@ -198,7 +210,7 @@ fn user(parts: &Parts<'_>) -> Value {
     groups.extend(wished.filter_map(|gid| u32::try_from(gid).ok()));
     groups.extend(&parts.edits.gids);
     groups.insert(parts.identity.gid);
-    json!({"uid": parts.identity.uid, "gid": parts.identity.gid, "additionalGids": groups})
+    User { uid: parts.identity.uid, gid: parts.identity.gid, additional_gids: groups }
 }
 
 fn capabilities(wish: Option<&Capabilities>, privileged: bool) -> BTreeSet<String> {

@@ -20,7 +20,7 @@ use crate::admission::resize::Resized;
 use crate::admission::{Admission, Surroundings, Verdict};
 use crate::allocation;
 use crate::execute::memory::machine;
-use crate::execute::{Executor, Host, sandbox};
+use crate::execute::{Executor, Host, effective, sandbox};
 use crate::memory::Swap;
 use crate::pressure::Pressures;
 use crate::static_pods::{self, local_uid, mirror};
@@ -436,7 +436,8 @@ pub(crate) async fn adopt(executor: &Executor) -> Event {
         match states {
             Ok(states) => {
                 tracing::info!(uid, containers = states.len(), "adopted a running pod");
-                let containers = merge(sandbox::found(&states, pod), remembered);
+                let mut containers = merge(sandbox::found(&states, pod), remembered);
+                containers.iter_mut().for_each(|found| effective::find(executor, found));
                 executor.host.services.pod_has(uid, pod, &record.ips);
                 return Event::Adopted { ips: record.ips, containers };
             }
@@ -512,6 +513,7 @@ fn remember(status: &ContainerStatus) -> Option<Found> {
         is_settled: false,
         is_started: false,
         is_ready: false,
+        effective: effective::told(status),
         resources: None,
     })
 }
@@ -555,6 +557,7 @@ mod tests {
             is_settled: true,
             is_started: true,
             is_ready: true,
+            effective: None,
             resources: None,
         };
         let merged = merge(vec![running("a", 2), running("c", 0)], remembered(&pod()));

@@ -9,6 +9,7 @@ use controller_apiserver::authn::User;
 use controller_apiserver::config_file::{self, ConfigFileError};
 use controller_apiserver::server::{self, ApiServer, BuildError};
 use controller_apiserver::service::Ranges;
+use controller_apiserver::topic;
 use controller_scheduler::settings::Settings;
 use controller_store::disk::Disk;
 use controller_store::driver::DriverError;
@@ -84,7 +85,7 @@ impl Config {
         private_dir(&server_dir).map_err(|source| StartError::Directory { path: server_dir.clone(), source })?;
         let mut metrics = std::mem::take(&mut self.metrics);
         let seal = self.encryption.take().map(|encryption| Arc::new(encryption) as Arc<dyn Seal>);
-        let of_store = store::Config { seal, ..store::Config::default() };
+        let of_store = store::Config { seal, topic_of: Some(topic::of), ..store::Config::default() };
         let (of_store, of_scheduler) = (of_store, controller_scheduler::metrics::Metrics::default());
         of_store.metrics.register(&mut metrics);
         of_scheduler.register(&mut metrics);

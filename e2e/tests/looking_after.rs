@@ -335,6 +335,10 @@ fn a_resize_waits_until_there_is_room_for_it_and_nobody_else_gets_that() {
     let still = until("grows", "waits", &is_deferred);
     assert_eq!(has(&still), ["500m", "500m"], "the agent that came back knows what it has");
     assert_eq!(still["status"]["containerStatuses"][0]["restartCount"], 0);
+    for field in ["user", "stopSignal"] {
+        let of = |pod: &Value| pod["status"]["containerStatuses"][0][field].clone();
+        assert!(!of(&waits).is_null() && of(&waits) == of(&still), "{field}: {}", of(&still));
+    }
     client.run(&["delete", "pod", "fills"]).ok();
     let is_done = |pod: &Value| has(pod) == ["1", "1"] && condition(pod, "PodResizePending").is_null();
     until("grows", "has what it asked for", &is_done);

@@ -4,7 +4,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::facts::{PodFacts, Role};
 use crate::probe::{self, Probes, later};
-use crate::protocol::{Command, Exit, FailedStep, Failure, Found, Hook, Notice};
+use crate::protocol::{Command, Effective, Exit, FailedStep, Failure, Found, Hook, Notice};
 use crate::resize::Resize;
 use crate::state::{Container, ContainerStage, PodState, Stop};
 use crate::{image, stop};
@@ -97,9 +97,16 @@ pub(crate) fn changed(pod: &mut PodState, facts: PodFacts, now: Timestamp, comma
     }
 }
 
-pub(crate) fn started(pod: &mut PodState, index: usize, now: Timestamp, commands: &mut Vec<Command>) {
+pub(crate) fn started(
+    pod: &mut PodState,
+    index: usize,
+    effective: Effective,
+    now: Timestamp,
+    commands: &mut Vec<Command>,
+) {
     let facts = &pod.facts.containers[index];
     let container = &mut pod.containers[index];
+    container.effective = Some(effective);
     // It may have ended before its start was answered.
     if container.stage != ContainerStage::Starting {
         return;
@@ -273,6 +280,7 @@ pub(crate) fn adopt(pod: &mut PodState, found: Vec<Found>, now: Timestamp, comma
         let container: &mut Container = &mut pod.containers[index];
         container.attempt = found.attempt;
         container.image = found.image;
+        container.effective = found.effective;
         container.was_started = found.started_at.is_some();
         match (found.exit, found.started_at) {
             (Some(exit), started_at) => {

@@ -35,6 +35,7 @@ pub(crate) fn found(name: &str, since: Option<i64>) -> Found {
         is_settled: since.is_some(),
         is_started: since.is_some(),
         is_ready: since.is_some(),
+        effective: None,
         resources: None,
     }
 }
@@ -81,7 +82,7 @@ impl Driver {
 
     pub(crate) fn run(&mut self, seconds: i64, container: usize) -> &mut Self {
         self.send(seconds, Event::ImageReady { container, image: ImageNames::default(), pulled: None });
-        self.send(seconds, Event::ContainerStarted { container })
+        self.send(seconds, Event::ContainerStarted { container, effective: Default::default() })
     }
 
     pub(crate) fn exit(&mut self, seconds: i64, container: usize, code: i32) -> &mut Self {

@@ -82,7 +82,7 @@ fn a_pull_is_told_in_the_kubelets_words() {
         driver.notices(),
         ["Pulled: Successfully pulled image \"nginx\" in 1.2s (1.3s including waiting). Image size: 77 bytes."]
     );
-    driver.send(2, Event::ContainerStarted { container: 0 });
+    driver.send(2, Event::ContainerStarted { container: 0, effective: Default::default() });
     let status =
         status(&driver.pod, &driver.object, &HostFacts::default(), at(2)).container_statuses.unwrap().remove(0);
     assert_eq!(status.image, "docker.io/library/nginx:latest");
@@ -145,7 +145,7 @@ fn containers_that_share_an_image_wait_together() {
     driver.pull_fails(10, 0);
     // The other began with the first and comes back from a long look while that one waits.
     driver.send(11, Event::ImageReady { container: 1, image: ImageNames::default(), pulled: None });
-    driver.send(11, Event::ContainerStarted { container: 1 });
+    driver.send(11, Event::ContainerStarted { container: 1, effective: Default::default() });
     let mut driver = Driver::up("IfNotPresent", &["nginx", "nginx"]);
     driver.send(0, Event::ImageMissing { container: 0 }).pull_fails(1, 0);
     driver.send(2, Event::ImageMissing { container: 1 });

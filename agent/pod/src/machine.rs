@@ -115,7 +115,9 @@ fn take_in(pod: &mut PodState, now: Timestamp, event: Event, commands: &mut Vec<
         Event::ImageFailed { container, fault, message } => {
             image::failed(pod, container, fault, message, now, commands);
         }
-        Event::ContainerStarted { container } => container::started(pod, container, now, commands),
+        Event::ContainerStarted { container, effective } => {
+            container::started(pod, container, effective, now, commands);
+        }
         Event::ContainerFailed { container, step, failure } => {
             container::start_failed(pod, container, step, failure, now, commands);
         }

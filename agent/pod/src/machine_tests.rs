@@ -18,7 +18,7 @@ fn a_pod_goes_up_in_order_and_down_in_reverse() {
     assert_eq!(phase(&driver.pod), Phase::Pending);
     driver.send(0, Event::ImageReady { container: 0, image: ImageNames::default(), pulled: None });
     assert_eq!(driver.commands, [Command::StartContainer { container: 0, attempt: 0 }]);
-    driver.send(1, Event::ContainerStarted { container: 0 });
+    driver.send(1, Event::ContainerStarted { container: 0, effective: Default::default() });
     assert_eq!(phase(&driver.pod), Phase::Running);
     driver.send(2, Event::DeletionRequested { grace_seconds: 5 });
     assert_eq!(driver.commands, [Command::StopContainer { container: 0, attempt: 0 }, Command::WakeAt(at(7))]);
@@ -347,7 +347,7 @@ fn any_event(containers: usize) -> impl Strategy<Value = Event> {
             message: "m".into()
         }),
         one.clone().prop_map(|container| Event::ImageMissing { container }),
-        one.clone().prop_map(|container| Event::ContainerStarted { container }),
+        one.clone().prop_map(|container| Event::ContainerStarted { container, effective: Default::default() }),
         (one.clone(), 0u32..3, any::<bool>(), any::<bool>()).prop_map(|(container, attempt, succeeded, before)| {
             let hook = if before { Hook::PostStart } else { Hook::PreStop };
             Event::HookEnded { container, attempt, hook, succeeded }
@@ -378,7 +378,9 @@ fn answer(command: &Command, health: &Health) -> Option<Event> {
         Command::PullImage { container } => {
             Some(Event::ImageReady { container: *container, image: ImageNames::default(), pulled: None })
         }
-        Command::StartContainer { container, .. } => Some(Event::ContainerStarted { container: *container }),
+        Command::StartContainer { container, .. } => {
+            Some(Event::ContainerStarted { container: *container, effective: Default::default() })
+        }
         Command::RunHook { container, attempt, hook } => {
             Some(Event::HookEnded { container: *container, attempt: *attempt, hook: *hook, succeeded: is_well })
         }

@@ -111,6 +111,19 @@ pub struct Pulled {
     pub bytes: u64,
 }
 
+/// What spec, image and defaults came to for one start of a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Effective {
+    /// User of its first process, as the container counts users.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// All groups that it is in, in order.
+    pub groups: Vec<u32>,
+    /// What it is told to end with: `SIGTERM`, `SIGRTMIN+3`.
+    pub stop_signal: String,
+}
+
 /// A container found alive or dead when the agent came back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
@@ -130,6 +143,8 @@ pub struct Found {
     pub is_started: bool,
     /// `ready` of its last status, if that was of this start.
     pub is_ready: bool,
+    /// As what it was started; `None` where nothing tells any more.
+    pub effective: Option<Effective>,
     /// `resources` of its last status; `None` if that says nothing of them.
     pub resources: Option<Resources>,
 }
@@ -200,6 +215,8 @@ pub enum Event {
     ContainerStarted {
         /// Index into the pod's containers.
         container: usize,
+        /// As what.
+        effective: Effective,
     },
     /// A container could not be created or started.
     ContainerFailed {

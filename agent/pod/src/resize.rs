@@ -222,7 +222,7 @@ mod tests {
         let mut driver = Driver::up(with(100, 1000));
         driver.send(0, Event::ImageReady { container: 0, image: Default::default(), pulled: None });
         driver.send(1, Event::SpecChanged(with(200, 1000)));
-        driver.send(1, Event::ContainerStarted { container: 0 });
+        driver.send(1, Event::ContainerStarted { container: 0, effective: Default::default() });
         let to = with(200, 1000).containers[0].resources;
         assert!(driver.commands.contains(&Command::ResizeContainer { container: 0, attempt: 0, to }));
     }

@@ -5,7 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 use crate::backoff::Backoff;
 use crate::facts::{PodFacts, Resources, Role};
 use crate::probe::{ProbeKind, Probes};
-use crate::protocol::{Exit, Failure, ImageNames};
+use crate::protocol::{Effective, Exit, Failure, ImageNames};
 use crate::resize::Resize;
 
 /// How far the pod as a whole is.
@@ -114,6 +114,8 @@ pub struct Container {
     pub last: Option<(Exit, Option<Timestamp>)>,
     /// Some start of it was complete: postStart hook and startup probe have succeeded.
     pub came_up: bool,
+    /// As what it was started last.
+    pub effective: Option<Effective>,
     /// The resources that it has while it runs.
     pub applied: Resources,
     pub(crate) resize: Resize,
@@ -133,6 +135,7 @@ impl Container {
             image: ImageNames::default(),
             last: None,
             came_up: false,
+            effective: None,
             applied: Resources::default(),
             resize: Resize::Done,
             stop: Stop::No,

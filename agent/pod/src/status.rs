@@ -1,8 +1,9 @@
 //! Step 12: the PodStatus that a state amounts to.
 
 use k8s_openapi::api::core::v1::{
-    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP,
-    Pod, PodIP, PodStatus, ResourceRequirements, VolumeMount, VolumeMountStatus,
+    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
+    ContainerUser, HostIP, LinuxContainerUser, Pod, PodIP, PodStatus, ResourceRequirements, VolumeMount,
+    VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -211,6 +212,14 @@ fn container_status(pod: &PodState, uid: &str, index: usize) -> ContainerStatus 
         started: Some(pod.is_started(index)),
         restart_count: i32::try_from(container.attempt).unwrap_or(i32::MAX),
         state: Some(state),
+        user: container.effective.as_ref().map(|own| ContainerUser {
+            linux: Some(LinuxContainerUser {
+                uid: own.uid.into(),
+                gid: own.gid.into(),
+                supplemental_groups: Some(own.groups.iter().map(|gid| i64::from(*gid)).collect()),
+            }),
+        }),
+        stop_signal: container.effective.as_ref().map(|own| own.stop_signal.clone()),
         last_state: last.map(|ended| ContainerState { terminated: Some(ended), ..Default::default() }),
         ..Default::default()
     }

@@ -9,7 +9,7 @@ use std::sync::PoisonError;
 
 use agent_image::store::Image;
 use agent_pod::facts::{self, Resources};
-use agent_pod::protocol::{FailedStep, Failure};
+use agent_pod::protocol::{Effective, FailedStep, Failure};
 use agent_runtime::monitor::protocol::RequestBody;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Secret, VolumeMount};
 use kube::api::Api;
@@ -17,18 +17,17 @@ use nix::mount::{MsFlags, mount};
 
 use super::sandbox::{self, blocking, id};
 use super::users::{self, Users};
-use super::{Executor, chain, failure, propagation, subpath, termination, volume};
+use super::{Executor, chain, effective, failure, propagation, stop_signal, subpath, termination, volume};
 use crate::cdi;
 use crate::device::{self, Given};
 use crate::dra;
 use crate::environment::{self, Sources};
 use crate::failpoint;
 use crate::monitor::Monitor;
-use crate::oci::{self, Access, Bind, Device, Parts};
+use crate::oci::{self, Access, Bind, Device, Parts, User};
 use crate::rotation;
 use crate::user::{self, Wish};
 
-const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
 pub(crate) const CREATE_ERROR: &str = "CreateContainerError";
 const CONFIG_ERROR: &str = "CreateContainerConfigError";
@@ -48,7 +47,7 @@ impl Executor {
         facts::containers(&self.pod).nth(index).map(|(container, _)| container)
     }
 
-    fn bundle(&self, id: &str) -> PathBuf {
+    pub(super) fn bundle(&self, id: &str) -> PathBuf {
         self.run_dir().join("c").join(id)
     }
 }
@@ -57,9 +56,10 @@ fn missing(index: usize) -> Failure {
     Failure { reason: CREATE_ERROR.into(), message: format!("the pod has no container {index}") }
 }
 
-/// Creates and starts the container.
-pub(crate) async fn start(executor: &Executor, index: usize, attempt: u32) -> Result<(), (FailedStep, Failure)> {
-    let (monitor, id) = create(executor, index, attempt).await.map_err(|failure| (FailedStep::Create, failure))?;
+/// Creates and starts the container. Answers as what.
+pub(crate) async fn start(executor: &Executor, index: usize, attempt: u32) -> Result<Effective, (FailedStep, Failure)> {
+    let (monitor, id, effective) =
+        create(executor, index, attempt).await.map_err(|failure| (FailedStep::Create, failure))?;
     if let Err(error) = monitor.request(RequestBody::Start { container: id.clone() }).await {
         // What could not be started is of no use; an ended start is kept until the next one runs.
         drop(monitor.request(RequestBody::Delete { container: id }).await);
@@ -68,7 +68,7 @@ pub(crate) async fn start(executor: &Executor, index: usize, attempt: u32) -> Re
     if let (Some(container), Some(earlier)) = (executor.container(index), attempt.checked_sub(1)) {
         forget(executor, &monitor, self::id(&container.name, earlier)).await;
     }
-    Ok(())
+    Ok(effective)
 }
 
 /// Lets the monitor forget a start that has a successor. Until then it is what an agent that was killed learns from
@@ -81,7 +81,7 @@ async fn forget(executor: &Executor, monitor: &Monitor, id: String) {
 }
 
 /// Everything up to the program's first instruction. Answers the monitor and the container's name with it.
-async fn create(executor: &Executor, index: usize, attempt: u32) -> Result<(Monitor, String), Failure> {
+async fn create(executor: &Executor, index: usize, attempt: u32) -> Result<(Monitor, String, Effective), Failure> {
     let container = executor.container(index).ok_or_else(|| missing(index))?;
     let sources = fetch_sources(executor, &container).await?;
     let mut given = device::give(executor, &container).await?;
@@ -103,9 +103,10 @@ async fn create(executor: &Executor, index: usize, attempt: u32) -> Result<(Moni
     };
     let monitor = executor.monitor().ok_or_else(|| failure(CREATE_ERROR, &crate::monitor::MonitorError::Gone))?;
     let target = target(executor, &monitor, &container.name).await?;
+    let stop_signal = stop_signal::of(executor, &container);
     let this = executor.clone();
     let key = format!("{}_{id}", executor.uid);
-    blocking(move || {
+    let user = blocking(move || {
         let logs = this.log_dir();
         this.host.config.instance.make_owned(&logs).map_err(|error| failure(CREATE_ERROR, &error))?;
         if let Some(parent) = log.parent() {
@@ -135,7 +136,8 @@ async fn create(executor: &Executor, index: usize, attempt: u32) -> Result<(Moni
         })
         .await?;
     }
-    Ok((monitor, id))
+    let stop_signal = stop_signal::name(stop_signal);
+    Ok((monitor, id, effective::of(&user, stop_signal)))
 }
 
 /// The cgroup of a container's start.
@@ -178,7 +180,7 @@ async fn fetch_sources(executor: &Executor, container: &Container) -> Result<Sou
     Ok(sources)
 }
 
-/// The root file system, mounted, and `config.json` beside it.
+/// The root file system, mounted, and `config.json` beside it. Answers the user that this says.
 fn write_bundle(
     executor: &Executor,
     container: &Container,
@@ -186,7 +188,7 @@ fn write_bundle(
     target: Option<i32>,
     bundle: &Path,
     key: &str,
-) -> Result<(), Failure> {
+) -> Result<User, Failure> {
     let fail = |error: &(dyn std::error::Error + 'static)| failure(CREATE_ERROR, error);
     let image = executor.host.images.find(container.image.as_deref().unwrap_or_default()).map_err(|e| fail(&e))?;
     let image = image.ok_or_else(|| Failure { reason: CREATE_ERROR.into(), message: "the image is gone".into() })?;
@@ -258,7 +260,8 @@ fn write_bundle(
     // It holds the values of Secrets.
     let path = bundle.join("config.json");
     let file = fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path);
-    file.and_then(|mut file| file.write_all(&bytes)).map_err(|error| fail(&error))
+    file.and_then(|mut file| file.write_all(&bytes)).map_err(|error| fail(&error))?;
+    Ok(oci::user(&parts))
 }
 
 fn wish(spec: &k8s_openapi::api::core::v1::PodSpec, container: &Container) -> Wish {
@@ -514,7 +517,7 @@ fn host_devices() -> Vec<Device> {
 pub(crate) async fn signal(executor: &Executor, index: usize, attempt: u32, how: Signal) {
     let (Some(container), Some(monitor)) = (executor.container(index), executor.monitor()) else { return };
     let signal = match how {
-        Signal::Stop => stop_signal(executor, &container).unwrap_or(SIGTERM),
+        Signal::Stop => stop_signal::of(executor, &container),
         Signal::Kill => SIGKILL,
     };
     let request = RequestBody::Signal { container: id(&container.name, attempt), signal, all: how == Signal::Kill };
@@ -522,33 +525,6 @@ pub(crate) async fn signal(executor: &Executor, index: usize, attempt: u32, how:
         // It ended a moment before: its exit is on its way.
         tracing::debug!(error = chain(&error), uid = executor.uid, "signalling a container");
     }
-}
-
-/// `lifecycle.stopSignal`, else the image's STOPSIGNAL.
-fn stop_signal(executor: &Executor, container: &Container) -> Option<i32> {
-    if let Some(own) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.stop_signal.as_ref()) {
-        return signal_number(own);
-    }
-    let image = executor.host.images.find(container.image.as_deref()?).ok()??;
-    let config = executor.host.images.config(&image).ok()?;
-    signal_number(config.config().as_ref()?.stop_signal().as_ref()?)
-}
-
-/// The number of a signal: `15`, `TERM`, `SIGTERM`, `SIGRTMIN+3`, `SIGRTMAX-1`.
-fn signal_number(text: &str) -> Option<i32> {
-    if let Ok(number) = text.parse() {
-        return Some(number);
-    }
-    let name = text.strip_prefix("SIG").unwrap_or(text);
-    let realtime =
-        |rest: &str, base: i32| if rest.is_empty() { Some(base) } else { Some(base + rest.parse::<i32>().ok()?) };
-    // As programs count them: the C library keeps the first two for itself.
-    match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
-        (Some(rest), _) => realtime(rest, 34),
-        (_, Some(rest)) => realtime(rest, 64),
-        (None, None) => format!("SIG{name}").parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32),
-    }
-    .filter(|number| (1..=64).contains(number))
 }
 
 /// Removes the files of a start that ended. The monitor remembers it until the next one runs.

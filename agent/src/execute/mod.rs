@@ -2,6 +2,7 @@
 
 mod action;
 pub(crate) mod container;
+pub(crate) mod effective;
 mod hook;
 pub(crate) mod image;
 pub(crate) mod memory;
@@ -11,6 +12,7 @@ mod propagation;
 mod resize;
 mod runtime_class;
 pub(crate) mod sandbox;
+mod stop_signal;
 pub(crate) mod subpath;
 pub(crate) mod termination;
 pub(crate) mod undo;
@@ -207,7 +209,7 @@ impl Executor {
             Command::StartContainer { container, attempt } => {
                 let _order = self.order.read().await;
                 Some(match container::start(&self, container, attempt).await {
-                    Ok(()) => Event::ContainerStarted { container },
+                    Ok(effective) => Event::ContainerStarted { container, effective },
                     Err((step, failure)) => Event::ContainerFailed { container, step, failure },
                 })
             }

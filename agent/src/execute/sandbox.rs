@@ -13,7 +13,7 @@ use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use serde::{Deserialize, Serialize};
 
-use super::{Executor, failure, memory, runtime_class, users};
+use super::{Executor, effective, failure, memory, runtime_class, users};
 use crate::failpoint;
 use crate::monitor::Monitor;
 use crate::oci;
@@ -191,6 +191,9 @@ pub(crate) fn found(states: &[agent_runtime::monitor::protocol::ContainerState],
             is_settled: is_told(|status| status.state.as_ref().is_some_and(|state| state.running.is_some())),
             is_started: is_told(|status| status.started == Some(true)),
             is_ready: is_told(|status| status.ready),
+            effective: status
+                .filter(|status| u32::try_from(status.restart_count) == Ok(attempt))
+                .and_then(effective::told),
             resources: status
                 .and_then(|status| status.resources.as_ref())
                 .map(|resources| facts::Resources::of(Some(resources))),

@@ -39,4 +39,5 @@ mod signer;
 mod time;
 pub mod tls;
 mod token;
+pub mod topic;
 mod webhook;

@@ -202,38 +202,112 @@ impl<F: Send + Sync + 'static> Cache<F> {
     where
         K: Resource + Clone + serde::de::DeserializeOwned + Debug + Send + 'static,
     {
-        let mut stream = Box::pin(watcher(api, config).default_backoff());
-        let mut unseen: BTreeMap<Key, Box<str>> = BTreeMap::new();
-        while let Some(event) = stream.next().await {
-            match event {
-                // What is written between here and the end of the list is not in this set, and stays.
-                Ok(Event::Init) => {
-                    let known = self.read();
-                    unseen = known.entries.iter().map(|(key, entry)| (Arc::clone(key), entry.uid.clone())).collect();
-                }
-                Ok(Event::InitApply(object)) => {
-                    unseen.remove(&key_of(object.meta()));
-                    self.apply(object, project);
-                }
-                Ok(Event::InitDone) => {
-                    for (key, uid) in std::mem::take(&mut unseen) {
-                        self.vanish(&key, &uid);
-                    }
-                    self.listed.send_replace(true);
-                }
-                Ok(Event::Apply(object)) => self.apply(object, project),
-                Ok(Event::Delete(object)) => self.vanish(&key_of(object.meta()), uid_of(object.meta())),
-                Err(error) => {
-                    tracing::warn!(kind = std::any::type_name::<K>(), %error, "the watch is started again");
-                }
-            }
-        }
+        let mut own = Reflection::of(self);
+        follow(api, config, |event| own.take(map(event, |object| (Identity::of(object.meta()), project(object)))))
+            .await;
     }
 
-    fn apply<K: Resource>(&self, object: K, project: fn(K) -> F) {
-        let metadata = object.meta();
-        let (key, revision, uid) = (key_of(metadata), revision_of(metadata), uid_of(metadata).to_owned());
-        self.put_at(key, revision, &uid, project(object));
+    /// Fills this cache and another one from the same watch, so that what it tells is parsed once.
+    pub(crate) async fn reflect_both<K, G>(
+        self: Arc<Self>,
+        api: Api<K>,
+        project: fn(K) -> F,
+        other: Arc<Cache<G>>,
+        project_other: fn(&K) -> G,
+    ) where
+        K: Resource + Clone + serde::de::DeserializeOwned + Debug + Send + 'static,
+        G: Send + Sync + 'static,
+    {
+        let (mut own, mut other) = (Reflection::of(self), Reflection::of(other));
+        let both = |event: Event<K>| {
+            other.take(map(borrowed(&event), |object| (Identity::of(object.meta()), project_other(object))));
+            own.take(map(event, |object| (Identity::of(object.meta()), project(object))));
+        };
+        follow(api, watcher::Config::default(), both).await;
+    }
+}
+
+/// Hands on what a watch tells, until dropped.
+async fn follow<K>(api: Api<K>, config: watcher::Config, mut take: impl FnMut(Event<K>))
+where
+    K: Resource + Clone + serde::de::DeserializeOwned + Debug + Send + 'static,
+{
+    let mut stream = Box::pin(watcher(api, config).default_backoff());
+    while let Some(event) = stream.next().await {
+        match event {
+            Ok(event) => take(event),
+            Err(error) => tracing::warn!(kind = std::any::type_name::<K>(), %error, "the watch is started again"),
+        }
+    }
+}
+
+fn borrowed<K>(event: &Event<K>) -> Event<&K> {
+    match event {
+        Event::Apply(object) => Event::Apply(object),
+        Event::Delete(object) => Event::Delete(object),
+        Event::InitApply(object) => Event::InitApply(object),
+        Event::Init => Event::Init,
+        Event::InitDone => Event::InitDone,
+    }
+}
+
+fn map<A, B>(event: Event<A>, make: impl FnOnce(A) -> B) -> Event<B> {
+    match event {
+        Event::Apply(object) => Event::Apply(make(object)),
+        Event::Delete(object) => Event::Delete(make(object)),
+        Event::InitApply(object) => Event::InitApply(make(object)),
+        Event::Init => Event::Init,
+        Event::InitDone => Event::InitDone,
+    }
+}
+
+/// Which object it is, and as of when.
+struct Identity {
+    key: Key,
+    revision: u64,
+    uid: Box<str>,
+}
+
+impl Identity {
+    fn of(metadata: &ObjectMeta) -> Self {
+        Self { key: key_of(metadata), revision: revision_of(metadata), uid: uid_of(metadata).into() }
+    }
+}
+
+/// A cache that follows a watch.
+struct Reflection<F> {
+    cache: Arc<Cache<F>>,
+    /// While a list comes in: what was known before and has not come yet.
+    unseen: BTreeMap<Key, Box<str>>,
+}
+
+impl<F: Send + Sync + 'static> Reflection<F> {
+    fn of(cache: Arc<Cache<F>>) -> Self {
+        Self { cache, unseen: BTreeMap::new() }
+    }
+
+    fn take(&mut self, event: Event<(Identity, F)>) {
+        match event {
+            // What is written between here and the end of the list is not in this set, and stays.
+            Event::Init => {
+                let known = self.cache.read();
+                self.unseen = known.entries.iter().map(|(key, entry)| (Arc::clone(key), entry.uid.clone())).collect();
+            }
+            Event::InitApply((identity, fact)) => {
+                self.unseen.remove(&identity.key);
+                self.cache.put_at(identity.key, identity.revision, &identity.uid, fact);
+            }
+            Event::InitDone => {
+                for (key, uid) in std::mem::take(&mut self.unseen) {
+                    self.cache.vanish(&key, &uid);
+                }
+                self.cache.listed.send_replace(true);
+            }
+            Event::Apply((identity, fact)) => {
+                self.cache.put_at(identity.key, identity.revision, &identity.uid, fact);
+            }
+            Event::Delete((identity, _)) => self.cache.vanish(&identity.key, &identity.uid),
+        }
     }
 }
 

@@ -66,7 +66,9 @@ pub async fn run(config: Config) {
         sets: Arc::clone(&sets),
         writer: PodWriter { client: client.clone(), pods: Arc::clone(&pods) },
     }));
-    tasks.spawn(Arc::clone(&pods).reflect(Api::<Pod>::all(client.clone()), watcher::Config::default(), PodFacts::new));
+    let backends: Arc<Cache<BackendFacts>> = Cache::new();
+    let api = Api::<Pod>::all(client.clone());
+    tasks.spawn(Arc::clone(&pods).reflect_both(api, PodFacts::new, Arc::clone(&backends), BackendFacts::new));
     tasks.spawn(Arc::clone(&sets).reflect(Api::<ReplicaSet>::all(client), watcher::Config::default(), |set| set));
     let client = (config.client_for)("replication-controller");
     let controllers: Arc<Cache<ReplicaSet>> = Cache::new();
@@ -278,7 +280,6 @@ pub async fn run(config: Config) {
     let slices_client = (config.client_for)("endpointslice-controller");
     let endpoints_client = (config.client_for)("endpoint-controller");
     let services: Arc<Cache<ServiceFacts>> = Cache::new();
-    let backends: Arc<Cache<BackendFacts>> = Cache::new();
     let slices: Arc<Cache<SliceFacts>> = Cache::new();
     let classic: Arc<Cache<EndpointsFacts>> = Cache::new();
     tasks.spawn(endpoints::start(endpoints::Reconciler {
@@ -286,14 +287,13 @@ pub async fn run(config: Config) {
         mirror_client: (config.client_for)("endpointslicemirroring-controller"),
         endpoints_client: endpoints_client.clone(),
         services: Arc::clone(&services),
-        pods: Arc::clone(&backends),
+        pods: backends,
         slices: Arc::clone(&slices),
         endpoints: Arc::clone(&classic),
         nodes: Arc::clone(&nodes),
         gone: Arc::default(),
     }));
     tasks.spawn(services.reflect(Api::<Service>::all(slices_client.clone()), all(), ServiceFacts::new));
-    tasks.spawn(backends.reflect(Api::<Pod>::all(slices_client.clone()), all(), BackendFacts::new));
     tasks.spawn(slices.reflect(Api::<EndpointSlice>::all(slices_client), all(), SliceFacts::new));
     tasks.spawn(classic.reflect(Api::<Endpoints>::all(endpoints_client), all(), EndpointsFacts::new));
 

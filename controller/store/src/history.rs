@@ -1,17 +1,40 @@
 //! The last events, bounded by bytes and by age: watches replay from it, reads of the recent past undo it.
 
-use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::model::{Event, Revision, RevisionError};
+use bytes::Bytes;
+
+use crate::model::{Event, KeyValue, Revision, RevisionError};
 
 /// How finely age is told: this many moments are remembered.
 const MOMENTS: u32 = 32;
 
+/// What a value is about besides its key, if it is: whoever asks for that topic sees its events.
+pub type TopicOf = fn(&KeyValue) -> Option<Bytes>;
+
+/// An event and what it is about: what the value before it was about, and the one after it.
+pub(crate) struct Told {
+    pub(crate) event: Arc<Event>,
+    pub(crate) topics: Vec<Bytes>,
+}
+
+impl Told {
+    pub(crate) fn new(event: Arc<Event>, topic_of: Option<TopicOf>) -> Self {
+        let values = event.previous.iter().chain(&event.current);
+        let mut topics: Vec<Bytes> = topic_of.map_or_else(Vec::new, |of| values.filter_map(of).collect());
+        topics.dedup();
+        Self { event, topics }
+    }
+}
+
 /// Events in commit order. Everything after `oldest` is held.
 pub(crate) struct History {
-    events: VecDeque<Arc<Event>>,
+    events: VecDeque<Told>,
+    /// The same, of each topic that there are events of.
+    by_topic: HashMap<Bytes, VecDeque<Arc<Event>>>,
     bytes: usize,
     capacity: usize,
     age: Duration,
@@ -23,67 +46,93 @@ pub(crate) struct History {
 
 impl History {
     pub(crate) fn new(capacity: usize, age: Duration, oldest: Revision) -> Self {
-        Self { events: VecDeque::new(), bytes: 0, capacity, age, moments: VecDeque::new(), oldest }
+        Self {
+            events: VecDeque::new(),
+            by_topic: HashMap::new(),
+            bytes: 0,
+            capacity,
+            age,
+            moments: VecDeque::new(),
+            oldest,
+        }
     }
 
-    /// Appends the events of one commit and drops the oldest commits beyond the capacity or the age.
-    pub(crate) fn push(&mut self, commit: Vec<Arc<Event>>, now: Instant) {
-        self.drop_aged(now);
-        for event in commit {
-            self.bytes += event.size();
-            self.events.push_back(event);
+    /// Appends the events of one commit and drops the oldest commits beyond the capacity or the age, which it answers.
+    pub(crate) fn push(&mut self, commit: impl IntoIterator<Item = Told>, now: Instant) -> Vec<Told> {
+        let mut dropped = self.drop_aged(now);
+        for told in commit {
+            self.bytes += told.event.size();
+            for topic in &told.topics {
+                self.by_topic.entry(topic.clone()).or_default().push_back(Arc::clone(&told.event));
+            }
+            self.events.push_back(told);
         }
         while self.bytes > self.capacity
-            && let Some(first) = self.events.front().map(|event| event.revision)
-            && self.events.back().is_some_and(|last| last.revision != first)
+            && let Some(first) = self.events.front().map(|told| told.event.revision)
+            && self.events.back().is_some_and(|last| last.event.revision != first)
         {
-            self.drop_commit(first);
+            dropped.extend(self.compact(first));
         }
+        dropped
     }
 
     /// Drops what was followed by others for longer than the age.
-    fn drop_aged(&mut self, now: Instant) {
-        let last = self.events.back().map_or(self.oldest, |event| event.revision);
+    fn drop_aged(&mut self, now: Instant) -> Vec<Told> {
+        let last = self.events.back().map_or(self.oldest, |told| told.event.revision);
         let due = |moment: &(Instant, Revision)| now.duration_since(moment.0) >= self.age / MOMENTS;
         if self.moments.back().is_none_or(due) {
             self.moments.push_back((now, last));
         }
+        let mut dropped = Vec::new();
         while let Some((_, revision)) = self.moments.pop_front_if(|(at, _)| now.duration_since(*at) > self.age) {
-            self.compact(revision);
+            dropped.extend(self.compact(revision));
         }
-    }
-
-    fn drop_commit(&mut self, revision: Revision) {
-        while let Some(event) = self.events.pop_front_if(|event| event.revision == revision) {
-            self.bytes -= event.size();
-        }
-        self.oldest = revision;
+        dropped
     }
 
     /// Fails when the events after `revision` are not all held.
     pub(crate) fn check(&self, revision: Revision) -> Result<(), RevisionError> {
         match revision < self.oldest {
-            true => Err(RevisionError::Compacted { requested: revision, oldest: self.oldest }),
+            true => Err(self.compacted(revision)),
             false => Ok(()),
         }
     }
 
+    /// Tells that what followed `revision` is not held any more.
+    pub(crate) fn compacted(&self, revision: Revision) -> RevisionError {
+        RevisionError::Compacted { requested: revision, oldest: self.oldest }
+    }
+
     /// The events after `revision`, oldest first.
     pub(crate) fn after(&self, revision: Revision) -> impl DoubleEndedIterator<Item = &Arc<Event>> {
-        let start = self.events.partition_point(|event| event.revision <= revision);
-        self.events.range(start..)
+        let start = self.events.partition_point(|told| told.event.revision <= revision);
+        self.events.range(start..).map(|told| &told.event)
     }
 
-    /// Drops all events up to `revision`.
-    pub(crate) fn compact(&mut self, revision: Revision) {
-        while let Some(event) = self.events.pop_front_if(|event| event.revision <= revision) {
-            self.bytes -= event.size();
+    /// The events of a topic after `revision`, oldest first.
+    pub(crate) fn about(&self, topic: &Bytes, revision: Revision) -> impl Iterator<Item = &Arc<Event>> {
+        let own = self.by_topic.get(topic).into_iter();
+        own.flat_map(move |own| own.range(own.partition_point(|event| event.revision <= revision)..))
+    }
+
+    /// Drops all events up to `revision`, and answers them.
+    pub(crate) fn compact(&mut self, revision: Revision) -> Vec<Told> {
+        let mut dropped = Vec::new();
+        while let Some(told) = self.events.pop_front_if(|told| told.event.revision <= revision) {
+            self.bytes -= told.event.size();
+            for topic in &told.topics {
+                // They are in the order of all events.
+                if let Entry::Occupied(mut own) = self.by_topic.entry(topic.clone()) {
+                    own.get_mut().pop_front();
+                    if own.get().is_empty() {
+                        own.remove();
+                    }
+                }
+            }
+            dropped.push(told);
         }
         self.oldest = self.oldest.max(revision);
-    }
-
-    pub(crate) fn capacity(&self) -> usize {
-        self.capacity
+        dropped
     }
 }
 
@@ -102,7 +151,7 @@ mod tests {
             let revision = Revision(revision);
             let (key, value) = (Bytes::from("k"), Bytes::from("v"));
             let kv = KeyValue { key, value, create_revision: revision, mod_revision: revision };
-            vec![Arc::new(Event { revision, current: Some(kv), previous: None })]
+            [Told::new(Arc::new(Event { revision, current: Some(kv), previous: None }), None)]
         };
         for second in 0..600 {
             history.push(event(second + 1), begin + Duration::from_secs(second));

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::driver::{Driver, DriverError, Live};
 use crate::health::Trouble;
 use crate::history::History;
+pub use crate::history::TopicOf;
 use crate::metrics::Metrics;
 use crate::model::{CommitError, Compare, KeyValue, Op, Page, RangeRequest, Revision, RevisionError};
 use crate::seal::{self, Seal, SealError, Sealed};
@@ -25,6 +26,8 @@ pub struct Config {
     /// How long they are kept at most. Clients that were away longer list again; etcd under Kubernetes keeps five
     /// minutes as well.
     pub history_age: Duration,
+    /// What values are about besides their keys. It is asked again and again, and has to answer the same.
+    pub topic_of: Option<TopicOf>,
     /// Seals values on their way to the disk and into backups.
     pub seal: Option<Arc<dyn Seal>>,
     /// What it is measured with.
@@ -33,7 +36,13 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { history_bytes: 8 << 20, history_age: Duration::from_secs(300), seal: None, metrics: Metrics::default() }
+        Self {
+            history_bytes: 8 << 20,
+            history_age: Duration::from_secs(300),
+            topic_of: None,
+            seal: None,
+            metrics: Metrics::default(),
+        }
     }
 }
 
@@ -41,6 +50,7 @@ impl Default for Config {
 pub(crate) struct Shared {
     visible: RwLock<Visible>,
     pub(crate) subscriptions: Subscriptions,
+    pub(crate) topic_of: Option<TopicOf>,
 }
 
 impl Shared {
@@ -112,8 +122,8 @@ impl Store {
         let entries = loaded.entries.into_iter().map(|(kv, _)| kv).collect();
         let history = History::new(config.history_bytes, config.history_age, loaded.revision);
         let visible = Visible::new(entries, loaded.revision, history);
-        let subscriptions = Subscriptions::new(visible.history.capacity());
-        let shared = Arc::new(Shared { visible: RwLock::new(visible), subscriptions });
+        let subscriptions = Subscriptions::default();
+        let shared = Arc::new(Shared { visible: RwLock::new(visible), subscriptions, topic_of: config.topic_of });
         driver.attach(Arc::clone(&shared) as Arc<dyn Live>);
         let queue = Arc::new(Queue::new(loaded.revision, expiring, config.metrics));
         let watchdog = thread("store-watchdog", {
@@ -212,20 +222,30 @@ impl Store {
 
     /// Watches a prefix for events after `after`.
     pub fn watch(&self, prefix: Bytes, after: Revision) -> Result<Watcher, RevisionError> {
+        self.watcher(prefix, None, after)
+    }
+
+    /// Watches those events of a prefix after `after` that are about a topic, before or after them. A store that does
+    /// not know topics tells of all events of the prefix.
+    pub fn watch_topic(&self, prefix: Bytes, topic: Bytes, after: Revision) -> Result<Watcher, RevisionError> {
+        self.watcher(prefix, self.shared.topic_of.map(|_| topic), after)
+    }
+
+    fn watcher(&self, prefix: Bytes, topic: Option<Bytes>, after: Revision) -> Result<Watcher, RevisionError> {
         let visible = self.shared.visible();
         if after > visible.revision {
             return Err(RevisionError::Future { requested: after, newest: visible.revision });
         }
         visible.history.check(after)?;
-        drop(visible);
-        Ok(Watcher::new(Arc::clone(&self.shared), prefix, after))
+        Ok(Watcher::new(&self.shared, prefix, topic, after, visible.revision))
     }
 
     /// Forgets the history up to `revision`: reads and watches from before it fail as compacted.
     pub fn compact(&self, revision: Revision) {
         let mut visible = self.shared.visible_mut();
         let revision = revision.min(visible.revision);
-        visible.history.compact(revision);
+        let dropped = visible.history.compact(revision);
+        self.shared.subscriptions.forget(&dropped);
     }
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use crate::driver::{Driver, Memory};
-use crate::model::{CommitError, Compare, Op, RangeRequest, Revision, RevisionError};
+use crate::model::{CommitError, Compare, Event, KeyValue, Op, RangeRequest, Revision, RevisionError};
 use crate::store::{Config, Store};
 
 fn key(name: &str) -> Bytes {
@@ -211,6 +211,77 @@ async fn a_watcher_behind_the_history_is_told() {
         store.commit(&[], vec![put("k", &"x".repeat(n))]).await.unwrap();
     }
     assert!(matches!(watcher.next_batch().await, Err(RevisionError::Compacted { .. })));
+}
+
+#[tokio::test]
+async fn a_quiet_watcher_falls_behind_nothing() {
+    let store = Store::open(Memory, Config { history_bytes: 2_000, ..Config::default() }).unwrap();
+    let start = store.revision();
+    let (mut watcher, mut late) = (store.watch(key("k/"), start).unwrap(), store.watch(key("k/"), start).unwrap());
+    let write = async |name: &str| store.commit(&[], vec![put(name, &"x".repeat(100))]).await.unwrap();
+    let mut last = start;
+    for _ in 0..50 {
+        last = write("other").await;
+    }
+    assert!(store.watch(key("k/"), start).is_err(), "the history does not reach so far back");
+    assert_eq!(watcher.position(), last, "a bookmark says that nothing was missed");
+    let own = write("k/a").await;
+    assert_eq!(watcher.position(), last, "this one is to be told yet");
+    let revisions = |batch: Vec<Arc<Event>>| batch.iter().map(|event| event.revision).collect::<Vec<_>>();
+    assert_eq!(revisions(watcher.next_batch().await.unwrap()), [own]);
+    assert_eq!(revisions(late.next_batch().await.unwrap()), [own], "what it has not looked at was not its own");
+    for _ in 0..50 {
+        write("other").await;
+    }
+    assert!(watcher.poll_batch().unwrap().is_empty());
+    let missed = write("k/a").await;
+    for _ in 0..50 {
+        write("other").await;
+    }
+    let behind = watcher.poll_batch().unwrap_err();
+    assert!(matches!(behind, RevisionError::Compacted { oldest, .. } if oldest >= missed), "{behind:?}");
+}
+
+/// The first word of a value.
+fn first_word(kv: &KeyValue) -> Option<Bytes> {
+    let end = kv.value.iter().position(|byte| *byte == b' ')?;
+    Some(kv.value.slice(..end))
+}
+
+#[tokio::test]
+async fn watchers_of_a_topic_are_told_of_what_comes_goes_and_stays() {
+    let open = |topic_of| Store::open(Memory, Config { topic_of, history_bytes: 4_000, ..Config::default() }).unwrap();
+    let store = open(Some(first_word));
+    let start = store.revision();
+    let mut red = store.watch_topic(key("k/"), key("red"), start).unwrap();
+    for (name, value) in [("k/a", "red 1"), ("k/b", "blue 1"), ("k/a", "red 2"), ("k/a", "blue 3"), ("j/a", "red 1")] {
+        store.commit(&[], vec![put(name, value)]).await.unwrap();
+    }
+    let shown = |batch: Vec<Arc<Event>>| {
+        let value = |kv: &Option<KeyValue>| kv.as_ref().map(|kv| String::from_utf8_lossy(&kv.value).into_owned());
+        batch.iter().map(|event| (value(&event.previous), value(&event.current))).collect::<Vec<_>>()
+    };
+    let own = |value: &str| Some(value.to_owned());
+    let seen = shown(red.next_batch().await.unwrap());
+    let expected = vec![(None, own("red 1")), (own("red 1"), own("red 2")), (own("red 2"), own("blue 3"))];
+    assert_eq!(seen, expected, "what goes elsewhere is told, what is of another prefix is not");
+    let mut again = store.watch_topic(key("k/"), key("red"), start).unwrap();
+    assert_eq!(shown(again.poll_batch().unwrap()), expected, "it is replayed as well");
+    // A hundred other writes wake nobody; the history forgets topics with their events.
+    let mut waiting = std::pin::pin!(red.next_batch());
+    assert!(futures_poll(waiting.as_mut()).is_none());
+    for n in 0..100 {
+        store.commit(&[], vec![put("k/b", &format!("blue {n}"))]).await.unwrap();
+    }
+    assert!(store.watch_topic(key("k/"), key("red"), start).is_err());
+    store.commit(&[], vec![put("k/c", "red 9")]).await.unwrap();
+    assert_eq!(shown(waiting.await.unwrap()), [(None, own("red 9"))]);
+
+    // Who does not know topics tells everything, and whoever watches looks for itself.
+    let store = open(None);
+    let mut all = store.watch_topic(key("k/"), key("red"), store.revision()).unwrap();
+    store.commit(&[], vec![put("k/b", "blue 1")]).await.unwrap();
+    assert_eq!(all.next_batch().await.unwrap().len(), 1);
 }
 
 #[derive(Debug, Clone)]

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::history::History;
-use crate::model::{Event, KeyValue, Page, RangeRequest, Revision, RevisionError};
+use crate::history::{History, Told};
+use crate::model::{KeyValue, Page, RangeRequest, Revision, RevisionError};
 
 /// The durable state at `revision`.
 pub(crate) struct Visible {
@@ -23,16 +22,16 @@ impl Visible {
         Self { map, history, revision }
     }
 
-    /// Takes in one durable commit.
-    pub(crate) fn apply(&mut self, revision: Revision, events: Vec<Arc<Event>>) {
-        for event in &events {
-            match &event.current {
+    /// Takes in one durable commit, and answers the events that the history has dropped for it.
+    pub(crate) fn apply(&mut self, revision: Revision, events: Vec<Told>) -> Vec<Told> {
+        for told in &events {
+            match &told.event.current {
                 Some(kv) => self.map.insert(kv.key.clone(), kv.clone()),
-                None => self.map.remove(event.key()),
+                None => self.map.remove(told.event.key()),
             };
         }
-        self.history.push(events, Instant::now());
         self.revision = revision;
+        self.history.push(events, Instant::now())
     }
 
     pub(crate) fn range(&self, request: &RangeRequest) -> Result<Page, RevisionError> {

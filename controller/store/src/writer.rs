@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::driver::{Driver, Expiry, Replaced, Write};
 use crate::health::Health;
+use crate::history::Told;
 use crate::metrics::Metrics;
 use crate::model::{CommitError, Compare, Event, KeyValue, Op, Revision};
 use crate::snapshot::Snapshot;
@@ -256,20 +257,21 @@ impl Queue {
     }
 
     fn show(&self, shared: &Shared, group: Vec<Pending>, last: Revision) {
-        let mut callers = Vec::with_capacity(group.len());
-        let mut events = Vec::new();
-        {
+        let told = |event: &Arc<Event>| Told::new(Arc::clone(event), shared.topic_of);
+        let told: Vec<Vec<Told>> = group.iter().map(|pending| pending.events.iter().map(told).collect()).collect();
+        let woken = {
             let mut visible = shared.visible_mut();
-            for pending in group {
-                events.extend(pending.events.iter().cloned());
-                visible.apply(pending.revision, pending.events);
-                callers.extend(pending.done.map(|done| (done, pending.revision)));
+            let woken = shared.subscriptions.note(told.iter().flatten());
+            for (pending, told) in group.iter().zip(told) {
+                let dropped = visible.apply(pending.revision, told);
+                shared.subscriptions.forget(&dropped);
             }
-        }
+            woken
+        };
         // The overlay goes only after the values are visible, so a compare always sees one of the two.
         {
             let mut head = self.lock();
-            for event in &events {
+            for event in group.iter().flat_map(|pending| &pending.events) {
                 if let Entry::Occupied(entry) = head.overlay.entry(event.key().clone())
                     && entry.get().0 <= last
                 {
@@ -280,10 +282,10 @@ impl Queue {
             expiring.retain(|(_, key, _)| overlay.contains_key(key));
         }
         self.metrics.queued.set(i64::try_from(self.lock().queue.len()).unwrap_or(i64::MAX));
-        shared.subscriptions.wake(&events);
-        for (done, revision) in callers {
+        woken.wake();
+        for pending in group {
             // A caller that went away does not care.
-            drop(done.send(Ok(revision)));
+            drop(pending.done.map(|done| done.send(Ok(pending.revision))));
         }
     }
 

@@ -126,3 +126,43 @@ async fn the_default_profile_follows_capabilities() {
     let (_, said) = run(&pods, "more", script, more, json!({})).await;
     assert!(said.contains("Seccomp:\t2") && said.contains("mounted"), "{said}");
 }
+
+#[tokio::test]
+async fn the_status_says_as_what_a_container_runs_and_how_it_is_told_to_end() {
+    need!(machine::root());
+    let pods = Pods::new("effective").await;
+    let says = |name: &str| {
+        let mut own = container(name, "grep -E '^(Uid|Gid|Groups):' /proc/self/status; exec sleep 600");
+        own["securityContext"] = json!({"runAsUser": 1000});
+        own
+    };
+    let (plain, mut init, mut other) = (says("plain"), says("init"), says("other"));
+    init["command"] = json!(["true"]);
+    other["securityContext"] = json!({"runAsGroup": 7});
+    other["lifecycle"] = json!({"stopSignal": "SIGUSR1"});
+    let mut all = pod("p", &[plain, other]);
+    all["spec"]["os"] = json!({"name": "linux"});
+    all["spec"]["initContainers"] = json!([init]);
+    all["spec"]["securityContext"] = json!({"runAsGroup": 2000, "supplementalGroups": [3000], "fsGroup": 4000,
+        "supplementalGroupsPolicy": "Strict"});
+    pods.create(all).await;
+    let pod = pods.ready("p").await;
+    for (name, uid, gid, groups, signal) in [
+        ("init", 1000, 2000, json!([2000, 3000, 4000]), "SIGTERM"),
+        ("plain", 1000, 2000, json!([2000, 3000, 4000]), "SIGTERM"),
+        ("other", 0, 7, json!([7, 3000, 4000]), "SIGUSR1"),
+    ] {
+        let own = status(&pod, name);
+        assert_eq!(own["user"]["linux"], json!({"uid": uid, "gid": gid, "supplementalGroups": groups}), "{name}");
+        assert_eq!(own["stopSignal"], signal, "{name}");
+        if name != "init" {
+            // As the kernel has it.
+            let log = pods.api.log("p", name).await;
+            let numbers: Vec<Vec<i64>> = log
+                .lines()
+                .map(|line| line.split_whitespace().skip(1).map(|own| own.parse().expect("a number")).collect())
+                .collect();
+            assert_eq!((numbers[0][0], numbers[1][0], json!(numbers[2])), (uid, gid, groups), "{name}");
+        }
+    }
+}

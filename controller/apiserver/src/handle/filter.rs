@@ -2,12 +2,14 @@
 
 use api::field::FieldSelector;
 use api::selector::Selector;
+use bytes::Bytes;
 use controller_object::field;
 use controller_object::resource::Resource;
 use controller_object::status::Status;
 use serde_json::Value;
 
 use super::Context;
+use crate::topic;
 
 /// Which objects a client wants to see.
 pub(super) struct Filter {
@@ -44,6 +46,17 @@ impl Filter {
     /// Whether every object passes, so that none needs to be looked at.
     pub(super) fn takes_all(&self) -> bool {
         self.labels.is_none() && self.fields.is_none() && self.name.is_none()
+    }
+
+    /// The one name that objects can have to pass, if there is one.
+    pub(super) fn only_name(&self) -> Option<&str> {
+        self.name.as_deref().or_else(|| self.fields.as_ref()?.exact("metadata.name"))
+    }
+
+    /// What objects must be about to pass, where the store knows such a topic.
+    pub(super) fn topic(&self, resource: &Resource) -> Option<Bytes> {
+        let requirements = self.fields.iter().flat_map(|fields| &fields.requirements);
+        requirements.filter(|one| one.equal).find_map(|one| topic::wanted(resource, &one.path, &one.value))
     }
 
     pub(super) fn matches(&self, resource: &Resource, object: &Value) -> bool {

@@ -62,14 +62,17 @@ pub(super) async fn patch(context: &Context, body: &[u8]) -> Result<Response<Bod
             let (object, _) = replace(context, revision, |old| {
                 let mut new = change(context, kind, old, &patch)?;
                 let mut found = doubled.clone();
-                let text = new.to_string();
-                match decode::conform(&context.resource, &mut new, validation) {
-                    Ok(more) if validation == FieldValidation::Strict && !found.is_empty() => {
+                let refused = match decode::conform(&context.resource, &mut new, validation) {
+                    Ok(more) => {
                         found.extend(more);
-                        return Err(unfit(&text, &format!("strict decoding error: {}", found.join(", "))));
+                        (validation == FieldValidation::Strict && !doubled.is_empty())
+                            .then(|| format!("strict decoding error: {}", found.join(", ")))
                     }
-                    Ok(more) => found.extend(more),
-                    Err(status) => return Err(unfit(&text, reason(&status))),
+                    Err(status) => Some(reason(&status).to_owned()),
+                };
+                if let Some(problem) = refused {
+                    // It is shown as the patch made it, which is made again: most patches fit.
+                    return Err(unfit(&change(context, kind, old, &patch)?.to_string(), &problem));
                 }
                 *warnings.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = found;
                 context.settle_identity(&mut new)?;

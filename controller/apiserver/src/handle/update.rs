@@ -77,12 +77,31 @@ pub(super) async fn replace(
 
 /// Whether a write would change nothing: then there is no new revision and no event.
 fn is_unchanged(old: &Value, new: &Value) -> bool {
-    let strip = |object: &Value| {
-        let mut object = object.clone();
-        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-            metadata.remove("resourceVersion");
-        }
-        object
-    };
-    strip(old) == strip(new)
+    same_but("metadata", old, new) && same_but("resourceVersion", &old["metadata"], &new["metadata"])
+}
+
+/// Whether two objects say the same, one field aside.
+fn same_but(left_out: &str, one: &Value, other: &Value) -> bool {
+    let (Some(one), Some(other)) = (one.as_object(), other.as_object()) else { return one == other };
+    let rest = |fields: &serde_json::Map<String, Value>| fields.len() - usize::from(fields.contains_key(left_out));
+    rest(one) == rest(other) && one.iter().all(|(name, value)| name == left_out || other.get(name) == Some(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_revision_alone_is_no_change_and_anything_else_is_one() {
+        let old = json!({"metadata": {"name": "a", "resourceVersion": "1"}, "spec": {"a": 1}});
+        let unchanged = |new: Value| is_unchanged(&old, &new);
+        assert!(unchanged(json!({"metadata": {"name": "a"}, "spec": {"a": 1}})));
+        assert!(unchanged(json!({"metadata": {"name": "a", "resourceVersion": "7"}, "spec": {"a": 1}})));
+        assert!(!unchanged(json!({"metadata": {"name": "a"}, "spec": {"a": 2}})));
+        assert!(!unchanged(json!({"metadata": {"name": "a"}, "spec": {"a": 1}, "status": {}})));
+        assert!(!unchanged(json!({"metadata": {"name": "a"}})));
+        assert!(!unchanged(json!({"metadata": {"name": "a", "labels": {}}, "spec": {"a": 1}})));
+        assert!(!unchanged(json!({"metadata": null, "spec": {"a": 1}})));
+    }
 }

@@ -32,7 +32,11 @@ const DEFAULT_MINUTES: u64 = 30;
 pub(super) fn watch(context: Context) -> Result<Response<Body>, Status> {
     let filter = Filter::of(&context)?;
     let registry = &context.state.registry;
-    let prefix = registry.prefix(&context.resource, context.namespace());
+    let prefix = match (filter.only_name(), context.namespace().is_some() || !context.resource.is_namespaced()) {
+        // Others whose names begin so are woken and shown with it: the filter tells them apart.
+        (Some(name), true) => registry.key(&context.resource, context.namespace(), name),
+        _ => registry.prefix(&context.resource, context.namespace()),
+    };
     let media_type = match context.negotiated.encoding {
         Encoding::Json => "application/json;stream=watch",
         Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
@@ -61,7 +65,10 @@ pub(super) fn watch(context: Context) -> Result<Response<Body>, Status> {
             page.revision
         }
     };
-    let watcher = registry.store.watch(prefix, position);
+    let watcher = match filter.topic(&context.resource) {
+        Some(topic) => registry.store.watch_topic(prefix, topic, position),
+        None => registry.store.watch(prefix, position),
+    };
     // Too old a start is told inside the stream, as clients expect it.
     let (watcher, failed) = match watcher {
         Ok(watcher) => (Some(watcher), None),

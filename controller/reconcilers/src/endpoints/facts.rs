@@ -1,7 +1,7 @@
 //! The facts about Services, pods and slices that decide what stands behind a Service.
 use crate::cache::{Key, key_of};
 use api::well_known::{LABEL_ENDPOINTSLICE_MANAGED_BY, LABEL_SERVICE_NAME};
-use k8s_openapi::api::core::v1::{Endpoints, Pod, Service, ServicePort};
+use k8s_openapi::api::core::v1::{Endpoints, Pod, PodCondition, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use std::collections::BTreeMap;
 
@@ -59,28 +59,30 @@ pub(crate) struct BackendFacts {
 
 impl BackendFacts {
     /// Takes the facts out.
-    pub(crate) fn new(pod: Pod) -> Self {
+    pub(crate) fn new(pod: &Pod) -> Self {
         let key = key_of(&pod.metadata);
-        let name = pod.metadata.name.clone().unwrap_or_default();
-        let spec = pod.spec.unwrap_or_default();
-        let status = pod.status.unwrap_or_default();
+        let (spec, status) = (pod.spec.as_ref(), pod.status.as_ref());
         // A sidecar's ports count like those of the other containers.
-        let sidecars = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
-        let ports = sidecars.chain(&spec.containers).flat_map(|container| container.ports.iter().flatten());
-        let ports = ports.filter_map(|port| {
+        let sidecars = spec.and_then(|spec| spec.init_containers.as_ref()).into_iter().flatten();
+        let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
+        let containers = sidecars.chain(spec.into_iter().flat_map(|spec| &spec.containers));
+        let ports = containers.flat_map(|container| container.ports.iter().flatten()).filter_map(|port| {
             let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
             Some((port.name.clone()?, protocol, port.container_port))
         });
-        let hostname = spec.hostname.clone().unwrap_or(name);
+        let subdomain = spec.and_then(|spec| spec.subdomain.clone()).filter(|subdomain| !subdomain.is_empty());
+        let hostname = spec.and_then(|spec| spec.hostname.clone()).or_else(|| pod.metadata.name.clone());
+        let is_ready = |condition: &PodCondition| condition.type_ == "Ready" && condition.status == "True";
+        let phase = status.and_then(|status| status.phase.as_deref());
         Self {
-            uid: pod.metadata.uid.unwrap_or_default(),
-            labels: pod.metadata.labels.unwrap_or_default(),
-            address: status.pod_ip.as_deref().and_then(|address| address.parse().ok()),
-            node: spec.node_name.filter(|node| !node.is_empty()),
-            hostname: spec.subdomain.filter(|subdomain| !subdomain.is_empty()).map(|subdomain| (subdomain, hostname)),
-            is_ready: status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True"),
+            uid: pod.metadata.uid.clone().unwrap_or_default(),
+            labels: pod.metadata.labels.clone().unwrap_or_default(),
+            address: status.and_then(|status| status.pod_ip.as_deref()?.parse().ok()),
+            node: spec.and_then(|spec| spec.node_name.clone()).filter(|node| !node.is_empty()),
+            hostname: subdomain.map(|subdomain| (subdomain, hostname.unwrap_or_default())),
+            is_ready: status.is_some_and(|status| status.conditions.iter().flatten().any(is_ready)),
             is_terminating: pod.metadata.deletion_timestamp.is_some(),
-            is_over: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
+            is_over: matches!(phase, Some("Succeeded" | "Failed")),
             ports: ports.collect(),
             key,
         }

@@ -17,7 +17,7 @@ fn pod(name: &str, address: &str, more: serde_json::Value) -> Arc<BackendFacts> 
     for (part, values) in more.as_object().unwrap() {
         pod[part].as_object_mut().unwrap().extend(values.as_object().unwrap().clone());
     }
-    Arc::new(BackendFacts::new(from_value(pod).unwrap()))
+    Arc::new(BackendFacts::new(&from_value(pod).unwrap()))
 }
 
 fn no_zone(_: &str) -> Option<String> {
