@@ -105,7 +105,8 @@ pub(super) fn cloned(
 ) -> Result<String, String> {
     let (facts, source) = (Claim::new(claim.clone()), Claim::new(held.clone()));
     let name = &source.name;
-    if source.is_deleting {
+    // Both may go, with their namespace; then what was begun is looked up.
+    if source.is_deleting && !facts.is_deleting {
         return Err(format!("spec.dataSource: claim {name:?} is being deleted"));
     }
     if source.phase != "Bound" {

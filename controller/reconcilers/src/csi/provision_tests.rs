@@ -99,6 +99,8 @@ fn only_a_bound_claim_of_the_driver_that_is_not_larger_is_copied() {
     };
     let own = volume(DRIVER);
     assert_eq!(cloned(DRIVER, &claim(json!({})), &bound(json!({})), Some(&own)), Ok("h".into()));
+    let gone = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}});
+    assert_eq!(cloned(DRIVER, &claim(gone.clone()), &bound(gone), Some(&own)), Ok("h".into()), "both go");
     for (held, volume, part) in [
         (bound(json!({"status": {"phase": "Lost"}})), &own, "is not bound"),
         (bound(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}})), &own, "is being deleted"),

@@ -20,6 +20,13 @@ enum Done {
     Moved,
 }
 
+/// Why it failed the last time.
+fn said(held: &VolumeAttachment, is_attaching: bool) -> Option<&String> {
+    let status = held.status.as_ref()?;
+    let error = if is_attaching { &status.attach_error } else { &status.detach_error };
+    error.as_ref()?.message.as_ref()
+}
+
 impl Reconciler {
     fn all_attachments(&self) -> Api<VolumeAttachment> {
         Api::all(self.client.clone())
@@ -32,9 +39,11 @@ impl Reconciler {
         let done = self.try_attachment(&held).await;
         if let Err(error) = &done {
             let field = if is_attaching { "attachError" } else { "detachError" };
-            let status = json!({field: {"message": shown(error), "time": now()}});
-            // The first failure is the one to be told.
-            self.attachment_status(&held, status).await?;
+            let message = shown(error);
+            // What was said before need not be said again.
+            if said(&held, is_attaching) != Some(&message) {
+                self.attachment_status(&held, json!({field: {"message": message, "time": now()}})).await?;
+            }
         }
         Ok(match done? {
             Done::Whole => Next::Wait,

@@ -17,6 +17,7 @@ use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{Api, ListParams, PostParams};
 use serde_json::json;
+use std::collections::HashMap;
 
 /// The finalizers of a claim with one more, or without it.
 fn finalizers(claim: &PersistentVolumeClaim, own: &str, is_there: bool) -> Vec<String> {
@@ -33,6 +34,8 @@ struct Prepared {
     request: CreateRequest,
     parameters: Parameters,
     source: Source,
+    /// Something is missing that was there when the volume was begun: what the driver then refuses is not final.
+    is_partial: bool,
 }
 
 impl Reconciler {
@@ -102,9 +105,9 @@ impl Reconciler {
         if self.has_lost_node(facts).await? {
             return self.choose_again(claim).await;
         }
+        let driver = self.driver.connection().await?;
         let message = format!("External provisioner is provisioning volume for claim {:?}", facts.key());
         self.tell_claim(claim, Severity::Normal, "Provisioning", message);
-        let driver = self.driver.connection().await?;
         let prepared = self.prepare(driver.abilities, claim, facts, class).await?;
         if let Source::Claim(source) = &prepared.source
             && !self.hold_source(&facts.namespace, source).await?
@@ -128,6 +131,7 @@ impl Reconciler {
                 let is_elsewhere = driver.abilities.has_topology && facts.selected_node.is_some();
                 match outcome {
                     Outcome::Unknown => {}
+                    _ if prepared.is_partial => {}
                     Outcome::Exhausted if is_elsewhere && !facts.is_deleting => {
                         self.tell_failure(&marked, facts, &error.into());
                         return self.choose_again(&marked).await;
@@ -150,7 +154,7 @@ impl Reconciler {
                 Ok(written) => Ok(Some(written)),
                 // Written before.
                 Err(error) if code(&error) == 409 => Ok(None),
-                Err(error) if matches!(code(&error), 400 | 403 | 422) => Err(error.to_string()),
+                Err(error) if matches!(code(&error), 400 | 403 | 413 | 422) => Err(error.to_string()),
                 Err(error) => return Err(at("writing the volume")(error).into()),
             },
             Err(why) => Err(why),
@@ -213,16 +217,27 @@ impl Reconciler {
             }),
             false => Ok(None),
         };
+        // What was begun is looked up by its name, though a node or the namespace's Secret be gone meanwhile.
+        let mut is_partial = false;
         let place = match place {
             Ok(place) => place,
-            // What was begun is looked up by its name.
-            Err(_) if facts.is_deleting => None,
+            Err(_) if facts.is_deleting => {
+                is_partial = true;
+                None
+            }
             Err(why) => return Err(CsiError::Unfit(why)),
         };
-        let secrets = self.secret(parameters.secret(Use::Provision)).await?;
+        let secrets = match self.secret(parameters.secret(Use::Provision)).await {
+            Ok(secrets) => secrets,
+            Err(CsiError::Unfit(_)) if facts.is_deleting => {
+                is_partial = true;
+                HashMap::new()
+            }
+            Err(error) => return Err(error),
+        };
         let asked = Asked { abilities, claim, class, parameters: &parameters, cloned, place, secrets };
         let request = provision::request(asked).map_err(CsiError::Unfit)?;
-        Ok(Prepared { request, parameters, source })
+        Ok(Prepared { request, parameters, source, is_partial })
     }
 
     /// The driver's name of the volume that is copied.
@@ -282,10 +297,10 @@ impl Reconciler {
     /// Keeps a claim from going while it is copied; `false` where it has changed meanwhile.
     async fn hold_source(&self, namespace: &str, name: &str) -> Result<bool, CsiError> {
         let held = self.claims_of(namespace).get_opt(name).await.map_err(at("reading the source"))?;
-        let Some(held) = held.filter(|held| held.metadata.deletion_timestamp.is_none()) else { return Ok(false) };
-        if has(&held, FINALIZER_CLONING) {
-            return Ok(true);
-        }
+        // One that goes takes no finalizer any more; then what was begun is only looked up.
+        let is_free =
+            |held: &PersistentVolumeClaim| held.metadata.deletion_timestamp.is_none() && !has(held, FINALIZER_CLONING);
+        let Some(held) = held.filter(is_free) else { return Ok(true) };
         let patch = json!({"metadata": {"finalizers": finalizers(&held, FINALIZER_CLONING, true)}});
         Ok(self.patch_claim(&held, patch, false).await?.is_some())
     }
