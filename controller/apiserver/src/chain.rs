@@ -31,6 +31,10 @@ const BODY_LIMIT: usize = 3 << 20;
 /// A client that sends more slowly holds a connection for nothing.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Marks a request whose client does without `managedFields` in lists and watches: those of this process.
+#[derive(Clone, Copy)]
+pub(crate) struct OmitsManaged;
+
 /// Answers one request; failures become `Status` answers.
 pub(crate) async fn answer(state: Arc<State>, request: Request<Body>) -> Response<Body> {
     let started = Instant::now();
@@ -161,13 +165,14 @@ async fn act(
             }
             if resource_request.subresource.as_deref() == Some("proxy") && resource_request.resource != "nodes" {
                 let path = request.uri().path().to_owned();
-                let context = context(state, user, resource_request, query, request.headers().clone())?;
+                let context = context(state, user, resource_request, query, request.headers().clone(), false)?;
                 context.admit_connection(Subresource::Proxy).await?;
                 return handle::proxy::answer(context, &path, incoming(request)).await;
             }
             let upgrade = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
+            let omits_managed = request.extensions().get::<OmitsManaged>().is_some();
             let (parts, body) = request.into_parts();
-            let context = context(state, user, resource_request, query, parts.headers)?;
+            let context = context(state, user, resource_request, query, parts.headers, omits_managed)?;
             let (limit, body) = (deadline::of(&context)?, read(body).await?);
             if let Some(record) = record.as_deref_mut() {
                 record.body(&parts.method, &body);
@@ -248,6 +253,7 @@ fn context(
     request: ResourceRequest,
     query: Query,
     headers: http::HeaderMap,
+    omits_managed: bool,
 ) -> Result<Context, Status> {
     let table = state.registry.table();
     let resource =
@@ -285,6 +291,7 @@ fn context(
         query,
         headers,
         negotiated,
+        omits_managed,
         warnings,
         annotations,
     })

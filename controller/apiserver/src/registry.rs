@@ -1,7 +1,7 @@
 //! Objects in the store: keys, bytes and the resourceVersion that is spliced in on the way out.
 //!
-//! A stored value is JSON that begins with `{"metadata":{`, so the splice is at a fixed offset and reads
-//! need no parsing.
+//! A stored value is JSON that begins with `{"metadata":{`, so the splice is at a fixed offset and reads need no
+//! parsing. `managedFields` stand first therein, for who does not want them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,6 +22,7 @@ use crate::service::{self, Ranges};
 use crate::webhook;
 
 const HEAD: &[u8] = b"{\"metadata\":{";
+const MANAGED: &str = "managedFields";
 
 /// The objects of one cluster.
 pub(crate) struct Registry {
@@ -244,10 +245,11 @@ pub(crate) fn stored_bytes(resource: &Resource, object: &Value) -> Bytes {
 
 /// The stored form of an object that is in its storage version.
 pub(crate) fn bytes_of(stored: &Value) -> Bytes {
-    let metadata = fields_but(&stored["metadata"], "resourceVersion");
+    let managed = stored["metadata"].as_object().and_then(|fields| fields.get_key_value(MANAGED));
+    let others = fields_but(&stored["metadata"], "resourceVersion").filter(|(name, _)| *name != MANAGED);
     let mut out = BytesMut::with_capacity(1024);
-    out.put_slice(b"{\"metadata\":{");
-    for (index, field) in metadata.enumerate() {
+    out.put_slice(HEAD);
+    for (index, field) in managed.into_iter().chain(others).enumerate() {
         put_field(field, index > 0, &mut out);
     }
     out.put_slice(b"}");
@@ -315,14 +317,21 @@ pub(crate) fn metadata(kv: &KeyValue, revision: Revision) -> Result<Value, Statu
     Ok(object)
 }
 
-/// Appends the JSON of the same to `out`; what the metadata says is copied, not parsed.
-pub(crate) fn write_metadata_json(kv: &KeyValue, revision: Revision, out: &mut BytesMut) -> Result<(), Status> {
+/// Appends the JSON of the same to `out`; what the metadata says is copied, not parsed. `omits_managed`: as for
+/// [`write_json`].
+pub(crate) fn write_metadata_json(
+    kv: &KeyValue,
+    revision: Revision,
+    omits_managed: bool,
+    out: &mut BytesMut,
+) -> Result<(), Status> {
     let rest = kv.value.strip_prefix(HEAD).ok_or_else(|| damaged(kv))?;
     // From the brace on that the head ends with.
     let metadata = kv.value.get(HEAD.len() - 1..).unwrap_or_default();
     let mut values = serde_json::Deserializer::from_slice(metadata).into_iter::<serde::de::IgnoredAny>();
     values.next().and_then(Result::ok).ok_or_else(|| damaged(kv))?;
     let fields = rest.get(..values.byte_offset() - 1).unwrap_or_default();
+    let fields = if omits_managed { without_managed(fields) } else { fields };
     out.put_slice(b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{");
     put_revision(revision, fields, out);
     out.put_slice(fields);
@@ -337,24 +346,59 @@ pub(crate) fn set_revision(object: &mut Value, revision: Revision) {
     }
 }
 
-/// Appends the JSON of a stored value to `out`, with its resourceVersion.
+/// Appends the JSON of a stored value to `out`, with its resourceVersion. Whoever does without `managedFields` is spared
+/// them where that needs no parsing.
 pub(crate) fn write_json(
     resource: &Resource,
     kv: &KeyValue,
     revision: Revision,
+    omits_managed: bool,
     out: &mut BytesMut,
 ) -> Result<(), Status> {
-    if resource.custom.is_none()
-        && is_storage_version(resource)
-        && let Some(rest) = kv.value.strip_prefix(HEAD)
-    {
-        out.put_slice(HEAD);
-        put_revision(revision, rest, out);
-        out.put_slice(rest);
+    if splice(resource, kv, revision, omits_managed, out).is_some() {
         return Ok(());
     }
     let object = to_value(resource, kv, revision)?;
     put_json(&object, out)
+}
+
+/// The JSON of a stored value at its own revision, where it needs no parsing.
+pub(crate) fn as_written(resource: &Resource, kv: &KeyValue) -> Option<Bytes> {
+    let mut out = BytesMut::with_capacity(kv.value.len() + 40);
+    splice(resource, kv, kv.mod_revision, false, &mut out).map(|()| out.freeze())
+}
+
+/// Appends what is stored as it is served, with a revision; nothing where it is served otherwise.
+fn splice(
+    resource: &Resource,
+    kv: &KeyValue,
+    revision: Revision,
+    omits_managed: bool,
+    out: &mut BytesMut,
+) -> Option<()> {
+    let rest = kv.value.strip_prefix(HEAD).filter(|_| is_spliced(resource))?;
+    let rest = if omits_managed { without_managed(rest) } else { rest };
+    out.put_slice(HEAD);
+    put_revision(revision, rest, out);
+    out.put_slice(rest);
+    Some(())
+}
+
+/// What follows the head of a stored value, without the `managedFields` that it begins with, if it does.
+fn without_managed(rest: &[u8]) -> &[u8] {
+    let after = || {
+        let entries = rest.strip_prefix(b"\"managedFields\":")?;
+        let mut skipped = serde_json::Deserializer::from_slice(entries).into_iter::<serde::de::IgnoredAny>();
+        skipped.next()?.ok()?;
+        let after = entries.get(skipped.byte_offset()..)?;
+        Some(after.strip_prefix(b",").unwrap_or(after))
+    };
+    after().unwrap_or(rest)
+}
+
+/// Whether what is stored is what is served.
+fn is_spliced(resource: &Resource) -> bool {
+    resource.custom.is_none() && is_storage_version(resource)
 }
 
 /// Appends the field before those that follow.
@@ -374,6 +418,38 @@ mod tests {
     use super::*;
 
     #[test]
+    fn managed_fields_are_left_out_without_parsing() {
+        let maps = Table::builtin().find("", "v1", "configmaps").unwrap();
+        for object in [
+            serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"annotations": {"a": "}]"}, "name": "n",
+                "managedFields": [{"manager": "m]\"", "fieldsV1": {"f:data": {}}}]}, "data": {"k": "v"}}),
+            serde_json::json!({"metadata": {"managedFields": []}}),
+            serde_json::json!({"metadata": {"name": "n"}, "data": {}}),
+            serde_json::json!({"metadata": {}}),
+        ] {
+            let kv = KeyValue {
+                key: Bytes::from_static(b"/registry/core/configmaps/a/n"),
+                value: bytes_of(&object),
+                create_revision: Revision(4),
+                mod_revision: Revision(5),
+            };
+            let written = |omits_managed| {
+                let mut out = BytesMut::new();
+                write_json(maps, &kv, Revision(7), omits_managed, &mut out).unwrap();
+                serde_json::from_slice::<Value>(&out).unwrap()
+            };
+            let mut expected = object.clone();
+            set_revision(&mut expected, Revision(7));
+            assert_eq!(written(false), expected);
+            expected["metadata"].as_object_mut().unwrap().remove(MANAGED);
+            assert_eq!(written(true), expected);
+            let mut out = BytesMut::new();
+            write_metadata_json(&kv, Revision(7), true, &mut out).unwrap();
+            assert_eq!(serde_json::from_slice::<Value>(&out).unwrap()["metadata"], expected["metadata"]);
+        }
+    }
+
+    #[test]
     fn metadata_is_written_as_it_is_read() {
         for value in [
             r#"{"metadata":{"labels":{"a":"}"},"name":"n","managedFields":[{}]},"kind":"ConfigMap","data":{}}"#,
@@ -386,7 +462,7 @@ mod tests {
                 mod_revision: Revision(5),
             };
             let mut out = BytesMut::new();
-            write_metadata_json(&kv, Revision(7), &mut out).unwrap();
+            write_metadata_json(&kv, Revision(7), false, &mut out).unwrap();
             assert_eq!(serde_json::from_slice::<Value>(&out).unwrap(), metadata(&kv, Revision(7)).unwrap());
         }
     }

@@ -137,7 +137,10 @@ pub(crate) fn failure_object(status: &Status) -> Value {
 /// An object as an answer.
 pub(crate) fn object(code: StatusCode, object: &Value, encoding: Encoding) -> Response<Body> {
     match encoding {
-        Encoding::Json => json_bytes(code, Bytes::from(object.to_string())),
+        Encoding::Json => match serde_json::to_vec(object) {
+            Ok(text) => json_bytes(code, Bytes::from(text)),
+            Err(error) => failure(&Status::internal_error(error)),
+        },
         Encoding::Yaml => match api::yaml::print(object) {
             Ok(text) => with_type(code, "application/yaml", Body::from(text)),
             Err(error) => failure(&Status::internal_error(error)),

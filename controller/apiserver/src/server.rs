@@ -224,6 +224,7 @@ impl ApiServer {
         BoxCloneSyncService::new(tower::service_fn(move |request: Request<B>| {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(user.clone());
+            request.extensions_mut().insert(chain::OmitsManaged);
             let state = Arc::clone(&state);
             async move { Ok(chain::answer(state, request).await) }
         }))

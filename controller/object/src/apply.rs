@@ -7,7 +7,7 @@ mod set;
 
 use crate::resource::Resource;
 use crate::status::{Cause, CauseReason, Status};
-use ownership::{Managed, given_managed, read_managed, write_managed};
+use ownership::{Managed, given_managed, read_managed, read_stored, write_managed};
 pub use ownership::{Manager, Operation};
 use serde_json::{Value, json};
 use set::FieldSet;
@@ -43,7 +43,7 @@ pub fn apply(
     let empty = json!({});
     let live_object = live.unwrap_or(&empty);
     let mut managed = match live {
-        Some(live) => read_managed(live),
+        Some(live) => read_stored(live),
         None => Vec::new(),
     };
     if let Some(live) = live
@@ -64,8 +64,8 @@ pub fn apply(
     let pledged = live.and_then(|live| client_side::pledged(cursor, live, manager));
     let mut causes = Vec::new();
     for other in managed.iter().filter(|m| !m.is(manager) && !force) {
-        let lost = other.fields.shared(&changing);
-        let lost = pledged.as_ref().map_or_else(|| lost.clone(), |pledged| lost.minus(pledged));
+        let mut lost = other.fields().shared(&changing);
+        pledged.as_ref().map(|pledged| lost.subtract(pledged));
         for path in lost.paths() {
             let message = format!("conflict with {}", other.describe());
             causes.push(Cause { reason: CauseReason::FieldManagerConflict, message, field: path });
@@ -75,13 +75,15 @@ pub fn apply(
         return Err(Status::apply_conflict(causes));
     }
     for other in managed.iter_mut().filter(|m| !m.is(manager)) {
-        other.fields = other.fields.minus(&changing);
+        other.change(|fields| fields.subtract(&changing));
     }
     let mut merged = merge::merge(cursor, live_object, applied);
-    let before = managed.iter().find(|m| m.is(manager)).map(|m| m.fields.clone());
+    let before = managed.iter().find(|m| m.is(manager)).map(|m| m.fields().clone());
     if let Some(before) = &before {
         let mut keep = wanted.clone();
-        managed.iter().filter(|m| !m.is(manager)).for_each(|m| keep.add(&m.fields));
+        for other in managed.iter().filter(|m| !m.is(manager)) {
+            keep.add(other.fields());
+        }
         merge::remove_unowned(&mut merged, before, &keep);
     }
     let unchanged = before.as_ref() == Some(&wanted) && without_managed(&merged) == without_managed(live_object);
@@ -92,7 +94,7 @@ pub fn apply(
         }
     }
     for other in &mut managed {
-        other.fields = other.fields.existing(cursor, &merged);
+        other.change(|fields| fields.keep_existing(cursor, &merged));
     }
     write_managed(&mut merged, managed);
     merged["apiVersion"] = resource.api_version().into();
@@ -124,7 +126,7 @@ pub fn settle(resource: &Resource, object: &mut Value) {
         return;
     }
     for entry in &mut managed {
-        entry.fields = entry.fields.existing(cursor, object);
+        entry.change(|fields| fields.keep_existing(cursor, object));
     }
     write_managed(object, managed);
 }
@@ -144,16 +146,17 @@ pub fn track_update(resource: &Resource, old: Option<&Value>, new: &mut Value, m
     let taken = FieldSet::changed(cursor, old, new).without_system();
     for entry in &mut managed {
         if !entry.is(manager) {
-            entry.fields = entry.fields.minus(&taken);
+            entry.change(|fields| fields.subtract(&taken));
         }
-        entry.fields = entry.fields.existing(cursor, new);
+        entry.change(|fields| fields.keep_existing(cursor, new));
     }
-    if !taken.is_empty() {
-        let mut fields = taken;
-        if let Some(at) = managed.iter().position(|m| m.is(manager)) {
-            fields.add(&managed.swap_remove(at).fields);
+    match managed.iter_mut().find(|entry| entry.is(manager)) {
+        _ if taken.is_empty() => {}
+        Some(own) => {
+            own.change(|fields| fields.add(&taken));
+            own.renew(manager, resource);
         }
-        managed.push(Managed::new(manager, resource, fields));
+        None => managed.push(Managed::new(manager, resource, taken)),
     }
     ownership::cap_updates(&mut managed);
     write_managed(new, managed);

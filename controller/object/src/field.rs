@@ -61,6 +61,15 @@ pub fn all(resource: &Resource) -> impl Iterator<Item = &'static str> {
     ["metadata.name"].into_iter().chain(namespace).chain(extra(resource).iter().copied())
 }
 
+/// The fields of a built-in kind that [`selectable`] reads for a selector of any of [`all`].
+pub fn looked_at(resource: &Resource) -> impl Iterator<Item = &'static str> {
+    all(resource).map(|path| match (resource.plural.as_str(), path) {
+        ("events", "source") => "source.component",
+        ("jobs", "status.successful") => "status.succeeded",
+        (_, path) => path,
+    })
+}
+
 /// Whether a field selector on this kind may name `path`.
 pub fn supported(resource: &Resource, path: &str) -> bool {
     path == "metadata.name"

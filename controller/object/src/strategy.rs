@@ -3,6 +3,8 @@ mod generated;
 
 use crate::resource::{Resource, Subresource};
 use crate::tree::{at, child, fill, integer, list, restore};
+use k8s_openapi::api::core::v1::PodSpec;
+use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 
 /// The clock and the randomness of one request.
@@ -133,8 +135,7 @@ fn fill_event_times(object: &mut Value, stamp: &Stamp) {
 }
 
 fn qos_class(object: &Value) -> &'static str {
-    let spec = object.get("spec").cloned().unwrap_or_default();
-    match serde_json::from_value::<k8s_openapi::api::core::v1::PodSpec>(spec) {
+    match PodSpec::deserialize(object.get("spec").unwrap_or(&Value::Null)) {
         Ok(spec) => api::pod::qos_class(&spec).as_str(),
         // Validation refuses such a pod; the class is never seen.
         Err(_) => "BestEffort",
@@ -281,18 +282,21 @@ fn restore_metadata(old: &Value, new: &mut Value, sub: Option<Subresource>) {
 
 /// Everything but metadata and the named parts comes from `old`.
 fn keep_but(new: &mut Value, old: &Value, parts: &[&str]) {
-    let mut result = old.as_object().cloned().unwrap_or_default();
-    for part in parts.iter().chain(&["metadata"]) {
-        match new.get(*part) {
-            Some(value) => {
-                result.insert((*part).to_owned(), value.clone());
-            }
-            None => {
-                result.remove(*part);
-            }
+    let mut fields = match new.take() {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    };
+    let nothing = Map::new();
+    let old = old.as_object().unwrap_or(&nothing);
+    let is_named = |part: &str| part == "metadata" || parts.contains(&part);
+    fields.retain(|part, _| is_named(part) || old.contains_key(part));
+    // Mostly there is nothing to put back: what is equal stays where it is.
+    for (part, value) in old.iter().filter(|(part, _)| !is_named(part)) {
+        if fields.get(part) != Some(value) {
+            fields.insert(part.clone(), value.clone());
         }
     }
-    *new = Value::Object(result);
+    *new = Value::Object(fields);
 }
 
 fn keep_spec_but(new: &mut Value, old: &Value, parts: &[&str]) {

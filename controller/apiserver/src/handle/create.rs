@@ -25,7 +25,7 @@ pub(super) async fn create(context: &Context, body: &[u8]) -> Result<Response<Bo
         return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
     }
     let created = insert(context, object, Operation::Update).await?;
-    Ok(context.reply(StatusCode::CREATED, &created, &decoded.warnings))
+    Ok(context.reply_written(StatusCode::CREATED, &created, &decoded.warnings))
 }
 
 /// Stores a new object whose identity is settled. Also the end of an apply that finds nothing.

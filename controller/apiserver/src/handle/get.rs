@@ -16,7 +16,7 @@ pub(super) fn get(context: &Context) -> Result<Response<Body>, Status> {
     let kv = registry.store.get(&key).ok_or_else(|| Status::not_found(About::resource(resource, name)))?;
     if context.negotiated.shape == Shape::Object && context.negotiated.encoding == Encoding::Json {
         let mut body = BytesMut::with_capacity(kv.value.len() + 40);
-        registry::write_json(resource, &kv, kv.mod_revision, &mut body)?;
+        registry::write_json(resource, &kv, kv.mod_revision, false, &mut body)?;
         return Ok(reply::json_bytes(StatusCode::OK, body.freeze()));
     }
     let object = registry::to_value(resource, &kv, kv.mod_revision)?;

@@ -56,6 +56,7 @@ pub(super) fn list(context: &Context) -> Result<Response<Body>, Status> {
         items: selection.items,
         metadata,
         negotiated: context.negotiated,
+        omits_managed: context.omits_managed,
         include: context.include(),
         gzip: reply::accepts_gzip(&context.headers),
     };

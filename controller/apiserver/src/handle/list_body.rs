@@ -33,6 +33,7 @@ pub(super) struct List {
     /// meta.v1 ListMeta.
     pub(super) metadata: Value,
     pub(super) negotiated: Negotiated,
+    pub(super) omits_managed: bool,
     pub(super) include: IncludeObject,
     /// Whether the client takes gzip.
     pub(super) gzip: bool,
@@ -103,10 +104,12 @@ impl List {
     fn write(&self, items: &[KeyValue], out: &mut BytesMut) -> Result<(), Status> {
         let objects = |kv: &KeyValue| registry::to_value(&self.resource, kv, kv.mod_revision);
         match self.negotiated.shape {
-            Shape::Object => {
-                separated(items, out, |kv, out| registry::write_json(&self.resource, kv, kv.mod_revision, out))
-            }
-            Shape::Metadata => separated(items, out, |kv, out| registry::write_metadata_json(kv, kv.mod_revision, out)),
+            Shape::Object => separated(items, out, |kv, out| {
+                registry::write_json(&self.resource, kv, kv.mod_revision, self.omits_managed, out)
+            }),
+            Shape::Metadata => separated(items, out, |kv, out| {
+                registry::write_metadata_json(kv, kv.mod_revision, self.omits_managed, out)
+            }),
             Shape::Table => {
                 let objects = items.iter().map(objects).collect::<Result<Vec<_>, _>>()?;
                 separated(&self.rows().rows(objects), out, registry::put_json)

@@ -37,7 +37,7 @@ use crate::authn::User;
 use crate::custom::convert;
 use crate::query::Query;
 use crate::registry;
-use crate::reply::{self, Negotiated, Shape};
+use crate::reply::{self, Encoding, Negotiated, Shape};
 use crate::route::{ResourceRequest, Verb};
 use crate::server::State;
 use crate::{node_proxy, review};
@@ -52,6 +52,8 @@ pub(crate) struct Context {
     pub(crate) query: Query,
     pub(crate) headers: HeaderMap,
     pub(crate) negotiated: Negotiated,
+    /// Lists and watches do without `managedFields`: the client is in this process and has no use for them.
+    pub(crate) omits_managed: bool,
     /// What the client is told besides the answer.
     pub(crate) warnings: Warnings,
     /// What the audit log is told.
@@ -95,6 +97,27 @@ impl Context {
 
     pub(crate) fn reply(&self, code: StatusCode, object: &Value, warnings: &[String]) -> Response<Body> {
         let mut response = reply::object(code, &self.show(object), self.negotiated.encoding);
+        reply::add_warnings(&mut response, warnings);
+        response
+    }
+
+    /// The answer to a write. What was stored of it is the answer already, unless somebody else has written since.
+    pub(crate) fn reply_written(&self, code: StatusCode, object: &Value, warnings: &[String]) -> Response<Body> {
+        let as_stored = || {
+            let is_whole = self.negotiated.shape == Shape::Object && self.negotiated.encoding == Encoding::Json;
+            // A dry run has stored nothing.
+            if !is_whole || self.query.dry_run().unwrap_or(true) {
+                return None;
+            }
+            let registry = &self.state.registry;
+            let (namespace, name) = registry::names(object);
+            let key = registry.key(&self.resource, namespace.filter(|_| self.resource.is_namespaced()), name);
+            let kv = registry.store.get(&key)?;
+            let revision = object.pointer("/metadata/resourceVersion").and_then(Value::as_str)?;
+            (revision == kv.mod_revision.to_string()).then(|| registry::as_written(&self.resource, &kv))?
+        };
+        let Some(body) = as_stored() else { return self.reply(code, object, warnings) };
+        let mut response = reply::json_bytes(code, body);
         reply::add_warnings(&mut response, warnings);
         response
     }
@@ -214,6 +237,7 @@ impl Context {
             query: self.query.clone(),
             headers: self.headers.clone(),
             negotiated: self.negotiated,
+            omits_managed: self.omits_managed,
             warnings: self.warnings.clone(),
             annotations: self.annotations.clone(),
         }

@@ -80,7 +80,7 @@ pub(super) async fn patch(context: &Context, body: &[u8]) -> Result<Response<Bod
             })
             .await?;
             let warnings = warnings.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-            Ok(context.reply(StatusCode::OK, &object, &warnings))
+            Ok(context.reply_written(StatusCode::OK, &object, &warnings))
         }
     }
 }
@@ -159,7 +159,7 @@ async fn apply_patch(context: &Context, body: &[u8]) -> Result<Response<Body>, S
         })
         .await;
         let missing = match replaced {
-            Ok((object, _)) => return Ok(context.reply(StatusCode::OK, &object, &warnings)),
+            Ok((object, _)) => return Ok(context.reply_written(StatusCode::OK, &object, &warnings)),
             Err(status) if status.reason == Reason::NotFound => status,
             Err(status) => return Err(status),
         };
@@ -169,7 +169,7 @@ async fn apply_patch(context: &Context, body: &[u8]) -> Result<Response<Body>, S
         context.authorize_creation()?;
         let fresh = apply::apply(&context.resource, None, &applied, &manager, force)?;
         match create::insert(context, fresh, Operation::Apply).await {
-            Ok(object) => return Ok(context.reply(StatusCode::CREATED, &object, &warnings)),
+            Ok(object) => return Ok(context.reply_written(StatusCode::CREATED, &object, &warnings)),
             Err(status) if status.reason == Reason::AlreadyExists => {}
             Err(status) => return Err(status),
         }

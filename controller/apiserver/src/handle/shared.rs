@@ -71,7 +71,7 @@ impl Shared {
         if let Some(known) = made.object.get().or_else(|| made.sketch.get()) {
             return Ok(Arc::clone(known));
         }
-        let sketch = Arc::new(sketch::read(&kv.value).map_err(|_| registry::damaged(kv))?);
+        let sketch = Arc::new(sketch::read(resource, &kv.value).map_err(|_| registry::damaged(kv))?);
         Ok(Arc::clone(made.sketch.get_or_init(|| sketch)))
     }
 

@@ -1,33 +1,32 @@
-//! What selectors look at, read out of a stored value without the rest: scalars of the first two levels, the labels and the
-//! addresses of a pod. What a selector cannot name costs no memory.
+//! What selectors look at, read out of a stored value without the rest: the fields that a selector of its kind can name, and
+//! the labels. What a selector cannot name costs no memory.
 
 use std::borrow::Cow;
 use std::fmt;
 
+use controller_object::field;
+use controller_object::resource::Resource;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-/// Reads the sketch of an object. Whatever [`controller_object::field`] names of built-in kinds is in it.
-pub(super) fn read(json: &[u8]) -> Result<Value, serde_json::Error> {
+/// Reads the sketch of an object of a built-in kind. Whatever [`field::selectable`] reads of it is there.
+pub(super) fn read(resource: &Resource, json: &[u8]) -> Result<Value, serde_json::Error> {
+    let wanted: Vec<(&str, Option<&str>)> = field::looked_at(resource)
+        .chain(["metadata.labels"])
+        .map(|path| path.split_once('.').map_or((path, None), |(part, field)| (part, Some(field))))
+        .collect();
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let sketch = Level::Object.deserialize(&mut deserializer)?;
+    let sketch = Level::Object(&wanted).deserialize(&mut deserializer)?;
     deserializer.end().map(|()| sketch.unwrap_or_default())
 }
 
-/// Where a value stands.
+/// Where a value stands, and which fields are wanted: in the object, or in a part of it.
 #[derive(Clone, Copy)]
 enum Level<'a> {
     /// It is the object.
-    Object,
+    Object(&'a [(&'a str, Option<&'a str>)]),
     /// In the object, under this name.
-    Part(&'a str),
-    /// Further in: only scalars matter.
-    Leaf,
-}
-
-/// Fields that are looked into further.
-fn is_whole(part: &str, field: &str) -> bool {
-    matches!((part, field), ("metadata", "labels") | ("status", "podIPs"))
+    Part(&'a str, &'a [(&'a str, Option<&'a str>)]),
 }
 
 /// The name of a field, copied only where it has escapes.
@@ -53,17 +52,18 @@ impl<'de> Visitor<'de> for Level<'_> {
         let mut kept = Map::new();
         while let Some(Name(name)) = fields.next_key::<Name<'de>>()? {
             let value = match self {
-                Level::Object => fields.next_value_seed(Level::Part(&name))?,
-                Level::Part(part) if is_whole(part, &name) => Some(fields.next_value()?),
-                Level::Part(_) => fields.next_value_seed(Level::Leaf)?,
-                Level::Leaf => {
+                Level::Object(wanted) if wanted.iter().any(|(part, _)| *part == name) => {
+                    fields.next_value_seed(Level::Part(&name, wanted))?
+                }
+                Level::Part(part, wanted) if wanted.contains(&(part, Some(&name))) => Some(fields.next_value()?),
+                Level::Object(_) | Level::Part(..) => {
                     fields.next_value::<IgnoredAny>()?;
                     None
                 }
             };
             kept.extend(value.map(|value| (name.into_owned(), value)));
         }
-        Ok((!matches!(self, Level::Leaf)).then_some(Value::Object(kept)))
+        Ok(Some(Value::Object(kept)))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Option<Value>, A::Error> {
@@ -99,7 +99,6 @@ impl<'de> Visitor<'de> for Level<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use controller_object::field;
     use controller_object::resource::Table;
     use serde_json::json;
 
@@ -113,11 +112,15 @@ mod tests {
             "involvedObject": {"kind": "Pod", "name": "a", "uid": "u", "fieldPath": "spec.containers{c}"}});
         let set =
             json!({"metadata": {"name": "s"}, "status": {"replicas": 3}, "spec": {"selector": {"matchLabels": {}}}});
-        for (group, version, plural, object) in
-            [("", "v1", "pods", &pod), ("", "v1", "events", &event), ("apps", "v1", "replicasets", &set)]
-        {
+        let job = json!({"metadata": {"name": "j"}, "status": {"succeeded": 3, "failed": 1}});
+        for (group, version, plural, object) in [
+            ("", "v1", "pods", &pod),
+            ("", "v1", "events", &event),
+            ("apps", "v1", "replicasets", &set),
+            ("batch", "v1", "jobs", &job),
+        ] {
             let resource = Table::builtin().find(group, version, plural).unwrap();
-            let sketch = read(object.to_string().as_bytes()).unwrap();
+            let sketch = read(resource, object.to_string().as_bytes()).unwrap();
             for path in field::all(resource) {
                 let (whole, seen) =
                     (field::selectable(resource, object, path), field::selectable(resource, &sketch, path));
@@ -128,11 +131,12 @@ mod tests {
         }
         // Of all kinds nothing else stands deeper than a sketch goes.
         for resource in Table::builtin().all() {
-            assert!(field::all(resource).all(|path| path.split('.').count() <= 2), "{}", resource.plural);
+            assert!(field::looked_at(resource).all(|path| path.split('.').count() <= 2), "{}", resource.plural);
         }
-        let sketch = read(pod.to_string().as_bytes()).unwrap();
+        let pods = Table::builtin().find("", "v1", "pods").unwrap();
+        let sketch = read(pods, pod.to_string().as_bytes()).unwrap();
         assert_eq!(sketch["spec"], json!({"nodeName": "node-1", "hostNetwork": true, "restartPolicy": "Always"}));
         assert_eq!(sketch["metadata"].get("managedFields"), None);
-        assert!(read(b"{\"metadata\":{").is_err() && read(b"{} x").is_err());
+        assert!(read(pods, b"{\"metadata\":{").is_err() && read(pods, b"{} x").is_err());
     }
 }

@@ -27,7 +27,7 @@ pub(super) async fn update(context: &Context, body: &[u8]) -> Result<Response<Bo
         return Err(Status::invalid(&context.resource, context.name(), vec![cause]));
     }
     let (updated, _) = replace(context, revision.as_deref(), |_| Ok((wanted.clone(), Operation::Update))).await?;
-    Ok(context.reply(StatusCode::OK, &updated, &decoded.warnings))
+    Ok(context.reply_written(StatusCode::OK, &updated, &decoded.warnings))
 }
 
 /// Reads, lets `change` make the new object, and writes it, again if somebody was faster and the client

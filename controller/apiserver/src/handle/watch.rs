@@ -320,14 +320,14 @@ impl Encoder<'_> {
             // The common case needs no parsing.
             let mut out = BytesMut::with_capacity(kv.value.len() + 80);
             out.put_slice(format!("{{\"type\":\"{kind}\",\"object\":").as_bytes());
-            registry::write_json(&self.context.resource, kv, revision, &mut out)?;
+            registry::write_json(&self.context.resource, kv, revision, self.context.omits_managed, &mut out)?;
             out.put_slice(b"}\n");
             return Ok(out.freeze());
         }
         if negotiated.shape == Shape::Metadata && negotiated.encoding == Encoding::Json {
             let mut out = BytesMut::with_capacity(1024);
             out.put_slice(format!("{{\"type\":\"{kind}\",\"object\":").as_bytes());
-            registry::write_metadata_json(kv, revision, &mut out)?;
+            registry::write_metadata_json(kv, revision, self.context.omits_managed, &mut out)?;
             out.put_slice(b"}\n");
             return Ok(out.freeze());
         }

@@ -21,7 +21,9 @@ fn note<'a>(live: &'a Value, manager: &Manager) -> Option<&'a str> {
 /// The fields that client-side apply set and nobody changed since: `kubectl` may take them from whoever owns them.
 pub(super) fn pledged(cursor: Cursor<'_>, live: &Value, manager: &Manager) -> Option<FieldSet> {
     let noted: Value = serde_json::from_str(note(live, manager)?).ok()?;
-    Some(FieldSet::of(cursor, &noted).minus(&FieldSet::changed(cursor, Some(live), &noted)))
+    let mut pledged = FieldSet::of(cursor, &noted);
+    pledged.subtract(&FieldSet::changed(cursor, Some(live), &noted));
+    Some(pledged)
 }
 
 /// Notes what was applied, where there was a note.

@@ -44,7 +44,9 @@ pub(super) struct Managed {
     subresource: Option<String>,
     api_version: String,
     time: String,
-    pub(super) fields: FieldSet,
+    fields: FieldSet,
+    /// `fieldsV1` as it was read, until the fields change.
+    written: Option<Value>,
 }
 
 impl Managed {
@@ -56,7 +58,25 @@ impl Managed {
             api_version: resource.api_version(),
             time: manager.now.clone(),
             fields,
+            written: None,
         }
+    }
+
+    pub(super) fn fields(&self) -> &FieldSet {
+        &self.fields
+    }
+
+    /// Changes the fields; `change` tells whether it did.
+    pub(super) fn change(&mut self, change: impl FnOnce(&mut FieldSet) -> bool) {
+        if change(&mut self.fields) {
+            self.written = None;
+        }
+    }
+
+    /// Written again now, through the version of a kind.
+    pub(super) fn renew(&mut self, manager: &Manager, resource: &Resource) {
+        self.api_version = resource.api_version();
+        self.time.clone_from(&manager.now);
     }
 
     pub(super) fn is(&self, manager: &Manager) -> bool {
@@ -90,12 +110,14 @@ impl Managed {
             api_version: text(entry, &["apiVersion"]).unwrap_or_default().to_owned(),
             time: text(entry, &["time"]).unwrap_or_default().to_owned(),
             fields: FieldSet::from_value(entry.get("fieldsV1")?, 0),
+            written: None,
         })
     }
 
-    fn to_value(&self) -> Value {
+    fn into_value(self) -> Value {
         let mut entry = json!({"manager": self.name, "operation": self.operation.as_str(), "apiVersion": self.api_version,
-            "fieldsType": "FieldsV1", "fieldsV1": self.fields.to_value()});
+            "fieldsType": "FieldsV1"});
+        entry["fieldsV1"] = self.written.unwrap_or_else(|| self.fields.to_value());
         if !self.time.is_empty() {
             entry["time"] = self.time.as_str().into();
         }
@@ -108,16 +130,25 @@ impl Managed {
 
 /// The entries of an object; malformed ones are left out.
 pub(super) fn read_managed(object: &Value) -> Vec<Managed> {
-    list(object, &["metadata", "managedFields"]).iter().filter_map(Managed::from_value).collect()
+    list(object, ENTRIES).iter().filter_map(Managed::from_value).collect()
 }
+
+/// The entries of an object that is stored, and so was written here: what does not change is not written anew.
+pub(super) fn read_stored(object: &Value) -> Vec<Managed> {
+    let written =
+        |entry: &Value| Some(Managed { written: entry.get("fieldsV1").cloned(), ..Managed::from_value(entry)? });
+    list(object, ENTRIES).iter().filter_map(written).collect()
+}
+
+const ENTRIES: &[&str] = &["metadata", "managedFields"];
 
 /// The entries that an update goes on with. See [`super::track_update`].
 pub(super) fn given_managed(old: Option<&Value>, new: &Value, is_subresource: bool) -> Vec<Managed> {
-    let before = || old.map(read_managed).unwrap_or_default();
-    if is_subresource && old.is_some() {
+    let before = || old.map(read_stored).unwrap_or_default();
+    let entries = list(new, ENTRIES);
+    if old.is_some_and(|old| is_subresource || list(old, ENTRIES) == entries) {
         return before();
     }
-    let entries = list(new, &["metadata", "managedFields"]);
     if let [Value::Object(entry)] = entries
         && entry.is_empty()
     {
@@ -154,7 +185,7 @@ pub(super) fn cap_updates(managed: &mut Vec<Managed>) {
         let Some((first, second)) = pair else { return };
         let absorbed = managed[second].clone();
         let bucket = &mut managed[first];
-        bucket.fields.add(&absorbed.fields);
+        bucket.change(|fields| fields.add(&absorbed.fields));
         bucket.time = absorbed.time;
         bucket.name = ANCIENT.to_owned();
         bucket.subresource = None;
@@ -178,6 +209,6 @@ pub(super) fn write_managed(object: &mut Value, mut managed: Vec<Managed>) {
     if managed.is_empty() {
         metadata.remove("managedFields");
     } else {
-        metadata.insert("managedFields".to_owned(), managed.iter().map(Managed::to_value).collect());
+        metadata.insert("managedFields".to_owned(), managed.into_iter().map(Managed::into_value).collect());
     }
 }

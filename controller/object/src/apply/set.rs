@@ -151,12 +151,20 @@ impl FieldSet {
         self
     }
 
-    /// Adds all of `other`.
-    pub(super) fn add(&mut self, other: &Self) {
+    /// Adds all of `other`, and tells whether that changed anything.
+    pub(super) fn add(&mut self, other: &Self) -> bool {
+        let mut changed = other.member && !self.member;
         self.member |= other.member;
         for (step, set) in &other.below {
-            self.below.entry(step.clone()).or_default().add(set);
+            match self.below.get_mut(step) {
+                Some(own) => changed |= own.add(set),
+                None => {
+                    self.below.insert(step.clone(), set.clone());
+                    changed = true;
+                }
+            }
         }
+        changed
     }
 
     /// The paths in both.
@@ -168,18 +176,22 @@ impl FieldSet {
         Self { below: both.collect(), member: self.member && other.member }
     }
 
-    /// The paths that are not in `other`.
-    pub(super) fn minus(&self, other: &Self) -> Self {
-        let rest = self.below.iter().filter_map(|(step, set)| {
-            let rest = other.below.get(step).map_or_else(|| set.clone(), |gone| set.minus(gone));
-            (!rest.is_empty()).then(|| (step.clone(), rest))
-        });
-        Self { below: rest.collect(), member: self.member && !other.member }
+    /// Takes the paths of `other` out, and tells whether there were any.
+    pub(super) fn subtract(&mut self, other: &Self) -> bool {
+        let mut changed = self.member && other.member;
+        self.member &= !other.member;
+        for (step, gone) in &other.below {
+            let Some(set) = self.below.get_mut(step) else { continue };
+            changed |= set.subtract(gone);
+            if set.is_empty() {
+                self.below.remove(step);
+            }
+        }
+        changed
     }
 
-    /// The paths that lead to something in `value`.
-    pub(super) fn existing(&self, cursor: Cursor<'_>, value: &Value) -> Self {
-        let mut kept = Self { member: self.member, below: BTreeMap::new() };
+    /// Takes out the paths that lead to nothing in `value`, and tells whether there were any.
+    pub(super) fn keep_existing(&mut self, cursor: Cursor<'_>, value: &Value) -> bool {
         // Elements are named once, not once for each path: lists may be long.
         let elements: BTreeMap<String, &Value> = match (value, self.below.is_empty()) {
             (Value::Array(items), false) => {
@@ -187,22 +199,21 @@ impl FieldSet {
             }
             _ => BTreeMap::new(),
         };
-        for (step, set) in &self.below {
+        let mut changed = false;
+        self.below.retain(|step, set| {
             let found = match (step.strip_prefix("f:"), step.strip_prefix("i:")) {
                 (Some(name), _) => value.get(name),
                 (None, Some(index)) => index.parse::<usize>().ok().and_then(|index| value.get(index)),
                 (None, None) => elements.get(step).copied(),
             };
-            let Some(next) = found else { continue };
-            let set = match below(cursor, step) {
-                Some(cursor) => set.existing(cursor, next),
-                None => set.clone(),
-            };
-            if !set.is_empty() {
-                kept.below.insert(step.clone(), set);
+            if let (Some(next), Some(cursor)) = (found, below(cursor, step)) {
+                changed |= set.keep_existing(cursor, next);
             }
-        }
-        kept
+            let stays = found.is_some() && !set.is_empty();
+            changed |= !stays;
+            stays
+        });
+        changed
     }
 
     /// Whether the path that ends here is in the set.

@@ -2,6 +2,8 @@
 use super::check::Faults;
 use crate::resource::{Resource, Subresource};
 use crate::tree::{at, list, list_mut, text};
+use k8s_openapi::api::core::v1::PodSpec;
+use serde::Deserialize as _;
 use serde_json::Value;
 
 /// Fields that keep their first value, by kind.
@@ -192,7 +194,7 @@ fn pod(old: &Value, new: &Value, sub: Option<Subresource>, faults: &mut Faults) 
 
 /// The class that a pod's spec gives; `None` for one that is refused anyway.
 fn qos_class(pod: &Value) -> Option<api::pod::QosClass> {
-    let spec = serde_json::from_value(pod["spec"].clone()).ok()?;
+    let spec = PodSpec::deserialize(&pod["spec"]).ok()?;
     Some(api::pod::qos_class(&spec))
 }
 
