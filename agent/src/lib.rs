@@ -48,5 +48,6 @@ mod static_pods;
 mod status_patch;
 mod storage;
 mod timer;
+pub mod topology;
 mod user;
 mod worker;
