@@ -64,8 +64,8 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
-    /// The processors that were asked for.
-    #[error("--reserved-cpus: {0}")]
+    /// The processors that were asked for, or how they are to be given out.
+    #[error("{0}")]
     Cpus(String),
     /// The node could not be registered.
     #[error("registering node {node}")]
@@ -103,6 +103,7 @@ impl Config {
         .await?;
         let capacity = Capacity::of(&instance.data_dir, self.cpus.reserved.len());
         let processors = Cpus::open(&self.cpus, instance.cpus_file()).map_err(StartError::Cpus)?;
+        self.topology.check(processors.machine().count() as usize).map_err(StartError::Cpus)?;
 
         let address = SocketAddr::new([0, 0, 0, 0].into(), self.kubelet_port);
         let listening = |source| StartError::Listen { port: self.kubelet_port, source };

@@ -17,6 +17,7 @@ use crate::memory;
 use crate::metrics::Metrics;
 use crate::resolver::ClusterDns;
 use crate::runtimes::Runtimes;
+use crate::topology;
 
 /// Configuration of an agent.
 #[derive(Clone)]
@@ -55,6 +56,8 @@ pub struct Config {
     pub memory: memory::Settings,
     /// Who has processors for itself.
     pub cpus: cpus::Settings,
+    /// What is to come from the same NUMA nodes.
+    pub topology: topology::Settings,
     /// Where files of the Container Device Interface are; of two with the same device the later counts.
     pub cdi_dirs: Vec<PathBuf>,
     /// When pods are evicted for what the machine runs out of.

@@ -47,5 +47,6 @@ mod static_pods;
 mod status_patch;
 mod storage;
 mod timer;
+pub mod topology;
 mod user;
 mod worker;

@@ -24,6 +24,7 @@ use crate::execute::{Executor, Host, effective, sandbox};
 use crate::memory::Swap;
 use crate::pressure::Pressures;
 use crate::static_pods::{self, local_uid, mirror};
+use crate::topology;
 use crate::worker::{Input, Worker};
 
 const KILLED: i32 = 137;
@@ -215,7 +216,17 @@ impl Source {
             "assigned"
         );
         let mut after: Vec<watch::Receiver<()>> = after.into_iter().collect();
-        let verdict = self.admit(&uid, &pod).await;
+        let is_known = self.is_known(&uid, &pod);
+        let mut verdict = self.consider(&uid, &pod, is_known).await;
+        let is_new = !is_known && !api::pod::is_terminal(&pod);
+        if is_new && !matches!(verdict, Verdict::Refused(_)) {
+            match topology::place(&self.host, &uid, &pod).await {
+                Ok(true) => self.host.processors.spread(&self.host),
+                Ok(false) => {}
+                Err(failure) => verdict = Verdict::Refused(failure),
+            }
+        }
+        self.admission.conclude(&uid, &pod, is_known, &verdict);
         let refused = match verdict {
             Verdict::Admitted => None,
             Verdict::AdmittedAfter(leaving) => {
@@ -227,10 +238,6 @@ impl Source {
             }
             Verdict::Refused(failure) => Some(failure),
         };
-        let is_taken = refused.is_none() && !api::pod::is_terminal(&pod) && !self.is_known(&uid, &pod);
-        if is_taken && self.host.processors.take(&uid, &pod) {
-            self.host.processors.spread(&self.host);
-        }
         self.admission.want(&uid, &pod, Timestamp::now());
         let given = self.admission.given(&uid, &pod);
         let told = (Arc::clone(&given), self.admission.pending(&uid));
@@ -287,9 +294,8 @@ impl Source {
     }
 
     /// Whether the node takes a pod. News of the node may be on their way still: before it says no, it asks.
-    async fn admit(&mut self, uid: &str, pod: &Pod) -> Verdict {
-        let is_known = self.is_known(uid, pod);
-        let verdict = self.look(|admission, here| admission.admit(uid, pod, is_known, here));
+    async fn consider(&mut self, uid: &str, pod: &Pod, is_known: bool) -> Verdict {
+        let verdict = self.look(|admission, here| admission.consider(uid, pod, is_known, here));
         if !matches!(verdict, Verdict::Refused(_)) {
             return verdict;
         }
@@ -297,7 +303,7 @@ impl Source {
         let Ok(Ok(node)) = tokio::time::timeout(ASK_TIMEOUT, api.get(&self.host.config.node_name)).await else {
             return verdict;
         };
-        self.look(|admission, here| admission.admit(uid, pod, is_known, Surroundings { node: &node, ..here }))
+        self.look(|admission, here| admission.consider(uid, pod, is_known, Surroundings { node: &node, ..here }))
     }
 
     /// Ends pods for one that matters more. Closed when nothing of them runs any more.

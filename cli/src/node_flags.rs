@@ -5,11 +5,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use agent::cpus::{self, Policy};
+use agent::cpus::{self, Options, Policy};
 use agent::eviction::{self, Soft};
 use agent::memory::{self, Reservation, Swap};
 use agent::runtimes::{self, Runtimes};
 use agent::shutdown::Grace;
+use agent::topology;
 use agent_image::registry::config::Registries;
 use k8s_openapi::api::core::v1::Taint;
 
@@ -66,6 +67,17 @@ pub(crate) struct NodeArgs {
     /// Processors that pods cannot ask for and no container has for itself, such as 0-1,4; needed with the policy static.
     #[arg(long, default_value = "", value_name = "CPUS")]
     reserved_cpus: String,
+    /// How the policy static gives processors out, such as full-pcpus-only=true; may be repeated, or have commas between.
+    #[arg(long, value_name = "OPTION=BOOLEAN")]
+    cpu_manager_policy_options: Vec<String>,
+    /// Whether processors and devices of plugins come from the same NUMA nodes: none, best-effort, restricted or
+    /// single-numa-node.
+    #[arg(long, default_value = "none", value_name = "POLICY",
+        value_parser = ["none", "best-effort", "restricted", "single-numa-node"])]
+    topology_manager_policy: String,
+    /// Whether those of each container do, or those of all containers of a pod: container or pod.
+    #[arg(long, default_value = "container", value_name = "SCOPE", value_parser = ["container", "pod"])]
+    topology_manager_scope: String,
     /// Slow containers down that near their memory limits (cgroup v2).
     #[arg(long)]
     memory_qos: bool,
@@ -95,6 +107,7 @@ pub(crate) struct Settings {
     pub(crate) eviction: eviction::Limits,
     pub(crate) runtimes: Runtimes,
     pub(crate) cpus: cpus::Settings,
+    pub(crate) topology: topology::Settings,
     pub(crate) memory: memory::Settings,
 }
 
@@ -217,7 +230,33 @@ impl NodeArgs {
                 "error: --cpu-manager-policy static: --reserved-cpus is needed, for all that shares",
             ));
         }
-        Ok(cpus::Settings { policy, reserved })
+        let failed = |error: String| Failure::new(format!("error: --cpu-manager-policy-options: {error}"));
+        let options = Options::parse(self.cpu_manager_policy_options.iter().map(String::as_str)).map_err(failed)?;
+        if policy == Policy::None && options != Options::default() {
+            return Err(failed("the policy none has no options; --cpu-manager-policy static does".into()));
+        }
+        if options.align_by_socket && self.topology().policy == topology::Policy::SingleNumaNode {
+            return Err(failed(
+                "align-by-socket and --topology-manager-policy single-numa-node exclude each other".into(),
+            ));
+        }
+        Ok(cpus::Settings { policy, reserved, options })
+    }
+
+    /// What is to come from the same NUMA nodes.
+    fn topology(&self) -> topology::Settings {
+        topology::Settings {
+            policy: match self.topology_manager_policy.as_str() {
+                "best-effort" => topology::Policy::BestEffort,
+                "restricted" => topology::Policy::Restricted,
+                "single-numa-node" => topology::Policy::SingleNumaNode,
+                _ => topology::Policy::None,
+            },
+            scope: match self.topology_manager_scope.as_str() {
+                "pod" => topology::Scope::Pod,
+                _ => topology::Scope::Container,
+            },
+        }
     }
 
     /// What is looked at before anything runs, so that what cannot be used is told then.
@@ -227,6 +266,7 @@ impl NodeArgs {
             eviction: self.eviction()?,
             runtimes: self.runtimes()?,
             cpus: self.cpus()?,
+            topology: self.topology(),
             memory: self.memory()?,
         })
     }

@@ -40,6 +40,13 @@ fn list(devices: &BTreeMap<String, bool>) -> Vec<u8> {
         let mut device = Vec::new();
         put(&mut device, 1, id.as_bytes());
         put(&mut device, 2, if *well { b"Healthy" } else { b"Unhealthy" });
+        // `a.1` is near NUMA node 1.
+        if let Some(node) = id.split_once('.').and_then(|(_, node)| node.parse().ok()) {
+            let (mut numa, mut topology) = (Vec::new(), Vec::new());
+            numa.extend(number_field(1, node));
+            put(&mut topology, 1, &numa);
+            put(&mut device, 3, &topology);
+        }
         put(&mut reply, 1, &device);
     }
     reply

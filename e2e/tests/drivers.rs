@@ -536,3 +536,78 @@ async fn devices_of_a_plugin_are_given_to_one_container_each() {
     api.until("/api/v1/nodes", "node-1", "nobody answers for them", counts("3", "0")).await;
     cluster.reset(true);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_of_other_numa_nodes_are_refused_where_the_node_is_to_see_to_that() {
+    need!(machine::root());
+    const RESOURCE: &str = "example.com/thing";
+    if !std::path::Path::new("/sys/devices/system/node/node0").exists()
+        || std::path::Path::new("/sys/devices/system/node/node1").exists()
+    {
+        println!("skipped: the test is written for a machine of one NUMA node");
+        return;
+    }
+    let image = machine::image("busybox").expect("hack/image makes the image");
+    let cdi = tempfile::tempdir().expect("a directory");
+    let devices = ["a.1", "b.0", "shared"].map(|id| format!("- name: {id}\n  containerEdits: {{env: [X=y]}}\n"));
+    let file = format!("cdiVersion: 0.6.0\nkind: {CDI_KIND}\ndevices:\n{}", devices.concat());
+    std::fs::write(cdi.path().join("things.yaml"), file).expect("a file");
+    let flags = [
+        "--cdi-spec-dir",
+        cdi.path().to_str().expect("a path of ours"),
+        "--topology-manager-policy=single-numa-node",
+        "--topology-manager-scope=pod",
+        "--cpu-manager-policy=static",
+        "--reserved-cpus=0",
+        "--cpu-manager-policy-options=strict-cpu-reservation=true,distribute-cpus-across-numa=true",
+    ];
+    let mut cluster = Cluster::start_with(&[&image], &flags);
+    let kubelet = cluster.data_dir().join("agent/kubelet");
+    // The first is near a node that this machine does not have.
+    let plugin = Plugin::start(&kubelet, RESOURCE, &["a.1", "b.0"]).await;
+    let api = Api::fresh(&cluster.kubeconfig(), "near").await;
+    let counts = |node: &Value| node["status"]["allocatable"][RESOURCE] == "2";
+    api.until("/api/v1/nodes", "node-1", "the node tells of them", counts).await;
+    let pods = api.path("v1", "pods");
+    let pod = |name: &str, limits: Value| {
+        let container = json!({"name": "c", "image": "busybox", "imagePullPolicy": "Never", "resources": {"limits": limits},
+            "command": ["sh", "-c", "grep Cpus_allowed_list: /proc/self/status; echo $GIVEN; exec sleep 1d"]});
+        json!({"metadata": {"name": name}, "spec": {"terminationGracePeriodSeconds": 1, "restartPolicy": "Never",
+            "tolerations": [{"operator": "Exists", "effect": "NoSchedule"}], "containers": [container]}})
+    };
+    let is_up = |pod: &Value| pod["status"]["phase"] == "Running";
+    let whole = json!({RESOURCE: "1", "cpu": "1", "memory": "32Mi"});
+    api.post(&pods, pod("near", whole)).await.ok();
+    api.until(&pods, "near", "it runs", is_up).await;
+    let log = api.log_with("near", "c", "b.0", 1).await;
+    assert!(!log.contains("list:\t0"), "it has a processor of its own: {log}");
+    api.post(&pods, pod("far", json!({RESOURCE: "1"}))).await.ok();
+    let far = api.until(&pods, "far", "it is refused", |pod| pod["status"]["phase"] == "Failed").await;
+    assert_eq!(far["status"]["reason"], "TopologyAffinityError");
+    let message = "Resources cannot be allocated with Topology locality";
+    assert_eq!(far["status"]["message"], format!("Pod was rejected: {message}"));
+    api.event("far", "TopologyAffinityError", message).await;
+    // Where nothing matters to a pod, any place is good; and reserved processors are the machine's.
+    api.post(&pods, pod("plain", json!({}))).await.ok();
+    api.until(&pods, "plain", "it runs", is_up).await;
+    if std::thread::available_parallelism().map_or(1, usize::from) > 2 {
+        let log = api.log_with("plain", "c", "list:", 1).await;
+        assert!(!log.contains("list:\t0"), "{log}");
+    }
+    // What was near is, once it is nobody's; another agent knows whose it is.
+    cluster.kill_server();
+    cluster.start_server();
+    plugin.register().await.expect("it is taken");
+    let api = api.seen_by(&cluster.kubeconfig()).await;
+    api.until("/api/v1/nodes", "node-1", "the node tells of them", counts).await;
+    api.post(&pods, pod("still", json!({RESOURCE: "1"}))).await.ok();
+    let still = api.until(&pods, "still", "it is refused", |pod| pod["status"]["phase"] == "Failed").await;
+    assert_eq!(still["status"]["reason"], "TopologyAffinityError");
+    api.delete(&format!("{pods}/near"), Value::Null).await.ok();
+    api.until_gone(&format!("{pods}/near")).await;
+    api.post(&pods, pod("next", json!({RESOURCE: "1"}))).await.ok();
+    api.until(&pods, "next", "it runs", is_up).await;
+    assert_eq!(plugin.given().last().map(Vec::as_slice), Some(&["b.0".to_owned()][..]));
+    drop(plugin);
+    cluster.reset(true);
+}

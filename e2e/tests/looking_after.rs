@@ -107,6 +107,12 @@ fn a_threshold_that_cannot_be_read_is_told_before_anything_runs() {
     );
     let said = server("--cpu-manager-policy=static");
     assert!(said.contains("--reserved-cpus is needed"), "{said}");
+    let said = server("--cpu-manager-policy-options=full-pcpus-only=true");
+    assert!(said.contains("the policy none has no options"), "{said}");
+    let said = server("--cpu-manager-policy-options=full-pcpus=true");
+    assert!(said.contains("unknown CPU Manager Policy option: \"full-pcpus\""), "{said}");
+    let said = server("--topology-manager-policy=strict");
+    assert!(said.contains("single-numa-node"), "{said}");
     let said = server("--reserved-cpus=1-");
     assert!(said.contains("--reserved-cpus: \"1-\": expected processors such as 0-1,4"), "{said}");
     let said = server("--eviction-soft=memory.available<1Gi");

@@ -53,14 +53,14 @@ impl Reason {
 }
 
 /// What `status` says of a pod that is refused.
-fn rejection(reason: &str, message: &str) -> Failure {
+pub(crate) fn rejection(reason: &str, message: &str) -> Failure {
     Failure { reason: reason.to_owned(), message: format!("{REJECTED}{message}") }
 }
 
 /// What messages of refused pods begin with; their events go without.
 pub(crate) const REJECTED: &str = "Pod was rejected: ";
 /// The reason of what nobody expects: devices that are not there, a critical pod that nobody can make room for.
-const UNEXPECTED: &str = "UnexpectedAdmissionError";
+pub(crate) const UNEXPECTED: &str = "UnexpectedAdmissionError";
 
 /// What a pod that is here has.
 #[derive(Debug, Clone)]
@@ -164,21 +164,29 @@ impl Admission {
         self.remembered.retain(|uid, _| is_here(uid));
     }
 
-    /// Takes a pod in, or says why not. One that `is_known` was here before this agent began, and is not asked again: it has
-    /// what it was given then.
-    pub(crate) fn admit(&mut self, uid: &str, pod: &Pod, is_known: bool, here: Surroundings<'_>) -> Verdict {
-        if api::pod::is_terminal(pod) {
-            return Verdict::Admitted;
-        }
-        let allocation = match self.remembered.remove(uid) {
-            Some(allocation) if is_known => allocation,
+    fn taken(&self, uid: &str, pod: &Pod, is_known: bool) -> Taken {
+        let allocation = match self.remembered.get(uid) {
+            Some(allocation) if is_known => allocation.clone(),
             None if is_known => Allocation::told(pod),
             Some(_) | None => Allocation::of(pod),
         };
-        let own = Taken::of(&allocation.apply(pod), allocation);
-        let is_here = is_known || self.pods.contains_key(uid);
-        let verdict = if is_here { Verdict::Admitted } else { self.judge(pod, &own, here) };
-        if let Verdict::AdmittedAfter(leaving) = &verdict {
+        Taken::of(&allocation.apply(pod), allocation)
+    }
+
+    /// What would become of a pod. One that `is_known` was here before this agent began, and is not asked again.
+    pub(crate) fn consider(&self, uid: &str, pod: &Pod, is_known: bool, here: Surroundings<'_>) -> Verdict {
+        let is_settled = is_known || self.pods.contains_key(uid) || api::pod::is_terminal(pod);
+        if is_settled { Verdict::Admitted } else { self.judge(pod, &self.taken(uid, pod, is_known), here) }
+    }
+
+    /// That is what becomes of it. One that `is_known` has what it was given before.
+    pub(crate) fn conclude(&mut self, uid: &str, pod: &Pod, is_known: bool, verdict: &Verdict) {
+        if api::pod::is_terminal(pod) {
+            return;
+        }
+        let own = self.taken(uid, pod, is_known);
+        self.remembered.remove(uid);
+        if let Verdict::AdmittedAfter(leaving) = verdict {
             for uid in leaving {
                 self.release(uid);
             }
@@ -186,7 +194,6 @@ impl Admission {
         if !matches!(verdict, Verdict::Refused(_)) {
             self.pods.insert(uid.to_owned(), own);
         }
-        verdict
     }
 
     /// The pod is gone, or ended. Whether it was here.

@@ -8,6 +8,15 @@ use super::*;
 use crate::eviction::Limits;
 use crate::pressure::Sample;
 
+impl Admission {
+    /// Takes a pod in, or says why not.
+    pub(super) fn admit(&mut self, uid: &str, pod: &Pod, is_known: bool, here: Surroundings<'_>) -> Verdict {
+        let verdict = self.consider(uid, pod, is_known, here);
+        self.conclude(uid, pod, is_known, &verdict);
+        verdict
+    }
+}
+
 /// A node of 2 processors, 1 GiB and 3 pods.
 struct Place {
     node: Node,

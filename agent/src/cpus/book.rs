@@ -9,9 +9,7 @@ use api::pod::QosClass;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use serde::{Deserialize, Serialize};
 
-use super::choose::choose;
 use super::set::{CpuSet, parse, show};
-use super::topology::Topology;
 
 const VERSION: u32 = 1;
 
@@ -39,12 +37,15 @@ fn exclusive(pod: &Pod, container: &Container) -> usize {
     if milli % 1000 == 0 { usize::try_from(milli / 1000).unwrap_or(0) } else { 0 }
 }
 
+/// How many processors a container has for itself; none is one that looks into others.
+pub(super) fn wish(pod: &Pod, container: &Container, role: Role) -> usize {
+    if role == Role::Ephemeral { 0 } else { exclusive(pod, container) }
+}
+
 /// The containers that have processors for themselves, in the order in which they start.
 fn wishes(pod: &Pod) -> Vec<(String, usize, Role)> {
-    let all = facts::containers(pod).map(|(container, role)| (exclusive(pod, &container), container.name, role));
-    all.filter(|(count, _, role)| *count > 0 && *role != Role::Ephemeral)
-        .map(|(n, name, role)| (name, n, role))
-        .collect()
+    let all = facts::containers(pod).map(|(container, role)| (wish(pod, &container, role), container.name, role));
+    all.filter(|(count, ..)| *count > 0).map(|(count, name, role)| (name, count, role)).collect()
 }
 
 /// How many processors a pod has for itself at its peak: init containers pass theirs on.
@@ -104,38 +105,33 @@ impl Book {
     pub(super) fn taken(&self) -> CpuSet {
         self.0.values().flat_map(BTreeMap::values).flatten().copied().collect()
     }
-
-    /// Gives a pod's containers their processors, of these; whether there were enough. What an init container has is the
-    /// first that later containers get.
-    pub(super) fn give(&mut self, uid: &str, pod: &Pod, topology: &Topology, mut free: CpuSet) -> bool {
-        let (mut passed_on, mut given) = (CpuSet::new(), BTreeMap::new());
-        for (name, count, role) in wishes(pod) {
-            let old = choose(topology, &passed_on, count.min(passed_on.len())).unwrap_or_default();
-            let Some(new) = choose(topology, &free, count - old.len()) else { return false };
-            free.retain(|cpu| !new.contains(cpu));
-            let set: CpuSet = old.union(&new).copied().collect();
-            match role {
-                Role::Init => passed_on.extend(&set),
-                Role::Sidecar | Role::App | Role::Ephemeral => passed_on.retain(|cpu| !set.contains(cpu)),
-            }
-            given.insert(name, set);
-        }
-        if !given.is_empty() {
-            self.0.insert(uid.to_owned(), given);
-        }
-        true
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, from_value, json};
 
-    use super::super::topology::Place;
+    use super::super::draft::{Draft, Rules};
+    use super::super::options::Options;
+    use super::super::topology::{Topology, made};
     use super::*;
 
     fn machine() -> Topology {
-        Topology((0..8).map(|cpu| (cpu, Place { socket: 0, core: (cpu / 2) as i64 })).collect())
+        made([1, 1, 4, 2])
+    }
+
+    impl Book {
+        /// Gives a pod what it asks for, of these; whether there was enough.
+        fn give(&mut self, uid: &str, pod: &Pod, free: CpuSet) -> bool {
+            let (topology, mut draft) = (machine(), Draft::new(free));
+            let rules = Rules { topology: &topology, options: Options::default() };
+            let is_given =
+                wishes(pod).iter().all(|(name, count, role)| draft.give(rules, (name, *role), *count, None).is_ok());
+            if is_given {
+                self.0.insert(uid.to_owned(), draft.given);
+            }
+            is_given
+        }
     }
 
     fn container(name: &str, cpu: &str) -> Value {
@@ -172,13 +168,13 @@ mod tests {
         let own = pod(json!({"initContainers": [container("i", "4"), sidecar], "containers": [container("a", "2")]}));
         assert_eq!(needed(&own), 4);
         let (mut book, all) = (Book::default(), machine().all());
-        assert!(book.give("u", &own, &machine(), all.clone()));
+        assert!(book.give("u", &own, all.clone()));
         assert_eq!(book.taken().len(), 4);
         let of = |name: &str| book.0["u"][name].clone();
         assert!(of("s").is_disjoint(&of("a")) && of("i").is_superset(&of("a")) && of("i").is_superset(&of("s")));
         let free: CpuSet = all.difference(&book.taken()).copied().collect();
         let large = pod(json!({"containers": [container("a", "5")]}));
-        assert!(!book.give("v", &large, &machine(), free));
+        assert!(!book.give("v", &large, free));
         assert!(!book.0.contains_key("v"));
     }
 
@@ -188,8 +184,8 @@ mod tests {
         let path = dir.path().join("cpus.json");
         let mut book = Book::default();
         assert_eq!(Book::read(&path, &machine().all()), book);
-        book.give("u", &pod(json!({"containers": [container("a", "2")]})), &machine(), machine().all());
-        book.give("v", &pod(json!({"containers": [container("a", "2")]})), &machine(), parse("4-7").unwrap());
+        book.give("u", &pod(json!({"containers": [container("a", "2")]})), machine().all());
+        book.give("v", &pod(json!({"containers": [container("a", "2")]})), parse("4-7").unwrap());
         book.write(&path).unwrap();
         assert_eq!(Book::read(&path, &machine().all()), book);
         let fewer = Book::read(&path, &parse("0-3").unwrap());

@@ -1,8 +1,11 @@
 //! Processors for containers: whole ones for those of Guaranteed pods that ask for whole ones, the rest for all others.
-//! Kubernetes documentation, "Control CPU Management Policies on the Node". Start reading at `book`, then `choose`.
+//! Kubernetes documentation, "Control CPU Management Policies on the Node". Start reading at `book`, then `draft` and `choose`.
 
 mod book;
 mod choose;
+mod distribute;
+mod draft;
+mod options;
 pub mod set;
 mod topology;
 
@@ -10,12 +13,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use agent_runtime::cgroup;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod};
 use oci_spec::runtime::LinuxResources;
 
 use crate::execute::{Host, chain};
+use crate::topology::{Hint, Nodes};
+use agent_pod::facts::Role;
 use book::Book;
 pub(crate) use book::needed;
+use draft::Rules;
+pub(crate) use draft::{CpuError, Draft};
+pub use options::Options;
 use set::{CpuSet, show};
 use topology::Topology;
 
@@ -36,6 +44,8 @@ pub struct Settings {
     pub policy: Policy,
     /// `--reserved-cpus`: nobody's alone, and not for pods to ask for.
     pub reserved: CpuSet,
+    /// `--cpu-manager-policy-options`
+    pub options: Options,
 }
 
 /// The processors of this machine, and who has which.
@@ -44,6 +54,7 @@ pub(crate) struct Cpus {
     policy: Policy,
     topology: Topology,
     reserved: CpuSet,
+    options: Options,
     path: PathBuf,
     /// An agent before this one gave processors away, and this one gives none.
     is_abandoned: bool,
@@ -57,7 +68,7 @@ impl Cpus {
     ///
     /// # Errors
     ///
-    /// Reserved processors that are not there, or that are all there are.
+    /// Reserved processors that are not there, or that are all there are; options that this machine is not made for.
     pub(crate) fn open(settings: &Settings, path: PathBuf) -> Result<Self, String> {
         let affinity = rustix::thread::sched_getaffinity(None).map_err(|error| error.to_string())?;
         let may_use = |cpu| cpu < rustix::thread::CpuSet::MAX_CPU && affinity.is_set(cpu);
@@ -68,10 +79,17 @@ impl Cpus {
     fn of(settings: &Settings, topology: Topology, path: PathBuf) -> Result<Self, String> {
         let (all, reserved) = (topology.all(), settings.reserved.clone());
         if let Some(cpu) = reserved.difference(&all).next() {
-            return Err(format!("processor {cpu} is reserved, but this machine has {}", show(&all)));
+            return Err(format!("--reserved-cpus: processor {cpu} is reserved, but this machine has {}", show(&all)));
         }
         if !all.is_empty() && reserved == all {
-            return Err("all processors are reserved: none is left for pods".into());
+            return Err("--reserved-cpus: all processors are reserved: none is left for pods".into());
+        }
+        let sockets = topology.by(|place| place.socket).len();
+        if settings.options.align_by_socket && sockets > topology.nodes().count() as usize {
+            return Err(
+                "--cpu-manager-policy-options: align-by-socket is not for machines with more sockets than NUMA nodes"
+                    .into(),
+            );
         }
         let assignable = all.difference(&reserved).copied().collect();
         let (book, is_abandoned) = match settings.policy {
@@ -80,7 +98,8 @@ impl Cpus {
         };
         let book = Mutex::new(book);
         let placing = Mutex::default();
-        Ok(Self { policy: settings.policy, topology, reserved, path, is_abandoned, book, placing })
+        let (policy, options) = (settings.policy, settings.options);
+        Ok(Self { policy, topology, reserved, options, path, is_abandoned, book, placing })
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -98,17 +117,52 @@ impl Cpus {
         (self.policy == Policy::Static).then(|| self.unassigned(&self.book()).len())
     }
 
-    /// Gives the containers of a pod that was admitted what is theirs; whether anybody else has less now. One that has it
-    /// already keeps it.
-    pub(crate) fn take(&self, uid: &str, pod: &Pod) -> bool {
-        let mut book = self.book();
-        if self.policy == Policy::None || needed(pod) == 0 || book.0.contains_key(uid) {
-            return false;
+    /// The NUMA nodes of this machine.
+    pub(crate) fn machine(&self) -> Nodes {
+        self.topology.nodes()
+    }
+
+    fn rules(&self) -> Rules<'_> {
+        Rules { topology: &self.topology, options: self.options }
+    }
+
+    /// Begins to give a pod what it asks for. `None`: it shares all processors with others, or has what it is to have.
+    pub(crate) fn draft(&self, uid: &str, pod: &Pod) -> Option<Draft> {
+        let book = self.book();
+        let is_given = self.policy == Policy::Static && needed(pod) > 0 && !book.0.contains_key(uid);
+        is_given.then(|| Draft::new(self.unassigned(&book)))
+    }
+
+    /// Where the next container could be given what it has for itself; `None` where it does not matter.
+    pub(crate) fn hints(&self, draft: &Draft, pod: &Pod, container: &Container, role: Role) -> Option<Vec<Hint>> {
+        let count = Some(book::wish(pod, container, role)).filter(|count| *count > 0)?;
+        Some(draft.hints(self.rules(), count))
+    }
+
+    /// The same of a whole pod.
+    pub(crate) fn hints_of_pod(&self, draft: &Draft, pod: &Pod) -> Vec<Hint> {
+        draft.hints(self.rules(), needed(pod))
+    }
+
+    /// Gives the next container what it has for itself, from these nodes first.
+    pub(crate) fn give(
+        &self,
+        draft: &mut Draft,
+        pod: &Pod,
+        (container, role): (&Container, Role),
+        nodes: Option<Nodes>,
+    ) -> Result<(), CpuError> {
+        match book::wish(pod, container, role) {
+            0 => Ok(()),
+            count => draft.give(self.rules(), (&container.name, role), count, nodes),
         }
-        let free = self.unassigned(&book);
-        let is_given = book.give(uid, pod, &self.topology, free);
+    }
+
+    /// Writes down what a pod was given.
+    pub(crate) fn keep(&self, uid: &str, draft: Draft) {
+        let mut book = self.book();
+        book.0.insert(uid.to_owned(), draft.given);
         self.write(&book);
-        is_given
     }
 
     /// The pod has ended, or is gone; whether there is more for others now.
@@ -152,8 +206,14 @@ impl Cpus {
         }
         let book = self.book();
         let own = book.0.get(uid).and_then(|all| all.get(container)).cloned();
-        let taken = book.taken();
-        Some(show(&own.unwrap_or_else(|| self.topology.all().difference(&taken).copied().collect())))
+        let shared = || {
+            let (mut shared, taken) = (self.topology.all(), book.taken());
+            shared.retain(|cpu| !taken.contains(cpu));
+            let strict: CpuSet = shared.difference(&self.reserved).copied().collect();
+            // Where others have all the rest, a container has to run somewhere.
+            if self.options.strict_reservation && !strict.is_empty() { strict } else { shared }
+        };
+        Some(show(&own.unwrap_or_else(shared)))
     }
 
     /// After the first list of pods: running containers are where they belong, also if the policy is another one now.
@@ -202,12 +262,24 @@ impl Cpus {
 mod tests {
     use serde_json::{from_value, json};
 
-    use super::topology::Place;
+    use super::topology::made;
     use super::*;
 
     fn open(policy: Policy, reserved: &str, path: &Path) -> Result<Cpus, String> {
-        let topology = Topology((0..4).map(|cpu| (cpu, Place { socket: 0, core: cpu as i64 })).collect());
-        Cpus::of(&Settings { policy, reserved: set::parse(reserved).unwrap() }, topology, path.to_owned())
+        let reserved = set::parse(reserved).unwrap();
+        Cpus::of(&Settings { policy, reserved, options: Options::default() }, made([1, 1, 4, 1]), path.to_owned())
+    }
+
+    impl Cpus {
+        /// Gives a pod all that it asks for; whether that is anything.
+        fn take(&self, uid: &str, pod: &Pod) -> bool {
+            let Some(mut draft) = self.draft(uid, pod) else { return false };
+            for (container, role) in agent_pod::facts::containers(pod) {
+                self.give(&mut draft, pod, (&container, role), None).unwrap();
+            }
+            self.keep(uid, draft);
+            true
+        }
     }
 
     fn pod(cpu: &str) -> Pod {
@@ -243,7 +315,29 @@ mod tests {
         let own = open(Policy::None, "", &path).unwrap();
         assert!(!own.take("u", &pod("2")));
         assert_eq!((own.free(), own.of_container("u", "c")), (None, None));
-        assert_eq!(open(Policy::Static, "7", &path).unwrap_err(), "processor 7 is reserved, but this machine has 0-3");
+        assert_eq!(
+            open(Policy::Static, "7", &path).unwrap_err(),
+            "--reserved-cpus: processor 7 is reserved, but this machine has 0-3"
+        );
         assert!(open(Policy::Static, "0-3", &path).unwrap_err().contains("none is left for pods"));
+    }
+
+    #[test]
+    fn reserved_processors_are_the_machines_alone_if_that_is_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { strict_reservation: true, ..Options::default() };
+        let settings = Settings { policy: Policy::Static, reserved: [0].into(), options };
+        let own = Cpus::of(&settings, made([1, 1, 4, 1]), dir.path().join("cpus.json")).unwrap();
+        assert_eq!(own.of_container("other", "c").as_deref(), Some("1-3"));
+        own.take("u", &pod("2"));
+        assert_eq!(own.of_container("other", "c").as_deref(), Some("3"));
+        own.take("v", &pod("1"));
+        assert_eq!(own.of_container("other", "c").as_deref(), Some("0"), "it has to run somewhere");
+        let by_socket = Options { align_by_socket: true, ..Options::default() };
+        let settings = Settings { options: by_socket, ..settings };
+        let mut machine = made([2, 1, 2, 1]);
+        machine.0.values_mut().for_each(|place| place.node = 0);
+        let refused = Cpus::of(&settings, machine, dir.path().join("cpus.json")).unwrap_err();
+        assert!(refused.contains("align-by-socket is not for machines with more sockets"), "{refused}");
     }
 }

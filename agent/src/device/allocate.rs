@@ -7,15 +7,16 @@ use std::sync::PoisonError;
 use agent_pod::facts::{self, Role};
 use agent_pod::protocol::Failure;
 use api::quantity::Quantity;
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::book::{Book, Wish};
-use super::is_extended;
 use super::message::{Allocation, Allocations, Empty, Ids, IdsOfContainers, PreferredRequest, PreferredRequests};
 use super::plugin::Resource;
+use super::{hint, is_extended};
 use crate::cdi;
 use crate::execute::container::CREATE_ERROR;
-use crate::execute::{Executor, chain};
+use crate::execute::{Executor, Host, chain};
+use crate::topology::{Hints, Nodes};
 
 /// What a container gets with its devices.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -47,7 +48,8 @@ pub(crate) async fn give(executor: &Executor, container: &Container) -> Result<G
     for (name, count) in asked(container) {
         // What no plugin ever told of is counted by the scheduler alone.
         let Some(resource) = executor.host.devices.get(&name) else { continue };
-        let ids = choose(executor, container, &name, count, &resource).await?;
+        let of = Of { host: &executor.host, uid: &executor.uid, pod: &executor.pod, container };
+        let ids = choose(of, &name, count, &resource, None).await?;
         let Some((plugin, options)) = &resource.plugin else {
             return Err(said(format!("the device plugin of {name} is away")));
         };
@@ -64,42 +66,124 @@ pub(crate) async fn give(executor: &Executor, container: &Container) -> Result<G
     Ok(given)
 }
 
-/// The containers of a pod that have ended when another begins.
-fn ended_before(executor: &Executor, name: &str) -> Vec<String> {
-    let before = facts::containers(&executor.pod).take_while(|(own, _)| own.name != name);
-    before.filter(|(_, role)| *role == Role::Init).map(|(own, _)| own.name.clone()).collect()
+/// A container that devices are for.
+#[derive(Clone, Copy)]
+pub(crate) struct Of<'a> {
+    pub(crate) host: &'a Host,
+    pub(crate) uid: &'a str,
+    pub(crate) pod: &'a Pod,
+    pub(crate) container: &'a Container,
+}
+
+impl Of<'_> {
+    /// The containers of its pod that have ended when it begins.
+    fn ended_before(&self) -> Vec<String> {
+        let before = facts::containers(self.pod).take_while(|(own, _)| own.name != self.container.name);
+        before.filter(|(_, role)| *role == Role::Init).map(|(own, _)| own.name.clone()).collect()
+    }
+
+    /// What it may have of a resource: what it is to use again, and what nobody has.
+    fn look<T>(&self, name: &str, count: usize, ask: impl FnOnce(&mut Book, &Wish<'_>) -> T) -> T {
+        let (before, path) = (self.ended_before(), self.host.config.instance.devices_file());
+        let wish = Wish { pod: self.uid, container: &self.container.name, resource: name, count, before: &before };
+        let mut book = self.host.devices.book.lock().unwrap_or_else(PoisonError::into_inner);
+        let book = book.get_or_insert_with(|| Book::read(&path));
+        // What pods had that have ended is nobody's.
+        book.retain(|uid| uid == self.uid || !self.host.pods.is_over(uid));
+        ask(book, &wish)
+    }
+}
+
+/// Where a container could be given the devices that it asks for, one list for each resource.
+pub(crate) fn hints(of: Of<'_>, machine: Nodes) -> Hints {
+    hints_for(of, asked(of.container), machine)
+}
+
+fn hints_for(of: Of<'_>, asked: BTreeMap<String, usize>, machine: Nodes) -> Hints {
+    let hint = |(name, count): (String, usize)| {
+        let resource = of.host.devices.get(&name)?;
+        Some(of.look(&name, count, |book, wish| hint::of(book, wish, &resource, machine)))
+    };
+    asked.into_iter().filter_map(hint).collect()
+}
+
+/// Where that could be which the containers of a pod ask for together at its peak: init containers pass theirs on.
+pub(crate) fn hints_of_pod(of: Of<'_>, machine: Nodes) -> Hints {
+    let (mut lasting, mut peak) = (BTreeMap::<String, usize>::new(), BTreeMap::<String, usize>::new());
+    for (container, role) in facts::containers(of.pod) {
+        for (name, count) in asked(&container) {
+            let lasts = lasting.entry(name.clone()).or_default();
+            let at_once = *lasts + count;
+            if role != Role::Init {
+                *lasts = at_once;
+            }
+            let most = peak.entry(name).or_default();
+            *most = at_once.max(*most);
+        }
+    }
+    hints_for(of, peak, machine)
+}
+
+/// Chooses a container's devices before it begins, near these nodes if there are; it gets them when it does.
+pub(crate) async fn hold(of: Of<'_>, nodes: Option<Nodes>) -> Result<(), Failure> {
+    for (name, count) in asked(of.container) {
+        let Some(resource) = of.host.devices.get(&name) else { continue };
+        choose(of, &name, count, &resource, nodes).await?;
+    }
+    Ok(())
+}
+
+/// What a pod holds is others' again.
+pub(crate) fn forget(host: &Host, uid: &str) {
+    let path = host.config.instance.devices_file();
+    let mut book = host.devices.book.lock().unwrap_or_else(PoisonError::into_inner);
+    let book = book.get_or_insert_with(|| Book::read(&path));
+    book.retain(|own| own != uid);
+    if let Err(error) = book.write(&path) {
+        tracing::error!(%error, path = %path.display(), "writing who has which device");
+    }
 }
 
 async fn choose(
-    executor: &Executor,
-    container: &Container,
+    of: Of<'_>,
     name: &str,
     count: usize,
     resource: &Resource,
+    nodes: Option<Nodes>,
 ) -> Result<BTreeSet<String>, Failure> {
-    let devices = &executor.host.devices;
-    let _turn = devices.turn.lock().await;
-    let path = executor.host.config.instance.devices_file();
-    let before = ended_before(executor, &container.name);
-    let wish = Wish { pod: &executor.uid, container: &container.name, resource: name, count, before: &before };
-    let (reused, free) = {
-        let mut book = devices.book.lock().unwrap_or_else(PoisonError::into_inner);
-        let book = book.get_or_insert_with(|| Book::read(&path));
-        if let Some(held) = book.held(&wish).filter(|held| held.len() == count) {
-            return Ok(held);
+    let _turn = of.host.devices.turn.lock().await;
+    let (reused, free) = match of.look(name, count, |book, wish| {
+        if let Some(held) = book.held(wish).filter(|held| held.len() == count) {
+            return Err(held);
         }
-        book.retain(|uid| uid == executor.uid || !executor.host.pods.is_over(uid));
-        book.free(&wish, &resource.devices).map_err(|available| {
+        Ok(book.free(wish, &resource.devices))
+    }) {
+        Err(held) => return Ok(held),
+        Ok(free) => free.map_err(|available| {
             said(format!(
                 "requested number of devices unavailable for {name}. Requested: {count}, Available: {available}"
             ))
-        })?
+        })?,
     };
-    let ids = prefer(count, reused, free, resource).await;
-    let mut book = devices.book.lock().unwrap_or_else(PoisonError::into_inner);
-    let book = book.get_or_insert_with(|| Book::read(&path));
-    book.give(&wish, ids.clone());
-    book.write(&path).map_err(|error| said(format!("{}: {error}", path.display())))?;
+    let mut must: BTreeSet<String> = reused.into_iter().take(count).collect();
+    let is_near = |id: &String| match (nodes, resource.nodes.get(id)) {
+        (Some(nodes), Some(own)) => own.meets(nodes),
+        (Some(_), None) => false,
+        (None, _) => true,
+    };
+    let (near, far): (BTreeSet<String>, BTreeSet<String>) = free.into_iter().partition(is_near);
+    let ids = if must.len() + near.len() >= count {
+        prefer(count, must, near, resource).await
+    } else {
+        must.extend(near);
+        prefer(count, must, far, resource).await
+    };
+    let path = of.host.config.instance.devices_file();
+    let written = of.look(name, count, |book, wish| {
+        book.give(wish, ids.clone());
+        book.write(&path)
+    });
+    written.map_err(|error| said(format!("{}: {error}", path.display())))?;
     Ok(ids)
 }
 
@@ -110,7 +194,7 @@ async fn prefer(
     free: BTreeSet<String>,
     resource: &Resource,
 ) -> BTreeSet<String> {
-    let must: Vec<String> = reused.into_iter().take(count).collect();
+    let must: Vec<String> = reused.into_iter().collect();
     if let Some((plugin, _)) =
         resource.plugin.as_ref().filter(|(_, options)| options.get_preferred_allocation_available)
     {

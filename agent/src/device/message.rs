@@ -41,6 +41,23 @@ pub(crate) struct Device {
     /// `Healthy` or `Unhealthy`
     #[prost(string, tag = "2")]
     pub(crate) health: String,
+    /// Where it is.
+    #[prost(message, optional, tag = "3")]
+    pub(crate) topology: Option<TopologyInfo>,
+}
+
+/// `TopologyInfo`
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct TopologyInfo {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) nodes: Vec<NumaNode>,
+}
+
+/// `NUMANode`
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct NumaNode {
+    #[prost(int64, tag = "1")]
+    pub(crate) id: i64,
 }
 
 /// `ListAndWatchResponse`

@@ -4,11 +4,12 @@
 
 mod allocate;
 mod book;
+mod hint;
 mod message;
 mod plugin;
 mod register;
 
-pub(crate) use allocate::{Given, give};
+pub(crate) use allocate::{Given, Of, forget, give, hints, hints_of_pod, hold};
 pub(crate) use plugin::{Amount, Devices};
 pub(crate) use register::{bind, run};
 

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::book::Book;
 use super::message::{Device, DeviceList, Empty, Options};
 use crate::execute::{Host, chain};
+use crate::topology::Nodes;
 
 const HEALTHY: &str = "Healthy";
 
@@ -21,12 +22,14 @@ pub(crate) struct Amount {
 }
 
 /// One resource.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Resource {
     /// `None` while its plugin is away.
     pub(super) plugin: Option<(Plugin, Options)>,
     /// Ids, and whether each is well.
     pub(super) devices: BTreeMap<String, bool>,
+    /// The NUMA nodes of those that are near some.
+    pub(super) nodes: BTreeMap<String, Nodes>,
     /// Which registration it is of: the end of an earlier one says nothing.
     serial: u64,
 }
@@ -73,6 +76,12 @@ impl Devices {
     }
 }
 
+/// The NUMA nodes that a device is near. Numbers that no machine has are left out.
+fn near(device: &Device) -> Option<(String, Nodes)> {
+    let nodes = &device.topology.as_ref()?.nodes;
+    Some((device.id.clone(), nodes.iter().filter_map(|node| Nodes::one(node.id)).collect()))
+}
+
 /// Hears what a plugin tells until it is gone.
 pub(super) async fn listen(host: std::sync::Arc<Host>, name: String, socket: PathBuf, options: Options) {
     let devices = &host.devices;
@@ -82,7 +91,7 @@ pub(super) async fn listen(host: std::sync::Arc<Host>, name: String, socket: Pat
     };
     let mut serial = 0;
     devices.change(|all| {
-        let own = all.entry(name.clone()).or_insert(Resource { plugin: None, devices: BTreeMap::new(), serial: 0 });
+        let own = all.entry(name.clone()).or_insert(Resource::default());
         own.serial += 1;
         serial = own.serial;
         own.plugin = Some((plugin.clone(), options));
@@ -94,6 +103,7 @@ pub(super) async fn listen(host: std::sync::Arc<Host>, name: String, socket: Pat
                 let well = |device: Device| (device.id, device.health == HEALTHY);
                 devices.change(|all| {
                     if let Some(own) = all.get_mut(&name).filter(|own| own.serial == serial) {
+                        own.nodes = list.devices.iter().filter_map(near).collect();
                         own.devices = list.devices.into_iter().map(well).collect();
                     }
                 });

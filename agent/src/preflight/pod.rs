@@ -5,6 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use super::Finding;
+use crate::cpus;
+use crate::topology::NODES_MAX;
 
 /// What a look at the machine showed.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -22,11 +24,14 @@ struct Seen {
     systemd: bool,
     /// max_user_namespaces is not 0.
     user_namespaces: bool,
+    /// NUMA nodes that are on; none where the kernel tells of none.
+    numa_nodes: usize,
 }
 
 impl Seen {
     fn look() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let numa_nodes = cpus::set::parse(&read("/sys/devices/system/node/online")).map_or(0, |all| all.len());
         let of_v1 = |name: &str| Path::new("/sys/fs/cgroup").join(name).is_dir();
         let of_v2 =
             ["/sys/fs/cgroup/cgroup.controllers", "/sys/fs/cgroup/unified/cgroup.controllers"].map(read).join(" ");
@@ -39,6 +44,7 @@ impl Seen {
         Self {
             modules: read("/sys/kernel/security/lsm") + &modules,
             swaps: read("/proc/swaps").lines().count() > 1,
+            numa_nodes,
             has_hugetlb: has("hugetlb"),
             has_pids: has("pids"),
             has_cpuset: has("cpuset"),
@@ -96,6 +102,12 @@ impl Seen {
             !self.user_namespaces,
             "user namespaces are off: pods with hostUsers: false fail; sysctl -w user.max_user_namespaces=65536",
         );
+        if self.numa_nodes > NODES_MAX {
+            findings.push(Finding::Thin(format!(
+                "this machine has {} NUMA nodes: --topology-manager-policy can only be none with more than {NODES_MAX}",
+                self.numa_nodes
+            )));
+        }
         findings
     }
 }
@@ -119,8 +131,11 @@ mod tests {
             is_v2: true,
             systemd: true,
             user_namespaces: true,
+            numa_nodes: 2,
         };
         assert_eq!(all.findings(), []);
+        let large = Seen { numa_nodes: 16, ..all }.findings();
+        assert!(matches!(&large[..], [Finding::Thin(text)] if text.contains("has 16 NUMA nodes")), "{large:?}");
         let told = Seen { modules: "capability".into(), swaps: true, ..Seen::default() }.findings();
         assert_eq!(told.len(), 9);
         let is_advice = |finding: &Finding| matches!(finding, Finding::Thin(text) if text.contains(": "));

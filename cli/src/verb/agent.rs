@@ -108,6 +108,7 @@ async fn serve(args: Args) -> Result<(), Failure> {
         pod_max_pids: args.node.pod_max_pids(),
         runtimes: settings.runtimes,
         cpus: settings.cpus,
+        topology: settings.topology,
         memory: settings.memory,
         metrics,
         registry: Arc::new(registry),

@@ -263,6 +263,7 @@ async fn start_agent(
         pod_max_pids: args.node.pod_max_pids(),
         runtimes: settings.runtimes,
         cpus: settings.cpus,
+        topology: settings.topology,
         memory: settings.memory,
         node_name: node_name.clone(),
         metrics,
