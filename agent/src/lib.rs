@@ -18,7 +18,6 @@ mod event;
 pub mod eviction;
 mod execute;
 mod failpoint;
-mod grpc;
 pub mod instance;
 pub mod join;
 mod kubelet;

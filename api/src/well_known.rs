@@ -95,6 +95,20 @@ pub const ANNOTATION_STORAGE_DIRECTORY: &str = "gantry.io/storage-directory";
 pub const LABEL_VOLUME_NODE: &str = "gantry.io/node";
 /// Finalizer on a volume whose directory is still on its node.
 pub const FINALIZER_LOCAL_PATH: &str = "gantry.io/local-path";
+/// Annotation on a volume with the Secret that its driver needs to remove it.
+pub const ANNOTATION_DELETION_SECRET_NAME: &str = "volume.kubernetes.io/provisioner-deletion-secret-name";
+/// Annotation on a volume with the namespace of that Secret.
+pub const ANNOTATION_DELETION_SECRET_NAMESPACE: &str = "volume.kubernetes.io/provisioner-deletion-secret-namespace";
+/// Annotation on a VolumeAttachment with the driver's name of the node, as external attachers keep it.
+pub const ANNOTATION_ATTACHED_NODE_ID: &str = "csi.alpha.kubernetes.io/node-id";
+/// Finalizer on a volume that its driver still has to remove, as external provisioners set it.
+pub const FINALIZER_PROVISIONER: &str = "external-provisioner.volume.kubernetes.io/finalizer";
+/// Finalizer on a claim whose volume is copied, as external provisioners set it.
+pub const FINALIZER_CLONING: &str = "provisioner.storage.kubernetes.io/cloning-protection";
+/// Finalizer on a claim for which a driver may have made a volume that no PersistentVolume tells of yet.
+pub const FINALIZER_PROVISIONING: &str = "gantry.io/csi-provisioning";
+/// Prefix of the finalizer on a VolumeAttachment, and on its volume, that an attacher has to undo.
+pub const FINALIZER_ATTACHER_PREFIX: &str = "external-attacher/";
 /// Annotation that marks the default IngressClass.
 pub const ANNOTATION_DEFAULT_INGRESS_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
 /// Annotation by which a role is reconciled at start.

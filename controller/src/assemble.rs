@@ -141,6 +141,7 @@ impl Config {
             node_prefix: NODE_PREFIX,
             manifests: server_dir.join("manifests").into(),
             administrator: kube::Client::new(api.client(User::new(ADMINISTRATOR, &[MASTERS])), "default"),
+            csi_controllers: self.csi_controllers,
             root_ca: api.ca().to_owned(),
         };
         tasks.spawn(controller_reconcilers::run(reconcilers));

@@ -1,5 +1,6 @@
 //! What a control plane needs to be told.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -40,6 +41,8 @@ pub struct Config {
     pub audit: Option<audit::Config>,
     /// Whether the cluster begins with a StorageClass of directories on nodes (off with `--disable local-storage`).
     pub local_storage: bool,
+    /// Drivers of storage whose controller service the server calls itself, and their sockets (`--csi-controller`).
+    pub csi_controllers: BTreeMap<String, PathBuf>,
     /// The name of the Node that this server runs on; what happens to its disk is told there.
     pub node_name: String,
     /// What others of this process measure; served at `/metrics` with all that is measured here.

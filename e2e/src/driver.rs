@@ -12,6 +12,8 @@ use tokio::net::UnixListener;
 
 use crate::grpc::{self, Frames, Message, number_field, put};
 
+pub mod controller;
+
 /// The driver's name.
 pub const NAME: &str = "test.example.com";
 /// The size of a device.
@@ -40,6 +42,24 @@ pub struct Call {
     pub access_mode: u64,
     /// The bytes that are wanted.
     pub required_bytes: u64,
+    /// The driver's name of the node.
+    pub node: String,
+    /// What the class says.
+    pub parameters: BTreeMap<String, String>,
+    /// Where the volume is best.
+    pub preferred: Vec<BTreeMap<String, String>>,
+    /// The volume that is copied.
+    pub source: String,
+}
+
+impl Call {
+    /// Notes how the volume is used.
+    fn capability(&mut self, asked: Option<Message>) {
+        let Some(asked) = asked else { return };
+        self.is_block = asked.message(1).is_some();
+        self.fs_type = asked.message(2).map(|mount| mount.text(1)).unwrap_or_default();
+        self.access_mode = asked.message(3).map(|mode| mode.number(1)).unwrap_or_default();
+    }
 }
 
 /// The driver, until dropped: its sockets go with it, what it has mounted stays.
@@ -170,12 +190,6 @@ impl Service {
 
     fn call(&self, method: &str, asked: &Message) -> Result<Vec<u8>, String> {
         let mut call = Call { method: method.into(), volume: asked.text(1), ..Call::default() };
-        let capability = |call: &mut Call, asked: Option<Message>| {
-            let Some(asked) = asked else { return };
-            call.is_block = asked.message(1).is_some();
-            call.fs_type = asked.message(2).map(|mount| mount.text(1)).unwrap_or_default();
-            call.access_mode = asked.message(3).map(|mode| mode.number(1)).unwrap_or_default();
-        };
         let mut reply = Vec::new();
         match method {
             "GetInfo" => {
@@ -205,7 +219,7 @@ impl Service {
             "NodeStageVolume" => {
                 call.path = asked.text(3);
                 call.publish_context = asked.map(2);
-                capability(&mut call, asked.message(4));
+                call.capability(asked.message(4));
                 (call.secrets, call.volume_context) = (asked.map(5), asked.map(6));
                 let own = self.backing.join(&call.volume);
                 if !call.is_block {
@@ -216,7 +230,7 @@ impl Service {
             "NodePublishVolume" => {
                 call.path = asked.text(4);
                 call.publish_context = asked.map(2);
-                capability(&mut call, asked.message(5));
+                call.capability(asked.message(5));
                 (call.secrets, call.volume_context) = (asked.map(7), asked.map(8));
                 let staged = asked.text(3);
                 let from = match staged.is_empty() {

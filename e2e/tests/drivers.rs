@@ -1,9 +1,10 @@
 //! Storage of others: a driver of the tests' own, which registers with the node. The tests play its provisioner and its
-//! attacher, as its sidecars would.
+//! attacher, as its sidecars would, or the server does, where it was told to.
 
 use e2e::api::{Api, Patch, eventually};
 use e2e::cluster::Cluster;
 use e2e::devices::{CDI_KIND, Plugin};
+use e2e::driver::controller::{Controller, DEADLINE_EXCEEDED, OUT_OF_RANGE, RESOURCE_EXHAUSTED};
 use e2e::driver::{BLOCK_BYTES, Driver, NAME, has_device};
 use e2e::{machine, need};
 use serde_json::{Value, json};
@@ -18,8 +19,12 @@ struct Scene {
 
 impl Scene {
     async fn start(csi_driver: Value) -> Self {
+        Self::start_with(csi_driver, &[]).await
+    }
+
+    async fn start_with(csi_driver: Value, flags: &[&str]) -> Self {
         let image = machine::image("busybox").expect("hack/image makes the image");
-        let cluster = Cluster::start(&[&image]);
+        let cluster = Cluster::start_with(&[&image], flags);
         let api = Api::fresh(&cluster.kubeconfig(), "drivers").await;
         let object = json!({"metadata": {"name": NAME}, "spec": csi_driver});
         api.post("/apis/storage.k8s.io/v1/csidrivers", object).await.ok();
@@ -183,6 +188,205 @@ async fn a_volume_of_a_driver_lives_from_its_claim_to_its_end() {
     let free = |node: &Value| node["status"]["volumesInUse"].as_array().is_none_or(Vec::is_empty);
     api.until("/api/v1/nodes", "node-1", "the node uses nothing", free).await;
     assert_eq!(std::fs::read_to_string(scene.backing.path().join("vol-1/greeting")).expect("it is kept"), "hello\n");
+    scene.cluster.reset(true);
+}
+
+const CLASSES: &str = "/apis/storage.k8s.io/v1/storageclasses";
+const ATTACHMENTS: &str = "/apis/storage.k8s.io/v1/volumeattachments";
+const VOLUMES: &str = "/api/v1/persistentvolumes";
+
+fn claim_of(name: &str, class: &str, size: &str, source: Value) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"storageClassName": class, "accessModes": ["ReadWriteOnce"],
+        "dataSource": source, "resources": {"requests": {"storage": size}}}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_driver_that_the_server_calls_itself_needs_no_sidecars() {
+    need!(machine::root());
+    let sockets = tempfile::tempdir().expect("a directory");
+    let socket = sockets.path().join("controller.sock");
+    let flag = format!("--csi-controller={NAME}={}", socket.display());
+    let mut scene = Scene::start_with(json!({"attachRequired": true, "fsGroupPolicy": "File"}), &[&flag]).await;
+    let driver = scene.driver().await;
+    let api = scene.api.clone();
+    let secret = json!({"metadata": {"name": "key-of-c"}, "stringData": {"key": "opens"}});
+    api.post(&api.path("v1", "secrets"), secret).await.ok();
+    let mut parameters = json!({"pool": "fast", "csi.storage.k8s.io/fstype": "ext4"});
+    for own in ["provisioner", "controller-publish", "controller-expand", "node-stage"] {
+        parameters[format!("csi.storage.k8s.io/{own}-secret-name")] = "key-of-${pvc.name}".into();
+        parameters[format!("csi.storage.k8s.io/{own}-secret-namespace")] = "${pvc.namespace}".into();
+    }
+    let class = json!({"metadata": {"name": "ours"}, "provisioner": NAME, "volumeBindingMode": "WaitForFirstConsumer",
+        "allowVolumeExpansion": true, "parameters": parameters});
+    api.post(CLASSES, class).await.ok();
+    // A driver that nobody opted in waits for its own sidecars.
+    let other = "other.example.com";
+    api.post(CLASSES, json!({"metadata": {"name": "theirs"}, "provisioner": other})).await.ok();
+    let claims = api.path("v1", "persistentvolumeclaims");
+    api.post(&claims, claim_of("alone", "theirs", "1Gi", Value::Null)).await.ok();
+    let alone = json!({"metadata": {"name": "alone"}, "spec": {"attacher": other, "nodeName": "node-1",
+        "source": {"persistentVolumeName": "any"}}});
+    api.post(ATTACHMENTS, alone).await.ok();
+
+    // Nobody answers yet; then there is no room where the pod is to run: the scheduler chooses again.
+    api.post(&claims, claim_of("c", "ours", "1Gi", Value::Null)).await.ok();
+    let volume = json!({"name": "v", "persistentVolumeClaim": {"claimName": "c"}});
+    scene.pod("first", "echo hello > /data/greeting; sync; sleep 1d", volume.clone()).await;
+    api.event("c", "ProvisioningFailed", &format!("driver {NAME} does not answer at")).await;
+    let controller = Controller::start(&socket, scene.backing.path());
+    controller.refuse("CreateVolume", RESOURCE_EXHAUSTED, false);
+    for _ in 0..4 {
+        controller.refuse("CreateVolume", DEADLINE_EXCEEDED, true);
+    }
+    let made = async || (controller.calls("CreateVolume").len() >= 3).then_some(());
+    eventually("it is asked again, and answers too late", made).await;
+    // The volume is there, and nobody but its name tells of it: also another server finds it.
+    scene.cluster.kill_server();
+    controller.heal();
+    scene.cluster.start_server();
+    scene.api = scene.api.seen_by(&scene.cluster.kubeconfig()).await;
+    let api = scene.api.clone();
+    let pod = scene.phase("first", "Running").await;
+    assert_eq!(controller.volumes().len(), 1, "{:?}", controller.volumes());
+    let created = controller.calls("CreateVolume").pop().expect("it was called");
+    let claim = api.get(&format!("{claims}/c")).await.ok();
+    let name = format!("pvc-{}", claim["metadata"]["uid"].as_str().expect("a uid"));
+    assert_eq!(
+        (created.volume.as_str(), created.required_bytes, created.fs_type.as_str()),
+        (name.as_str(), GIBIBYTE, "ext4")
+    );
+    assert_eq!(json!(created.parameters), json!({"pool": "fast"}));
+    assert_eq!(json!(created.preferred), json!([{"topology.test.example.com/rack": "r1"}]));
+    assert_eq!((created.secrets["key"].as_str(), created.access_mode), ("opens", 1));
+    assert_eq!(claim["metadata"]["finalizers"], json!(["kubernetes.io/pvc-protection"]));
+    let held = api.get(&format!("{VOLUMES}/{name}")).await.ok();
+    assert_eq!(held["metadata"]["annotations"]["pv.kubernetes.io/provisioned-by"], NAME);
+    assert_eq!(held["metadata"]["annotations"]["volume.kubernetes.io/provisioner-deletion-secret-name"], "key-of-c");
+    for finalizer in ["external-provisioner.volume.kubernetes.io/finalizer", "external-attacher/test-example-com"] {
+        let all = held["metadata"]["finalizers"].as_array().expect("finalizers");
+        assert!(all.iter().any(|own| own == finalizer), "{finalizer} is not among {all:?}");
+    }
+    assert_eq!(held["spec"]["csi"]["volumeAttributes"], json!({"pool": "fast"}));
+    let terms = &held["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"][0]["matchExpressions"][0];
+    assert_eq!((&terms["key"], &terms["values"]), (&json!("topology.test.example.com/rack"), &json!(["r1"])));
+
+    // It is attached by the driver's name of the node, and the node is told what came of it.
+    let attached = controller.calls("ControllerPublishVolume").pop().expect("it was called");
+    assert_eq!((attached.node.as_str(), attached.secrets["key"].as_str()), ("machine-7", "opens"));
+    let staged = driver.calls("NodeStageVolume")[0].clone();
+    assert_eq!((staged.publish_context["device"].as_str(), staged.secrets["key"].as_str()), ("sdq", "opens"));
+    assert_eq!(staged.volume, controller.volumes()[0].id);
+    let is_ours = |own: &&Value| own["spec"]["attacher"] == NAME;
+    let all = api.until_all(ATTACHMENTS, "they are there", |all| all.len() == 2).await;
+    let own = all.iter().find(is_ours).expect("ours");
+    assert_eq!(own["status"], json!({"attached": true, "attachmentMetadata": {"device": "sdq"}}));
+    assert_eq!(own["metadata"]["annotations"]["csi.alpha.kubernetes.io/node-id"], "machine-7");
+
+    // More than there can be is taken back; what can be grows, the node's part with the next pod.
+    controller.refuse("ControllerExpandVolume", OUT_OF_RANGE, false);
+    let ask = |size: &str| json!({"spec": {"resources": {"requests": {"storage": size}}}});
+    api.patch(&format!("{claims}/c"), Patch::Merge, ask("9Gi")).await.ok();
+    let state = |claim: &Value| claim["status"]["allocatedResourceStatuses"]["storage"].as_str().map(str::to_owned);
+    let is = |word: &'static str| move |claim: &Value| state(claim).as_deref() == Some(word);
+    api.until(&claims, "c", "it cannot be", is("ControllerResizeInfeasible")).await;
+    api.patch(&format!("{claims}/c"), Patch::Merge, ask("2Gi")).await.ok();
+    let grown = api.until(&claims, "c", "the node's turn", is("NodeResizePending")).await;
+    assert_eq!(grown["status"]["conditions"][0]["type"], "FileSystemResizePending");
+    let call = controller.calls("ControllerExpandVolume").pop().expect("it was called");
+    assert_eq!((call.required_bytes, call.secrets["key"].as_str()), (2 * GIBIBYTE, "opens"));
+    assert_eq!(api.get(&format!("{VOLUMES}/{name}")).await.ok()["spec"]["capacity"]["storage"], "2Gi");
+    scene.pod("second", "cat /data/greeting; sleep 1d", volume).await;
+    scene.phase("second", "Running").await;
+    let claim = api.until(&claims, "c", "it has grown", |claim| claim["status"]["capacity"]["storage"] == "2Gi").await;
+    assert_eq!(state(&claim), None);
+    assert!(claim["status"]["conditions"].as_array().is_none_or(Vec::is_empty), "{}", claim["status"]);
+
+    // The end of the claim is the volume's, once it is attached nowhere.
+    for pod in ["first", "second"] {
+        scene.delete(pod).await;
+        scene.gone(pod).await;
+    }
+    controller.refuse("DeleteVolume", DEADLINE_EXCEEDED, false);
+    api.delete(&format!("{claims}/c"), json!({})).await.ok();
+    api.until_gone(&format!("{VOLUMES}/{name}")).await;
+    assert_eq!(controller.volumes(), []);
+    let methods = controller.methods();
+    let last = |method: &str| methods.iter().rposition(|own| own == method).expect("it was called");
+    assert!(last("ControllerUnpublishVolume") < last("DeleteVolume"), "{methods:?}");
+    assert_eq!(
+        controller.calls("DeleteVolume").last().map(|call| call.secrets["key"].clone()).as_deref(),
+        Some("opens")
+    );
+    assert!(std::fs::read_dir(scene.backing.path()).expect("a directory").next().is_none(), "data is left");
+    let left = api.until_all(ATTACHMENTS, "only that of the other driver is left", |all| all.len() == 1).await;
+    assert_eq!((&left[0]["status"]["attached"], &left[0]["metadata"]["finalizers"]), (&json!(false), &Value::Null));
+    api.event("alone", "ExternalProvisioning", other).await;
+    let alone = api.get(&format!("{claims}/alone")).await.ok();
+    assert_eq!((&alone["status"]["phase"], &alone["spec"]["volumeName"]), (&json!("Pending"), &Value::Null));
+    assert_eq!(pod["spec"]["nodeName"], "node-1");
+    scene.cluster.reset(true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_goes_while_its_volume_is_made_leaves_none_behind() {
+    need!(machine::root());
+    let sockets = tempfile::tempdir().expect("a directory");
+    let socket = sockets.path().join("controller.sock");
+    let flag = format!("--csi-controller={NAME}={}", socket.display());
+    let mut scene = Scene::start_with(json!({"attachRequired": false}), &[&flag]).await;
+    let controller = Controller::start(&socket, scene.backing.path());
+    let driver = scene.driver().await;
+    let api = scene.api.clone();
+    api.post(CLASSES, json!({"metadata": {"name": "ours"}, "provisioner": NAME})).await.ok();
+    let claims = api.path("v1", "persistentvolumeclaims");
+    for _ in 0..20 {
+        controller.refuse("CreateVolume", DEADLINE_EXCEEDED, true);
+    }
+    api.post(&claims, claim_of("short", "ours", "1Gi", Value::Null)).await.ok();
+    api.event("short", "ProvisioningFailed", "CreateVolume").await;
+    api.delete(&format!("{claims}/short"), json!({})).await.ok();
+    let goes = |claim: &Value| {
+        claim["metadata"]["deletionTimestamp"].is_string()
+            && claim["metadata"]["finalizers"] == json!(["gantry.io/csi-provisioning"])
+    };
+    api.until(&claims, "short", "it waits for what was begun", goes).await;
+    assert_eq!(controller.volumes().len(), 1);
+    controller.heal();
+    api.until_gone(&format!("{claims}/short")).await;
+    eventually("its volume is removed", async || controller.volumes().is_empty().then_some(())).await;
+    api.until_all(VOLUMES, "nothing tells of it", <[Value]>::is_empty).await;
+
+    // What the driver refuses holds nobody, and a snapshot is refused by name.
+    let snapshot = json!({"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "s"});
+    api.post(&claims, claim_of("of-snapshot", "ours", "1Gi", snapshot)).await.ok();
+    api.event("of-snapshot", "ProvisioningFailed", "kind VolumeSnapshot is not supported").await;
+    api.delete(&format!("{claims}/of-snapshot"), json!({})).await.ok();
+    api.until_gone(&format!("{claims}/of-snapshot")).await;
+
+    // A copy has what its source had; the source stays until the copy is made.
+    api.post(&claims, claim_of("source", "ours", "1Gi", Value::Null)).await.ok();
+    let is_bound = |claim: &Value| claim["status"]["phase"] == "Bound";
+    api.until(&claims, "source", "it has a volume", is_bound).await;
+    let volume = |claim: &str| json!({"name": "v", "persistentVolumeClaim": {"claimName": claim}});
+    scene.pod("writes", "echo hello > /data/greeting; sync; sleep 1d", volume("source")).await;
+    scene.phase("writes", "Running").await;
+    let greeting = scene.backing.path().join(controller.volumes()[0].id.clone()).join("greeting");
+    eventually("it is written", async || greeting.exists().then_some(())).await;
+    let source = json!({"kind": "PersistentVolumeClaim", "name": "source"});
+    api.post(&claims, claim_of("copy", "ours", "1Gi", source)).await.ok();
+    api.until(&claims, "copy", "it has a volume", is_bound).await;
+    scene.pod("reads", "cat /data/greeting; sleep 1d", volume("copy")).await;
+    scene.phase("reads", "Running").await;
+    assert_eq!(api.log_with("reads", "c", "hello", 1).await, "hello\n");
+    let is_free = |claim: &Value| claim["metadata"]["finalizers"] == json!(["kubernetes.io/pvc-protection"]);
+    api.until(&claims, "source", "nobody copies it", is_free).await;
+    assert!(driver.calls("NodeStageVolume").len() == 2 && controller.calls("ControllerPublishVolume").is_empty());
+    for (pod, claim) in [("writes", "source"), ("reads", "copy")] {
+        scene.delete(pod).await;
+        scene.gone(pod).await;
+        api.delete(&format!("{claims}/{claim}"), json!({})).await.ok();
+    }
+    eventually("their volumes are removed", async || controller.volumes().is_empty().then_some(())).await;
     scene.cluster.reset(true);
 }
 

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use agent_pod::protocol::{Failure, Notice};
 use api::quantity::Quantity;
+use api_plugin::csi::CapacityRange;
+use api_plugin::csi::node::{Capability, ExpandRequest};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Volume};
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
-use super::message::{Capability, CapacityRange, ExpandRequest};
 use super::registry::Driver;
 use super::request::Wanted;
 use super::teardown::record;
@@ -59,7 +60,8 @@ pub(super) async fn grow(
     let conditions = claim.status.and_then(|status| status.conditions).unwrap_or_default();
     let kept: Vec<_> = conditions.into_iter().filter(|own| !waits.contains(&own.type_.as_str())).collect();
     let patch = json!({"metadata": {"uid": claim.metadata.uid},
-        "status": {"capacity": {"storage": is.to_string()}, "conditions": kept}});
+        "status": {"capacity": {"storage": is.to_string()}, "conditions": kept,
+            "allocatedResourceStatuses": {"storage": null}}});
     let params = PatchParams { field_manager: Some(COMPONENT.into()), ..Default::default() };
     claims.patch_status(name, &params, &Patch::Merge(patch)).await.map_err(fail)?;
     let message = format!("MountVolume.NodeExpandVolume succeeded for volume {:?}", wanted.name);

@@ -3,16 +3,13 @@
 //! Start reading at `registry`, then `volume`.
 
 mod attached;
-mod client;
 mod expand;
-mod message;
 mod registry;
 mod request;
 mod teardown;
 mod volume;
 
 pub(crate) use expand::follow;
-pub(crate) use message::PluginInfo;
 pub(crate) use registry::{Drivers, recall, run};
 pub(crate) use teardown::{has_any, tear_down};
 pub(crate) use volume::{Source, set_up};

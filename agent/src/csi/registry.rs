@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use api_plugin::csi::node::{NodeCapabilities, NodeInfo};
+use api_plugin::grpc::{CallError, Plugin};
+use api_plugin::registration::RegistrationStatus;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::storage::v1::{CSINode, CSINodeDriver, CSINodeSpec, VolumeNodeResources};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -14,12 +17,10 @@ use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::message::{NodeCapabilities, NodeInfo, RegistrationStatus};
 use crate::changes::Changes;
 use crate::dra;
 use crate::event::COMPONENT;
 use crate::execute::{Host, chain};
-use crate::grpc::{CallError, Plugin};
 
 const KIND: &str = "CSIPlugin";
 /// On the Node: each driver's name of it, as JSON.

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use api_plugin::csi::{AccessMode, AccessType, Empty, MountVolume, VolumeCapability, access_mode};
 use k8s_openapi::api::core::v1::{CSIPersistentVolumeSource, CSIVolumeSource, PersistentVolume, Pod};
 use k8s_openapi::api::storage::v1::CSIDriver;
 use sha2::{Digest as _, Sha256};
-
-use super::message::{AccessMode, AccessType, Empty, MountVolume, VolumeCapability};
 
 /// A Secret that a call needs: namespace and name.
 pub(super) type SecretKey = (String, String);
@@ -101,30 +100,6 @@ impl Wanted {
     }
 }
 
-/// The widest of the modes (csi.proto, `VolumeCapability.AccessMode.Mode`), as the kubelet chooses.
-fn access_mode(modes: &[String], knows_single_writers: bool) -> i32 {
-    const SINGLE_NODE_WRITER: i32 = 1;
-    const MULTI_NODE_READER_ONLY: i32 = 3;
-    const MULTI_NODE_MULTI_WRITER: i32 = 5;
-    const SINGLE_NODE_SINGLE_WRITER: i32 = 6;
-    const SINGLE_NODE_MULTI_WRITER: i32 = 7;
-    let has = |mode: &str| modes.iter().any(|own| own == mode);
-    if has("ReadWriteMany") {
-        MULTI_NODE_MULTI_WRITER
-    } else if has("ReadOnlyMany") && has("ReadWriteOnce") {
-        // Kubernetes has no word for one writer and many readers that CSI takes for a node.
-        MULTI_NODE_MULTI_WRITER
-    } else if has("ReadOnlyMany") {
-        MULTI_NODE_READER_ONLY
-    } else if has("ReadWriteOncePod") {
-        if knows_single_writers { SINGLE_NODE_SINGLE_WRITER } else { SINGLE_NODE_WRITER }
-    } else if knows_single_writers {
-        SINGLE_NODE_MULTI_WRITER
-    } else {
-        SINGLE_NODE_WRITER
-    }
-}
-
 /// What a driver is told of the pod, where it wants to know (CSIDriver, `podInfoOnMount`).
 pub(super) fn pod_info(pod: &Pod, is_inline: bool) -> BTreeMap<String, String> {
     let spec = pod.spec.as_ref();
@@ -147,16 +122,6 @@ mod tests {
     use serde_json::{Value, from_value, json};
 
     use super::*;
-
-    #[test]
-    fn access_modes_are_the_drivers() {
-        let mode = |modes: &[&str], knows| {
-            access_mode(&modes.iter().map(|mode| (*mode).to_owned()).collect::<Vec<_>>(), knows)
-        };
-        assert_eq!((mode(&["ReadWriteOnce"], false), mode(&["ReadWriteOnce"], true)), (1, 7));
-        assert_eq!((mode(&["ReadWriteOncePod"], false), mode(&["ReadWriteOncePod"], true)), (1, 6));
-        assert_eq!((mode(&["ReadOnlyMany"], true), mode(&["ReadWriteOnce", "ReadWriteMany"], true)), (3, 5));
-    }
 
     #[test]
     fn files_are_given_as_the_driver_says() {

@@ -4,7 +4,8 @@
 use std::fs;
 use std::path::Path;
 
-use super::message::{UnpublishRequest, UnstageRequest};
+use api_plugin::csi::node::{UnpublishRequest, UnstageRequest};
+
 use super::volume::{Record, records_dir};
 use crate::execute::undo::{DRIVER_WITHIN, Told, until_undone};
 use crate::execute::{Executor, Host, chain};

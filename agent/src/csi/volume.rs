@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use agent_pod::protocol::Failure;
 use agent_volume::ownership;
+use api_plugin::csi::node::{Capability, PublishRequest, StageRequest};
 use k8s_openapi::api::core::v1::{CSIVolumeSource, PersistentVolume, Secret};
 use k8s_openapi::api::storage::v1::CSIDriver;
 use kube::api::Api;
@@ -15,7 +16,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use super::message::{Capability, PublishRequest, StageRequest};
 use super::registry::Driver;
 use super::request::{SecretKey, Wanted, pod_info};
 use super::{attached, expand};

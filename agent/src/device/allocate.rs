@@ -53,7 +53,7 @@ pub(crate) async fn give(executor: &Executor, container: &Container) -> Result<G
         let Some((plugin, options)) = &resource.plugin else {
             return Err(said(format!("the device plugin of {name} is away")));
         };
-        let refused = |error: crate::grpc::CallError| said(format!("device plugin of {name}: {}", chain(&error)));
+        let refused = |error: api_plugin::grpc::CallError| said(format!("device plugin of {name}: {}", chain(&error)));
         let ids: Vec<String> = ids.into_iter().collect();
         let request = IdsOfContainers { containers: vec![Ids { ids: ids.clone() }] };
         let answer: Allocations = plugin.call("/v1beta1.DevicePlugin/Allocate", request).await.map_err(refused)?;

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
+use api_plugin::grpc::Plugin;
 use tokio::sync::watch;
 
 use super::book::Book;
 use super::message::{Device, DeviceList, Empty, Options};
 use crate::execute::{Host, chain};
-use crate::grpc::Plugin;
 use crate::topology::Nodes;
 
 const HEALTHY: &str = "Healthy";

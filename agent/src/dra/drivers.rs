@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use api_plugin::grpc::{CallError, Plugin};
+use api_plugin::registration::PluginInfo;
 use tokio::sync::watch;
 
 use super::message::{Claims, PreparedClaims, UnpreparedClaims};
 use super::record::Device;
-use crate::csi::PluginInfo;
 use crate::execute::Host;
-use crate::grpc::{CallError, Plugin};
 
 /// The type by which drivers register.
 pub(crate) const KIND: &str = "DRAPlugin";

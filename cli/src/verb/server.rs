@@ -1,5 +1,6 @@
 //! `gantry server`: the control plane and the agent in one process.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -86,6 +87,10 @@ pub(crate) struct Args {
     /// How pods are placed: profiles by schedulerName (kubescheduler.config.k8s.io/v1 KubeSchedulerConfiguration).
     #[arg(long, value_name = "FILE")]
     scheduler_config: Option<PathBuf>,
+    /// Driver of storage whose controller service the server calls itself, without sidecars, and its socket on this
+    /// machine; may be repeated.
+    #[arg(long, value_name = "DRIVER=SOCKET", value_parser = csi_controller)]
+    csi_controller: Vec<(String, PathBuf)>,
     /// What the cluster goes without, though it begins with it; may be repeated.
     #[arg(long, value_enum, value_name = "COMPONENT", value_delimiter = ',')]
     disable: Vec<Component>,
@@ -139,6 +144,7 @@ async fn serve(args: Args) -> Result<(), Failure> {
         local_storage: !args.disable.contains(&Component::LocalStorage),
         encryption: args.encryption_provider_config.as_deref().map(Encryption::read).transpose()?,
         scheduler: args.scheduler_config.clone(),
+        csi_controllers: csi_controllers(&args)?,
         audit: args.audit_policy_file.clone().zip(args.audit_log_path.clone()).map(|(policy, log)| {
             let rotation = Rotation { bytes: args.audit_log_maxsize << 20, kept: args.audit_log_maxbackup };
             audit::Config { policy, log, rotation }
@@ -165,6 +171,35 @@ async fn serve(args: Args) -> Result<(), Failure> {
     }
     plane.drain().await;
     Ok(())
+}
+
+/// Reads `DRIVER=SOCKET`; names of drivers are as the Container Storage Interface has them (csi.proto, `GetPluginInfo`).
+fn csi_controller(text: &str) -> Result<(String, PathBuf), String> {
+    let expected =
+        || "expected DRIVER=SOCKET, such as disk.example.com=/var/lib/kubelet/plugins/disk.example.com/csi.sock";
+    let (driver, socket) = text.split_once('=').ok_or_else(expected)?;
+    let is_edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    let is_fit = driver.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    if driver.len() > 63 || !is_fit || !is_edge(driver.chars().next()) || !is_edge(driver.chars().last()) {
+        return Err(format!(
+            "{driver:?} is no name of a driver: at most 63 letters, digits, '-', '_' and '.', first and last a letter or digit"
+        ));
+    }
+    let socket = socket.strip_prefix("unix://").unwrap_or(socket);
+    match socket.starts_with('/') {
+        true => Ok((driver.to_owned(), socket.into())),
+        false => Err(format!("{socket:?} is no absolute path: {}", expected())),
+    }
+}
+
+fn csi_controllers(args: &Args) -> Result<BTreeMap<String, PathBuf>, Failure> {
+    let mut all = BTreeMap::new();
+    for (driver, socket) in &args.csi_controller {
+        if all.insert(driver.clone(), socket.clone()).is_some() {
+            return Err(Failure::new(format!("error: --csi-controller {driver}: expected each driver once")));
+        }
+    }
+    Ok(all)
 }
 
 /// The smallest range of services: room for the API server, the DNS and a few more.
@@ -242,5 +277,26 @@ fn bracketed(address: IpAddr) -> String {
     match address {
         IpAddr::V4(address) => address.to_string(),
         IpAddr::V6(address) => format!("[{address}]"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_is_named_with_its_socket() {
+        let fits = |text: &str| csi_controller(text).unwrap();
+        assert_eq!(fits("disk.example.com=/run/csi.sock"), ("disk.example.com".into(), "/run/csi.sock".into()));
+        assert_eq!(fits("d=unix:///run/csi.sock"), ("d".into(), "/run/csi.sock".into()));
+        for (text, part) in [
+            ("disk.example.com", "expected DRIVER=SOCKET"),
+            ("-d=/run/csi.sock", "no name of a driver"),
+            ("a/b=/run/csi.sock", "no name of a driver"),
+            ("d=csi.sock", "no absolute path"),
+        ] {
+            let why = csi_controller(text).unwrap_err();
+            assert!(why.contains(part), "{text}: {why}");
+        }
     }
 }

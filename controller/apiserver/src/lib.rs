@@ -36,6 +36,7 @@ mod route;
 pub mod server;
 pub mod service;
 mod signer;
+mod sketch;
 mod time;
 pub mod tls;
 mod token;

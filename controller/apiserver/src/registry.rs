@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::admit::Charge;
 use crate::custom::{self, Served, convert};
 use crate::service::{self, Ranges};
-use crate::webhook;
+use crate::{sketch, webhook};
 
 const HEAD: &[u8] = b"{\"metadata\":{";
 const MANAGED: &str = "managedFields";
@@ -120,6 +120,21 @@ impl Registry {
         self.current(resource, namespace, name).ok().map(|current| current.object)
     }
 
+    /// Some fields of an object of a built-in kind, which is stored as it is served, in their places; see
+    /// [`sketch::read`]. `None` when it is not there.
+    pub(crate) fn peek_at(
+        &self,
+        plural: (&str, &str, &str),
+        namespace: Option<&str>,
+        name: &str,
+        paths: &[&str],
+    ) -> Option<Value> {
+        let (group, version, plural) = plural;
+        let resource = self.builtin().find(group, version, plural).filter(|resource| is_storage_version(resource))?;
+        let kv = self.store.get(&self.key(resource, namespace, name))?;
+        sketch::read(paths.iter().copied(), &kv.value).ok()
+    }
+
     /// All objects of a built-in kind for the server's own decisions, in a namespace or everywhere.
     pub(crate) fn list(
         &self,
@@ -129,6 +144,17 @@ impl Registry {
         namespace: Option<&str>,
     ) -> Result<Vec<Value>, Status> {
         self.builtin().find(group, version, plural).map_or_else(|| Ok(Vec::new()), |one| self.list_of(one, namespace))
+    }
+
+    /// The same of some fields of objects that are stored as they are served; see [`sketch::read`].
+    pub(crate) fn list_at(&self, plural: (&str, &str, &str), paths: &[&str]) -> Result<Vec<Value>, Status> {
+        let (group, version, plural) = plural;
+        let resource = self.builtin().find(group, version, plural).filter(|resource| is_storage_version(resource));
+        let Some(resource) = resource else { return Ok(Vec::new()) };
+        let request = RangeRequest { prefix: self.prefix(resource, None), ..Default::default() };
+        let page = self.store.range(&request).map_err(Status::internal_error)?;
+        let read = |kv: &KeyValue| sketch::read(paths.iter().copied(), &kv.value).map_err(|_| damaged(kv));
+        page.items.iter().map(read).collect()
     }
 
     /// All objects of a kind, in a namespace or everywhere. One that cannot be read fails the whole: a decision that
@@ -224,8 +250,8 @@ impl Registry {
 
 /// The namespace and name of an object.
 pub(crate) fn names(object: &Value) -> (Option<&str>, &str) {
-    let text = |pointer| object.pointer(pointer).and_then(Value::as_str);
-    (text("/metadata/namespace").filter(|ns| !ns.is_empty()), text("/metadata/name").unwrap_or_default())
+    let text = |field| object["metadata"][field].as_str();
+    (text("namespace").filter(|namespace| !namespace.is_empty()), text("name").unwrap_or_default())
 }
 
 /// Whether objects are stored as they are served here.

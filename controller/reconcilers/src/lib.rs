@@ -11,6 +11,7 @@ mod certificate;
 mod claim;
 mod clock;
 mod cronjob;
+mod csi;
 mod daemonset;
 mod deployment;
 mod discovered;

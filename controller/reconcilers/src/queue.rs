@@ -59,6 +59,7 @@ impl<K: Clone + Eq + Hash + Ord> State<K> {
 /// The queue.
 pub(crate) struct Queue<K> {
     name: &'static str,
+    first_backoff: Duration,
     figures: Figures,
     state: Mutex<State<K>>,
     news: Notify,
@@ -67,6 +68,11 @@ pub(crate) struct Queue<K> {
 impl<K: Clone + Eq + Hash + Ord + Debug + Send + 'static> Queue<K> {
     /// An empty one; the name is told in logs and metrics.
     pub(crate) fn new(name: &'static str) -> Arc<Self> {
+        Self::patient(name, FIRST_BACKOFF)
+    }
+
+    /// One whose failures wait longer: what is tried is dear, or somebody else's.
+    pub(crate) fn patient(name: &'static str, first_backoff: Duration) -> Arc<Self> {
         let state = State {
             ready: VecDeque::new(),
             queued: HashSet::new(),
@@ -76,7 +82,13 @@ impl<K: Clone + Eq + Hash + Ord + Debug + Send + 'static> Queue<K> {
             later: BTreeSet::new(),
             timers: HashMap::new(),
         };
-        Arc::new(Self { name, figures: metrics::of(name), state: Mutex::new(state), news: Notify::new() })
+        Arc::new(Self {
+            name,
+            first_backoff,
+            figures: metrics::of(name),
+            state: Mutex::new(state),
+            news: Notify::new(),
+        })
     }
 
     /// The key needs a look.
@@ -139,7 +151,7 @@ impl<K: Clone + Eq + Hash + Ord + Debug + Send + 'static> Queue<K> {
             None => {
                 self.figures.retries.inc();
                 let failures = state.failures.entry(key.clone()).or_default();
-                let wait = FIRST_BACKOFF.saturating_mul(1 << (*failures).min(16)).min(MAX_BACKOFF);
+                let wait = self.first_backoff.saturating_mul(1 << (*failures).min(16)).min(MAX_BACKOFF);
                 *failures += 1;
                 // What was to be looked at sooner still is.
                 let at = state.timers.get(&key).map_or(now + wait, |set| (now + wait).min(*set));

@@ -9,7 +9,7 @@ use crate::node::{self, NodeFacts};
 use crate::pod::{PodFacts, PodWriter};
 use crate::record::Recorder;
 use crate::{
-    abandoned, aggregation, attachment, autoscale, cronjob, daemonset, deployment, disruption, ephemeral_volume,
+    abandoned, aggregation, attachment, autoscale, cronjob, csi, daemonset, deployment, disruption, ephemeral_volume,
     garbage, job, manifests, namespace, protection, quota, replicaset, resource_claim, statefulset, volume_binding,
 };
 use api::volume::{Claim, Class, Volume};
@@ -26,10 +26,11 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
 use k8s_openapi::api::scheduling::v1beta1::PodGroup;
-use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass, VolumeAttachment};
+use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, StorageClass, VolumeAttachment};
 use kube::Api;
 use kube::runtime::watcher;
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
@@ -47,6 +48,8 @@ pub struct Config {
     pub manifests: Arc<Path>,
     /// Who applies them.
     pub administrator: kube::Client,
+    /// Drivers of storage whose controller service is called here, by name, and the socket of each.
+    pub csi_controllers: BTreeMap<String, PathBuf>,
     /// The certificate (PEM) by which pods know the API server.
     pub root_ca: String,
 }
@@ -219,7 +222,26 @@ pub async fn run(config: Config) {
     }));
     tasks.spawn(drivers.reflect(Api::<CSIDriver>::all(attacher.clone()), all(), attachment::DriverFacts::new));
     let api = Api::<VolumeAttachment>::all(attacher);
-    tasks.spawn(attachments.reflect(api, all(), attachment::AttachmentFacts::new));
+    tasks.spawn(Arc::clone(&attachments).reflect(api, all(), attachment::AttachmentFacts::new));
+    if !config.csi_controllers.is_empty() {
+        let client = (config.client_for)("csi-controller");
+        let recorder = Recorder::start(client.clone(), "csi-controller");
+        let csi_nodes: Arc<Cache<csi::CsiNodeFacts>> = Cache::new();
+        for (name, socket) in config.csi_controllers {
+            tasks.spawn(csi::start(csi::Reconciler {
+                driver: csi::Driver::new(name, socket),
+                recorder: recorder.clone(),
+                claims: Arc::clone(&bindings),
+                volumes: Arc::clone(&volumes),
+                classes: Arc::clone(&classes),
+                nodes: Arc::clone(&nodes),
+                csi_nodes: Arc::clone(&csi_nodes),
+                attachments: Arc::clone(&attachments),
+                client: client.clone(),
+            }));
+        }
+        tasks.spawn(csi_nodes.reflect(Api::<CSINode>::all(client), all(), csi::CsiNodeFacts::new));
+    }
     tasks.spawn(volume_binding::start(volume_binding::Reconciler {
         recorder: Recorder::start(binder.clone(), "persistentvolume-controller"),
         claims: Arc::clone(&bindings),

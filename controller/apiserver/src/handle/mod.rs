@@ -14,7 +14,6 @@ mod patch;
 pub(crate) mod proxy;
 mod scale;
 pub(crate) mod shared;
-mod sketch;
 mod token;
 mod update;
 mod usage;

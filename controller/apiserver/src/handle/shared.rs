@@ -12,8 +12,7 @@ use controller_object::status::Status;
 use controller_store::model::{KeyValue, Revision};
 use serde_json::Value;
 
-use super::sketch;
-use crate::registry;
+use crate::{registry, sketch};
 
 /// How much stored JSON is kept parsed, in bytes; parsed it takes about ten times that.
 const KEPT: usize = 256 << 10;
@@ -71,7 +70,7 @@ impl Shared {
         if let Some(known) = made.object.get().or_else(|| made.sketch.get()) {
             return Ok(Arc::clone(known));
         }
-        let sketch = Arc::new(sketch::read(resource, &kv.value).map_err(|_| registry::damaged(kv))?);
+        let sketch = Arc::new(sketch::of(resource, &kv.value).map_err(|_| registry::damaged(kv))?);
         Ok(Arc::clone(made.sketch.get_or_init(|| sketch)))
     }
 

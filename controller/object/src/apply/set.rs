@@ -1,5 +1,6 @@
 //! Sets of field paths, in the steps of `FieldsV1`: `f:name`, `k:{keys}`, `v:value`.
 use crate::schema::{Cursor, ListKind, View};
+use litemap::LiteMap;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -7,7 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct FieldSet {
     member: bool,
-    pub(super) below: BTreeMap<String, FieldSet>,
+    /// Mostly one or two, so they stand in a row: a node of a tree has room for eleven.
+    pub(super) below: LiteMap<String, FieldSet>,
 }
 
 /// Deeper input is cut off; no kind nests so deep.
@@ -47,7 +49,7 @@ fn below<'a>(cursor: Cursor<'a>, step: &str) -> Option<Cursor<'a>> {
 
 impl FieldSet {
     fn leaf() -> Self {
-        Self { member: true, below: BTreeMap::new() }
+        Self { member: true, below: LiteMap::new() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -104,6 +106,7 @@ impl FieldSet {
                         before.entry(step).or_default().push_back(item);
                     }
                 }
+                let mut changed: BTreeMap<String, FieldSet> = BTreeMap::new();
                 for item in items {
                     let Some(step) = element_step(cursor.list_kind(), item) else { continue };
                     let known = before.get_mut(&step).and_then(VecDeque::pop_front);
@@ -113,9 +116,10 @@ impl FieldSet {
                     };
                     entry.member |= known.is_none();
                     if !entry.is_empty() {
-                        set.below.entry(step).or_default().add(&entry);
+                        changed.entry(step).or_default().add(&entry);
                     }
                 }
+                set.below = changed.into_iter().collect();
             }
             _ => return Self::leaf(),
         }
@@ -155,15 +159,15 @@ impl FieldSet {
     pub(super) fn add(&mut self, other: &Self) -> bool {
         let mut changed = other.member && !self.member;
         self.member |= other.member;
+        let mut new = Vec::new();
         for (step, set) in &other.below {
             match self.below.get_mut(step) {
                 Some(own) => changed |= own.add(set),
-                None => {
-                    self.below.insert(step.clone(), set.clone());
-                    changed = true;
-                }
+                None => new.push((step.clone(), set.clone())),
             }
         }
+        changed |= !new.is_empty();
+        self.below.extend(new);
         changed
     }
 
@@ -176,18 +180,20 @@ impl FieldSet {
         Self { below: both.collect(), member: self.member && other.member }
     }
 
+    fn drop_empty(&mut self) -> bool {
+        let before = self.below.len();
+        self.below.retain(|_, set| !set.is_empty());
+        self.below.len() != before
+    }
+
     /// Takes the paths of `other` out, and tells whether there were any.
     pub(super) fn subtract(&mut self, other: &Self) -> bool {
         let mut changed = self.member && other.member;
         self.member &= !other.member;
         for (step, gone) in &other.below {
-            let Some(set) = self.below.get_mut(step) else { continue };
-            changed |= set.subtract(gone);
-            if set.is_empty() {
-                self.below.remove(step);
-            }
+            changed |= self.below.get_mut(step).is_some_and(|set| set.subtract(gone));
         }
-        changed
+        self.drop_empty() || changed
     }
 
     /// Takes out the paths that lead to nothing in `value`, and tells whether there were any.
@@ -200,20 +206,22 @@ impl FieldSet {
             _ => BTreeMap::new(),
         };
         let mut changed = false;
-        self.below.retain(|step, set| {
+        for (step, set) in self.below.iter_mut() {
             let found = match (step.strip_prefix("f:"), step.strip_prefix("i:")) {
                 (Some(name), _) => value.get(name),
                 (None, Some(index)) => index.parse::<usize>().ok().and_then(|index| value.get(index)),
                 (None, None) => elements.get(step).copied(),
             };
-            if let (Some(next), Some(cursor)) = (found, below(cursor, step)) {
-                changed |= set.keep_existing(cursor, next);
+            match (found, below(cursor, step)) {
+                (Some(next), Some(cursor)) => changed |= set.keep_existing(cursor, next),
+                (Some(_), None) => {}
+                (None, _) => {
+                    *set = Self::default();
+                    changed = true;
+                }
             }
-            let stays = found.is_some() && !set.is_empty();
-            changed |= !stays;
-            stays
-        });
-        changed
+        }
+        self.drop_empty() || changed
     }
 
     /// Whether the path that ends here is in the set.
@@ -252,13 +260,10 @@ impl FieldSet {
     pub(super) fn from_value(value: &Value, depth: usize) -> Self {
         let mut set = Self::default();
         let Some(map) = value.as_object().filter(|_| depth <= MAX_DEPTH) else { return set };
-        for (step, value) in map {
-            if step == "." {
-                set.member = true;
-            } else if ["f:", "k:", "v:", "i:"].iter().any(|prefix| step.starts_with(prefix)) {
-                set.below.insert(canonical(step), Self::from_value(value, depth + 1));
-            }
-        }
+        let is_step = |step: &str| ["f:", "k:", "v:", "i:"].iter().any(|prefix| step.starts_with(prefix));
+        let steps = map.iter().filter(|(step, _)| is_step(step));
+        set.below = steps.map(|(step, value)| (canonical(step), Self::from_value(value, depth + 1))).collect();
+        set.member = map.contains_key(".");
         set.member |= map.is_empty() && depth > 0;
         set
     }

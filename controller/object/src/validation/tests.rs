@@ -319,6 +319,23 @@ fn a_volumes_data_stays_where_it_is() {
     };
     assert!(validate_update(claims, &claim(""), &claim("v"), None).is_empty());
     assert_eq!(validate_update(claims, &claim("v"), &claim("w"), None).len(), 1);
+
+    // What was asked for in vain is taken back, down to more than there is.
+    let sized = |asked: &str, has: Value| {
+        let mut claim = claim("v");
+        claim["spec"]["resources"]["requests"]["storage"] = asked.into();
+        claim["status"] = json!({"capacity": {"storage": has}});
+        claim
+    };
+    let shrinks = |asked: &str, has: Value| {
+        let (old, new) = (sized("9Gi", has.clone()), sized(asked, has));
+        validate_update(claims, &old, &new, None).iter().map(crate::status::Cause::describe).collect::<Vec<_>>()
+    };
+    assert!(shrinks("2Gi", json!("1Gi")).is_empty());
+    for (asked, has) in [("1Gi", json!("1Gi")), ("512Mi", json!("1Gi")), ("2Gi", Value::Null)] {
+        let said = shrinks(asked, has);
+        assert!(said[0].contains("field can not be less than status.capacity"), "{said:?}");
+    }
 }
 
 #[test]

@@ -62,7 +62,9 @@ pub(super) fn validate(resource: &Resource, old: &Value, new: &Value, sub: Optio
                 faults.forbidden("spec", "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims");
             }
             let storage = |o: &Value| super::check::amount(o, &["spec", "resources", "requests", "storage"]);
-            if storage(new) < storage(old) {
+            // One that did not come to what it asked for may ask for less, but for more than it has.
+            let has = super::check::amount(old, &["status", "capacity", "storage"]);
+            if storage(new) < storage(old) && (has.is_none() || storage(new) <= has) {
                 faults.forbidden("spec.resources.requests.storage", "field can not be less than status.capacity");
             }
         }

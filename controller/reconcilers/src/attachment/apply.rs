@@ -21,17 +21,41 @@ const LOST_AFTER: Duration = Duration::from_secs(360);
 
 /// What is known of a VolumeAttachment.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct AttachmentFacts(Attached);
+pub(crate) struct AttachmentFacts {
+    own: Attached,
+    attacher: String,
+}
 
 impl AttachmentFacts {
     /// Takes the facts out.
     pub(crate) fn new(object: VolumeAttachment) -> Self {
-        Self(Attached {
+        let own = Attached {
             name: object.metadata.name.unwrap_or_default(),
             node: object.spec.node_name,
             volume: object.spec.source.persistent_volume_name.unwrap_or_default(),
             is_deleting: object.metadata.deletion_timestamp.is_some(),
-        })
+        };
+        Self { own, attacher: object.spec.attacher }
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.own.name
+    }
+
+    /// Who attaches.
+    pub(crate) fn attacher(&self) -> &str {
+        &self.attacher
+    }
+
+    /// The node.
+    pub(crate) fn node(&self) -> &str {
+        &self.own.node
+    }
+
+    /// The PersistentVolume; empty for none.
+    pub(crate) fn volume(&self) -> &str {
+        &self.own.volume
     }
 }
 
@@ -78,7 +102,7 @@ pub(crate) async fn start(reconciler: Reconciler) {
         }
     }
     for attachment in reconciler.attachments.all() {
-        queue.add(attachment.0.node.as_str().into());
+        queue.add(attachment.own.node.as_str().into());
     }
     let reconciler = Arc::new(reconciler);
     let work = move |node: Key| {
@@ -127,7 +151,7 @@ fn wake_by_changes(reconciler: &Reconciler, queue: &Arc<Queue<Key>>) {
     let (wake, nodes) = (Arc::clone(queue), Arc::clone(&reconciler.nodes));
     reconciler.attachments.on_change(move |before, after| {
         let Some(attachment) = after.or(before) else { return };
-        wake.add(attachment.0.node.as_str().into());
+        wake.add(attachment.own.node.as_str().into());
         // Whoever waits for it elsewhere may go on.
         if after.is_none() {
             nodes.all().iter().for_each(|node| wake.add(Arc::clone(node.name())));
@@ -153,7 +177,7 @@ impl Reconciler {
             is_lost,
             in_use: node.as_deref().map_or(&[][..], NodeFacts::in_use),
         };
-        let all: Vec<Attached> = self.attachments.all().iter().map(|own| own.0.clone()).collect();
+        let all: Vec<Attached> = self.attachments.all().iter().map(|own| own.own.clone()).collect();
         let wanted = self.wanted(name);
         let known = |volume: &str| attachable(&*self.volumes.get(volume)?);
         let steps = plan::steps(name, facts, &wanted, known, &all);

@@ -22,7 +22,8 @@ pub(super) fn admit(attributes: &Attributes<'_>) -> Result<(), Status> {
         return Ok(());
     };
     let registry = &attributes.state.registry;
-    let Some(live) = registry.peek("", "v1", "namespaces", None, namespace) else {
+    let Some(live) = registry.peek_at(("", "v1", "namespaces"), None, namespace, &["metadata.deletionTimestamp"])
+    else {
         return Err(Status::not_found(About { group: "", kind: "namespaces", name: namespace }));
     };
     if live.pointer("/metadata/deletionTimestamp").is_none() {

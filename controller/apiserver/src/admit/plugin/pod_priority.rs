@@ -8,6 +8,8 @@ use crate::registry::{Registry, names};
 
 const GROUP: &str = "scheduling.k8s.io";
 const CLASSES: &str = "priorityclasses";
+/// What is asked of a class.
+const OF_A_CLASS: [&str; 4] = ["metadata.name", "globalDefault", "value", "preemptionPolicy"];
 
 pub(super) fn admit(attributes: &Attributes<'_>, object: &mut Value) -> Result<(), Status> {
     let is_group = attributes.creates(GROUP, "podgroups");
@@ -19,7 +21,7 @@ pub(super) fn admit(attributes: &Attributes<'_>, object: &mut Value) -> Result<(
     let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else { return Ok(()) };
     let wanted = spec.get("priorityClassName").and_then(Value::as_str).filter(|name| !name.is_empty());
     let class = match wanted {
-        Some(name) => Some(registry.peek(GROUP, "v1", CLASSES, None, name).ok_or_else(|| {
+        Some(name) => Some(registry.peek_at((GROUP, "v1", CLASSES), None, name, &OF_A_CLASS).ok_or_else(|| {
             let detail = format!("no PriorityClass with name {name} was found");
             Status::forbidden(About::resource(attributes.resource, &own_name), &detail)
         })?),
@@ -66,6 +68,6 @@ pub(super) fn validate(attributes: &Attributes<'_>, class: &Value) -> Result<(),
 
 /// The class for pods that name none.
 fn default_class(registry: &Registry) -> Result<Option<Value>, Status> {
-    let classes = registry.list(GROUP, "v1", CLASSES, None)?;
+    let classes = registry.list_at((GROUP, "v1", CLASSES), &OF_A_CLASS)?;
     Ok(classes.into_iter().find(|class| class["globalDefault"] == Value::Bool(true)))
 }

@@ -34,7 +34,12 @@ pub(super) fn validate(attributes: &Attributes<'_>, object: &Value) -> Result<()
 }
 
 fn policies(attributes: &Attributes<'_>) -> Option<Policies> {
-    let namespace = attributes.state.registry.peek("", "v1", "namespaces", None, attributes.namespace?)?;
+    let namespace = attributes.state.registry.peek_at(
+        ("", "v1", "namespaces"),
+        None,
+        attributes.namespace?,
+        &["metadata.labels"],
+    )?;
     Some(pod_security::policies(&namespace).0)
 }
 

@@ -17,7 +17,9 @@ pub(super) fn mutate(attributes: &Attributes<'_>, object: &mut Value) {
         _ => return,
     };
     let Some(node) = node.and_then(Value::as_str).filter(|name| !name.is_empty()) else { return };
-    let Some(node) = attributes.state.registry.peek("", "v1", "nodes", None, node) else { return };
+    let Some(node) = attributes.state.registry.peek_at(("", "v1", "nodes"), None, node, &["metadata.labels"]) else {
+        return;
+    };
     for key in [LABEL_ZONE, LABEL_REGION] {
         let Some(value) = node["metadata"]["labels"].get(key).cloned() else { continue };
         let Some(object) = object.as_object_mut() else { return };

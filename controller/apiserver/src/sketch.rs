@@ -1,5 +1,5 @@
-//! What selectors look at, read out of a stored value without the rest: the fields that a selector of its kind can name, and
-//! the labels. What a selector cannot name costs no memory.
+//! Some fields of a stored value, read without the rest, which costs no memory: what selectors look at, and what
+//! admission asks of other objects.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,12 +9,15 @@ use controller_object::resource::Resource;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-/// Reads the sketch of an object of a built-in kind. Whatever [`field::selectable`] reads of it is there.
-pub(super) fn read(resource: &Resource, json: &[u8]) -> Result<Value, serde_json::Error> {
-    let wanted: Vec<(&str, Option<&str>)> = field::looked_at(resource)
-        .chain(["metadata.labels"])
-        .map(|path| path.split_once('.').map_or((path, None), |(part, field)| (part, Some(field))))
-        .collect();
+/// What selectors look at of an object of a built-in kind: whatever [`field::selectable`] reads of it, and the labels.
+pub(crate) fn of(resource: &Resource, json: &[u8]) -> Result<Value, serde_json::Error> {
+    read(field::looked_at(resource).chain(["metadata.labels"]), json)
+}
+
+/// The fields of an object at some paths, in their places: two names (`metadata.labels`), or one for a scalar (`type`).
+pub(crate) fn read<'a>(paths: impl IntoIterator<Item = &'a str>, json: &[u8]) -> Result<Value, serde_json::Error> {
+    let split = |path: &'a str| path.split_once('.').map_or((path, None), |(part, field)| (part, Some(field)));
+    let wanted: Vec<(&str, Option<&str>)> = paths.into_iter().map(split).collect();
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let sketch = Level::Object(&wanted).deserialize(&mut deserializer)?;
     deserializer.end().map(|()| sketch.unwrap_or_default())
@@ -120,7 +123,7 @@ mod tests {
             ("batch", "v1", "jobs", &job),
         ] {
             let resource = Table::builtin().find(group, version, plural).unwrap();
-            let sketch = read(resource, object.to_string().as_bytes()).unwrap();
+            let sketch = of(resource, object.to_string().as_bytes()).unwrap();
             for path in field::all(resource) {
                 let (whole, seen) =
                     (field::selectable(resource, object, path), field::selectable(resource, &sketch, path));
@@ -134,9 +137,9 @@ mod tests {
             assert!(field::looked_at(resource).all(|path| path.split('.').count() <= 2), "{}", resource.plural);
         }
         let pods = Table::builtin().find("", "v1", "pods").unwrap();
-        let sketch = read(pods, pod.to_string().as_bytes()).unwrap();
+        let sketch = of(pods, pod.to_string().as_bytes()).unwrap();
         assert_eq!(sketch["spec"], json!({"nodeName": "node-1", "hostNetwork": true, "restartPolicy": "Always"}));
         assert_eq!(sketch["metadata"].get("managedFields"), None);
-        assert!(read(pods, b"{\"metadata\":{").is_err() && read(pods, b"{} x").is_err());
+        assert!(of(pods, b"{\"metadata\":{").is_err() && of(pods, b"{} x").is_err());
     }
 }

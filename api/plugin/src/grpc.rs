@@ -17,7 +17,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum CallError {
+pub enum CallError {
     /// Nobody answers at the socket.
     #[error("connecting to {}", socket.display())]
     Connect {
@@ -39,13 +39,13 @@ pub(crate) enum CallError {
 
 /// A connection to a plugin. It is made again when it breaks.
 #[derive(Debug, Clone)]
-pub(crate) struct Plugin {
+pub struct Plugin {
     channel: Channel,
 }
 
 impl Plugin {
     /// Connects.
-    pub(crate) async fn connect(socket: &Path) -> Result<Self, CallError> {
+    pub async fn connect(socket: &Path) -> Result<Self, CallError> {
         let path = socket.to_owned();
         let connector = tower::service_fn(move |_: Uri| {
             let path = path.clone();
@@ -69,7 +69,7 @@ impl Plugin {
     }
 
     /// One question, one answer.
-    pub(crate) async fn call<Q, A>(&self, call: &'static str, request: Q) -> Result<A, CallError>
+    pub async fn call<Q, A>(&self, call: &'static str, request: Q) -> Result<A, CallError>
     where
         Q: prost::Message + Send + Sync + 'static,
         A: prost::Message + Default + Send + Sync + 'static,
@@ -81,7 +81,7 @@ impl Plugin {
     }
 
     /// One question, many answers.
-    pub(crate) async fn stream<Q, A>(&self, call: &'static str, request: Q) -> Result<Streaming<A>, CallError>
+    pub async fn stream<Q, A>(&self, call: &'static str, request: Q) -> Result<Streaming<A>, CallError>
     where
         Q: prost::Message + Send + Sync + 'static,
         A: prost::Message + Default + Send + Sync + 'static,
