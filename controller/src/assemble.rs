@@ -29,9 +29,6 @@ const SCHEDULER: &str = "system:kube-scheduler";
 const ADMINISTRATOR: &str = "system:admin";
 const MASTERS: &str = "system:masters";
 
-/// Each node gets a /24 of the pods' addresses, as k3s and kubeadm give it.
-const NODE_PREFIX: u8 = 24;
-
 /// Why a control plane did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -138,7 +135,7 @@ impl Config {
             }),
             cluster_cidr: self.cluster_cidr,
             service_cidr: self.service_cidr,
-            node_prefix: NODE_PREFIX,
+            node_prefix: self.node_prefix,
             manifests: server_dir.join("manifests").into(),
             administrator: kube::Client::new(api.client(User::new(ADMINISTRATOR, &[MASTERS])), "default"),
             csi_controllers: self.csi_controllers,

@@ -25,6 +25,8 @@ pub struct Config {
     pub tls_sans: Vec<String>,
     /// Addresses of pods.
     pub cluster_cidr: Ipv4Net,
+    /// The length of the prefix of each node's part of them.
+    pub node_prefix: u8,
     /// Addresses of services.
     pub service_cidr: Ipv4Net,
     /// The address of the cluster's DNS; lies in `service_cidr`.

@@ -191,8 +191,13 @@ fn a_node_that_is_short_or_full_refuses_and_gives_critical_pods_the_place_of_oth
     let image = machine::image("busybox").expect("hack/image makes the image");
     // It says that it is short of memory, and evicts nobody for that for an hour.
     let soft = ["--eviction-soft=memory.available<100%", "--eviction-soft-grace-period=memory.available=1h"];
-    let mut cluster = Cluster::start_with(&[&image], &[&soft[..], &["--max-pods=2"]].concat());
+    let full = ["--max-pods=2", "--node-cidr-mask-size=26"];
+    let mut cluster = Cluster::start_with(&[&image], &[soft, full].concat());
     let client = cluster.gantry();
+    eventually("the node has addresses for its pods", SOON, || {
+        let range = get(&client, &["nodes"])["items"][0]["spec"]["podCIDR"].as_str().map(str::to_owned);
+        range.filter(|range| range.ends_with("/26"))
+    });
     let node = get(&client, &["nodes"])["items"][0]["metadata"]["name"].as_str().expect("a name").to_owned();
     let pod = |name: &str, requests: Value| {
         json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"nodeName": node,

@@ -56,6 +56,9 @@ pub(crate) struct Args {
     /// Addresses of pods.
     #[arg(long, default_value = "10.42.0.0/16", value_name = "CIDR")]
     cluster_cidr: Ipv4Net,
+    /// Length of the prefix of each node's part of them: 24 is room for 254 pods.
+    #[arg(long, default_value_t = 24, value_name = "BITS")]
+    node_cidr_mask_size: u8,
     /// Addresses of services.
     #[arg(long, default_value = "10.43.0.0/16", value_name = "CIDR")]
     service_cidr: Ipv4Net,
@@ -137,6 +140,7 @@ async fn serve(args: Args) -> Result<(), Failure> {
         advertise_address: args.advertise_address.unwrap_or(node_ip),
         tls_sans: args.tls_san.clone(),
         cluster_cidr: args.cluster_cidr,
+        node_prefix: node_prefix(&args)?,
         service_cidr: args.service_cidr.trunc(),
         cluster_dns: cluster_dns(&args)?,
         cluster_domain: args.cluster_domain.clone(),
@@ -204,6 +208,21 @@ fn csi_controllers(args: &Args) -> Result<BTreeMap<String, PathBuf>, Failure> {
 
 /// The smallest range of services: room for the API server, the DNS and a few more.
 const LONGEST_SERVICE_PREFIX: u8 = 28;
+
+/// A smaller part has no room for pods to speak of.
+const LONGEST_NODE_PREFIX: u8 = 28;
+
+/// The length of the prefix of each node's addresses.
+fn node_prefix(args: &Args) -> Result<u8, Failure> {
+    let (given, shortest) = (args.node_cidr_mask_size, args.cluster_cidr.prefix_len());
+    match (shortest..=LONGEST_NODE_PREFIX).contains(&given) {
+        true => Ok(given),
+        false => Err(Failure::new(format!(
+            "error: --node-cidr-mask-size {given}: expected {shortest} (the prefix of --cluster-cidr {}) to {LONGEST_NODE_PREFIX}",
+            args.cluster_cidr
+        ))),
+    }
+}
 
 fn cluster_dns(args: &Args) -> Result<Ipv4Addr, Failure> {
     let cidr = args.service_cidr.trunc();

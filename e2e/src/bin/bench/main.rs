@@ -1,12 +1,13 @@
 //! Measures a cluster from outside: `bench pod|pods|start|rest|probes`. Prints tables; never judges.
 
+mod pods;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use e2e::cluster::Cluster;
 use e2e::machine;
 use futures::{StreamExt as _, TryStreamExt as _};
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, PostParams, WatchEvent, WatchParams};
 use serde_json::json;
@@ -20,7 +21,7 @@ fn main() -> Outcome<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     match args.first().map(String::as_str) {
         Some("pod") => runtime.block_on(pod(number(50))),
-        Some("pods") => runtime.block_on(pods(number(100))),
+        Some("pods") => runtime.block_on(pods::measure(number(100))),
         Some("start") => start(number(10)),
         Some("rest") => runtime.block_on(rest(number(10))),
         Some("probes") => runtime.block_on(probes(number(100))),
@@ -112,33 +113,6 @@ async fn pod(count: usize) -> Outcome<()> {
         println!("{name:<24}{:>12}{:>14}{ratio:>8.2}", millis(measured), millis(promised));
     }
     println!("one fdatasync of 4 KiB in the data directory: {}", millis(sync));
-    Ok(())
-}
-
-/// A Deployment applied until every pod is Ready.
-async fn pods(count: usize) -> Outcome<()> {
-    let cluster = cluster()?;
-    let client = client(&cluster).await?;
-    let api: Api<Deployment> = Api::default_namespaced(client);
-    let deployment: Deployment = serde_json::from_value(json!({"metadata": {"name": "many"},
-        "spec": {"replicas": count, "selector": {"matchLabels": {"app": "many"}},
-            "template": {"metadata": {"labels": {"app": "many"}}, "spec": {"terminationGracePeriodSeconds": 0,
-                "containers": [{"name": "c", "image": "busybox", "imagePullPolicy": "IfNotPresent", "command": ["sleep", "1000000"]}]}}}}))?;
-    let mut watch = api.watch(&WatchParams::default().fields("metadata.name=many"), "0").await?.boxed();
-    let started = Instant::now();
-    api.create(&PostParams::default(), &deployment).await?;
-    while let Some(event) = watch.try_next().await? {
-        let (WatchEvent::Added(deployment) | WatchEvent::Modified(deployment)) = event else { continue };
-        let ready = deployment.status.and_then(|status| status.ready_replicas).unwrap_or(0);
-        if usize::try_from(ready) == Ok(count) {
-            break;
-        }
-    }
-    let took = started.elapsed();
-    println!(
-        "a Deployment of {count} pods, applied to all Ready: {:.2} s (promised for 100 on 2 cores: 3 s)",
-        took.as_secs_f64()
-    );
     Ok(())
 }
 
