@@ -7,7 +7,8 @@ use crate::well_known::{
     ANNOTATION_BIND_COMPLETED, ANNOTATION_BOUND_BY_CONTROLLER, ANNOTATION_OLD_CLASS, ANNOTATION_PROVISIONED_BY,
     ANNOTATION_SELECTED_NODE,
 };
-use k8s_openapi::api::core::v1::{NodeSelector, PersistentVolume, PersistentVolumeClaim, Pod, Volume as PodVolume};
+use k8s_openapi::api::core::v1::Volume as PodVolume;
+use k8s_openapi::api::core::v1::{NodeSelector, PersistentVolume, PersistentVolumeClaim, Pod, TopologySelectorTerm};
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as RawQuantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -120,6 +121,8 @@ pub struct Class {
     pub can_grow: bool,
     /// `mountOptions`.
     pub mount_options: Vec<String>,
+    /// `allowedTopologies`: keys of labels with the values that a node may have, all of a term; any term will do.
+    pub topologies: Vec<Vec<(String, Vec<String>)>>,
 }
 
 fn annotation<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a String> {
@@ -243,8 +246,20 @@ impl Class {
             reclaim: class.reclaim_policy.unwrap_or_else(|| "Delete".to_owned()),
             can_grow: class.allow_volume_expansion == Some(true),
             mount_options: class.mount_options.unwrap_or_default(),
+            topologies: class.allowed_topologies.into_iter().flatten().map(term).collect(),
         }
     }
+
+    /// Whether volumes of it may be made for a node with these labels. A term that says nothing selects nothing
+    /// (Kubernetes, component-helpers, `MatchTopologySelectorTerms`).
+    pub fn allows(&self, labels: &BTreeMap<String, String>) -> bool {
+        let fits = |(key, values): &(String, Vec<String>)| labels.get(key).is_some_and(|value| values.contains(value));
+        self.topologies.is_empty() || self.topologies.iter().any(|term| !term.is_empty() && term.iter().all(fits))
+    }
+}
+
+fn term(term: TopologySelectorTerm) -> Vec<(String, Vec<String>)> {
+    term.match_label_expressions.into_iter().flatten().map(|own| (own.key, own.values)).collect()
 }
 
 /// The volume that a claim without one gets: the one that is reserved for it, or the smallest that is free and fits.

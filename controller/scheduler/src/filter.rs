@@ -40,6 +40,8 @@ pub enum Reason {
     VolumeGone,
     /// No volume is there for a claim, and none can be made.
     NoVolume,
+    /// The driver that would make a claim's volume has no room for it where the node reaches it.
+    NoStorage,
     /// The node has as many volumes of a driver as it takes.
     TooManyVolumes,
     /// A claim has devices that are reached from other nodes only.
@@ -81,6 +83,7 @@ impl fmt::Display for Reason {
             Self::VolumeElsewhere => "node(s) had volume node affinity conflict",
             Self::VolumeGone => "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)",
             Self::NoVolume => "node(s) didn't find available persistent volumes to bind",
+            Self::NoStorage => "node(s) did not have enough free storage",
             Self::TooManyVolumes => "node(s) exceed max volume count",
             Self::ClaimElsewhere => "resourceclaim not available on the node",
             Self::CannotAllocate => "cannot allocate all claims",

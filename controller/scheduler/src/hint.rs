@@ -32,6 +32,7 @@ pub(crate) fn causes(error: &FitError) -> Causes {
             Reason::VolumeElsewhere
             | Reason::VolumeGone
             | Reason::NoVolume
+            | Reason::NoStorage
             | Reason::OnePodClaim
             | Reason::TooManyVolumes => causes.volumes = true,
             Reason::ClaimElsewhere | Reason::CannotAllocate | Reason::ClaimUnclear(_) | Reason::SearchGivenUp => {

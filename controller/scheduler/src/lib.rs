@@ -3,6 +3,7 @@
 //! Start reading at `driver`.
 pub mod amounts;
 pub mod budget;
+pub mod capacity;
 mod claims;
 mod class;
 mod counts;

@@ -1,4 +1,5 @@
 //! What the claims of a pod say about where it may run, and what has to be done before it may: pure.
+use crate::capacity::Capacities;
 use crate::devices::Grant;
 use crate::filter::Reason;
 use crate::node::NodeFacts;
@@ -38,6 +39,8 @@ pub struct Volumes {
     pub classes: HashMap<String, Class>,
     /// How many volumes of each driver a node takes, by its name.
     pub limits: HashMap<Box<str>, HashMap<String, usize>>,
+    /// How much drivers have left.
+    pub capacities: Capacities,
     /// Volumes that were reserved, with the claims that they are for.
     reserved: HashMap<String, String>,
     /// Claims whose provisioner is being told a node.
@@ -210,16 +213,22 @@ impl Volumes {
             match best_for(claim, self.volumes.values(), Some(facts), true, is_taken) {
                 Some(volume) => work.push(Preparation::Reserve { claim: key, volume: volume.name.clone() }),
                 None if chosen.is_some_and(|chosen| *chosen != *node.name) => return Err(Reason::NoVolume),
-                None if self.can_be_made(claim) => work.push(Preparation::Provision { claim: key }),
-                None => return Err(Reason::NoVolume),
+                None => match self.maker(claim).filter(|class| class.allows(&node.labels)) {
+                    Some(class) if self.capacities.has_room(class, claim, node) => {
+                        work.push(Preparation::Provision { claim: key });
+                    }
+                    Some(_) => return Err(Reason::NoStorage),
+                    None => return Err(Reason::NoVolume),
+                },
             }
         }
         Ok(work)
     }
 
-    fn can_be_made(&self, claim: &Claim) -> bool {
-        let class = self.classes.get(&claim.class);
-        class.is_some_and(|class| class.provisioner != PROVISIONER_NONE && !class.provisioner.is_empty())
+    /// The class of a claim, if somebody makes volumes of it.
+    fn maker(&self, claim: &Claim) -> Option<&Class> {
+        let class = self.classes.get(&claim.class)?;
+        (class.provisioner != PROVISIONER_NONE && !class.provisioner.is_empty()).then_some(class)
     }
 
     /// How far the claims of a pod are whose node was chosen.

@@ -1,5 +1,6 @@
 //! What claims of pods say about nodes, by table.
 use api::volume::{Claim, Class, Volume};
+use controller_scheduler::capacity::Capacity;
 use controller_scheduler::decide::{Decider, Decision, FitError, decide};
 use controller_scheduler::gang::{self, Verdict};
 use controller_scheduler::group::GroupFacts;
@@ -36,7 +37,8 @@ fn cluster() -> Snapshot {
         ("now", "x", false),
     ] {
         let (provisioner, reclaim) = (provisioner.to_owned(), "Delete".to_owned());
-        let class = Class { name: name.into(), provisioner, waits, reclaim, can_grow: false, mount_options: vec![] };
+        let (name_of, mount_options, topologies) = (name.into(), vec![], vec![]);
+        let class = Class { name: name_of, provisioner, waits, reclaim, can_grow: false, mount_options, topologies };
         snapshot.volumes.classes.insert(name.into(), class);
     }
     snapshot
@@ -147,6 +149,51 @@ fn volumes_are_reserved_or_asked_for_where_the_pod_goes() {
     assert_eq!(snapshot.volumes.progress(&both, &node), Progress::GivenUp, "the provisioner took it back");
     snapshot.volumes.set_claim(bound("fresh", "v"));
     assert_eq!(snapshot.volumes.progress(&both, &node), Progress::Ready);
+}
+
+#[test]
+fn volumes_are_made_where_the_class_allows_it_and_the_driver_has_room() {
+    let mut snapshot = cluster();
+    let class = json!({"metadata": {"name": "disk"}, "provisioner": "disk.example.com", "volumeBindingMode": "WaitForFirstConsumer",
+        "allowedTopologies": [{}, {"matchLabelExpressions": [{"key": "kubernetes.io/hostname", "values": ["b", "c"]}]}]});
+    snapshot.volumes.classes.insert("disk".into(), Class::new(serde_json::from_value(class).unwrap()));
+    snapshot.volumes.set_claim(claim("c", "disk", json!({})));
+    let wants = pod("p", &["c"]);
+    let goes_to = |snapshot: &Snapshot| match decide(snapshot, &wants) {
+        Decision::Prepare(node, _) => Ok(node.to_string()),
+        _ => Err(said(snapshot, &wants)),
+    };
+    assert_eq!(goes_to(&snapshot).as_deref(), Ok("b"), "the class allows no other");
+    snapshot.volumes.classes.get_mut("disk").unwrap().topologies.remove(1);
+    let none = "2 node(s) didn't find available persistent volumes to bind.";
+    assert!(goes_to(&snapshot).unwrap_err().contains(none), "a term that says nothing selects nothing");
+    snapshot.volumes.classes.get_mut("disk").unwrap().topologies.clear();
+
+    let driver = |tells: bool| {
+        let whole = json!({"metadata": {"name": "disk.example.com"}, "spec": {"storageCapacity": tells}});
+        serde_json::from_value(whole).unwrap()
+    };
+    let tell = |snapshot: &mut Snapshot, name: &str, class: &str, node: &str, amounts: Value| {
+        let mut whole = json!({"metadata": {"namespace": "s", "name": name}, "storageClassName": class,
+            "nodeTopology": {"matchLabels": {"kubernetes.io/hostname": node}}});
+        merge(&mut whole, &amounts);
+        let capacity = Capacity::new(serde_json::from_value(whole).unwrap());
+        snapshot.volumes.capacities.set(format!("s/{name}"), capacity);
+    };
+    snapshot.volumes.capacities.set_driver(driver(true));
+    let short = "2 node(s) did not have enough free storage.";
+    assert!(goes_to(&snapshot).unwrap_err().contains(short), "it has told of no room yet");
+    tell(&mut snapshot, "1", "other", "a", json!({"capacity": "10Gi"}));
+    tell(&mut snapshot, "2", "disk", "a", json!({"capacity": "1023Mi"}));
+    tell(&mut snapshot, "3", "disk", "b", json!({"capacity": "10Gi", "maximumVolumeSize": "1000Mi"}));
+    tell(&mut snapshot, "4", "disk", "a", json!({"capacity": "10Gi", "nodeTopology": null}));
+    assert!(goes_to(&snapshot).unwrap_err().contains(short), "elsewhere, too little, in pieces, reached from nowhere");
+    tell(&mut snapshot, "2", "disk", "a", json!({"capacity": "1Gi"}));
+    assert_eq!(goes_to(&snapshot).as_deref(), Ok("a"));
+    snapshot.volumes.capacities.retain(|key| key != "s/2");
+    assert!(goes_to(&snapshot).is_err());
+    snapshot.volumes.capacities.set_driver(driver(false));
+    assert!(goes_to(&snapshot).is_ok(), "a driver that does not tell is tried");
 }
 
 #[test]

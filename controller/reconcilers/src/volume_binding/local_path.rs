@@ -87,6 +87,7 @@ mod tests {
             reclaim: "Delete".into(),
             can_grow: true,
             mount_options: vec![],
+            topologies: vec![],
         }
     }
 

@@ -35,6 +35,7 @@ fn class(provisioner: &str, waits: bool) -> Class {
         reclaim: "Delete".into(),
         can_grow: true,
         mount_options: vec![],
+        topologies: vec![],
     }
 }
 

@@ -2,6 +2,7 @@
 use super::Driver;
 use super::devices::{DeviceListings, DeviceNews};
 use crate::budget::Budget;
+use crate::capacity::Capacity;
 use crate::hint::Moved;
 use api::volume::{Claim, Class, Volume};
 use futures::StreamExt as _;
@@ -9,7 +10,7 @@ use futures::stream::{BoxStream, select_all};
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::scheduling::v1beta1::PodGroup;
-use k8s_openapi::api::storage::v1::{CSINode, StorageClass};
+use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass};
 use kube::api::{Api, ResourceExt as _};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
@@ -25,6 +26,8 @@ pub(super) enum News {
     Budget(Box<Event<PodDisruptionBudget>>),
     Namespace(Box<Event<Namespace>>),
     Limits(Box<Event<CSINode>>),
+    Driver(Box<Event<CSIDriver>>),
+    Capacity(Box<Event<CSIStorageCapacity>>),
     Group(Box<Event<PodGroup>>),
     Devices(DeviceNews),
     /// A watch broke and is started again.
@@ -87,15 +90,17 @@ pub(super) struct Watched {
     budgets: Listing,
     namespaces: Listing,
     limits: Listing,
+    drivers: Listing,
+    capacities: Listing,
     pub(super) groups: Listing,
     pub(super) devices: DeviceListings,
 }
 
 impl Watched {
     pub(super) fn are_listed(&self) -> bool {
-        let own = [&self.pods, &self.nodes];
-        let others = [&self.claims, &self.volumes, &self.classes, &self.budgets, &self.namespaces, &self.limits];
-        own.iter().chain(&others).chain(&self.devices.all()).all(|listing| listing.is_done) && self.groups.is_done
+        let own = [&self.pods, &self.nodes, &self.groups, &self.budgets, &self.namespaces];
+        let of_volumes = [&self.claims, &self.volumes, &self.classes, &self.limits, &self.drivers, &self.capacities];
+        own.iter().chain(&of_volumes).chain(&self.devices.all()).all(|listing| listing.is_done)
     }
 }
 
@@ -117,6 +122,8 @@ pub(super) fn watch(client: &kube::Client) -> BoxStream<'static, News> {
         one(client, |event| News::Budget(Box::new(event))),
         one(client, |event| News::Namespace(Box::new(event))),
         one(client, |event| News::Limits(Box::new(event))),
+        one(client, |event| News::Driver(Box::new(event))),
+        one(client, |event| News::Capacity(Box::new(event))),
         one(client, |event| News::Group(Box::new(event))),
         super::devices::watch(client),
     ])
@@ -156,6 +163,21 @@ impl Driver {
                 Step::Keep(node) => drop(known.limits.insert(node.name_any().into(), limits(node))),
                 Step::Forget(name) => drop(known.limits.remove(name.as_str())),
                 Step::Retain(seen) => known.limits.retain(|name, _| seen.contains(&**name)),
+                Step::Begin => {}
+            },
+            News::Driver(event) => match watched.drivers.step(*event) {
+                Step::Keep(driver) => known.capacities.set_driver(driver),
+                Step::Forget(name) => known.capacities.retain_drivers(|own| own != name),
+                Step::Retain(seen) => known.capacities.retain_drivers(|own| seen.contains(own)),
+                Step::Begin => {}
+            },
+            News::Capacity(event) => match watched.capacities.step(*event) {
+                Step::Keep(object) => {
+                    let key = format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any());
+                    known.capacities.set(key, Capacity::new(object));
+                }
+                Step::Forget(key) => known.capacities.retain(|own| own != key),
+                Step::Retain(seen) => known.capacities.retain(|own| seen.contains(own)),
                 Step::Begin => {}
             },
             News::Group(event) => return self.group_news(*event),

@@ -19,6 +19,8 @@ pub(super) fn driver() -> Driver {
         News::Budget(Box::new(Event::InitDone)),
         News::Namespace(Box::new(Event::InitDone)),
         News::Limits(Box::new(Event::InitDone)),
+        News::Driver(Box::new(Event::InitDone)),
+        News::Capacity(Box::new(Event::InitDone)),
         News::Devices(DeviceNews::Claim(Box::new(Event::InitDone))),
         News::Devices(DeviceNews::Slice(Box::new(Event::InitDone))),
         News::Devices(DeviceNews::Class(Box::new(Event::InitDone))),
