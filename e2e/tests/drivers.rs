@@ -328,6 +328,54 @@ async fn a_driver_that_the_server_calls_itself_needs_no_sidecars() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pods_wait_until_the_driver_has_room_for_their_volumes() {
+    need!(machine::root());
+    let sockets = tempfile::tempdir().expect("a directory");
+    let socket = sockets.path().join("controller.sock");
+    let flag = format!("--csi-controller={NAME}={}", socket.display());
+    let mut scene = Scene::start_with(json!({"attachRequired": false, "storageCapacity": true}), &[&flag]).await;
+    let _driver = scene.driver().await;
+    let controller = Controller::start(&socket, scene.backing.path());
+    controller.has_room(GIBIBYTE);
+    let api = scene.api.clone();
+    let class = |name: &str| {
+        json!({"metadata": {"name": name}, "provisioner": NAME, "volumeBindingMode": "WaitForFirstConsumer",
+            "parameters": {"pool": name, "csi.storage.k8s.io/fstype": "ext4"}})
+    };
+    api.post(CLASSES, class("ours")).await.ok();
+    let told = "/apis/storage.k8s.io/v1/namespaces/kube-system/csistoragecapacities";
+    let says = |all: &[Value], bytes: u64| {
+        let of_ours = all.iter().find(|own| own["storageClassName"] == "ours");
+        of_ours.is_some_and(|own| own["capacity"].as_str().is_some_and(|told| told.parse() == Ok(bytes)))
+    };
+    api.until_all(told, "it is told how much room there is", |all| says(all, GIBIBYTE)).await;
+    let asked = controller.calls("GetCapacity").pop().expect("it was asked");
+    assert_eq!(json!(asked.parameters), json!({"pool": "ours"}));
+    assert_eq!(json!(asked.preferred), json!([{"topology.test.example.com/rack": "r1"}]));
+    let object = api.get(told).await.ok()["items"][0].clone();
+    assert_eq!(object["nodeTopology"], json!({"matchLabels": {"topology.test.example.com/rack": "r1"}}));
+
+    let claims = api.path("v1", "persistentvolumeclaims");
+    api.post(&claims, claim_of("c", "ours", "2Gi", Value::Null)).await.ok();
+    let volume = json!({"name": "v", "persistentVolumeClaim": {"claimName": "c"}});
+    scene.pod("p", "sleep 1d", volume).await;
+    api.event("p", "FailedScheduling", "node(s) did not have enough free storage").await;
+    assert_eq!(controller.calls("CreateVolume").len(), 0, "nobody asks for what cannot be");
+    controller.has_room(4 * GIBIBYTE);
+    // It is looked again each minute, and when there is another class.
+    api.post(CLASSES, class("another")).await.ok();
+    scene.phase("p", "Running").await;
+    controller.has_room(2 * GIBIBYTE);
+    scene.delete("p").await;
+    scene.gone("p").await;
+    api.delete(&format!("{claims}/c"), json!({})).await.ok();
+    api.until_all(told, "a volume that goes leaves room", |all| says(all, 2 * GIBIBYTE)).await;
+    api.delete(&format!("{CLASSES}/ours"), json!({})).await.ok();
+    api.until_all(told, "nothing is told of a class that is gone", |all| all.len() == 1).await;
+    scene.cluster.reset(true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_claim_that_goes_while_its_volume_is_made_leaves_none_behind() {
     need!(machine::root());
     let sockets = tempfile::tempdir().expect("a directory");

@@ -5,6 +5,7 @@
 mod ability;
 mod apply;
 mod attach;
+mod capacity;
 mod driver;
 mod error;
 mod node;

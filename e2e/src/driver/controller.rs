@@ -44,6 +44,8 @@ struct State {
     volumes: BTreeMap<String, Made>,
     refusals: VecDeque<Refusal>,
     made: u32,
+    /// How many bytes it says are left.
+    room: u64,
 }
 
 /// The service, until dropped.
@@ -81,6 +83,11 @@ impl Controller {
     /// The next call of a method is refused, after it was carried out if `is_done`.
     pub fn refuse(&self, method: &'static str, status: &'static str, is_done: bool) {
         self.state().refusals.push_back(Refusal { method, status, is_done });
+    }
+
+    /// It says from now on that so many bytes are left.
+    pub fn has_room(&self, bytes: u64) {
+        self.state().room = bytes;
     }
 
     /// What was to be refused and was not yet is not refused any more.
@@ -149,6 +156,10 @@ impl State {
                 call.preferred = places.messages(2).map(|place| place.map(1)).collect();
             }
             "DeleteVolume" => call.secrets = asked.map(2),
+            "GetCapacity" => {
+                call.parameters = asked.map(2);
+                call.preferred = asked.message(3).map(|place| place.map(1)).into_iter().collect();
+            }
             "ControllerPublishVolume" => {
                 call.node = asked.text(2);
                 call.capability(asked.message(3));
@@ -177,9 +188,10 @@ impl State {
                 [(1, 1), (1, 2), (2, 1)].into_iter().for_each(|(field, kind)| capability(&mut reply, field, kind));
             }
             "Probe" => {}
-            // Makes, attaches, copies, lets grow.
-            "ControllerGetCapabilities" => [1, 2, 7, 9].into_iter().for_each(|kind| capability(&mut reply, 1, kind)),
+            // Makes, attaches, tells its room, copies, lets grow.
+            "ControllerGetCapabilities" => [1, 2, 4, 7, 9].into_iter().for_each(|kind| capability(&mut reply, 1, kind)),
             "CreateVolume" => put(&mut reply, 1, &self.create(backing, call)?),
+            "GetCapacity" => reply.extend(number_field(1, self.room)),
             "DeleteVolume" => {
                 self.volumes.retain(|_, made| made.id != call.volume);
                 drop(fs::remove_dir_all(backing.join(&call.volume)));

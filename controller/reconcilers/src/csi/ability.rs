@@ -20,6 +20,8 @@ pub(super) struct Abilities {
     pub(super) knows_single_writers: bool,
     /// Not every node reaches every volume.
     pub(super) has_topology: bool,
+    /// It tells how much room is left.
+    pub(super) tells_room: bool,
 }
 
 impl Abilities {
@@ -35,6 +37,7 @@ impl Abilities {
             grows_on_nodes: !grows && plugin.can_grow(),
             knows_single_writers: controller.has(Ability::SingleNodeMultiWriter),
             has_topology: plugin.has(Part::AccessibilityConstraints),
+            tells_room: controller.has(Ability::GetCapacity),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! read anew; a write that cannot be taken back names the version that was read. Every call to the driver may be repeated:
 //! what it is about is written down before, and what came of it after.
 mod attachment;
+mod capacity;
 mod claim;
 mod resize;
 mod volume;
@@ -41,6 +42,8 @@ enum About {
     Claim(Key),
     Volume(Key),
     Attachment(Key),
+    /// How much room the driver has.
+    Room,
 }
 
 /// Everything a run uses.
@@ -76,6 +79,7 @@ pub(crate) async fn start(reconciler: Reconciler) {
     for attachment in reconciler.attachments.all().iter().filter(|own| own.attacher() == name) {
         queue.add(About::Attachment(attachment.name().into()));
     }
+    queue.add(About::Room);
     let reconciler = Arc::new(reconciler);
     let work = move |about: About| {
         let reconciler = Arc::clone(&reconciler);
@@ -84,6 +88,7 @@ pub(crate) async fn start(reconciler: Reconciler) {
                 About::Claim(key) => reconciler.claim(&key).await,
                 About::Volume(name) => reconciler.volume(&name).await,
                 About::Attachment(name) => reconciler.attachment(&name).await,
+                About::Room => reconciler.capacity().await,
             };
             match done {
                 Err(error @ CsiError::Away { .. }) => {
@@ -123,6 +128,9 @@ fn wake_by_changes(reconciler: &Reconciler, queue: &Arc<Queue<About>>) {
     });
     let (wake, driver) = (Arc::clone(queue), Arc::clone(&name));
     reconciler.volumes.on_change(move |before, after| {
+        if before.is_some() != after.is_some() && after.or(before).is_some_and(|volume| is_of(&driver, volume)) {
+            wake.add(About::Room);
+        }
         let Some(volume) = after.filter(|volume| is_of(&driver, volume)) else { return };
         let same = before.is_some_and(|before| {
             let as_before = Volume { version: before.version.clone(), ..Volume::clone(volume) };
@@ -154,13 +162,23 @@ fn wake_by_changes(reconciler: &Reconciler, queue: &Arc<Queue<About>>) {
             wake.add(About::Claim(claim.key().into()));
         }
     };
-    let waiting = wake_waiting.clone();
+    let (waiting, room, driver) = (wake_waiting.clone(), Arc::clone(queue), Arc::clone(&name));
     reconciler.classes.on_change(move |before, after| {
-        let Some(class) = after.filter(|_| before != after) else { return };
-        waiting(&|claim| claim.class == class.name);
+        if before == after {
+            return;
+        }
+        if [before, after].into_iter().flatten().any(|class| *class.provisioner == *driver) {
+            room.add(About::Room);
+        }
+        if let Some(class) = after {
+            waiting(&|claim| claim.class == class.name);
+        }
     });
     let (wake, driver, attachments) = (Arc::clone(queue), name, Arc::clone(&reconciler.attachments));
     reconciler.csi_nodes.on_change(move |before, after| {
+        if before != after {
+            wake.add(About::Room);
+        }
         let Some(node) = after.filter(|_| before != after) else { return };
         wake_waiting(&|_| true);
         let is_there = |own: &AttachmentFacts| own.attacher() == &*driver && own.node() == node.name;

@@ -7,6 +7,12 @@ const PREFIX: &str = "csi.storage.k8s.io/";
 const FS_TYPE: &str = "csi.storage.k8s.io/fstype";
 const OLD_FS_TYPE: &str = "fstype";
 
+/// What of a class's parameters is the driver's own, whatever the claim.
+pub(super) fn of_driver(parameters: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let is_own = |key: &str| !key.starts_with(PREFIX) && key != OLD_FS_TYPE;
+    parameters.iter().filter(|(key, _)| is_own(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
 /// Which call a Secret is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Use {

@@ -25,7 +25,7 @@ pub(super) struct DriverNode<'a> {
 
 impl DriverNode<'_> {
     /// Where it is by these labels; `None` if it lacks one.
-    fn place(&self, keys: &[String]) -> Option<Segments> {
+    pub(super) fn place(&self, keys: &[String]) -> Option<Segments> {
         keys.iter().map(|key| Some((key.clone(), self.labels.get(key)?.clone()))).collect()
     }
 }
