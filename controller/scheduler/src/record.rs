@@ -1,9 +1,12 @@
 //! What is told to people: events and the `PodScheduled` condition, off the hot path.
+use crate::group::GroupKey;
 use crate::pod::{PodFacts, PodKey};
 use crate::preempt::Victim;
 use api::event::{Correlator, Reporter, Severity};
 use k8s_openapi::api::core::v1::{Event, ObjectReference, Pod};
+use k8s_openapi::api::scheduling::v1beta1::PodGroup;
 use kube::api::{Api, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -27,17 +30,28 @@ pub(crate) enum Notice {
     Failed(Arc<PodFacts>, String),
     /// A pod has to leave its node for another one.
     Preempted(Victim, Arc<PodFacts>, Box<str>),
+    /// A condition of a group of pods.
+    Group {
+        /// The group.
+        key: GroupKey,
+        /// Its uid.
+        uid: Box<str>,
+        /// The condition, as the API has it.
+        condition: Value,
+    },
 }
 
 impl Notice {
     /// The profile of the pod that is placed, or is to be.
-    fn profile(&self) -> Box<str> {
-        let (Self::Bound(pod, _)
-        | Self::Unfit(pod, _)
-        | Self::Gated(pod)
-        | Self::Failed(pod, _)
-        | Self::Preempted(_, pod, _)) = self;
-        pod.shape.profile.name.clone()
+    fn profile(&self) -> Option<Box<str>> {
+        match self {
+            Self::Bound(pod, _)
+            | Self::Unfit(pod, _)
+            | Self::Gated(pod)
+            | Self::Failed(pod, _)
+            | Self::Preempted(_, pod, _) => Some(pod.shape.profile.name.clone()),
+            Self::Group { .. } => None,
+        }
     }
 }
 
@@ -53,7 +67,7 @@ impl Notices {
             // By profile, which is who tells.
             let mut correlators: HashMap<Box<str>, Correlator> = HashMap::new();
             while let Some(notice) = receiver.recv().await {
-                let profile = notice.profile();
+                let profile = notice.profile().unwrap_or_default();
                 let correlator = correlators
                     .entry(profile.clone())
                     .or_insert_with(|| Correlator::new(Reporter { component: profile.into(), host: None }));
@@ -63,10 +77,13 @@ impl Notices {
         Self(sender)
     }
 
-    pub(crate) fn send(&self, notice: Notice) {
-        if let Err(error) = self.0.try_send(notice) {
+    /// Hands on what is to be told, after all that was before; `false` if too much waits.
+    pub(crate) fn send(&self, notice: Notice) -> bool {
+        let sent = self.0.try_send(notice);
+        if let Err(error) = &sent {
             tracing::debug!(%error, "an event is not told");
         }
+        sent.is_ok()
     }
 }
 
@@ -93,6 +110,7 @@ async fn tell(client: &kube::Client, correlator: &mut Correlator, notice: Notice
             }
             (named(&pod), Severity::Warning, "FailedScheduling", message, "Scheduling")
         }
+        Notice::Group { key, uid, condition } => return tell_group(client, &key, &uid, condition).await,
         Notice::Failed(pod, message) => (named(&pod), Severity::Warning, "FailedScheduling", message, "Binding"),
     };
     let (namespace, name) = key.split_once('/').unwrap_or(("", &key));
@@ -124,10 +142,19 @@ async fn write_event(client: &kube::Client, write: &api::event::Write) -> Result
     events.create(&PostParams::default(), &write.event).await.map(drop)
 }
 
+async fn tell_group(client: &kube::Client, key: &GroupKey, uid: &str, condition: Value) {
+    let patch = json!({"metadata": {"uid": uid}, "status": {"conditions": [condition]}});
+    let (namespace, name) = key.split_once('/').unwrap_or(("", key));
+    let groups: Api<PodGroup> = Api::namespaced(client.clone(), namespace);
+    if let Err(error) = groups.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
+        tracing::warn!(kind = "PodGroup", object = &**key, %error, "the condition of a group is not written");
+    }
+}
+
 async fn tell_condition(client: &kube::Client, pod: &PodFacts, reason: &str, message: &str) {
     let (namespace, name) = pod.names();
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let patch = serde_json::json!({
+    let patch = json!({
         "metadata": {"uid": *pod.uid},
         "status": {"conditions": [{
             "type": "PodScheduled", "status": "False", "reason": reason, "message": message,

@@ -13,9 +13,8 @@ use crate::preempt::Victim;
 use crate::record::Notice;
 use api::well_known::CONDITION_DISRUPTED;
 use k8s_openapi::api::scheduling::v1beta1::PodGroup;
-use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::watcher::Event;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -227,9 +226,10 @@ impl Driver {
             "type": CONDITION, "status": if is_scheduled { "True" } else { "False" }, "reason": reason,
             "message": message, "lastTransitionTime": since, "observedGeneration": group.generation,
         });
-        group.told = Some(Told { is_scheduled, reason: reason.to_owned(), message: message.to_owned(), since });
-        let uid = group.uid.clone();
-        self.write_condition(key, &uid, condition);
+        // What finds no room among what is to be told is told the next time.
+        if self.notices.send(Notice::Group { key: Arc::clone(key), uid: group.uid.clone(), condition }) {
+            group.told = Some(Told { is_scheduled, reason: reason.to_owned(), message: message.to_owned(), since });
+        }
     }
 
     /// Says of the groups of these victims that leave whole that they do.
@@ -245,20 +245,8 @@ impl Driver {
                 "message": format!("{profile}: preempting to accommodate a higher priority pod"),
                 "lastTransitionTime": now(), "observedGeneration": facts.generation,
             });
-            self.write_condition(group, &facts.uid, condition);
+            self.notices.send(Notice::Group { key: Arc::clone(group), uid: facts.uid.clone(), condition });
         }
-    }
-
-    fn write_condition(&self, key: &GroupKey, uid: &str, condition: Value) {
-        let patch = json!({"metadata": {"uid": uid}, "status": {"conditions": [condition]}});
-        let (client, key) = (self.client.clone(), Arc::clone(key));
-        tokio::spawn(async move {
-            let (namespace, name) = key.split_once('/').unwrap_or(("", &key));
-            let groups: Api<PodGroup> = Api::namespaced(client, namespace);
-            if let Err(error) = groups.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
-                tracing::warn!(kind = "PodGroup", object = &*key, %error, "the condition of a group is not written");
-            }
-        });
     }
 }
 
