@@ -19,6 +19,10 @@ use crate::resolver::ClusterDns;
 use crate::runtimes::Runtimes;
 use crate::topology;
 
+/// Where files of the Container Device Interface are, if nobody says otherwise: of the machine's administrator, and of drivers
+/// that run (its SPEC.md).
+pub const CDI_DIRS: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
+
 /// Configuration of an agent.
 #[derive(Clone)]
 pub struct Config {

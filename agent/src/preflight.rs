@@ -7,7 +7,7 @@ mod neighbour;
 mod pod;
 mod volume;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
 
@@ -35,6 +35,8 @@ pub struct Wishes<'a> {
     pub cluster_cidr: Ipv4Net,
     /// When its node would evict pods, and take no more.
     pub eviction: &'a Limits,
+    /// Where files of the Container Device Interface are.
+    pub cdi_dirs: &'a [PathBuf],
 }
 
 /// Whether the running kernel is of this version or newer.
@@ -47,7 +49,7 @@ pub fn look(wishes: &Wishes<'_>) -> Vec<Finding> {
     let mut findings = kernel::findings(&kernel::release());
     findings.extend(machine::findings(wishes));
     findings.extend(volume::findings());
-    findings.extend(device::findings());
+    findings.extend(device::findings(wishes.cdi_dirs));
     findings.extend(pod::findings());
     findings.extend(neighbour::findings(&neighbour::Neighbours::look(), wishes.cluster_cidr));
     findings

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use agent::config::CDI_DIRS;
 use agent::cpus::{self, Options, Policy};
 use agent::eviction::{self, Soft};
 use agent::memory::{self, Reservation, Swap};
@@ -59,7 +60,7 @@ pub(crate) struct NodeArgs {
     #[arg(long, value_name = "HANDLER=FILE", value_parser = parse_runtime)]
     oci_runtime: Vec<(String, PathBuf)>,
     /// Directory with files of the Container Device Interface; may be repeated, and of two with the same device the later counts.
-    #[arg(long, value_name = "DIR", default_values = ["/etc/cdi", "/var/run/cdi"])]
+    #[arg(long, value_name = "DIR", default_values = CDI_DIRS)]
     cdi_spec_dir: Vec<PathBuf>,
     /// Whether containers that ask for whole processors, of Guaranteed pods, have them for themselves: none or static.
     #[arg(long, default_value = "none", value_name = "POLICY", value_parser = ["none", "static"])]

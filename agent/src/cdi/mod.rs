@@ -11,8 +11,5 @@ pub(crate) use edit::Mount;
 pub(crate) use edit::{Edits, Node};
 pub(crate) use find::{edits, unread};
 
-/// Where files are, if nobody says otherwise: of the machine's administrator, and of drivers that run (SPEC.md).
-pub(crate) const DEFAULT_DIRS: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
-
 /// A prefix of annotations by which plugins name devices.
 pub(crate) const ANNOTATION: &str = "cdi.k8s.io/";

@@ -9,11 +9,8 @@ use crate::cdi;
 /// No more files are told of.
 const TOLD: usize = 3;
 
-pub(super) fn findings() -> Vec<Finding> {
-    of(&cdi::DEFAULT_DIRS.map(PathBuf::from))
-}
-
-fn of(dirs: &[PathBuf]) -> Vec<Finding> {
+/// What is wrong with the files in these directories.
+pub(super) fn findings(dirs: &[PathBuf]) -> Vec<Finding> {
     let told = |why: &String| Finding::Thin(format!("{why}: its devices fail; mend or remove the file"));
     cdi::unread(dirs).iter().take(TOLD).map(told).collect()
 }
@@ -27,9 +24,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let dirs = [dir.path().to_owned(), dir.path().join("none")];
         std::fs::write(dir.path().join("good.json"), r#"{"cdiVersion": "0.6.0", "kind": "v.com/x"}"#).unwrap();
-        assert!(of(&dirs).is_empty());
+        assert!(findings(&dirs).is_empty());
         std::fs::write(dir.path().join("bad.json"), r#"{"cdiVersion": "9.0.0", "kind": "v.com/x"}"#).unwrap();
-        let found = of(&dirs);
+        let found = findings(&dirs);
         assert!(matches!(found.as_slice(), [Finding::Thin(why)] if why.contains("bad.json: cdiVersion \"9.0.0\"")));
     }
 }

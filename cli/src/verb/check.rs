@@ -1,7 +1,9 @@
 //! `gantry check`: what this machine lacks to run pods, what would fight them, and what to do about it.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use agent::config::CDI_DIRS;
 use agent::eviction::{Limits, Soft};
 use agent::preflight::{Finding, Wishes, look};
 use ipnet::Ipv4Net;
@@ -26,14 +28,22 @@ pub(crate) struct Args {
     /// When pods would be evicted at once; by default as the server's.
     #[arg(long, value_name = "THRESHOLDS")]
     eviction_hard: Option<String>,
+    /// Directory with files of the Container Device Interface; may be repeated.
+    #[arg(long, value_name = "DIR", default_values = CDI_DIRS)]
+    cdi_spec_dir: Vec<PathBuf>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let ports = [("API server", args.https_listen_port), ("kubelet API", args.kubelet_port)];
     let eviction = Limits::new(args.eviction_hard.as_deref(), &Soft::default())
         .map_err(|error| Failure::new(format!("error: --{error}")))?;
-    let wishes =
-        Wishes { data_dir: &args.data.data_dir, ports: &ports, cluster_cidr: args.cluster_cidr, eviction: &eviction };
+    let wishes = Wishes {
+        data_dir: &args.data.data_dir,
+        ports: &ports,
+        cluster_cidr: args.cluster_cidr,
+        eviction: &eviction,
+        cdi_dirs: &args.cdi_spec_dir,
+    };
     let mut broken = false;
     for finding in look(&wishes) {
         match finding {
