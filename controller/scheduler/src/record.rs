@@ -30,44 +30,58 @@ pub(crate) enum Notice {
     Failed(Arc<PodFacts>, String),
     /// A pod has to leave its node for another one.
     Preempted(Victim, Arc<PodFacts>, Box<str>),
-    /// A condition of a group of pods.
-    Group {
-        /// The group.
-        key: GroupKey,
-        /// Its uid.
-        uid: Box<str>,
-        /// The condition, as the API has it.
-        condition: Value,
-    },
+}
+
+/// A condition of a group of pods, to be told.
+#[derive(Debug)]
+pub(crate) struct GroupNotice {
+    /// The group.
+    pub(crate) key: GroupKey,
+    /// Its uid.
+    pub(crate) uid: Box<str>,
+    /// The condition, as the API has it.
+    pub(crate) condition: Value,
+}
+
+/// What waits to be told, in its order.
+#[derive(Debug)]
+enum Waiting {
+    Pod(Notice),
+    Group(GroupNotice),
 }
 
 impl Notice {
     /// The profile of the pod that is placed, or is to be.
-    fn profile(&self) -> Option<Box<str>> {
-        match self {
-            Self::Bound(pod, _)
-            | Self::Unfit(pod, _)
-            | Self::Gated(pod)
-            | Self::Failed(pod, _)
-            | Self::Preempted(_, pod, _) => Some(pod.shape.profile.name.clone()),
-            Self::Group { .. } => None,
-        }
+    fn profile(&self) -> Box<str> {
+        let (Self::Bound(pod, _)
+        | Self::Unfit(pod, _)
+        | Self::Gated(pod)
+        | Self::Failed(pod, _)
+        | Self::Preempted(_, pod, _)) = self;
+        pod.shape.profile.name.clone()
     }
 }
 
 /// Where notices go.
 #[derive(Clone, Debug)]
-pub(crate) struct Notices(mpsc::Sender<Notice>);
+pub(crate) struct Notices(mpsc::Sender<Waiting>);
 
 impl Notices {
     /// Starts the task that tells.
     pub(crate) fn start(client: kube::Client) -> Self {
-        let (sender, mut receiver) = mpsc::channel::<Notice>(CAPACITY);
+        let (sender, mut receiver) = mpsc::channel::<Waiting>(CAPACITY);
         tokio::spawn(async move {
             // By profile, which is who tells.
             let mut correlators: HashMap<Box<str>, Correlator> = HashMap::new();
-            while let Some(notice) = receiver.recv().await {
-                let profile = notice.profile().unwrap_or_default();
+            while let Some(waiting) = receiver.recv().await {
+                let notice = match waiting {
+                    Waiting::Pod(notice) => notice,
+                    Waiting::Group(notice) => {
+                        tell_group(&client, notice).await;
+                        continue;
+                    }
+                };
+                let profile = notice.profile();
                 let correlator = correlators
                     .entry(profile.clone())
                     .or_insert_with(|| Correlator::new(Reporter { component: profile.into(), host: None }));
@@ -77,9 +91,18 @@ impl Notices {
         Self(sender)
     }
 
-    /// Hands on what is to be told, after all that was before; `false` if too much waits.
-    pub(crate) fn send(&self, notice: Notice) -> bool {
-        let sent = self.0.try_send(notice);
+    /// Tells it after all that was before, unless too much waits.
+    pub(crate) fn send(&self, notice: Notice) {
+        self.hand_on(Waiting::Pod(notice));
+    }
+
+    /// The same; `false` if too much waits.
+    pub(crate) fn send_of_group(&self, notice: GroupNotice) -> bool {
+        self.hand_on(Waiting::Group(notice))
+    }
+
+    fn hand_on(&self, waiting: Waiting) -> bool {
+        let sent = self.0.try_send(waiting);
         if let Err(error) = &sent {
             tracing::debug!(%error, "an event is not told");
         }
@@ -110,7 +133,6 @@ async fn tell(client: &kube::Client, correlator: &mut Correlator, notice: Notice
             }
             (named(&pod), Severity::Warning, "FailedScheduling", message, "Scheduling")
         }
-        Notice::Group { key, uid, condition } => return tell_group(client, &key, &uid, condition).await,
         Notice::Failed(pod, message) => (named(&pod), Severity::Warning, "FailedScheduling", message, "Binding"),
     };
     let (namespace, name) = key.split_once('/').unwrap_or(("", &key));
@@ -142,12 +164,12 @@ async fn write_event(client: &kube::Client, write: &api::event::Write) -> Result
     events.create(&PostParams::default(), &write.event).await.map(drop)
 }
 
-async fn tell_group(client: &kube::Client, key: &GroupKey, uid: &str, condition: Value) {
+async fn tell_group(client: &kube::Client, GroupNotice { key, uid, condition }: GroupNotice) {
     let patch = json!({"metadata": {"uid": uid}, "status": {"conditions": [condition]}});
-    let (namespace, name) = key.split_once('/').unwrap_or(("", key));
+    let (namespace, name) = key.split_once('/').unwrap_or(("", &key));
     let groups: Api<PodGroup> = Api::namespaced(client.clone(), namespace);
     if let Err(error) = groups.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
-        tracing::warn!(kind = "PodGroup", object = &**key, %error, "the condition of a group is not written");
+        tracing::warn!(kind = "PodGroup", object = &*key, %error, "the condition of a group is not written");
     }
 }
 

@@ -19,7 +19,7 @@ use crate::queue::{Next, Queue};
 use crate::record::{Recorder, Severity};
 use api::volume::{Claim, Class, Volume};
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim, Secret, SecretReference};
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, ObjectMeta, Patch, PatchParams};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -188,6 +188,12 @@ fn wake_by_changes(reconciler: &Reconciler, queue: &Arc<Queue<About>>) {
     });
 }
 
+/// Lets a patch hold only for the object that was read, as it was read.
+fn guard(patch: &mut Value, read: &ObjectMeta) {
+    patch["metadata"]["uid"] = json!(read.uid);
+    patch["metadata"]["resourceVersion"] = json!(read.resource_version);
+}
+
 /// A refusal that another look settles.
 fn has_moved(error: &kube::Error) -> bool {
     matches!(code(error), 404 | 409)
@@ -246,8 +252,7 @@ impl Reconciler {
         is_status: bool,
     ) -> Result<Option<PersistentVolumeClaim>, CsiError> {
         let metadata = &claim.metadata;
-        patch["metadata"]["uid"] = json!(metadata.uid);
-        patch["metadata"]["resourceVersion"] = json!(metadata.resource_version);
+        guard(&mut patch, metadata);
         let claims = self.claims_of(metadata.namespace.as_deref().unwrap_or_default());
         let (name, params) = (metadata.name.as_deref().unwrap_or_default(), PatchParams::default());
         let written = match is_status {
@@ -271,8 +276,7 @@ impl Reconciler {
         mut patch: Value,
     ) -> Result<Option<PersistentVolume>, CsiError> {
         let metadata = &volume.metadata;
-        patch["metadata"]["uid"] = json!(metadata.uid);
-        patch["metadata"]["resourceVersion"] = json!(metadata.resource_version);
+        guard(&mut patch, metadata);
         let name = metadata.name.as_deref().unwrap_or_default();
         match self.all_volumes().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
             Ok(written) => {

@@ -10,7 +10,7 @@ use crate::group::{self, CONDITION, GroupFacts, GroupKey, Policy, Readiness, Tol
 use crate::metrics::Ended;
 use crate::pod::{PodFacts, PodKey, Shape};
 use crate::preempt::Victim;
-use crate::record::Notice;
+use crate::record::{GroupNotice, Notice};
 use api::well_known::CONDITION_DISRUPTED;
 use k8s_openapi::api::scheduling::v1beta1::PodGroup;
 use kube::runtime::watcher::Event;
@@ -227,7 +227,7 @@ impl Driver {
             "message": message, "lastTransitionTime": since, "observedGeneration": group.generation,
         });
         // What finds no room among what is to be told is told the next time.
-        if self.notices.send(Notice::Group { key: Arc::clone(key), uid: group.uid.clone(), condition }) {
+        if self.notices.send_of_group(GroupNotice { key: Arc::clone(key), uid: group.uid.clone(), condition }) {
             group.told = Some(Told { is_scheduled, reason: reason.to_owned(), message: message.to_owned(), since });
         }
     }
@@ -245,7 +245,7 @@ impl Driver {
                 "message": format!("{profile}: preempting to accommodate a higher priority pod"),
                 "lastTransitionTime": now(), "observedGeneration": facts.generation,
             });
-            self.notices.send(Notice::Group { key: Arc::clone(group), uid: facts.uid.clone(), condition });
+            self.notices.send_of_group(GroupNotice { key: Arc::clone(group), uid: facts.uid.clone(), condition });
         }
     }
 }

@@ -2,7 +2,7 @@
 use super::super::attach::{self, Step};
 use super::super::driver::Connection;
 use super::super::error::CsiError;
-use super::{Reconciler, SOON, has_moved, now, shown};
+use super::{Reconciler, SOON, guard, has_moved, now, shown};
 use crate::cache::Key;
 use crate::error::at;
 use crate::queue::Next;
@@ -116,14 +116,7 @@ impl Reconciler {
         let context: std::collections::BTreeMap<_, _> = answer.publish_context.into_iter().collect();
         let status = json!({"attached": true, "attachmentMetadata": context, "attachError": null});
         self.attachment_status(held, status).await?;
-        let object = held.metadata.name.as_deref();
-        tracing::info!(
-            hop = "csi",
-            kind = "VolumeAttachment",
-            object,
-            node = held.spec.node_name,
-            "attached by a driver"
-        );
+        log(held, "attached by a driver");
         Ok(Done::Whole)
     }
 
@@ -136,14 +129,7 @@ impl Reconciler {
         let secrets = self.secret(own.controller_publish_secret_ref.as_ref()).await?;
         let request = attach::detach(own, node_id, secrets);
         self.driver.note(driver.plugin.detach_volume(request).await).await?;
-        let object = held.metadata.name.as_deref();
-        tracing::info!(
-            hop = "csi",
-            kind = "VolumeAttachment",
-            object,
-            node = held.spec.node_name,
-            "detached by a driver"
-        );
+        log(held, "detached by a driver");
         self.attachment_status(held, json!({"attached": false, "detachError": null})).await?;
         let name = held.metadata.name.as_deref().unwrap_or_default();
         let fresh = self.all_attachments().get_opt(name).await.map_err(at("reading the VolumeAttachment"))?;
@@ -156,8 +142,7 @@ impl Reconciler {
 
     /// Patches a VolumeAttachment; `false` where it is gone or has changed.
     async fn patch_attachment(&self, held: &VolumeAttachment, mut patch: Value) -> Result<bool, CsiError> {
-        patch["metadata"]["uid"] = json!(held.metadata.uid);
-        patch["metadata"]["resourceVersion"] = json!(held.metadata.resource_version);
+        guard(&mut patch, &held.metadata);
         let name = held.metadata.name.as_deref().unwrap_or_default();
         match self.all_attachments().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
             Ok(_) => Ok(true),
@@ -175,4 +160,9 @@ impl Reconciler {
             Err(error) => Err(at("writing the VolumeAttachment's status")(error).into()),
         }
     }
+}
+
+fn log(held: &VolumeAttachment, what: &str) {
+    let object = held.metadata.name.as_deref();
+    tracing::info!(hop = "csi", kind = "VolumeAttachment", object, node = held.spec.node_name, "{what}");
 }
