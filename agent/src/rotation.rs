@@ -8,18 +8,18 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use agent_runtime::monitor::protocol::LogLimits;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Mutex;
 
 /// The kubelet's defaults, `containerLogMaxSize` and `containerLogMaxFiles`.
 pub(crate) const LIMITS: LogLimits = LogLimits { max_bytes: 10 << 20, max_files: 5 };
 
 /// One log is compressed at a time: a container that writes fast must not take every processor.
-static COMPRESSING: Mutex<()> = Mutex::new(());
+static COMPRESSING: Mutex<()> = Mutex::const_new(());
 
 /// Earlier files of a log, by number, oldest first.
 pub(crate) fn earlier(log: &Path) -> BTreeMap<u64, PathBuf> {
@@ -41,17 +41,21 @@ pub(crate) fn earlier(log: &Path) -> BTreeMap<u64, PathBuf> {
 /// Compresses what was rotated of the logs of a pod, beside everything else. Losing it is logged: the logs stay as
 /// they are.
 pub(crate) fn compress(pod_logs: PathBuf) {
-    drop(tokio::task::spawn_blocking(move || {
-        let _alone = COMPRESSING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let dirs = fs::read_dir(&pod_logs).into_iter().flatten().flatten().map(|entry| entry.path());
-        for dir in dirs.filter(|path| path.is_dir()) {
-            for (_, log) in attempts(&dir) {
-                if let Err(error) = compress_log(&log) {
-                    tracing::warn!(%error, log = %log.display(), "compressing what was rotated of a log");
-                }
+    tokio::spawn(async move {
+        let _alone = COMPRESSING.lock().await;
+        drop(tokio::task::spawn_blocking(move || compress_all(&pod_logs)).await);
+    });
+}
+
+fn compress_all(pod_logs: &Path) {
+    let dirs = fs::read_dir(pod_logs).into_iter().flatten().flatten().map(|entry| entry.path());
+    for dir in dirs.filter(|path| path.is_dir()) {
+        for (_, log) in attempts(&dir) {
+            if let Err(error) = compress_log(&log) {
+                tracing::warn!(%error, log = %log.display(), "compressing what was rotated of a log");
             }
         }
-    }));
+    }
 }
 
 /// `ATTEMPT.log` files of a container.

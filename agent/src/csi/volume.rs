@@ -20,7 +20,7 @@ use super::registry::Driver;
 use super::request::{SecretKey, Wanted, pod_info};
 use super::{attached, expand};
 use crate::execute::Executor;
-use crate::execute::sandbox::blocking;
+use crate::execute::blocking::blocking;
 use crate::execute::volume::{fail, request_token, said};
 
 /// After a start of the agent its drivers register within this.

@@ -11,8 +11,8 @@ use kube::api::Api;
 
 use super::message::{self, Claims};
 use super::record::{self, Device, Record};
+use crate::execute::blocking::blocking;
 use crate::execute::container::CREATE_ERROR;
-use crate::execute::sandbox::blocking;
 use crate::execute::{Executor, chain};
 use crate::failpoint;
 

@@ -15,7 +15,8 @@ use k8s_openapi::api::core::v1::{ConfigMap, Container, Secret, VolumeMount};
 use kube::api::Api;
 use nix::mount::{MsFlags, mount};
 
-use super::sandbox::{self, blocking, id};
+use super::blocking::{self, blocking};
+use super::sandbox::{self, id};
 use super::users::{self, Users};
 use super::{Executor, chain, effective, failure, propagation, stop_signal, subpath, termination, volume};
 use crate::cdi;
@@ -539,7 +540,7 @@ async fn remove_files(executor: &Executor, id: String) {
     drop(executor.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id));
     let (bundle, images, key) = (executor.bundle(&id), executor.host.images.clone(), format!("{}_{id}", executor.uid));
     let termination = termination::path(&executor.run_dir(), &id);
-    let removed = tokio::task::spawn_blocking(move || {
+    let removed = blocking::run(move || {
         // What cannot be unmounted keeps its snapshot.
         agent_volume::removal::unmount_below(&bundle).map_err(|error| failure("", &error))?;
         images.release(&key).map_err(|error| failure("", &error))?;

@@ -12,12 +12,12 @@ use k8s_openapi::jiff::SignedDuration;
 use kube::api::Api;
 use tokio::sync::oneshot;
 
-use super::{Executor, chain};
+use super::{Executor, blocking, chain};
 
 /// Looks for the container's image on this node.
 pub(crate) async fn ensure(executor: &Executor, container: usize) -> Event {
     let (images, wanted) = (executor.host.images.clone(), reference(executor, container));
-    let found = tokio::task::spawn_blocking(move || images.find(&wanted)).await;
+    let found = blocking::run(move || images.find(&wanted)).await;
     let failed = |fault, message| Event::ImageFailed { container, fault, message };
     match found {
         Ok(Ok(Some(image))) => Event::ImageReady { container, image: names(&image), pulled: None },

@@ -1,6 +1,7 @@
 //! Step 10: carries out the commands of the pod machine. No decisions here: each command ends in an event.
 
 mod action;
+pub(crate) mod blocking;
 pub(crate) mod container;
 pub(crate) mod effective;
 mod hook;
@@ -296,7 +297,7 @@ impl Executor {
     /// Removes the pod's logs, if they are this instance's.
     pub(crate) async fn remove_logs(&self) {
         let (logs, instance) = (self.log_dir(), self.host.config.instance.clone());
-        let removed = tokio::task::spawn_blocking(move || match instance.owns(&logs) {
+        let removed = blocking::run(move || match instance.owns(&logs) {
             true => {
                 rotation::unlink(&instance.log_link_dir(), &logs);
                 agent_volume::removal::remove_tree(&logs)

@@ -13,7 +13,7 @@ pub(crate) async fn apply(executor: &Executor, index: usize, attempt: u32, to: R
     let container = executor.container(index).ok_or("the pod has no such container")?;
     let path = format!("{}/{}", executor.cgroup(), sandbox::id(&container.name, attempt));
     let this = executor.clone();
-    let applied = tokio::task::spawn_blocking(move || {
+    let applied = super::blocking::run(move || {
         let open = |path: &str| cgroup::open(path).map_err(|error| chain(&error));
         let (own, pod) = (open(&path)?, open(&this.cgroup())?);
         check_memory(own.as_ref(), to.memory_limit)?;

@@ -13,6 +13,7 @@ use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use serde::{Deserialize, Serialize};
 
+use super::blocking::{self, blocking};
 use super::{Executor, effective, failure, memory, runtime_class, users};
 use crate::failpoint;
 use crate::monitor::Monitor;
@@ -111,6 +112,7 @@ async fn join_network(executor: &Executor, monitor: i32) -> Result<Vec<String>, 
         return Ok(vec![executor.host.config.node_ip.to_string()]);
     }
     let namespace = PathBuf::from(format!("/proc/{monitor}/ns/net"));
+    let _turn = blocking::turn().await;
     let addresses = executor.host.network.setup(&executor.uid, &namespace).await;
     Ok(addresses.map_err(|error| failure(REASON, &error))?.iter().map(ToString::to_string).collect())
 }
@@ -219,14 +221,6 @@ pub(crate) fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
 /// The image that a container's status names.
 pub(crate) fn image_of(status: &ContainerStatus) -> protocol::ImageNames {
     protocol::ImageNames { image: status.image.clone(), id: status.image_id.clone() }
-}
-
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(Failure { reason: REASON.into(), message: error.to_string() }))
 }
 
 /// Cgroup and monitor. Answers the monitor's pid.
@@ -415,7 +409,7 @@ pub(crate) async fn stop(executor: &Executor) {
     let _order = executor.order.write().await;
     clear(executor).await;
     let host = std::sync::Arc::clone(&executor.host);
-    drop(tokio::task::spawn_blocking(move || memory::protect_all(&host)));
+    tokio::spawn(blocking::run(move || memory::protect_all(&host)));
     executor.host.pods.has_stopped();
 }
 
@@ -433,7 +427,7 @@ async fn halt(executor: &Executor) {
         tracing::debug!(error = super::chain(&error), uid = executor.uid, "shutting the pod's monitor down");
     }
     let this = executor.clone();
-    let killed = tokio::task::spawn_blocking(move || {
+    let killed = blocking::run(move || {
         let group = match cgroup::open(&this.cgroup()) {
             Ok(group) => group,
             Err(error) => return warn(&this, "opening the pod's cgroup", &error),
@@ -452,11 +446,13 @@ async fn halt(executor: &Executor) {
 
 /// Removes network, mounts, snapshots and files of a sandbox without processes.
 async fn clear(executor: &Executor) {
+    let turn = blocking::turn().await;
     if let Err(error) = executor.host.network.teardown(&executor.uid).await {
         warn(executor, "tearing down the pod's network", &error);
     }
+    drop(turn);
     let this = executor.clone();
-    if let Err(error) = tokio::task::spawn_blocking(move || sweep(&this)).await {
+    if let Err(error) = blocking::run(move || sweep(&this)).await {
         tracing::error!(%error, uid = executor.uid, "removing the pod's sandbox");
     }
 }

@@ -118,7 +118,7 @@ async fn obtain(
             };
             let key_type = source.key_type.clone();
             let made =
-                tokio::task::spawn_blocking(move || pod_key::make(&key_type)).await.map_err(fail)?.map_err(said)?;
+                crate::execute::blocking::run(move || pod_key::make(&key_type)).await.map_err(fail)?.map_err(said)?;
             let request = ask(executor, source, &api, made.request).await?;
             let (private, asked) = (made.private, request.clone());
             let before_too = before.clone();

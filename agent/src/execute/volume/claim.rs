@@ -12,7 +12,7 @@ use kube::api::Api;
 
 use super::{Executor, Place, fail, said};
 use crate::csi;
-use crate::execute::sandbox::blocking;
+use crate::execute::blocking::blocking;
 use crate::storage;
 
 fn link(pod_dir: &Path, volume: &str) -> PathBuf {

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::ImageVolumeSource;
 use nix::mount::{MsFlags, mount};
 
 use super::{Executor, fail, said};
-use crate::execute::sandbox::blocking;
+use crate::execute::blocking::blocking;
 use crate::execute::{chain, image as images};
 
 /// How an image is mounted.

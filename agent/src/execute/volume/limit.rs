@@ -106,7 +106,7 @@ pub(crate) async fn watch(executor: Executor) {
             continue;
         }
         let (this, allowed) = (executor.clone(), allowed.clone());
-        let measured = tokio::task::spawn_blocking(move || allowed.complaint(&local_storage::measure(&this))).await;
+        let measured = crate::execute::blocking::run(move || allowed.complaint(&local_storage::measure(&this))).await;
         if let Ok(Some(message)) = measured {
             let failure = Failure { reason: EVICTED.into(), message };
             let eviction = Eviction { failure, grace_seconds: Some(0), is_disruption: false, event: EVICTED };

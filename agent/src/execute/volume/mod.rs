@@ -19,7 +19,7 @@ use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, NFSVolumeSource, Volume};
 
 pub(crate) use self::content::request_token;
 use self::live::Seen;
-use super::sandbox::blocking;
+use super::blocking::{self, blocking};
 use super::{Executor, failure};
 use crate::{csi, dra};
 
@@ -238,7 +238,7 @@ pub(crate) async fn tear_down(executor: &Executor, is_patient: bool) {
     }
     let (dir, instance) = (executor.pod_dir(), executor.host.config.instance.clone());
     let (images, uid) = (executor.host.images.clone(), executor.uid.clone());
-    let done = tokio::task::spawn_blocking(move || match instance.owns(&dir) {
+    let done = blocking::run(move || match instance.owns(&dir) {
         // The mark of the owner goes last: what fails is tried again.
         true => {
             let snapshots = image::snapshots(&dir, &uid);

@@ -119,7 +119,8 @@ pub(crate) async fn make(server: &Server, count: usize) -> Outcome<()> {
     Ok(())
 }
 
-fn name(number: usize) -> String {
+/// The name of the node of this number.
+pub(crate) fn name(number: usize) -> String {
     format!("hollow-{number}")
 }
 

@@ -2,6 +2,7 @@
 //! PODS are placed end to end for each workload, then REST pods are held at rest, then 20 a second come and go.
 
 mod agents;
+mod workload;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,54 +15,12 @@ use hyper::body::Bytes;
 use serde_json::{Value, json};
 
 use agents::Seen;
+use workload::{Kind, LOW_PER_NODE, WORKLOADS, plain};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 /// Pods of one namespace.
 const NAMESPACE: usize = 3000;
 const CHURN: u32 = 20;
-
-/// A workload, its gate in pods a second in kube-scheduler's repository (test/integration/scheduler_perf, quoted) and its pods.
-struct Workload {
-    name: &'static str,
-    gate: f64,
-    spec: fn() -> Value,
-}
-
-fn plain() -> Value {
-    json!({"terminationGracePeriodSeconds": 0, "automountServiceAccountToken": false, "containers": [{"name": "c", "image": "pause",
-        "resources": {"requests": {"cpu": "10m", "memory": "50Mi"}}}]})
-}
-
-fn with(field: &str, value: Value) -> Value {
-    let mut spec = plain();
-    spec[field] = value;
-    spec
-}
-
-fn node_affinity() -> Value {
-    let zone = json!({"key": "topology.kubernetes.io/zone", "operator": "In", "values": ["zone-1", "zone-2"]});
-    let required = json!({"nodeSelectorTerms": [{"matchExpressions": [zone]}]});
-    with("affinity", json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}))
-}
-
-fn preferred_affinity() -> Value {
-    let term = json!({"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"set": "preferred-affinity"}}});
-    let preferred = json!([{"weight": 1, "podAffinityTerm": term}]);
-    with("affinity", json!({"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}))
-}
-
-fn spread() -> Value {
-    let constraint = json!({"maxSkew": 5, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule",
-        "labelSelector": {"matchLabels": {"set": "spread"}}});
-    with("topologySpreadConstraints", json!([constraint]))
-}
-
-const WORKLOADS: [Workload; 4] = [
-    Workload { name: "plain", gate: 680.0, spec: plain },
-    Workload { name: "node affinity", gate: 220.0, spec: node_affinity },
-    Workload { name: "preferred affinity", gate: 90.0, spec: preferred_affinity },
-    Workload { name: "spread", gate: 460.0, spec: spread },
-];
 
 fn main() -> Outcome<()> {
     drop(rustls::crypto::ring::default_provider().install_default());
@@ -85,10 +44,10 @@ async fn measure(nodes: usize, pods: usize, rest: usize, seconds: u64) -> Outcom
     };
     let measured = async {
         at_rest(&cluster, &format!("{nodes} nodes, no pods")).await?;
-        end_to_end(&cluster, &server, &seen, pods).await?;
+        end_to_end(&cluster, &server, &seen, (nodes, pods)).await?;
         if rest > 0 {
             fill(&server, &seen, rest).await?;
-            at_rest(&cluster, &format!("{nodes} nodes, {} pods", seen.running.load(Ordering::Relaxed))).await?;
+            at_rest(&cluster, &format!("{nodes} nodes, {rest} pods")).await?;
             churn(&server, seconds, pods).await?;
         }
         Ok(())
@@ -138,7 +97,7 @@ async fn namespace(server: &Server, name: &str) -> Outcome<()> {
 }
 
 /// Makes pods from 64 clients as fast as they are taken.
-async fn create(server: &Server, namespace: &str, set: &str, spec: &Value, count: usize) -> Outcome<()> {
+async fn create(server: &Server, namespace: &str, spec: impl Fn(usize) -> Value, count: usize) -> Outcome<()> {
     let mut senders = Vec::new();
     for _ in 0..4 {
         senders.push(server.connect().await?);
@@ -149,8 +108,8 @@ async fn create(server: &Server, namespace: &str, set: &str, spec: &Value, count
         if running.len() >= 64 {
             running.join_next().await.ok_or("no task")???;
         }
-        let body =
-            json!({"metadata": {"name": format!("pod-{number:06}"), "labels": {"set": set.replace(' ', "-")}}, "spec": spec}).to_string();
+        let metadata = json!({"name": format!("pod-{number:06}"), "labels": {"set": namespace}});
+        let body = json!({"metadata": metadata, "spec": spec(number)}).to_string();
         let request = server.request(Method::POST, &path, &[JSON], body.into())?;
         let mut sender = senders[number % senders.len()].clone();
         running.spawn(async move { whole(&mut sender, request).await.map(drop) });
@@ -162,29 +121,94 @@ async fn create(server: &Server, namespace: &str, set: &str, spec: &Value, count
 }
 
 /// From the first POST to the last binding that a watch has told of.
-async fn end_to_end(cluster: &Cluster, server: &Server, seen: &Seen, pods: usize) -> Outcome<()> {
+async fn end_to_end(cluster: &Cluster, server: &Server, seen: &Seen, (nodes, wished): (usize, usize)) -> Outcome<()> {
+    println!("\nend to end: from the first POST until a watch has told of the last binding (durable)");
     println!(
-        "\nend to end, {pods} pods each: from the first POST until a watch has told of the last binding (durable)"
+        "{:<22}{:>8}{:>10}{:>12}{:>8}{:>8}{:>14}{:>14}",
+        "", "pods", "created/s", "placed/s", "gate", "ratio", "all Running s", "server ms/pod"
     );
-    println!(
-        "{:<22}{:>10}{:>12}{:>10}{:>8}{:>14}{:>14}",
-        "", "created/s", "placed/s", "gate", "ratio", "all Running s", "server ms/pod"
-    );
-    for workload in &WORKLOADS {
-        let namespace_name = workload.name.replace(' ', "-");
-        namespace(server, &namespace_name).await?;
+    for class in [("low", 1), ("high", 1000)] {
+        let body = json!({"metadata": {"name": class.0}, "value": class.1}).to_string();
+        let path = "/apis/scheduling.k8s.io/v1/priorityclasses";
+        let mut sender = server.connect().await?;
+        whole(&mut sender, server.request(Method::POST, path, &[JSON], body.into())?).await?;
+    }
+    for own in &WORKLOADS {
+        let (name, space, pods) = (own.name, own.namespace(), own.count(wished, nodes));
+        namespace(server, &space).await?;
+        if own.kind == Kind::Preemption {
+            let goal = seen.running.load(Ordering::Relaxed) + (nodes * LOW_PER_NODE) as u64;
+            namespace(server, "low").await?;
+            create(server, "low", |_| workload::low(), nodes * LOW_PER_NODE).await?;
+            wait("running", &seen.running, goal).await?;
+        }
         let (bound, running) = (seen.bound.load(Ordering::Relaxed), seen.running.load(Ordering::Relaxed));
         let (started, processor_before) = (Instant::now(), processor(cluster)?);
-        create(server, &namespace_name, workload.name, &(workload.spec)(), pods).await?;
-        let created = pods as f64 / started.elapsed().as_secs_f64();
         let count = pods as u64;
-        wait("bound", &seen.bound, bound + count).await?;
-        let placed = count as f64 / started.elapsed().as_secs_f64();
+        let placing = async {
+            create(server, &space, |number| own.spec(number), pods).await?;
+            let created = pods as f64 / started.elapsed().as_secs_f64();
+            wait("bound", &seen.bound, bound + count).await?;
+            Ok((created, count as f64 / started.elapsed().as_secs_f64()))
+        };
+        let (created, placed) = match own.kind {
+            Kind::Churn => tokio::select! {
+                placed = placing => placed,
+                ended = come_and_go(server) => ended.and(Err("nothing comes and goes any more".into())),
+            },
+            _ => placing.await,
+        }?;
         wait("running", &seen.running, running + count).await?;
         let all = started.elapsed().as_secs_f64();
         let each = (processor(cluster)? - processor_before) * 1000.0 / pods as f64;
-        let (name, gate) = (workload.name, workload.gate);
-        println!("{name:<22}{created:>10.0}{placed:>12.0}{gate:>10.0}{:>8.1}{all:>14.1}{each:>14.2}", placed / gate);
+        let (gate, ratio) = (own.gate, placed / own.gate);
+        println!("{name:<22}{pods:>8}{created:>10.0}{placed:>12.0}{gate:>8.0}{ratio:>8.1}{all:>14.1}{each:>14.2}");
+        if own.kind == Kind::Preemption {
+            // They leave no room for what is held at rest.
+            remove(server, &space).await?;
+            remove(server, "low").await?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes every pod of a namespace.
+async fn remove(server: &Server, namespace: &str) -> Outcome<()> {
+    let mut sender = server.connect().await?;
+    let path = format!("/api/v1/namespaces/{namespace}/pods");
+    whole(&mut sender, server.request(Method::DELETE, &path, &[], Bytes::new())?).await?;
+    loop {
+        let left =
+            whole(&mut sender, server.request(Method::GET, &format!("{path}?limit=1"), &[], Bytes::new())?).await?;
+        let left: Value = serde_json::from_slice(&left)?;
+        if left["items"].as_array().is_none_or(Vec::is_empty) {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Each second another node, another Service and another pod that fits nowhere, until dropped.
+async fn come_and_go(server: &Server) -> Outcome<()> {
+    namespace(server, "churning").await?;
+    let mut sender = server.connect().await?;
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    let kinds = ["/api/v1/nodes", "/api/v1/namespaces/churning/services", "/api/v1/namespaces/churning/pods"];
+    for number in 0_u64.. {
+        tick.tick().await;
+        for path in kinds {
+            let spec = match path.rsplit('/').next() {
+                Some("nodes") => json!({"unschedulable": true}),
+                Some("services") => json!({"selector": {"set": "churning"}, "ports": [{"port": 80}]}),
+                _ => workload::huge(),
+            };
+            let body = json!({"metadata": {"name": format!("churning-{number}")}, "spec": spec}).to_string();
+            whole(&mut sender, server.request(Method::POST, path, &[JSON], body.into())?).await?;
+            if let Some(old) = number.checked_sub(1) {
+                let path = format!("{path}/churning-{old}");
+                whole(&mut sender, server.request(Method::DELETE, &path, &[], Bytes::new())?).await?;
+            }
+        }
     }
     Ok(())
 }
@@ -204,13 +228,14 @@ async fn wait(what: &str, counter: &std::sync::atomic::AtomicU64, goal: u64) -> 
 async fn fill(server: &Server, seen: &Seen, rest: usize) -> Outcome<()> {
     let started = Instant::now();
     let mut number = 0;
-    while (seen.bound.load(Ordering::Relaxed) as usize) < rest {
-        let count = (rest - seen.bound.load(Ordering::Relaxed) as usize).min(NAMESPACE);
+    let held = || seen.bound.load(Ordering::Relaxed).saturating_sub(seen.gone.load(Ordering::Relaxed)) as usize;
+    while held() < rest {
+        let count = (rest - held()).min(NAMESPACE);
         let name = format!("rest-{number}");
         number += 1;
         namespace(server, &name).await?;
         let goal = seen.running.load(Ordering::Relaxed) + count as u64;
-        create(server, &name, "rest", &plain(), count).await?;
+        create(server, &name, |_| plain(), count).await?;
         wait("running", &seen.running, goal).await?;
     }
     println!("\nfilled up to {rest} running pods in {:.0} s", started.elapsed().as_secs_f64());
