@@ -4,6 +4,7 @@
 pub mod address;
 pub mod affinity;
 pub mod causes;
+pub mod device_taint;
 pub mod disruption;
 pub mod event;
 pub mod exposition;

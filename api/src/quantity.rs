@@ -45,6 +45,11 @@ impl Quantity {
     /// Nothing.
     pub const ZERO: Self = Self { nano: 0, format: Format::DecimalSi };
 
+    /// So many billionths.
+    pub fn from_nano(nano: i128) -> Self {
+        Self { nano, format: Format::DecimalSi }
+    }
+
     /// `units` whole units.
     pub fn from_units(units: i64, format: Format) -> Self {
         Self { nano: i128::from(units) * NANO, format }

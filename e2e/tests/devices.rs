@@ -1,11 +1,12 @@
 //! Devices of others (dynamic resource allocation): a driver of the tests' own, from the slice that tells of its devices to the
 //! container that uses one. The tests write slices, classes and claims, as drivers, administrators and users do.
 
-use e2e::api::{Api, eventually};
+use e2e::api::{Api, Patch, condition, eventually};
 use e2e::cluster::Cluster;
 use e2e::dra::{Driver, Mood, NAME};
 use e2e::{machine, need};
 use serde_json::{Value, json};
+use std::time::{Duration, Instant};
 
 const GROUP: &str = "resource.k8s.io/v1";
 
@@ -267,5 +268,136 @@ async fn a_driver_that_is_away_or_fails_is_waited_for() {
     drop(driver);
     let slices = format!("/apis/{GROUP}/resourceslices");
     scene.api.until_all(&slices, "the slice of a driver that is gone goes", <[Value]>::is_empty).await;
+    scene.cluster.reset(true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_taint_of_a_device_ends_the_pods_that_do_not_tolerate_it() {
+    need!(machine::root());
+    let mut scene = Scene::start().await;
+    let _driver = scene.driver().await;
+    let api = scene.api.clone();
+    let tolerations = json!([{"key": "maintenance", "operator": "Exists", "effect": "NoExecute"},
+        {"key": "broken", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 3}]);
+    for (name, tolerations) in [("brittle", json!([])), ("patient", tolerations)] {
+        let exactly = json!({"deviceClassName": "things", "tolerations": tolerations});
+        let claim = json!({"metadata": {"name": name},
+            "spec": {"devices": {"requests": [{"name": "gpu", "exactly": exactly}]}}});
+        api.post(&scene.claims(), claim).await.ok();
+        scene.pod(name, json!({"resourceClaimName": name}), "sleep 1d").await;
+        scene.runs(name).await;
+    }
+    // What a rule would do is told before it does it.
+    let rules = format!("/apis/{GROUP}/devicetaintrules");
+    let rule = json!({"metadata": {"name": "maintenance"},
+        "spec": {"deviceSelector": {"driver": NAME}, "taint": {"key": "maintenance", "effect": "None"}}});
+    let made = api.post(&rules, rule).await.ok();
+    assert!(made["spec"]["taint"]["timeAdded"].is_string(), "{made}");
+    let says = async |reason: &str| {
+        let fits = |rule: &Value| condition(rule, "EvictionInProgress")["reason"] == reason;
+        let rule = api.until(&rules, "maintenance", &format!("the rule says {reason}"), fits).await;
+        condition(&rule, "EvictionInProgress")["message"].as_str().unwrap_or_default().to_owned()
+    };
+    let tried = says("NoEffect").await;
+    assert!(tried.starts_with("Selects 2 devices of") && tried.contains("1 pod in 1 namespace would"), "{tried}");
+
+    // It does: a finalizer keeps the pod's object for a look at it.
+    let (brittle, patient) = (api.path("v1", "pods") + "/brittle", api.path("v1", "pods") + "/patient");
+    let finalizers = |all: Value| json!({"metadata": {"finalizers": all}});
+    api.patch(&brittle, Patch::Merge, finalizers(json!(["e2e.gantry.dev/look"]))).await.ok();
+    let evicting = json!({"spec": {"taint": {"effect": "NoExecute"}}});
+    api.patch(&format!("{rules}/maintenance"), Patch::Merge, evicting).await.ok();
+    let leaves = |pod: &Value| pod["metadata"]["deletionTimestamp"].is_string();
+    let evicted = scene.until("brittle", "it leaves", leaves).await;
+    assert_eq!(condition(&evicted, "DisruptionTarget")["reason"], "DeletionByDeviceTaintManager");
+    api.event("brittle", "DeviceTaintManagerEviction", "Marking for deletion").await;
+    api.patch(&brittle, Patch::Merge, finalizers(json!([]))).await.ok();
+    api.until_gone(&brittle).await;
+    assert_eq!(says("Completed").await, "Evicted since the control plane started: 1 pod.");
+
+    // A driver taints its devices itself. Who bears with it for a while leaves then; times are whole seconds.
+    assert!(!leaves(&api.get(&patient).await.ok()));
+    let began = Instant::now();
+    let tainted = |slice: &mut Value| {
+        for device in slice["spec"]["devices"].as_array_mut().into_iter().flatten() {
+            device["taints"] = json!([{"key": "broken", "effect": "NoExecute"}]);
+        }
+    };
+    api.edit(&format!("/apis/{GROUP}/resourceslices/node-1-things"), tainted).await;
+    scene.until("patient", "it leaves", leaves).await;
+    assert!(began.elapsed() > Duration::from_secs(2), "{:?}", began.elapsed());
+    api.until_gone(&patient).await;
+    scene.cluster.reset(true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_for_several_is_given_in_parts_when_its_driver_is_ready() {
+    need!(machine::root());
+    let mut scene = Scene::start().await;
+    let _driver = scene.driver().await;
+    let api = scene.api.clone();
+    api.edit(&format!("/apis/{GROUP}/resourceslices/node-1-things"), |slice| {
+        let device = &mut slice["spec"]["devices"][0];
+        device["allowMultipleAllocations"] = true.into();
+        device["capacity"]["memory"]["requestPolicy"] =
+            json!({"default": "1Gi", "validRange": {"min": "1Gi", "step": "5Gi"}});
+        device["bindingConditions"] = json!(["attached"]);
+        device["bindingFailureConditions"] = json!(["broken"]);
+    })
+    .await;
+    // 10 GiB are not on a step: 11 are taken, and 5 of 16 are left.
+    for (name, amount) in [("large", "10Gi"), ("small", "1Gi"), ("other", "2Gi")] {
+        let exactly = json!({"deviceClassName": "things", "capacity": {"requests": {"memory": amount}},
+            "selectors": [{"cel": {"expression": "device.allowMultipleAllocations"}}]});
+        let claim = json!({"metadata": {"name": name},
+            "spec": {"devices": {"requests": [{"name": "gpu", "exactly": exactly}]}}});
+        api.post(&scene.claims(), claim).await.ok();
+    }
+    // The driver's word about the one device of a claim.
+    let says = async |claim: &str, condition: &str| {
+        let path = format!("{}/{claim}/status", scene.claims());
+        api.edit(&path, |claim| {
+            let mut device = json!({});
+            for key in ["driver", "pool", "device", "shareID"] {
+                device[key] = claim["status"]["allocation"]["devices"]["results"][0][key].clone();
+            }
+            device["conditions"] = json!([{"type": condition, "status": "True", "reason": "Test", "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+            claim["status"]["devices"] = json!([device]);
+        })
+        .await
+    };
+    let given = async |claim: &str, but: &Value| {
+        let share = |claim: &Value| claim["status"]["allocation"]["devices"]["results"][0]["shareID"].clone();
+        let fits = |claim: &Value| share(claim).is_string() && share(claim) != *but;
+        let claim = api.until(&scene.claims(), claim, "it has its share", fits).await;
+        claim["status"]["allocation"]["devices"]["results"][0].clone()
+    };
+    for (name, want) in [("large", "11Gi"), ("small", "1Gi")] {
+        scene.pod(name, json!({"resourceClaimName": name}), "sleep 1d").await;
+        let own = given(name, &Value::Null).await;
+        assert_eq!((&own["device"], &own["consumedCapacity"]["memory"]), (&json!("thing-0"), &json!(want)));
+    }
+    let pods = api.path("v1", "pods");
+    assert_eq!(
+        api.get(&format!("{pods}/large")).await.ok()["spec"]["nodeName"],
+        Value::Null,
+        "it waits for the driver"
+    );
+    says("large", "attached").await;
+    scene.runs("large").await;
+    // What cannot be had is taken back, and tried again.
+    let first = given("small", &Value::Null).await;
+    says("small", "broken").await;
+    given("small", &first["shareID"]).await;
+    says("small", "attached").await;
+    scene.runs("small").await;
+    // 6 GiB would be taken, 4 are left, until the large one goes.
+    scene.pod("other", json!({"resourceClaimName": "other"}), "sleep 1d").await;
+    api.event("other", "FailedScheduling", "cannot allocate all claims").await;
+    scene.end("large").await;
+    given("other", &Value::Null).await;
+    says("other", "attached").await;
+    scene.runs("other").await;
     scene.cluster.reset(true);
 }

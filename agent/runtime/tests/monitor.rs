@@ -95,7 +95,7 @@ impl Pod {
         );
         assert_eq!(status.unwrap().unwrap().exit_status(), Some(0));
         assert!(!self.config.socket.exists());
-        for mount in agent_runtime::cgroup::detect().unwrap().v1 {
+        for mount in &agent_runtime::cgroup::detect().unwrap().v1 {
             let group = mount.mount.join("gantry-oci").join(&self.name);
             let _ = std::fs::remove_dir(group.join("monitor"));
             // The pod's own directories belong to whoever made them: here this test.

@@ -1,16 +1,17 @@
 //! Removing trees that containers wrote into. What is mounted below is unmounted first, and the walk never crosses a
 //! mount: a tree that still shows somebody else's files is left as it is.
 
-use std::ffi::{CStr, OsStr, OsString};
-use std::fs;
+use std::ffi::{CStr, CString, OsStr};
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MntFlags, umount2};
-use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, ResolveFlags, openat2, renameat_with, unlinkat};
+use rustix::fs::{
+    AtFlags, CWD, Dir, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, openat2, renameat_with, unlinkat,
+};
 use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, unmount};
 
 use crate::atomic::VolumeError;
 
@@ -19,24 +20,29 @@ use crate::atomic::VolumeError;
 const DEPTH_MAX: usize = 64;
 /// A mount can cover others at the same place; more rounds than this say that somebody mounts as fast as we unmount.
 const ROUNDS_MAX: usize = 64;
+const BUSY: i32 = Errno::BUSY.raw_os_error();
+const CROSSES: i32 = Errno::XDEV.raw_os_error();
 
 /// Removes a file or a tree with all that is mounted on or below it. Nothing there is no error.
 pub fn remove_tree(path: &Path) -> Result<(), VolumeError> {
-    unmount_below(path)?;
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(VolumeError::at("look at", path)(error)),
-        Ok(metadata) if !metadata.is_dir() => {
-            return fs::remove_file(path).map_err(VolumeError::at("remove", path));
-        }
-        Ok(_) => {}
-    }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let root = rustix::fs::openat(CWD, path, flags, Mode::empty());
-    let root = match root {
+    let at = |step| move |error: Errno| VolumeError::at(step, path)(error.into());
+    let (parent, name) = match place(path) {
         // Somebody else removes it at the same time; that is true of every step.
-        Err(Errno::NOENT) => return Ok(()),
-        root => root.map_err(|error| VolumeError::at("open", path)(error.into()))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        place => place.map_err(VolumeError::at("look at", path))?,
+    };
+    let root = loop {
+        match unlinkat(&parent, &*name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::BUSY) if detach(parent.as_fd(), &name).map_err(at("unmount"))? => continue,
+            Err(Errno::ISDIR | Errno::PERM) => {}
+            Err(error) => return Err(at("remove")(error)),
+        }
+        match open_below(parent.as_fd(), &name) {
+            Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::XDEV) if detach(parent.as_fd(), &name).map_err(at("unmount"))? => {}
+            root => break root.map_err(at("open"))?,
+        }
     };
     let mut walk = Walk { root: root.as_fd(), moved: 0 };
     // What was brought up to the top after its listing was read is found by the next round.
@@ -47,65 +53,84 @@ pub fn remove_tree(path: &Path) -> Result<(), VolumeError> {
             break;
         }
     }
-    match fs::remove_dir(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(VolumeError::at("remove", path)(error)),
-        _ => Ok(()),
+    match unlinkat(&parent, &*name, AtFlags::REMOVEDIR) {
+        Err(Errno::NOENT) => Ok(()),
+        removed => removed.map_err(at("remove")),
     }
 }
 
-/// Unmounts everything on and below a path, the newest first. Whoever uses it still keeps it.
+/// Unmounts everything on and below a path. Whoever uses it still keeps it. Only for directories of ours, into which
+/// containers cannot write but where something is mounted: each entry is looked at.
 pub fn unmount_below(path: &Path) -> Result<(), VolumeError> {
-    let Ok(path) = resolve(path) else { return Ok(()) };
-    for _ in 0..ROUNDS_MAX {
-        let points = mount_points(&path)?;
-        if points.is_empty() {
-            return Ok(());
-        }
-        for point in points.iter().rev() {
-            match umount2(point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
-                // It went with one that was above it.
-                Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
-                Err(error) => return Err(VolumeError::at("unmount", point)(error.into())),
-            }
+    let at = |error: Errno| VolumeError::at("unmount", path)(error.into());
+    match place(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        place => {
+            let (parent, name) = place.map_err(VolumeError::at("look at", path))?;
+            unmount_entry(parent.as_fd(), &name, DEPTH_MAX).map_err(at)
         }
     }
-    Err(VolumeError::at("unmount everything below", &path)(io::ErrorKind::ResourceBusy.into()))
 }
 
-/// The real path, the last component not followed.
-fn resolve(path: &Path) -> io::Result<PathBuf> {
-    match (path.parent(), path.file_name()) {
-        (Some(parent), Some(name)) => Ok(parent.canonicalize()?.join(name)),
-        _ => path.canonicalize(),
+fn unmount_entry(dir: BorrowedFd<'_>, name: &CStr, depth: usize) -> Result<(), Errno> {
+    // What is below a mount goes with it.
+    detach(dir, name)?;
+    let below = match open_below(dir, name) {
+        // A file, a link, or gone.
+        Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => return Ok(()),
+        below => below?,
+    };
+    let depth = depth.checked_sub(1).ok_or(Errno::NAMETOOLONG)?;
+    for entry in Dir::read_from(&below)? {
+        let entry = entry?;
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            unmount_entry(below.as_fd(), entry.file_name(), depth)?;
+        }
     }
+    Ok(())
+}
+
+/// The directory that a path is in, which may be reached over links, and its name there.
+fn place(path: &Path) -> io::Result<(OwnedFd, CString)> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok((rustix::fs::openat(CWD, parent, flags, Mode::empty())?, CString::new(name.as_bytes())?))
+}
+
+/// Unmounts whatever is mounted on an entry of a directory, one upon the other; tells whether anything was. The list of all
+/// mounts, which takes as long as there are pods on the node, need not be read for that.
+fn detach(dir: BorrowedFd<'_>, name: &CStr) -> Result<bool, Errno> {
+    // The descriptor names the very directory, wherever it is now.
+    let mut point = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
+    point.push(OsStr::from_bytes(name.to_bytes()));
+    for round in 0..ROUNDS_MAX {
+        match unmount(&point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+            Ok(()) => {}
+            // Nothing is mounted there; umount(2).
+            Err(Errno::INVAL | Errno::NOENT) => return Ok(round > 0),
+            // Nobody but root may ask.
+            Err(Errno::PERM) if !is_mount(dir, name)? => return Ok(round > 0),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Errno::BUSY)
+}
+
+/// Whether something is mounted on an entry of a directory; statx(2).
+fn is_mount(dir: BorrowedFd<'_>, name: &CStr) -> Result<bool, Errno> {
+    // Who serves the files is not asked: it may be gone.
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
+    let found = rustix::fs::statx(dir, name, flags, StatxFlags::empty())?;
+    Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 /// Whether something is mounted at just this place.
 pub fn is_mount_point(path: &Path) -> Result<bool, VolumeError> {
-    let path = resolve(path).map_err(VolumeError::at("look at", path))?;
-    Ok(mount_points(&path)?.contains(&path))
-}
-
-/// Mount points on and below a path, in the order of their making; proc(5), mountinfo.
-fn mount_points(path: &Path) -> Result<Vec<PathBuf>, VolumeError> {
-    let table = Path::new("/proc/self/mountinfo");
-    let bytes = fs::read(table).map_err(VolumeError::at("read", table))?;
-    let lines = bytes.split(|byte| *byte == b'\n');
-    let points = lines.filter_map(|line| line.split(|byte| *byte == b' ').nth(4)).map(unescape);
-    Ok(points.map(PathBuf::from).filter(|point| point.starts_with(path)).collect())
-}
-
-/// Space, tab, newline and backslash are written as a backslash and three octal digits.
-fn unescape(text: &[u8]) -> OsString {
-    let mut plain = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&first, after)) = rest.split_first() {
-        let digits = after.get(..3).filter(|_| first == b'\\');
-        let byte = digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
-        plain.push(byte.unwrap_or(first));
-        rest = if byte.is_some() { &after[3..] } else { after };
-    }
-    OsString::from_vec(plain)
+    let (parent, name) = place(path).map_err(VolumeError::at("look at", path))?;
+    is_mount(parent.as_fd(), &name).map_err(|error| VolumeError::at("look at", path)(error.into()))
 }
 
 struct Walk<'a> {
@@ -127,26 +152,39 @@ impl Walk<'_> {
             if matches!(name.to_bytes(), b"." | b"..") {
                 continue;
             }
-            match unlinkat(dir, name, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => continue,
-                Err(Errno::ISDIR | Errno::PERM) => {}
-                Err(error) => return Err(at("remove", name)(error)),
+            // What is mounted on it is in the way of each of these; the second time nothing is.
+            let mut gone = self.remove(dir, name, path, depth);
+            if gone.as_ref().is_err_and(|error| matches!(error.source.raw_os_error(), Some(BUSY | CROSSES)))
+                && detach(dir, name).map_err(at("unmount", name))?
+            {
+                gone = self.remove(dir, name, path, depth);
             }
-            if depth == DEPTH_MAX {
-                self.bring_up(dir, name).map_err(at("bring up", name))?;
-                continue;
-            }
-            let below = match open_below(dir, name) {
-                Err(Errno::NOENT) => continue,
-                below => below.map_err(at("open", name))?,
-            };
-            self.empty(below.as_fd(), &path.join(OsStr::from_bytes(name.to_bytes())), depth + 1)?;
-            match unlinkat(dir, name, AtFlags::REMOVEDIR) {
-                Err(Errno::NOENT) => {}
-                removed => removed.map_err(at("remove", name))?,
-            }
+            gone?;
         }
         Ok(())
+    }
+
+    /// Removes an entry with all that is below it.
+    fn remove(&mut self, dir: BorrowedFd<'_>, name: &CStr, path: &Path, depth: usize) -> Result<(), VolumeError> {
+        let path = path.join(OsStr::from_bytes(name.to_bytes()));
+        let at = |step| VolumeError::at(step, &path);
+        match unlinkat(dir, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::ISDIR | Errno::PERM) => {}
+            Err(error) => return Err(at("remove")(error.into())),
+        }
+        if depth == DEPTH_MAX {
+            return self.bring_up(dir, name).map_err(|error| at("bring up")(error.into()));
+        }
+        let below = match open_below(dir, name) {
+            Err(Errno::NOENT) => return Ok(()),
+            below => below.map_err(|error| at("open")(error.into()))?,
+        };
+        self.empty(below.as_fd(), &path, depth + 1)?;
+        match unlinkat(dir, name, AtFlags::REMOVEDIR) {
+            Err(Errno::NOENT) => Ok(()),
+            removed => removed.map_err(|error| at("remove")(error.into())),
+        }
     }
 
     /// Moves a directory to the top of the tree; the next round takes it from there.
@@ -172,6 +210,8 @@ fn open_below(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use nix::mount::{MsFlags, mount};
 
     use super::*;
@@ -208,21 +248,44 @@ mod tests {
                 return;
             }
         }
-        let error = Walk { root: fs::File::open(&tree).unwrap().as_fd(), moved: 0 }
-            .empty(fs::File::open(&tree).unwrap().as_fd(), &tree, 0)
-            .unwrap_err();
-        assert!(
-            error.source.kind() == io::ErrorKind::CrossesDevices || error.source.kind() == io::ErrorKind::ResourceBusy
-        );
-        assert!(outside.join("precious").exists(), "the walk does not cross a mount");
+        let below = open_below(fs::File::open(tree.join("x")).unwrap().as_fd(), c"one");
+        assert_eq!(below.unwrap_err(), Errno::XDEV, "the walk does not cross a mount");
+        assert!(is_mount_point(&first).unwrap() && is_mount_point(&second).unwrap());
         remove_tree(&tree).unwrap();
-        assert!(!tree.exists() && outside.join("precious").exists());
-        assert_eq!(mount_points(&tree).unwrap(), Vec::<PathBuf>::new());
+        assert!(!tree.exists() && outside.join("precious").exists() && outside.join("two").exists());
+        assert_eq!(mounted_below(&tree), 0);
+    }
+
+    fn mounted_below(path: &Path) -> usize {
+        let path = path.to_str().unwrap().replace(' ', "\\040");
+        fs::read_to_string("/proc/self/mountinfo").unwrap().matches(&path).count()
     }
 
     #[test]
-    fn octal_escapes_are_read() {
-        assert_eq!(unescape(b"/a\\040b\\134040"), "/a b\\040");
-        assert_eq!(unescape(b"/a\\"), "/a\\");
+    fn what_is_mounted_on_files_and_on_the_root_goes_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tree, outside) = (dir.path().join("t"), dir.path().join("outside"));
+        for place in [&tree, &outside] {
+            fs::create_dir_all(place.join("d")).unwrap();
+            fs::write(place.join("d/f"), place.to_str().unwrap()).unwrap();
+        }
+        let bind = |from: &Path, to: &Path| mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>);
+        let file = (outside.join("d/f"), tree.join("d/f"));
+        if let Err(error) = bind(&file.0, &file.1) {
+            println!("skipped: bind mounts need root: {error}");
+            return;
+        }
+        bind(&outside, &tree).unwrap();
+        unmount_below(&tree).unwrap();
+        assert_eq!(mounted_below(&tree), 0);
+        assert_eq!(fs::read_to_string(&file.1).unwrap(), tree.to_str().unwrap(), "its own file is there again");
+        unmount_below(&tree).unwrap();
+        unmount_below(&dir.path().join("nothing/here")).unwrap();
+
+        bind(&file.0, &file.1).unwrap();
+        bind(&outside, &tree).unwrap();
+        remove_tree(&tree).unwrap();
+        assert!(!tree.exists() && mounted_below(&tree) == 0);
+        assert_eq!(fs::read_to_string(&file.0).unwrap(), outside.to_str().unwrap());
     }
 }

@@ -1,5 +1,6 @@
 //! What the server itself writes into objects before they are stored, and what clients may not change.
 mod generated;
+mod taint;
 
 use crate::resource::{Resource, Subresource};
 use crate::tree::{at, child, fill, integer, list, restore};
@@ -42,7 +43,7 @@ fn counts_generations(resource: &Resource) -> bool {
                 | ("apiextensions.k8s.io", "customresourcedefinitions")
                 | ("admissionregistration.k8s.io", _)
                 | ("flowcontrol.apiserver.k8s.io", _)
-                | ("resource.k8s.io", "resourceslices")
+                | ("resource.k8s.io", "resourceslices" | "devicetaintrules")
                 | ("scheduling.k8s.io", "podgroups" | "workloads")
         )
 }
@@ -81,6 +82,7 @@ pub fn prepare_for_create(resource: &Resource, object: &mut Value, stamp: &Stamp
     if resource.is("apps", "daemonsets") {
         generated::template_generation(None, object);
     }
+    taint::times(resource, None, object, &stamp.now);
     initial_status(resource, object, stamp);
 }
 
@@ -143,8 +145,8 @@ fn qos_class(object: &Value) -> &'static str {
 }
 
 /// Puts back what this request may not change, and counts the generation.
-/// `old` and `new` are whole objects in the same version.
-pub fn prepare_for_update(resource: &Resource, old: &Value, new: &mut Value, sub: Option<Subresource>) {
+/// `old` and `new` are whole objects in the same version, `now` is RFC 3339.
+pub fn prepare_for_update(resource: &Resource, old: &Value, new: &mut Value, sub: Option<Subresource>, now: &str) {
     new["apiVersion"] = resource.api_version().into();
     new["kind"] = resource.kind.as_str().into();
     if child(new, "metadata").is_none() {
@@ -164,6 +166,7 @@ pub fn prepare_for_update(resource: &Resource, old: &Value, new: &mut Value, sub
             if resource.is("", "services") {
                 generated::keep_allocated(old, new);
             }
+            taint::times(resource, Some(old), new, now);
         }
         Some(Subresource::Status) => keep_but(new, old, &["status"]),
         Some(Subresource::Finalize) => {
@@ -335,8 +338,10 @@ mod tests {
     use super::*;
     use crate::resource::Table;
 
+    const NOW: &str = "2026-01-01T00:00:00Z";
+
     fn stamp() -> Stamp {
-        Stamp { now: "2026-01-01T00:00:00Z".into(), uid: "u".into() }
+        Stamp { now: NOW.into(), uid: "u".into() }
     }
 
     #[test]
@@ -350,7 +355,7 @@ mod tests {
         let services = Table::builtin().find("", "v1", "services").unwrap();
         let old = json!({"metadata": {"name": "s"}, "spec": {"type": "NodePort", "clusterIP": "10.43.0.9", "clusterIPs": ["10.43.0.9"], "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30001}]}});
         let mut new = json!({"metadata": {"name": "s"}, "spec": {"type": "NodePort", "ports": [{"port": 81, "protocol": "TCP"}, {"port": 80, "protocol": "TCP"}]}});
-        prepare_for_update(services, &old, &mut new, None);
+        prepare_for_update(services, &old, &mut new, None, NOW);
         assert_eq!(new["spec"]["clusterIP"], "10.43.0.9");
         assert_eq!(new["spec"]["ports"][1]["nodePort"], 30001);
         assert!(new["spec"]["ports"][0].get("nodePort").is_none());
@@ -365,14 +370,14 @@ mod tests {
         assert_eq!(old["metadata"]["annotations"][ANNOTATION], "1");
         let mut same = json!({"metadata": {"name": "d", "annotations": {"a": "b"}},
             "spec": {"minReadySeconds": 1, "template": {"spec": {}}}});
-        prepare_for_update(sets, &old, &mut same, None);
+        prepare_for_update(sets, &old, &mut same, None, NOW);
         assert_eq!(
             (&same["metadata"]["annotations"][ANNOTATION], &same["metadata"]["generation"]),
             (&json!("1"), &json!(2))
         );
         let mut new = json!({"metadata": {"name": "d", "annotations": {ANNOTATION: "9"}},
             "spec": {"template": {"spec": {"hostNetwork": true}}}});
-        prepare_for_update(sets, &same, &mut new, None);
+        prepare_for_update(sets, &same, &mut new, None, NOW);
         assert_eq!(new["metadata"]["annotations"][ANNOTATION], "2");
     }
 
@@ -393,11 +398,11 @@ mod tests {
         let deployments = Table::builtin().find("apps", "v1", "deployments").unwrap();
         let old = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a", "uid": "u", "generation": 4, "managedFields": [1]}, "spec": {"replicas": 1}, "status": {"replicas": 1}});
         let mut new = json!({"metadata": {"name": "a", "uid": "other", "generation": 9}, "spec": {"replicas": 2}, "status": {"replicas": 9}});
-        prepare_for_update(deployments, &old, &mut new, None);
+        prepare_for_update(deployments, &old, &mut new, None, NOW);
         assert_eq!(new["status"], json!({"replicas": 1}));
         assert_eq!(new["metadata"], json!({"name": "a", "uid": "u", "generation": 5, "managedFields": [1]}));
         let mut new = json!({"metadata": {"name": "a", "labels": {"x": "y"}}, "spec": {"replicas": 2}, "status": {"replicas": 9}});
-        prepare_for_update(deployments, &old, &mut new, Some(Subresource::Status));
+        prepare_for_update(deployments, &old, &mut new, Some(Subresource::Status), NOW);
         assert_eq!(new["status"], json!({"replicas": 9}));
         assert_eq!(new["spec"], json!({"replicas": 1}));
         assert_eq!(new["metadata"]["generation"], 4);

@@ -7,6 +7,7 @@ mod cluster;
 mod config;
 mod container;
 mod device;
+mod device_slice;
 mod job;
 mod job_status;
 mod metadata;
@@ -139,8 +140,8 @@ fn validate_spec(resource: &Resource, object: &Value, faults: &mut Faults) {
         ("resource.k8s.io", "resourceclaims") => device::claim(object, faults),
         ("resource.k8s.io", "resourceclaimtemplates") => device::template(object, faults),
         ("resource.k8s.io", "deviceclasses") => device::class(object, faults),
-        ("resource.k8s.io", "resourceslices") => device::slice(object, faults),
-        ("resource.k8s.io", "devicetaintrules") => device::taint_rule(object, faults),
+        ("resource.k8s.io", "resourceslices") => device_slice::slice(object, faults),
+        ("resource.k8s.io", "devicetaintrules") => device_slice::taint_rule(object, faults),
         ("admissionregistration.k8s.io", "mutatingwebhookconfigurations") => {
             webhook::configuration(object, true, faults)
         }

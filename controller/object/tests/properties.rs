@@ -135,7 +135,7 @@ fn exercise(resource: &Resource, mut object: Value) {
     validation::validate_create(resource, &object);
     let mut changed = object.clone();
     for sub in std::iter::once(None).chain(resource.subresources.iter().copied().map(Some)) {
-        prepare_for_update(resource, &object, &mut changed, sub);
+        prepare_for_update(resource, &object, &mut changed, sub, &stamp.now);
         validation::validate_update(resource, &object, &changed, sub);
     }
     print(resource, vec![object.clone()], 0, IncludeObject::Object);

@@ -14,6 +14,7 @@ mod cronjob;
 mod csi;
 mod daemonset;
 mod deployment;
+mod device_taint;
 mod discovered;
 mod disruption;
 mod endpoints;

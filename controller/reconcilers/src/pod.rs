@@ -1,14 +1,18 @@
 //! The facts about a pod that reconcilers need, and no more: there are many pods.
+mod evict;
 mod write;
 
 use crate::autoscale::LoadFacts;
 use crate::cache::{Key, key_of};
 use crate::job::RunFacts;
 use api::resource_claim::PodClaim;
-use k8s_openapi::api::core::v1::{Affinity, NodeSelectorRequirement, NodeSelectorTerm, Pod, Toleration};
+use k8s_openapi::api::core::v1::{
+    Affinity, NodeSelectorRequirement, NodeSelectorTerm, ObjectReference, Pod, Toleration,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use std::collections::BTreeMap;
 
+pub(crate) use evict::evict;
 pub(crate) use write::{PodWriter, slowly};
 
 /// How far a pod is.
@@ -130,6 +134,18 @@ impl PodFacts {
     /// Counts for its controller: not ended, not being deleted.
     pub(crate) fn is_active(&self) -> bool {
         !self.is_deleting && self.phase != Phase::Ended
+    }
+
+    /// Itself, as events name it.
+    pub(crate) fn reference(&self) -> ObjectReference {
+        ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Pod".into()),
+            namespace: Some(self.namespace().into()),
+            name: Some(self.name().into()),
+            uid: Some(self.uid.to_string()),
+            ..ObjectReference::default()
+        }
     }
 
     /// The patch of a status that says why a pod goes that has not ended; by `reason` others tell it from its own failure.

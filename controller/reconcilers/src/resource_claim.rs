@@ -3,4 +3,4 @@
 mod apply;
 mod plan;
 
-pub(crate) use apply::{DeviceClaimFacts, Reconciler, start};
+pub(crate) use apply::{DeviceClaimFacts, Given, Reconciler, start};

@@ -9,8 +9,9 @@ use crate::node::{self, NodeFacts};
 use crate::pod::{PodFacts, PodWriter};
 use crate::record::Recorder;
 use crate::{
-    abandoned, aggregation, attachment, autoscale, cronjob, csi, daemonset, deployment, disruption, ephemeral_volume,
-    garbage, job, manifests, namespace, protection, quota, replicaset, resource_claim, statefulset, volume_binding,
+    abandoned, aggregation, attachment, autoscale, cronjob, csi, daemonset, deployment, device_taint, disruption,
+    ephemeral_volume, garbage, job, manifests, namespace, protection, quota, replicaset, resource_claim, statefulset,
+    volume_binding,
 };
 use api::volume::{Claim, Class, Volume};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
@@ -24,7 +25,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
-use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
+use k8s_openapi::api::resource::v1::{DeviceTaintRule, ResourceClaim, ResourceClaimTemplate, ResourceSlice};
 use k8s_openapi::api::scheduling::v1beta1::PodGroup;
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, StorageClass, VolumeAttachment};
 use kube::Api;
@@ -201,6 +202,19 @@ pub async fn run(config: Config) {
         templates: Arc::clone(&templates),
         client: client.clone(),
     }));
+    let taints = (config.client_for)("device-taint-eviction-controller");
+    let (slices, rules) = (Cache::new(), Cache::new());
+    tasks.spawn(device_taint::start(device_taint::Reconciler {
+        recorder: Recorder::start(taints.clone(), "device-taint-eviction"),
+        pods: Arc::clone(&pods),
+        claims: Arc::clone(&device_claims),
+        slices: Arc::clone(&slices),
+        rules: Arc::clone(&rules),
+        client: taints.clone(),
+    }));
+    let api = Api::<ResourceSlice>::all(taints.clone());
+    tasks.spawn(slices.reflect(api, all(), device_taint::SliceFacts::new));
+    tasks.spawn(rules.reflect(Api::<DeviceTaintRule>::all(taints), all(), device_taint::RuleFacts::new));
     let api = Api::<ResourceClaim>::all(client.clone());
     tasks.spawn(device_claims.reflect(api, all(), resource_claim::DeviceClaimFacts::new));
     let api = Api::<ResourceClaimTemplate>::all(client);

@@ -2,18 +2,21 @@
 //! before the pod is bound there. Pure but for what it remembers, which changes no decision.
 //! Kubernetes documentation, "Dynamic Resource Allocation". Start reading at [`Devices::on`], then `allocate`.
 mod allocate;
+mod binding;
 mod pool;
 mod request;
 mod select;
+mod share;
 #[cfg(test)]
 mod tests;
 
 use crate::filter::Reason;
 use crate::node::NodeFacts;
 use crate::pod::PodFacts;
-use crate::volumes::Preparation;
+use crate::volumes::{Preparation, Progress};
 use allocate::{Failure, Known};
 use api::affinity::{self, node_selector_matches};
+use api::quantity::Quantity;
 use api::resource_claim::{MOST_RESERVATIONS, PodClaim, Source, is_owned, is_reserved_for};
 use k8s_openapi::api::resource::v1::{
     AllocationResult, DeviceClaim, DeviceClass, DeviceClassSpec, DeviceTaintRule, DeviceTaintRuleSpec, ResourceClaim,
@@ -21,6 +24,7 @@ use k8s_openapi::api::resource::v1::{
 };
 use pool::{Pools, Slice};
 use select::Answers;
+use share::Share;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -85,7 +89,7 @@ struct Memory {
     /// Of this version of everything.
     version: u64,
     pools: Pools,
-    taken: HashSet<DeviceId>,
+    in_use: InUse,
     /// The pod that was asked for last, and what came of it by node.
     pod: Arc<str>,
     found: HashMap<Box<str>, Found>,
@@ -109,15 +113,39 @@ fn allocation(claim: &ResourceClaim) -> Option<&AllocationResult> {
     claim.status.as_ref()?.allocation.as_ref()
 }
 
-/// The devices that an allocation takes from others.
-fn devices(allocation: &AllocationResult) -> impl Iterator<Item = DeviceId> + '_ {
-    let results = allocation.devices.iter().flat_map(|devices| devices.results.iter().flatten());
-    // Who looks after devices takes them from nobody.
-    results.filter(|own| own.admin_access != Some(true)).map(|own| DeviceId {
-        driver: own.driver.as_str().into(),
-        pool: own.pool.as_str().into(),
-        device: own.device.as_str().into(),
-    })
+/// How far the drivers are with a claim.
+fn of_drivers(claim: &ResourceClaim) -> Progress {
+    claim.status.as_ref().map_or(Progress::Ready, binding::progress)
+}
+
+/// What is given: devices as a whole, and shares of others.
+#[derive(Debug, Default)]
+struct InUse {
+    taken: HashSet<DeviceId>,
+    shared: HashMap<DeviceId, Share>,
+}
+
+impl InUse {
+    /// Adds what an allocation takes from others.
+    fn add(&mut self, allocation: &AllocationResult) {
+        let results = allocation.devices.iter().flat_map(|devices| devices.results.iter().flatten());
+        // Who looks after devices takes them from nobody.
+        for own in results.filter(|own| own.admin_access != Some(true)) {
+            let id = DeviceId {
+                driver: own.driver.as_str().into(),
+                pool: own.pool.as_str().into(),
+                device: own.device.as_str().into(),
+            };
+            if own.share_id.is_none() && own.consumed_capacity.is_none() {
+                self.taken.insert(id);
+                continue;
+            }
+            let amount = |text: &str| Quantity::parse(text).unwrap_or(Quantity::ZERO);
+            let share = own.consumed_capacity.iter().flatten();
+            let share = share.map(|(name, own)| (name.clone(), amount(&own.0))).collect();
+            share::add(self.shared.entry(id).or_default(), &share);
+        }
+    }
 }
 
 impl Devices {
@@ -295,7 +323,8 @@ impl Devices {
                     if selector.is_some_and(|selector| !node_selector_matches(selector, facts)) {
                         return Err(Reason::ClaimElsewhere);
                     }
-                    if !is_reserved_for(claim, &pod.uid) {
+                    // With something to write the pod waits for the drivers, also after a restart of this process.
+                    if !is_reserved_for(claim, &pod.uid) || of_drivers(claim) != Progress::Ready {
                         grants.push(grant(None));
                     }
                 }
@@ -329,14 +358,39 @@ impl Devices {
         found.map(|(claim, uid)| Grant { claim, uid, allocation: None })
     }
 
+    /// How far the drivers are with the devices of a pod that has its place.
+    pub fn progress(&self, pod: &PodFacts) -> Progress {
+        let claims = self.claims_of(pod);
+        let each = claims.iter().map(|(_, key)| match self.claims.get(key) {
+            // What was written is not told yet.
+            Some(claim) if allocation(claim).is_none() && self.pending.contains_key(key) => Progress::UnderWay,
+            Some(claim) => of_drivers(claim),
+            None => Progress::GivenUp,
+        });
+        each.fold(Progress::Ready, Progress::and)
+    }
+
+    /// The claims of a pod with devices that cannot be had, or not in time, and that nobody else has.
+    pub(crate) fn unbound(&self, pod: &PodFacts) -> Vec<Grant> {
+        let claims = self.claims_of(pod);
+        let unbound = claims.into_iter().filter_map(|(_, key)| {
+            let claim = self.claims.get(&key)?;
+            let is_unbound = of_drivers(claim) != Progress::Ready && is_only_for(claim, &pod.uid);
+            is_unbound.then(|| Grant { uid: uid(claim).to_owned(), claim: key, allocation: None })
+        });
+        unbound.collect()
+    }
+
     fn search(&self, node: affinity::NodeFacts<'_>, pod: &PodFacts, claims: &[&Arc<ResourceClaim>]) -> Found {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let memory = &mut *memory;
         if memory.version != self.version {
             memory.version = self.version;
             memory.pools = Pools::of(self.slices.values());
-            memory.taken = self.claims.values().filter_map(|claim| allocation(claim)).flat_map(devices).collect();
-            memory.taken.extend(self.pending.values().flat_map(|pending| devices(&pending.allocation)));
+            memory.in_use = InUse::default();
+            let held = self.claims.values().filter_map(|claim| allocation(claim));
+            let pending = self.pending.values().map(|pending| &*pending.allocation);
+            held.chain(pending).for_each(|allocation| memory.in_use.add(allocation));
             memory.pod = Arc::from("");
         }
         if memory.pod != pod.uid {
@@ -347,13 +401,14 @@ impl Devices {
         if let Some(found) = memory.found.get(node.name) {
             return found.clone();
         }
-        let known = Known { classes: &self.classes, rules: &self.rules, taken: &memory.taken };
+        let InUse { taken, shared } = &memory.in_use;
+        let known = Known { classes: &self.classes, rules: &self.rules, taken, shared };
         let names: Vec<String> = claims.iter().map(|claim| name(claim)).collect();
         let none = Default::default();
         let asked = names.iter().zip(claims);
         let asked: Vec<_> = asked.map(|(name, claim)| (name.as_str(), wanted(claim).unwrap_or(&none))).collect();
         let reached = memory.pools.reached_from(node);
-        let found = allocate::allocate(&asked, &reached, &known, &mut memory.answers, &mut memory.steps);
+        let found = allocate::allocate(node.name, &asked, &reached, &known, &mut memory.answers, &mut memory.steps);
         let found: Found = found.map(|all| all.into_iter().map(Arc::new).collect());
         memory.found.insert(node.name.into(), found.clone());
         found
@@ -384,12 +439,14 @@ pub fn given_back(claim: &ResourceClaim, grant: &Grant, pod: &PodFacts) -> Optio
     (uid(claim) == grant.uid && is_only_for(claim, &pod.uid)).then(ResourceClaimStatus::default)
 }
 
-/// The status of a claim with what a grant gives to a pod; an error says why it cannot have it any more.
+/// The status of a claim with what a grant gives to a pod, shares with ids from `share_id`; an error says why it cannot have
+/// it any more.
 pub fn granted(
     claim: &ResourceClaim,
     grant: &Grant,
     pod: &PodFacts,
     now: jiff::Timestamp,
+    share_id: impl Fn() -> String,
 ) -> Result<ResourceClaimStatus, &'static str> {
     use k8s_openapi::api::resource::v1::ResourceClaimConsumerReference;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -403,7 +460,12 @@ pub fn granted(
         (None, Some(_)) => {}
         (Some(allocation), None) => {
             let allocation_timestamp = Some(Time(now));
-            status.allocation = Some(AllocationResult { allocation_timestamp, ..(**allocation).clone() });
+            let mut allocation = AllocationResult { allocation_timestamp, ..(**allocation).clone() };
+            let results = allocation.devices.iter_mut().flat_map(|devices| devices.results.iter_mut().flatten());
+            for shared in results.filter(|own| own.consumed_capacity.is_some()) {
+                shared.share_id = Some(share_id());
+            }
+            status.allocation = Some(allocation);
         }
     }
     let reserved = status.reserved_for.get_or_insert_default();

@@ -54,15 +54,26 @@ pub(crate) struct Assumed {
     chosen: HashMap<String, Box<str>>,
 }
 
-/// How far the claims of a pod are that waits for them.
+/// How far the claims of a pod are, to volumes or to devices, that waits for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// All of them have their volumes.
+    /// All of them have what they need.
     Ready,
     /// Some are under way.
     UnderWay,
-    /// One was given up: its provisioner, or a person, took the choice back.
+    /// One was given up: its provisioner, its driver, or a person, took the choice back.
     GivenUp,
+}
+
+impl Progress {
+    /// How far both are.
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::GivenUp, _) | (_, Self::GivenUp) => Self::GivenUp,
+            (Self::UnderWay, _) | (_, Self::UnderWay) => Self::UnderWay,
+            (Self::Ready, Self::Ready) => Self::Ready,
+        }
+    }
 }
 
 impl Volumes {

@@ -1,6 +1,7 @@
 //! Which hierarchies are mounted, from /proc/self/mountinfo.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use super::CgroupError;
 
@@ -22,10 +23,21 @@ pub struct Hierarchies {
     pub unified: Option<PathBuf>,
 }
 
-/// Reads the mounts of this process.
-pub fn detect() -> Result<Hierarchies, CgroupError> {
+impl Hierarchies {
+    const NONE: Self = Self { v1: Vec::new(), unified: None };
+}
+
+/// Reads the mounts of this process, once: a machine mounts its hierarchies when it starts, and the list is as long as there
+/// are pods.
+pub fn detect() -> Result<&'static Hierarchies, CgroupError> {
+    static FOUND: OnceLock<Hierarchies> = OnceLock::new();
+    if let Some(found) = FOUND.get() {
+        return Ok(found);
+    }
     let text = std::fs::read_to_string("/proc/self/mountinfo").map_err(CgroupError::Mountinfo)?;
-    Ok(parse(&text))
+    let found = parse(&text);
+    // What is not there yet is looked for again.
+    Ok(if found == Hierarchies::default() { const { &Hierarchies::NONE } } else { FOUND.get_or_init(|| found) })
 }
 
 const V1_OPTIONS: [&str; 14] = [

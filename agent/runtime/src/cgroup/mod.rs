@@ -171,10 +171,10 @@ pub fn open(path: &str) -> Result<Box<dyn Cgroup>, CgroupError> {
     }
     let hierarchies = detect()?;
     Ok(if hierarchies.v1.is_empty() {
-        let root = hierarchies.unified.ok_or(CgroupError::NotMounted)?;
+        let root = hierarchies.unified.clone().ok_or(CgroupError::NotMounted)?;
         Box::new(v2::Group::new(root, relative))
     } else {
-        Box::new(v1::Group::new(hierarchies.v1, relative))
+        Box::new(v1::Group::new(hierarchies.v1.clone(), relative))
     })
 }
 
@@ -185,7 +185,7 @@ pub fn is_v2() -> bool {
 
 /// Whether a group of version 2 is there and has a file: the kernel and the group around it say which.
 pub fn has_file(path: &str, file: &str) -> bool {
-    let root = detect().ok().filter(|found| found.v1.is_empty()).and_then(|found| found.unified);
+    let root = detect().ok().filter(|found| found.v1.is_empty()).and_then(|found| found.unified.as_ref());
     root.is_some_and(|root| root.join(path.trim_matches('/')).join(file).exists())
 }
 
@@ -193,7 +193,7 @@ pub fn has_file(path: &str, file: &str) -> bool {
 pub fn groups_in(path: &str) -> Vec<String> {
     let Ok(found) = detect() else { return Vec::new() };
     let of_cpus = found.v1.iter().find(|own| own.controllers.iter().any(|name| name == "cpuset"));
-    let Some(root) = of_cpus.or(found.v1.first()).map(|own| own.mount.clone()).or(found.unified) else {
+    let Some(root) = of_cpus.or(found.v1.first()).map(|own| &own.mount).or(found.unified.as_ref()) else {
         return Vec::new();
     };
     let entries = std::fs::read_dir(root.join(path.trim_matches('/'))).into_iter().flatten().flatten();

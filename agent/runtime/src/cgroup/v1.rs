@@ -329,7 +329,7 @@ mod tests {
     /// Two pods of a fresh instance make the parents they share at once; both must be able to take processes.
     #[test]
     fn groups_made_beside_each_other_have_cpus() {
-        let hierarchies = detect().unwrap_or_default().v1;
+        let hierarchies = &detect().unwrap().v1;
         let cpuset = hierarchies.iter().find(|hierarchy| hierarchy.controllers.iter().any(|name| name == "cpuset"));
         let Some(cpuset) = cpuset.filter(|_| rustix::process::geteuid().is_root()) else {
             println!("skipped: there is no cpuset hierarchy of version 1 to write to");
@@ -358,7 +358,7 @@ mod tests {
     /// What the agent goes by when it puts running containers elsewhere.
     #[test]
     fn groups_in_a_group_are_listed_and_take_other_processors() {
-        let hierarchies = detect().unwrap_or_default().v1;
+        let hierarchies = &detect().unwrap().v1;
         let cpuset = hierarchies.iter().find(|hierarchy| hierarchy.controllers.iter().any(|name| name == "cpuset"));
         let Some(cpuset) = cpuset.filter(|_| rustix::process::geteuid().is_root()) else {
             println!("skipped: there is no cpuset hierarchy of version 1 to write to");

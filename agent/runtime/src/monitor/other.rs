@@ -251,7 +251,7 @@ impl<'a> Other<'a> {
     /// crun takes a cgroup2 mount beside hierarchies of version 1 for one that holds all controllers, and fails.
     fn hidden_hierarchy(&self) -> Result<Option<CString>, OtherError> {
         let found = cgroup::detect()?;
-        let hidden = found.unified.filter(|_| self.runtime.name == "crun" && !found.v1.is_empty());
+        let hidden = found.unified.as_ref().filter(|_| self.runtime.name == "crun" && !found.v1.is_empty());
         hidden.map(|path| c_string(path.as_os_str())).transpose()
     }
 }

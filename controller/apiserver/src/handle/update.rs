@@ -38,6 +38,7 @@ pub(super) async fn replace(
     change: impl Fn(&Value) -> Result<(Value, Operation), Status>,
 ) -> Result<(Value, Value), Status> {
     let (resource, name) = (&context.resource, context.name());
+    let now = crate::time::now();
     for _ in 0..ATTEMPTS {
         let Current { object: old, revision } = context.state.registry.current(resource, context.namespace(), name)?;
         if wanted_revision.is_some_and(|wanted| wanted != revision.to_string()) {
@@ -51,7 +52,7 @@ pub(super) async fn replace(
             return Err(Status::conflict(About::resource(resource, name), &detail));
         }
         let prepare = |new: &mut Value| {
-            strategy::prepare_for_update(resource, &old, new, context.subresource);
+            strategy::prepare_for_update(resource, &old, new, context.subresource, &now);
             if context.subresource == Some(Subresource::Finalize) {
                 // The one subresource that writes the finalizers of a namespace's spec.
                 new["status"] = old["status"].clone();

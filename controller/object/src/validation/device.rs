@@ -1,8 +1,7 @@
-//! Rules of claims to devices, classes, slices and taint rules (pkg/apis/resource/validation).
+//! Rules of claims to devices and of classes (pkg/apis/resource/validation).
 use super::check::{Faults, is_blank, join};
 use crate::status::Cause;
-use crate::tree::{entries, integer, list, text};
-use api::quantity::Quantity;
+use crate::tree::{integer, list, text};
 use controller_cel::{Environment, compile};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -13,17 +12,8 @@ const MOST: usize = 32;
 const MOST_ALTERNATIVES: usize = 8;
 /// `CELSelectorExpressionMaxLength`
 const LONGEST_SELECTOR: usize = 10 * 1024;
-/// `ResourceSliceMaxDevices`
-const MOST_DEVICES: usize = 128;
-/// `ResourceSliceMaxAttributesAndCapacitiesPerDevice`
-const MOST_ATTRIBUTES: usize = 32;
-/// `DeviceAttributeMaxValueLength`
-const LONGEST_VALUE: usize = 64;
-/// The fields of which an attribute has one.
-const VALUES: [&str; 8] = ["bool", "int", "string", "version", "bools", "ints", "strings", "versions"];
-const EFFECTS: [&str; 3] = ["NoSchedule", "NoExecute", "None"];
 
-fn too_many(items: &[Value], most: usize, field: &str, faults: &mut Faults) {
+pub(super) fn too_many(items: &[Value], most: usize, field: &str, faults: &mut Faults) {
     if items.len() > most {
         faults.add(Cause::too_many(field, items.len(), most));
     }
@@ -236,7 +226,7 @@ fn opaque(config: &Value, path: &str, faults: &mut Faults) {
     }
 }
 
-fn driver(of: &Value, path: &str, faults: &mut Faults) {
+pub(super) fn driver(of: &Value, path: &str, faults: &mut Faults) {
     let field = join(path, "driver");
     match text(of, &["driver"]).unwrap_or_default() {
         "" => faults.required(field, ""),
@@ -246,7 +236,7 @@ fn driver(of: &Value, path: &str, faults: &mut Faults) {
 }
 
 /// `[domain/]identifier`
-fn attribute_name(name: &str, needs_domain: bool, field: &str, faults: &mut Faults) {
+pub(super) fn attribute_name(name: &str, needs_domain: bool, field: &str, faults: &mut Faults) {
     let (domain, own) = match name.rsplit_once('/') {
         Some((domain, own)) => (Some(domain), own),
         None => (None, name),
@@ -273,121 +263,6 @@ pub(super) fn class(object: &Value, faults: &mut Faults) {
     }
 }
 
-pub(super) fn slice(object: &Value, faults: &mut Faults) {
-    let spec = &object["spec"];
-    driver(spec, "spec", faults);
-    match text(spec, &["pool", "name"]).unwrap_or_default() {
-        "" => faults.required("spec.pool.name", ""),
-        name => {
-            for part in name.split('/') {
-                faults.rule("spec.pool.name", part, api::name::rfc1123_subdomain(part));
-            }
-        }
-    }
-    if integer(spec, &["pool", "resourceSliceCount"]).is_none_or(|count| count <= 0) {
-        let count = spec["pool"]["resourceSliceCount"].clone();
-        faults.invalid("spec.pool.resourceSliceCount", count, "must be greater than zero");
-    }
-    if integer(spec, &["pool", "generation"]).is_some_and(|generation| generation < 0) {
-        let generation = spec["pool"]["generation"].clone();
-        faults.invalid("spec.pool.generation", generation, "must be greater than or equal to zero");
-    }
-    place(spec, "spec", &["nodeName", "nodeSelector", "allNodes", "perDeviceNodeSelection"], faults);
-    let devices = list(spec, &["devices"]);
-    too_many(devices, MOST_DEVICES, "spec.devices", faults);
-    let mut names = BTreeSet::new();
-    for (index, one) in devices.iter().take(MOST_DEVICES).enumerate() {
-        let path = format!("spec.devices[{index}]");
-        let field = join(&path, "name");
-        match text(one, &["name"]).unwrap_or_default() {
-            "" => faults.required(field, ""),
-            name => {
-                faults.rule(&field, name, api::name::rfc1123_label(name));
-                if !names.insert(name) {
-                    faults.add(Cause::duplicate(field, &name.into()));
-                }
-            }
-        }
-        if spec["perDeviceNodeSelection"] == true {
-            place(one, &path, &["nodeName", "nodeSelector", "allNodes"], faults);
-        }
-        device(one, &path, faults);
-    }
-}
-
-/// From where devices are reached: exactly one of these.
-fn place(of: &Value, path: &str, fields: &[&str], faults: &mut Faults) {
-    let is_set = |field: &&&str| !is_blank(of.get(**field)) && of[**field] != false;
-    let named = fields.iter().map(|field| format!("`{field}`")).collect::<Vec<_>>().join(", ");
-    match fields.iter().filter(is_set).count() {
-        1 => {}
-        0 => faults.required(path, &format!("exactly one of {named} is required")),
-        _ => faults.invalid(path, "{...}", &format!("exactly one of {named} is required, but multiple fields are set")),
-    }
-    let terms = list(of, &["nodeSelector", "nodeSelectorTerms"]);
-    if of["nodeSelector"].is_object() && terms.len() != 1 {
-        let field = join(path, "nodeSelector.nodeSelectorTerms");
-        faults.invalid(
-            field,
-            of["nodeSelector"]["nodeSelectorTerms"].clone(),
-            "must have exactly one node selector term",
-        );
-    }
-}
-
-fn device(device: &Value, path: &str, faults: &mut Faults) {
-    let count = entries(device, &["attributes"]).count() + entries(device, &["capacity"]).count();
-    if count > MOST_ATTRIBUTES {
-        faults.add(Cause::too_many(path, count, MOST_ATTRIBUTES));
-    }
-    for (name, value) in entries(device, &["attributes"]).take(MOST_ATTRIBUTES) {
-        let field = format!("{path}.attributes[{name}]");
-        attribute_name(name, false, &field, faults);
-        match VALUES.iter().filter(|kind| value.get(**kind).is_some_and(|own| !own.is_null())).count() {
-            1 => {}
-            0 => faults.required(field.as_str(), "exactly one value must be specified"),
-            _ => faults.invalid(field.as_str(), value.clone(), "exactly one value must be specified"),
-        }
-        for kind in ["string", "version"] {
-            if text(value, &[kind]).is_some_and(|own| own.len() > LONGEST_VALUE) {
-                faults.add(Cause::too_long(join(&field, kind), LONGEST_VALUE));
-            }
-        }
-        if let Some(version) = text(value, &["version"])
-            && controller_cel::semver(version).is_none()
-        {
-            faults.invalid(join(&field, "version"), version, "must be a string compatible with semver.org spec 2.0.0");
-        }
-    }
-    for (name, value) in entries(device, &["capacity"]).take(MOST_ATTRIBUTES) {
-        let field = format!("{path}.capacity[{name}]");
-        attribute_name(name, false, &field, faults);
-        if let Some(text) = text(value, &["value"])
-            && let Err(error) = Quantity::parse(text)
-        {
-            faults.invalid(join(&field, "value"), text, &error.to_string());
-        }
-    }
-    for (index, one) in list(device, &["taints"]).iter().enumerate() {
-        taint(one, &format!("{path}.taints[{index}]"), faults);
-    }
-}
-
-fn taint(taint: &Value, path: &str, faults: &mut Faults) {
-    let field = join(path, "key");
-    match text(taint, &["key"]).unwrap_or_default() {
-        "" => faults.required(field, ""),
-        key => faults.rule(&field, key, api::name::qualified_name(key)),
-    }
-    let value = text(taint, &["value"]).unwrap_or_default();
-    faults.rule(&join(path, "value"), value, api::name::label_value(value));
-    faults.needs_one_of(taint, "effect", path, &EFFECTS);
-}
-
-pub(super) fn taint_rule(object: &Value, faults: &mut Faults) {
-    taint(&object["spec"]["taint"], "spec.taint", faults);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -410,12 +285,6 @@ mod tests {
         assert_eq!(told(claim, &json!({"spec": {"devices": devices}})), [""; 0]);
         assert_eq!(told(template, &json!({"spec": {"spec": {"devices": devices}}})), [""; 0]);
         assert_eq!(told(class, &json!({"spec": {}})), [""; 0]);
-        let device = json!({"name": "d", "attributes": {"model": {"string": "x"}, "v.com/version": {"version": "1.2.3"}},
-            "capacity": {"memory": {"value": "1Gi"}}, "taints": [{"key": "k", "effect": "NoSchedule"}]});
-        let spec = json!({"driver": "d.com", "nodeName": "n", "pool": {"name": "n", "generation": 0, "resourceSliceCount": 1},
-            "devices": [device]});
-        assert_eq!(told(slice, &json!({"spec": spec})), [""; 0]);
-        assert_eq!(told(taint_rule, &json!({"spec": {"taint": {"key": "k", "effect": "NoExecute"}}})), [""; 0]);
     }
 
     #[test]
@@ -491,7 +360,6 @@ mod tests {
                 "spec.devices.constraints[0].matchAttribute: Invalid value: \"a\": must include a domain",
             ),
             (told(class, &json!({"spec": {"config": [{}]}})), "spec.config[0].opaque: Required value"),
-            (told(taint_rule, &json!({"spec": {}})), "spec.taint.key: Required value"),
         ] {
             assert!(found.first().is_some_and(|first| first.starts_with(start)), "{start}: {found:?}");
         }
@@ -504,46 +372,5 @@ mod tests {
             (0..33).map(|n| json!({"name": format!("r{n}"), "exactly": {"deviceClassName": "c"}})).collect();
         let found = told(claim, &json!({"spec": {"devices": {"requests": many}}}));
         assert!(found[0].starts_with("spec.devices.requests: Too many"), "{found:?}");
-    }
-
-    #[test]
-    fn slices_say_where_their_devices_are_and_what_they_are_like() {
-        let of = |change: fn(&mut Value)| {
-            let mut spec = json!({"driver": "d.com", "nodeName": "n", "pool": {"name": "n", "generation": 1, "resourceSliceCount": 1},
-                "devices": [{"name": "d"}]});
-            change(&mut spec);
-            told(slice, &json!({"spec": spec})).join("; ")
-        };
-        for (found, start) in [
-            (of(|spec| spec["nodeName"] = "".into()), "spec: Required value: exactly one of"),
-            (of(|spec| spec["allNodes"] = true.into()), "spec: Invalid value"),
-            (
-                of(|spec| spec["pool"]["resourceSliceCount"] = 0.into()),
-                "spec.pool.resourceSliceCount: Invalid value: 0",
-            ),
-            (of(|spec| spec["driver"] = "-".into()), "spec.driver: Invalid value"),
-            (
-                of(|spec| spec["devices"] = json!([{"name": "d"}, {"name": "d"}])),
-                "spec.devices[1].name: Duplicate value",
-            ),
-            (
-                of(|spec| spec["devices"][0]["attributes"] = json!({"a": {}})),
-                "spec.devices[0].attributes[a]: Required value: exactly one value must be specified",
-            ),
-            (
-                of(|spec| spec["devices"][0]["attributes"] = json!({"a": {"version": "one"}})),
-                "spec.devices[0].attributes[a].version: Invalid value",
-            ),
-            (
-                of(|spec| spec["devices"][0]["capacity"] = json!({"m": {"value": "much"}})),
-                "spec.devices[0].capacity[m].value: Invalid value",
-            ),
-            (
-                of(|spec| spec["devices"][0]["taints"] = json!([{"key": "k", "effect": "Never"}])),
-                "spec.devices[0].taints[0].effect: Unsupported value",
-            ),
-        ] {
-            assert!(found.starts_with(start), "{start}: {found}");
-        }
     }
 }

@@ -3,11 +3,11 @@ use super::plan::{self, GRACE_SECONDS, Health};
 use super::ranges::Ranges;
 use crate::cache::{Cache, Key, key_of};
 use crate::error::{ReconcileError, at, code};
-use crate::pod::{Phase, PodFacts};
+use crate::pod::{Phase, PodFacts, evict};
 use crate::queue::{Next, Queue};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint};
-use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -287,22 +287,8 @@ impl Shared {
             self.patient_since().insert(Arc::clone(name), since);
         }
         for pod in due {
-            let own = Preconditions { uid: Some(pod.uid.to_string()), resource_version: None };
-            let params = DeleteParams { preconditions: Some(own), ..DeleteParams::default() };
-            let pods: Api<Pod> = Api::namespaced(self.reconciler.client.clone(), pod.namespace());
-            let said = pod.disrupted("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint");
-            match pods.patch_status(pod.name(), &PatchParams::default(), &Patch::Strategic(said)).await {
-                Ok(_) => {}
-                Err(error) if matches!(code(&error), 404 | 409) => continue,
-                Err(error) => return Err(at("saying that a pod is evicted")(error)),
-            }
-            match pods.delete(pod.name(), &params).await {
-                Ok(_) => {
-                    tracing::info!(kind = "Pod", object = pod.key.as_deref(), uid = &*pod.uid, "evicted by a taint")
-                }
-                Err(error) if matches!(code(&error), 404 | 409) => {}
-                Err(error) => return Err(at("evicting a pod")(error)),
-            }
+            let message = "Taint manager: deleting due to NoExecute taint";
+            evict(&self.reconciler.client, &pod, "DeletionByTaintManager", message).await?;
         }
         Ok(next.map(Duration::from_secs))
     }

@@ -7,7 +7,9 @@ use crate::queue::{Next, Queue};
 use crate::record::{Recorder, Severity};
 use api::resource_claim::{PodClaim, Source, claims_of, is_made_for};
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimConsumerReference, ResourceClaimTemplate};
+use k8s_openapi::api::resource::v1::{
+    DeviceToleration, ResourceClaim, ResourceClaimConsumerReference, ResourceClaimTemplate,
+};
 use kube::Resource as _;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::json;
@@ -20,18 +22,65 @@ const WORKERS: usize = 2;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct DeviceClaimFacts {
     key: Key,
-    /// The pods that it has to do with: whose it is, and for whom it is kept.
-    pods: Vec<Box<str>>,
+    /// The pods for whom it is kept: name and uid.
+    users: Vec<(Box<str>, Box<str>)>,
+    /// The uid of the pod that it was made for.
+    owner: Option<Box<str>>,
+    /// The devices that were given for it.
+    given: Vec<Given>,
     is_deleting: bool,
+}
+
+/// A device that a claim has.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Given {
+    pub(crate) driver: Box<str>,
+    pub(crate) pool: Box<str>,
+    pub(crate) device: Box<str>,
+    /// What whoever uses it bears with.
+    pub(crate) tolerations: Vec<DeviceToleration>,
 }
 
 impl DeviceClaimFacts {
     /// Takes the facts out.
     pub(crate) fn new(claim: ResourceClaim) -> Self {
-        let reserved = claim.status.as_ref().and_then(|status| status.reserved_for.as_deref()).unwrap_or_default();
-        let users = reserved.iter().filter(|own| is_pod(own)).map(|own| own.uid.as_str());
-        let pods = users.chain(owner(&claim.metadata).map(|(_, uid)| uid)).map(Into::into).collect();
-        Self { key: key_of(&claim.metadata), pods, is_deleting: claim.metadata.deletion_timestamp.is_some() }
+        let status = claim.status.unwrap_or_default();
+        let users = status.reserved_for.into_iter().flatten().filter(is_pod);
+        let devices = status.allocation.and_then(|allocation| allocation.devices);
+        let given = devices.and_then(|devices| devices.results).into_iter().flatten().map(|result| Given {
+            driver: result.driver.into(),
+            pool: result.pool.into(),
+            device: result.device.into(),
+            tolerations: result.tolerations.unwrap_or_default(),
+        });
+        Self {
+            key: key_of(&claim.metadata),
+            users: users.map(|own| (own.name.into(), own.uid.into())).collect(),
+            owner: owner(&claim.metadata).map(|(_, uid)| uid.into()),
+            given: given.collect(),
+            is_deleting: claim.metadata.deletion_timestamp.is_some(),
+        }
+    }
+
+    /// The devices that were given for it.
+    pub(crate) fn given(&self) -> &[Given] {
+        &self.given
+    }
+
+    /// The keys of the pods for whom it is kept.
+    pub(crate) fn users(&self) -> impl Iterator<Item = Key> {
+        let namespace = split(&self.key).0;
+        self.users.iter().map(move |(name, _)| format!("{namespace}/{name}").into())
+    }
+
+    /// Whether it is kept for the pod of this uid.
+    pub(crate) fn is_used_by(&self, uid: &str) -> bool {
+        self.users.iter().any(|(_, own)| **own == *uid)
+    }
+
+    /// Whether it was made for the pod of this uid, or is kept for it.
+    fn concerns(&self, uid: &str) -> bool {
+        self.owner.as_deref() == Some(uid) || self.is_used_by(uid)
     }
 }
 
@@ -71,14 +120,15 @@ pub(crate) async fn start(reconciler: Reconciler) {
         }
         let Some(pod) = before.or(after).filter(|pod| !pod.device_claims.is_empty()) else { return };
         if after.is_none_or(|after| !after.is_active() || after.uid != pod.uid) {
-            for claim in claims.in_namespace(pod.namespace()).iter().filter(|claim| claim.pods.contains(&pod.uid)) {
+            for claim in claims.in_namespace(pod.namespace()).iter().filter(|claim| claim.concerns(&pod.uid)) {
                 freed.add(Arc::clone(&claim.key));
             }
         }
     });
     let wake = Arc::clone(&frees);
     reconciler.claims.on_change(move |_, after| {
-        if let Some(claim) = after.filter(|claim| !claim.pods.is_empty() || claim.is_deleting) {
+        if let Some(claim) = after.filter(|claim| !claim.users.is_empty() || claim.owner.is_some() || claim.is_deleting)
+        {
             wake.add(Arc::clone(&claim.key));
         }
     });

@@ -7,13 +7,17 @@ use super::DeviceId;
 use super::pool::{Counters, Device, Pool, Reached};
 use super::request::{self, Mode, Wish, Wishes};
 use super::select::Answers;
+use super::share::{self, Share};
+use api::device_taint::is_tainted_by;
 use api::resource_claim::MOST_RESULTS;
 use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm};
 use k8s_openapi::api::resource::v1::{
     AllocationResult, DeviceAllocationConfiguration, DeviceAllocationResult, DeviceClaim, DeviceClassSpec,
     DeviceConstraint, DeviceRequestAllocationResult, DeviceSelector, DeviceTaintRuleSpec,
 };
-use std::collections::{BTreeMap, HashSet};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// The claims of one pod ask for so many devices at most.
@@ -34,24 +38,43 @@ pub(super) enum Failure {
 pub(super) struct Known<'a> {
     pub(super) classes: &'a BTreeMap<String, DeviceClassSpec>,
     pub(super) rules: &'a BTreeMap<String, DeviceTaintRuleSpec>,
-    /// Devices that claims have.
+    /// Devices that claims have, whole.
     pub(super) taken: &'a HashSet<DeviceId>,
+    /// Of devices that several may have, what claims have of each.
+    pub(super) shared: &'a HashMap<DeviceId, Share>,
+}
+
+impl Known<'_> {
+    fn is_in_use(&self, device: &DeviceId) -> bool {
+        self.taken.contains(device) || self.shared.contains_key(device)
+    }
+}
+
+/// A device that would do.
+#[derive(Clone)]
+struct Candidate<'s> {
+    pool: usize,
+    device: &'s Device,
+    /// What of it is taken; `None` means all, or nothing by who looks after devices.
+    share: Option<Rc<Share>>,
 }
 
 /// A device that was given, and for which request.
-#[derive(Clone, Copy)]
 struct Chosen<'s> {
     claim: usize,
     wish: &'s Wish<'s>,
-    pool: usize,
-    device: &'s Device,
+    of: Candidate<'s>,
+    /// Its share of its pool's counters was taken with it: nobody had it before.
+    is_counted: bool,
 }
 
 /// A wish with the devices that it could be met with.
 struct Way<'s> {
     wish: &'s Wish<'s>,
-    candidates: Vec<(usize, &'s Device)>,
+    candidates: Vec<Candidate<'s>>,
     count: usize,
+    /// One candidate may be given several times.
+    may_repeat: bool,
 }
 
 struct Search<'s> {
@@ -66,8 +89,9 @@ struct Search<'s> {
     steps: &'s mut u64,
 }
 
-/// Finds devices for claims, each with its `namespace/name`; `steps` says how many may be taken, and then how many are left.
+/// Finds devices for claims on a node, each with its `namespace/name`; `steps` says how many may be taken, and then how many are left.
 pub(super) fn allocate(
+    node: &str,
     claims: &[(&str, &DeviceClaim)],
     pools: &[Reached<'_>],
     known: &Known<'_>,
@@ -117,7 +141,7 @@ pub(super) fn allocate(
         return Err(Failure::Unmet);
     }
     let chosen = search.chosen;
-    Ok(claims.iter().enumerate().map(|(index, (_, claim))| result(index, claim, &chosen, known)).collect())
+    Ok(claims.iter().enumerate().map(|(index, (_, claim))| result(node, index, claim, &chosen, known)).collect())
 }
 
 /// What of a pool's counters no claim has taken.
@@ -126,7 +150,7 @@ fn left(pool: &Pool, known: &Known<'_>) -> Counters {
     if left.is_empty() {
         return left;
     }
-    for device in pool.devices.iter().filter(|device| known.taken.contains(&device.id)) {
+    for device in pool.devices.iter().filter(|device| known.is_in_use(&device.id)) {
         for (set, counter, taken) in &device.takes {
             if let Some(own) = left.get_mut(&(set.clone(), counter.clone())) {
                 *own = own.minus(*taken);
@@ -157,16 +181,25 @@ fn candidates<'s>(
             }
         }
         for device in &reached.devices {
-            if !is_selected(wish, of_class, device, answers, steps)? || !wish.is_large_enough(device) {
+            if !is_selected(wish, of_class, device, answers, steps)? {
                 continue;
             }
-            let rules = known.rules.values().filter(|rule| request::is_tainted_by(device, rule));
+            let share = if device.is_shared && !wish.is_admin {
+                let Some(share) = share::share(wish, device) else { continue };
+                Some(Rc::new(share))
+            } else if wish.is_large_enough(device) {
+                None
+            } else {
+                continue;
+            };
+            let id = &device.id;
+            let rules = known.rules.values().filter(|rule| is_tainted_by(rule, &id.driver, &id.pool, &id.device));
             if !wish.tolerates(device.taints.iter().chain(rules.map(|rule| &rule.taint))) {
                 continue;
             }
             match device.unsupported {
                 Some(why) => unsupported = Some(why),
-                None => found.push((at, &***device)),
+                None => found.push(Candidate { pool: at, device, share }),
             }
         }
     }
@@ -177,8 +210,9 @@ fn candidates<'s>(
     if let (Some(why), true) = (unsupported, found.len() < count.max(1)) {
         return Err(wish.named(&format!("devices with {why} are not supported")));
     }
-    let is_enough = found.len() >= count && !(wish.mode == Mode::All && found.is_empty());
-    Ok(is_enough.then_some(Way { wish, candidates: found, count }))
+    let may_repeat = wish.mode != Mode::All && found.iter().any(|own| own.share.is_some());
+    let is_enough = (found.len() >= count || may_repeat) && !(wish.mode == Mode::All && found.is_empty());
+    Ok(is_enough.then_some(Way { wish, candidates: found, count, may_repeat }))
 }
 
 /// Whether the selectors of class and request are about a device.
@@ -243,20 +277,21 @@ impl<'s> Search<'s> {
     /// Takes what is missing of one way to meet a request, from this candidate on.
     fn fill(&mut self, place: (usize, usize, usize), have: usize, from: usize) -> Result<bool, Failure> {
         let (claim, request, way) = place;
-        let (wish, want, count) = {
+        let (wish, want, count, may_repeat) = {
             let way = &self.ways[claim][request][way];
-            (way.wish, way.count, way.candidates.len())
+            (way.wish, way.count, way.candidates.len(), way.may_repeat)
         };
         if have == want {
             return self.request(claim, request + 1);
         }
         // All means each of them: none may be passed over. Too few that are left are not tried.
-        let last = count + have + 1 - want;
+        let last = if may_repeat { count } else { count + have + 1 - want };
         for at in from..last {
             pay(self.steps, 1)?;
-            let (pool, device) = self.ways[claim][request][way].candidates[at];
-            if self.take(Chosen { claim, wish, pool, device }) {
-                if self.fill(place, have + 1, at + 1)? {
+            let of = self.ways[claim][request][way].candidates[at].clone();
+            let next = if may_repeat && of.share.is_some() { at } else { at + 1 };
+            if self.take(claim, wish, of) {
+                if self.fill(place, have + 1, next)? {
                     return Ok(true);
                 }
                 self.put_back();
@@ -265,14 +300,23 @@ impl<'s> Search<'s> {
         Ok(false)
     }
 
-    fn take(&mut self, chosen: Chosen<'s>) -> bool {
-        let Chosen { claim, wish, pool, device } = chosen;
+    /// Whether a device is free for this: nobody has it, or what is left of it is enough.
+    fn is_free(&self, wish: &Wish<'_>, of: &Candidate<'_>) -> bool {
+        let device = of.device;
+        let Some(share) = &of.share else {
+            return !self.held.contains(&device.serial) && (wish.is_admin || !self.known.is_in_use(&device.id));
+        };
+        let mut taken = self.known.shared.get(&device.id).cloned().unwrap_or_default();
+        let here = self.chosen.iter().filter(|other| other.of.device.serial == device.serial);
+        here.filter_map(|other| other.of.share.as_deref()).for_each(|own| share::add(&mut taken, own));
+        share::add(&mut taken, share);
+        !self.known.taken.contains(&device.id) && share::fits(&taken, device)
+    }
+
+    fn take(&mut self, claim: usize, wish: &'s Wish<'s>, of: Candidate<'s>) -> bool {
+        let device = of.device;
         let of_claim = self.chosen.iter().filter(|other| other.claim == claim).count();
-        if self.held.contains(&device.serial)
-            || !wish.is_admin && self.known.taken.contains(&device.id)
-            || of_claim >= MOST_RESULTS
-            || self.chosen.len() >= MOST_DEVICES
-        {
+        if !self.is_free(wish, &of) || of_claim >= MOST_RESULTS || self.chosen.len() >= MOST_DEVICES {
             return false;
         }
         for constraint in self.constraints[claim] {
@@ -284,15 +328,21 @@ impl<'s> Search<'s> {
                 .chosen
                 .iter()
                 .filter(|other| other.claim == claim && request::is_about(requests, &other.wish.name));
-            if !request::goes_with(constraint, device, others.map(|other| other.device)) {
+            if !request::goes_with(constraint, device, others.map(|other| other.of.device)) {
                 return false;
             }
         }
-        if !wish.is_admin && !self.count(pool, device) {
+        // Who shares a device takes its part of the counters once, together.
+        let is_first = !self.known.is_in_use(&device.id)
+            && !self.chosen.iter().any(|other| other.of.device.serial == device.serial && other.of.share.is_some());
+        let is_counted = !wish.is_admin && is_first;
+        if is_counted && !self.count(of.pool, device) {
             return false;
         }
-        self.held.insert(device.serial);
-        self.chosen.push(chosen);
+        if of.share.is_none() {
+            self.held.insert(device.serial);
+        }
+        self.chosen.push(Chosen { claim, wish, of, is_counted });
         true
     }
 
@@ -313,9 +363,12 @@ impl<'s> Search<'s> {
 
     fn put_back(&mut self) {
         let Some(chosen) = self.chosen.pop() else { return };
-        self.held.remove(&chosen.device.serial);
-        let Some(left) = self.left.get_mut(chosen.pool).filter(|_| !chosen.wish.is_admin) else { return };
-        for (set, counter, taken) in &chosen.device.takes {
+        let device = chosen.of.device;
+        if chosen.of.share.is_none() {
+            self.held.remove(&device.serial);
+        }
+        let Some(left) = self.left.get_mut(chosen.of.pool).filter(|_| chosen.is_counted) else { return };
+        for (set, counter, taken) in &device.takes {
             if let Some(own) = left.get_mut(&(set.clone(), counter.clone())) {
                 *own = own.plus(*taken);
             }
@@ -324,18 +377,24 @@ impl<'s> Search<'s> {
 }
 
 /// What the claim's status says of the devices that were chosen for it.
-fn result(index: usize, claim: &DeviceClaim, chosen: &[Chosen<'_>], known: &Known<'_>) -> AllocationResult {
+fn result(node: &str, index: usize, claim: &DeviceClaim, chosen: &[Chosen<'_>], known: &Known<'_>) -> AllocationResult {
     let own: Vec<&Chosen<'_>> = chosen.iter().filter(|one| one.claim == index).collect();
-    let results = own.iter().map(|one| DeviceRequestAllocationResult {
-        request: one.wish.name.clone(),
-        driver: one.device.id.driver.to_string(),
-        pool: one.device.id.pool.to_string(),
-        device: one.device.id.device.to_string(),
-        admin_access: one.wish.is_admin.then_some(true),
-        skip_node_operations: one.device.skips.clone(),
-        tolerations: (!one.wish.tolerations.is_empty()).then(|| one.wish.tolerations.to_vec()),
-        ..DeviceRequestAllocationResult::default()
-    });
+    let results =
+        own.iter().map(|one| DeviceRequestAllocationResult {
+            request: one.wish.name.clone(),
+            driver: one.of.device.id.driver.to_string(),
+            pool: one.of.device.id.pool.to_string(),
+            device: one.of.device.id.device.to_string(),
+            admin_access: one.wish.is_admin.then_some(true),
+            consumed_capacity: one.of.share.as_deref().map(|share| {
+                share.iter().map(|(name, amount)| (name.clone(), ApiQuantity(amount.to_string()))).collect()
+            }),
+            binding_conditions: one.of.device.binding_conditions.clone(),
+            binding_failure_conditions: one.of.device.binding_failure_conditions.clone(),
+            skip_node_operations: one.of.device.skips.clone(),
+            tolerations: (!one.wish.tolerations.is_empty()).then(|| one.wish.tolerations.to_vec()),
+            ..DeviceRequestAllocationResult::default()
+        });
     let results: Vec<_> = results.collect();
     let config = configuration(claim, &own, known);
     AllocationResult {
@@ -343,7 +402,7 @@ fn result(index: usize, claim: &DeviceClaim, chosen: &[Chosen<'_>], known: &Know
             config: (!config.is_empty()).then_some(config),
             results: (!results.is_empty()).then_some(results),
         }),
-        node_selector: node_selector(&own),
+        node_selector: node_selector(node, &own),
         allocation_timestamp: None,
     }
 }
@@ -382,9 +441,23 @@ fn configuration(claim: &DeviceClaim, chosen: &[&Chosen<'_>], known: &Known<'_>)
     all
 }
 
-/// The nodes from which all of these are reached; `None` for all nodes.
-fn node_selector(chosen: &[&Chosen<'_>]) -> Option<NodeSelector> {
+/// Nothing but this node.
+fn only(node: &str) -> NodeSelector {
+    let only = NodeSelectorRequirement {
+        key: "metadata.name".to_owned(),
+        operator: "In".to_owned(),
+        values: Some(vec![node.to_owned()]),
+    };
+    let term = NodeSelectorTerm { match_fields: Some(vec![only]), match_expressions: None };
+    NodeSelector { node_selector_terms: vec![term] }
+}
+
+/// The nodes from which all of these are reached, of which they were chosen for `node`; `None` for all nodes.
+fn node_selector(node: &str, chosen: &[&Chosen<'_>]) -> Option<NodeSelector> {
     use super::pool::Place;
+    if chosen.iter().any(|one| one.of.device.binds_to_node) {
+        return Some(only(node));
+    }
     let mut term = NodeSelectorTerm::default();
     let add = |to: &mut Option<Vec<NodeSelectorRequirement>>, from: &Option<Vec<NodeSelectorRequirement>>| {
         for one in from.iter().flatten() {
@@ -395,17 +468,9 @@ fn node_selector(chosen: &[&Chosen<'_>]) -> Option<NodeSelector> {
         }
     };
     for one in chosen {
-        match &one.device.place {
+        match &one.of.device.place {
             // One that a single node reaches settles it.
-            Place::Node(name) => {
-                let only = NodeSelectorRequirement {
-                    key: "metadata.name".to_owned(),
-                    operator: "In".to_owned(),
-                    values: Some(vec![name.to_string()]),
-                };
-                let term = NodeSelectorTerm { match_fields: Some(vec![only]), match_expressions: None };
-                return Some(NodeSelector { node_selector_terms: vec![term] });
-            }
+            Place::Node(name) => return Some(only(name)),
             Place::Selector(selector) => {
                 // Slices have one term.
                 for own in selector.node_selector_terms.iter().take(1) {

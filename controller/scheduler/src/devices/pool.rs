@@ -4,7 +4,9 @@ use super::DeviceId;
 use api::affinity::{NodeFacts, node_selector_matches};
 use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::NodeSelector;
-use k8s_openapi::api::resource::v1::{Device as ApiDevice, DeviceAttribute, DeviceTaint, ResourceSlice};
+use k8s_openapi::api::resource::v1::{
+    CapacityRequestPolicy, Device as ApiDevice, DeviceAttribute, DeviceTaint, ResourceSlice,
+};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -56,6 +58,15 @@ pub(super) struct Device {
     pub(super) capacity: BTreeMap<String, Quantity>,
     /// As they are written: CEL compares them by their words.
     pub(super) capacity_text: BTreeMap<String, String>,
+    /// It may be given to several at once, each of whom takes a share of every capacity.
+    pub(super) is_shared: bool,
+    /// How requests take of a capacity, by its name.
+    pub(super) policies: BTreeMap<String, CapacityRequestPolicy>,
+    /// Who uses it stays on the node that it was chosen for.
+    pub(super) binds_to_node: bool,
+    /// What its driver says when a pod that uses it may be bound, and when it never may.
+    pub(super) binding_conditions: Option<Vec<String>>,
+    pub(super) binding_failure_conditions: Option<Vec<String>>,
     pub(super) taints: Vec<DeviceTaint>,
     pub(super) takes: Vec<Taken>,
     pub(super) place: Place,
@@ -97,11 +108,7 @@ impl Slice {
                 Place::PerDevice => Place::new(device.node_name, device.all_nodes, device.node_selector),
                 other => other.clone(),
             };
-            let unsupported = if device.allow_multiple_allocations == Some(true) {
-                Some("allowMultipleAllocations")
-            } else if device.binding_conditions.is_some_and(|all| !all.is_empty()) {
-                Some("bindingConditions")
-            } else if device.node_allocatable_resources.is_some_and(|all| !all.is_empty()) {
+            let unsupported = if device.node_allocatable_resources.is_some_and(|all| !all.is_empty()) {
                 Some("nodeAllocatableResources")
             } else if device.consumes_counters.iter().flatten().any(|own| own.compatibility_groups.is_some()) {
                 Some("consumesCounters[].compatibilityGroups")
@@ -113,14 +120,22 @@ impl Slice {
                 let counters = own.counters.into_iter();
                 counters.map(move |(name, counter)| (set.clone(), name.into(), quantity(&counter.value.0)))
             });
-            let capacity_text: BTreeMap<String, String> =
-                device.capacity.into_iter().flatten().map(|(name, own)| (name, own.value.0)).collect();
+            let (mut capacity_text, mut policies) = (BTreeMap::new(), BTreeMap::new());
+            for (name, own) in device.capacity.into_iter().flatten() {
+                policies.extend(own.request_policy.map(|policy| (name.clone(), policy)));
+                capacity_text.insert(name, own.value.0);
+            }
             Arc::new(Device {
                 serial: *next,
                 id: DeviceId { driver: driver.clone(), pool: pool.clone(), device: device.name.into() },
                 attributes: device.attributes.unwrap_or_default(),
                 capacity: capacity_text.iter().map(|(name, text)| (name.clone(), quantity(text))).collect(),
                 capacity_text,
+                is_shared: device.allow_multiple_allocations == Some(true),
+                policies,
+                binds_to_node: device.binds_to_node == Some(true),
+                binding_conditions: device.binding_conditions.filter(|all| !all.is_empty()),
+                binding_failure_conditions: device.binding_failure_conditions.filter(|all| !all.is_empty()),
                 taints: device.taints.unwrap_or_default(),
                 takes: takes.collect(),
                 place,

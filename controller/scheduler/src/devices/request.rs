@@ -1,9 +1,10 @@
 //! What a claim asks for, request by request, and what keeps a device from one: pure.
 use super::pool::Device;
+use api::device_taint::{NO_EXECUTE, NO_SCHEDULE, tolerates};
 use api::quantity::Quantity;
 use k8s_openapi::api::resource::v1::{
     CapacityRequirements, DeviceAttribute, DeviceClaim, DeviceConstraint, DeviceRequest, DeviceSelector, DeviceTaint,
-    DeviceTaintRuleSpec, DeviceToleration,
+    DeviceToleration,
 };
 use std::collections::BTreeMap;
 
@@ -27,7 +28,7 @@ pub(super) struct Wish<'a> {
     /// For who looks after devices: it takes them from nobody.
     pub(super) is_admin: bool,
     pub(super) tolerations: &'a [DeviceToleration],
-    capacity: BTreeMap<&'a str, Quantity>,
+    pub(super) capacity: BTreeMap<&'a str, Quantity>,
 }
 
 /// The ways to meet one request, the preferred one first.
@@ -109,32 +110,14 @@ impl Wish<'_> {
     /// Whether all taints are tolerated that keep others from a device.
     pub(super) fn tolerates<'t>(&self, mut taints: impl Iterator<Item = &'t DeviceTaint>) -> bool {
         taints.all(|taint| {
-            let is_harmless = !matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute");
+            let is_harmless = !matches!(taint.effect.as_str(), NO_SCHEDULE | NO_EXECUTE);
             is_harmless || self.tolerations.iter().any(|own| tolerates(own, taint))
         })
     }
 }
 
-fn tolerates(toleration: &DeviceToleration, taint: &DeviceTaint) -> bool {
-    let text = |field: &Option<String>| field.clone().unwrap_or_default();
-    let (key, effect) = (text(&toleration.key), text(&toleration.effect));
-    let is_any = text(&toleration.operator) == "Exists";
-    (effect.is_empty() || effect == taint.effect)
-        && (key.is_empty() && is_any || key == taint.key)
-        && (is_any || text(&toleration.value) == text(&taint.value))
-}
-
-/// Whether a rule taints a device. One without a selector taints none, an empty selector all.
-pub(super) fn is_tainted_by(device: &Device, rule: &DeviceTaintRuleSpec) -> bool {
-    let is = |wanted: &Option<String>, own: &str| wanted.as_ref().is_none_or(|wanted| wanted == own);
-    rule.device_selector.as_ref().is_some_and(|selector| {
-        let id = &device.id;
-        is(&selector.driver, &id.driver) && is(&selector.pool, &id.pool) && is(&selector.device, &id.device)
-    })
-}
-
 /// A name without the domain that is the device's driver, as drivers may write it.
-fn short<'n>(name: &'n str, device: &Device) -> Option<&'n str> {
+pub(super) fn short<'n>(name: &'n str, device: &Device) -> Option<&'n str> {
     name.split_once('/').filter(|(domain, _)| *domain == &*device.id.driver).map(|(_, own)| own)
 }
 

@@ -114,7 +114,7 @@ fn value(device: &Device) -> Result<Value, Arc<str>> {
         ("driver", text(&device.id.driver)),
         ("attributes", by_domain(attributes)),
         ("capacity", by_domain(capacity)),
-        ("allowMultipleAllocations", Value::Bool(false)),
+        ("allowMultipleAllocations", Value::Bool(device.is_shared)),
     ]))
 }
 

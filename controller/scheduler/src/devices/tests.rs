@@ -328,11 +328,11 @@ fn shared_counters_are_not_overdrawn() {
 
 #[test]
 fn what_nobody_can_honour_is_named_and_not_given() {
-    let mut several = device("a", "x");
-    several["allowMultipleAllocations"] = true.into();
-    let mut scene = Scene::new(&[several]);
+    let mut waiting = device("a", "x");
+    waiting["nodeAllocatableResources"] = json!({"memory": {}});
+    let mut scene = Scene::new(&[waiting]);
     scene.claim(json!([one("r", json!({}))]), json!([]));
-    let why = "claim x/c0: request r: devices with allowMultipleAllocations are not supported";
+    let why = "claim x/c0: request r: devices with nodeAllocatableResources are not supported";
     assert_eq!(scene.given(), Err(why.into()));
     for (expression, why) in [
         (
@@ -453,22 +453,158 @@ fn a_grant_is_written_only_to_the_claim_that_it_was_decided_for() {
     let (grants, pod) = (scene.grants("n").unwrap(), scene.pod());
     let claim = (*scene.devices.claims["x/c0"]).clone();
     let now = jiff::Timestamp::UNIX_EPOCH;
-    let status = granted(&claim, &grants[0], &pod, now).unwrap();
+    let status = granted(&claim, &grants[0], &pod, now, || "share".into()).unwrap();
     assert_eq!(status.reserved_for.as_ref().unwrap()[0].uid, *pod.uid);
     let given = ResourceClaim { status: Some(status.clone()), ..claim.clone() };
-    assert_eq!(granted(&given, &grants[0], &pod, now).unwrap_err(), "the claim was given other devices");
+    assert_eq!(
+        granted(&given, &grants[0], &pod, now, || "share".into()).unwrap_err(),
+        "the claim was given other devices"
+    );
     let again = Grant { allocation: None, ..grants[0].clone() };
-    assert_eq!(granted(&given, &again, &pod, now).unwrap(), status, "once is enough");
-    assert_eq!(granted(&claim, &again, &pod, now).unwrap_err(), "the claim has lost its devices");
+    assert_eq!(granted(&given, &again, &pod, now, || "share".into()).unwrap(), status, "once is enough");
+    assert_eq!(granted(&claim, &again, &pod, now, || "share".into()).unwrap_err(), "the claim has lost its devices");
     let other = Grant { uid: "other".into(), ..grants[0].clone() };
-    assert_eq!(granted(&claim, &other, &pod, now).unwrap_err(), "the claim is gone");
+    assert_eq!(granted(&claim, &other, &pod, now, || "share".into()).unwrap_err(), "the claim is gone");
+}
+
+/// A device of 8 GiB for several.
+fn shared(name: &str) -> Value {
+    let mut shared = device(name, name);
+    shared["allowMultipleAllocations"] = true.into();
+    shared
+}
+
+fn part(name: &str, amount: &str) -> Value {
+    one(name, json!({"capacity": {"requests": {"memory": amount}}}))
+}
+
+#[test]
+fn claims_share_a_device_until_its_capacity_is_used_up() {
+    let mut scene = Scene::new(&[shared("a")]);
+    scene.claim(json!([part("r", "5Gi")]), json!([])).claim(json!([part("r", "3Gi")]), json!([]));
+    assert_eq!(scene.given(), Ok(vec!["r:a".into(), "r:a".into()]));
+    let grants = scene.grants("n").unwrap();
+    let consumed = json!(grants[1].allocation)["devices"]["results"][0]["consumedCapacity"].clone();
+    assert_eq!(consumed, json!({"memory": "3Gi"}));
+    // One that was written and one that is on its way count alike.
+    let pod = scene.pod();
+    let claim = (*scene.devices.claims["x/c0"]).clone();
+    let status = granted(&claim, &grants[0], &pod, jiff::Timestamp::UNIX_EPOCH, || "share".into()).unwrap();
+    assert_eq!(json!(status)["allocation"]["devices"]["results"][0]["shareID"], "share");
+    scene.devices.set_claim("x/c0".into(), ResourceClaim { status: Some(status), ..claim });
+    scene.devices.assume(&[Preparation::Devices(grants[1].clone())]);
+    scene.claims.clear();
+    scene.devices.set_claim(
+        "x/late".into(),
+        from_value(json!({"metadata": {"namespace": "x", "name": "late", "uid": "l"},
+        "spec": {"devices": {"requests": [part("r", "1Mi")]}}}))
+        .unwrap(),
+    );
+    scene.claims.push(json!({"name": "late", "resourceClaimName": "late"}));
+    assert_eq!(scene.given(), unmet());
+    scene.devices.put_back(Pendings::default());
+    assert_eq!(scene.given(), Ok(vec!["r:a".into()]));
+}
+
+#[test]
+fn one_claim_may_have_several_shares_of_a_device() {
+    for (devices, requests, constraints, want) in [
+        (
+            vec![shared("a")],
+            json!([one("r", json!({"count": 2, "capacity": {"requests": {"memory": "3Gi"}}}))]),
+            json!([]),
+            Ok("r:a r:a"),
+        ),
+        (
+            vec![shared("a")],
+            json!([one("r", json!({"count": 3, "capacity": {"requests": {"memory": "3Gi"}}}))]),
+            json!([]),
+            Err(()),
+        ),
+        (vec![shared("a")], json!([one("r", json!({}))]), json!([]), Ok("r:a")),
+        (vec![shared("a")], json!([one("r", json!({})), part("s", "1Gi")]), json!([]), Err(())),
+        (vec![shared("a"), shared("b")], json!([part("r", "6Gi"), part("s", "6Gi")]), json!([]), Ok("r:a s:b")),
+        (
+            vec![shared("a"), shared("b")],
+            json!([part("r", "1Gi"), part("s", "1Gi")]),
+            json!([{"distinctAttribute": "d.com/model"}]),
+            Ok("r:a s:b"),
+        ),
+        (vec![shared("a"), shared("b")], json!([one("r", json!({"allocationMode": "All"}))]), json!([]), Ok("r:a r:b")),
+        (
+            vec![device("a", "x"), shared("b")],
+            json!([one("r", cel("device.allowMultipleAllocations"))]),
+            json!([]),
+            Ok("r:b"),
+        ),
+        (vec![shared("a")], json!([part("r", "9Gi")]), json!([]), Err(())),
+    ] {
+        let mut scene = Scene::new(&devices);
+        scene.claim(requests.clone(), constraints);
+        let want = want.map(|want| vec![want.to_owned()]).or_else(|()| unmet());
+        assert_eq!(scene.given(), want, "{requests}");
+    }
+}
+
+#[test]
+fn who_shares_a_device_takes_its_counters_once() {
+    let mut part_of = shared("a");
+    part_of["consumesCounters"] = json!([{"counterSet": "card", "counters": {"slots": {"value": "2"}}}]);
+    let mut other = device("b", "x");
+    other["consumesCounters"] = part_of["consumesCounters"].clone();
+    let mut scene = Scene::new(&[]);
+    let mut cards = slice(on("n"), "cards", 1, 1, &[part_of, other]);
+    cards.spec.shared_counters = from_value(json!([{"name": "card", "counters": {"slots": {"value": "3"}}}])).unwrap();
+    scene.devices.set_slice("t".into(), cards);
+    scene.claim(json!([part("r", "1Gi"), part("s", "1Gi")]), json!([]));
+    assert_eq!(scene.given(), Ok(vec!["r:a s:a".into()]));
+    scene.claim(json!([one("r", cel("!device.allowMultipleAllocations"))]), json!([]));
+    assert_eq!(scene.given(), unmet(), "the card is used up");
+}
+
+#[test]
+fn a_pod_waits_for_the_drivers_of_its_devices() {
+    let mut late = device("a", "x");
+    late["bindingConditions"] = json!(["attached"]);
+    late["bindingFailureConditions"] = json!(["broken"]);
+    late["bindsToNode"] = true.into();
+    let mut scene = Scene::new(&[]);
+    scene.devices.set_slice("everywhere".into(), slice(json!({"allNodes": true}), "q", 1, 1, &[late]));
+    scene.claim(json!([one("r", json!({}))]), json!([]));
+    let (grants, pod) = (scene.grants("n").unwrap(), scene.pod());
+    let given = json!(grants[0].allocation);
+    assert_eq!(given["devices"]["results"][0]["bindingConditions"], json!(["attached"]));
+    assert_eq!(given["devices"]["results"][0]["bindingFailureConditions"], json!(["broken"]));
+    let fields = &given["nodeSelector"]["nodeSelectorTerms"][0]["matchFields"][0];
+    assert_eq!(fields["values"], json!(["n"]), "it stays where it was given");
+    let work = [Preparation::Devices(grants[0].clone())];
+    scene.devices.assume(&work);
+    assert_eq!(scene.devices.progress(&pod), Progress::UnderWay, "nothing is told yet");
+
+    let claim = (*scene.devices.claims["x/c0"]).clone();
+    let status = granted(&claim, &grants[0], &pod, jiff::Timestamp::UNIX_EPOCH, String::new).unwrap();
+    let mut told = |condition: Option<&str>| {
+        let conditions = condition.map(|name| {
+            json!([{"type": name, "status": "True", "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}])
+        });
+        let device = json!({"driver": DRIVER, "pool": "q", "device": "a", "conditions": conditions});
+        let status = ResourceClaimStatus { devices: from_value(json!([device])).unwrap(), ..status.clone() };
+        scene.devices.set_claim("x/c0".into(), ResourceClaim { status: Some(status), ..claim.clone() });
+        let is_asked = !scene.devices.on(&node("n"), &pod).unwrap().is_empty();
+        (scene.devices.progress(&pod), is_asked, scene.devices.unbound(&pod).len())
+    };
+    assert_eq!(told(None), (Progress::UnderWay, true, 1), "a scheduler that starts anew waits too");
+    assert_eq!(told(Some("broken")), (Progress::GivenUp, true, 1));
+    assert_eq!(told(Some("attached")), (Progress::Ready, false, 0));
 }
 
 proptest! {
-    /// Claims come, are given devices and go, in any order: no device is ever two claims'.
+    /// Claims come, are given devices and go, in any order: no device is ever two claims', and of none more is given than there is.
     #[test]
     fn never_two_claims_on_one_device(steps in prop::collection::vec((0_usize..6, 0_usize..3, 1_i64..4), 1..60)) {
-        let devices: Vec<Value> = (0..6).map(|n| device(&format!("a{n}"), if n % 2 == 0 { "x" } else { "y" })).collect();
+        let mut devices: Vec<Value> =
+            (0..6).map(|n| device(&format!("a{n}"), if n % 2 == 0 { "x" } else { "y" })).collect();
+        devices[5]["allowMultipleAllocations"] = true.into();
         let mut known = Devices::default();
         known.set_class("all".into(), from_value(json!({"metadata": {"name": "all"}})).unwrap());
         known.set_slice("s".into(), slice(on("n"), "p", 1, 1, &devices[..4]));
@@ -477,8 +613,8 @@ proptest! {
         let of = |claim: usize, count: i64, allocation: Option<&AllocationResult>| -> ResourceClaim {
             let name = format!("c{claim}");
             from_value(json!({"metadata": {"namespace": "x", "name": name, "uid": name}, "spec": {"devices": {
-                "requests": [one("r", json!({"count": count}))], "constraints": [{"matchAttribute": "d.com/model"}]}},
-                "status": {"allocation": allocation}})).unwrap()
+                "requests": [one("r", json!({"count": count, "capacity": {"requests": {"memory": "3Gi"}}}))],
+                "constraints": [{"matchAttribute": "d.com/model"}]}}, "status": {"allocation": allocation}})).unwrap()
         };
         let mut under_way: HashMap<usize, Vec<Preparation>> = HashMap::new();
         for (number, (claim, step, count)) in steps.into_iter().enumerate() {
@@ -509,9 +645,19 @@ proptest! {
             }
             let told = known.claims.values().filter_map(|claim| allocation(claim));
             let pending = known.pending.values().map(|pending| &*pending.allocation);
-            let all: Vec<DeviceId> = told.chain(pending).flat_map(super::devices).collect();
-            let distinct: HashSet<&DeviceId> = all.iter().collect();
-            prop_assert_eq!(all.len(), distinct.len());
+            let results = told.chain(pending).flat_map(|own| own.devices.as_ref()?.results.as_ref()).flatten();
+            let (mut whole, mut shared) = (HashSet::new(), Share::new());
+            for own in results {
+                match &own.consumed_capacity {
+                    None => prop_assert!(whole.insert(own.device.as_str()), "{} twice", own.device),
+                    Some(taken) => {
+                        let taken = taken.values().map(|own| Quantity::parse(&own.0).unwrap());
+                        share::add(&mut shared, &taken.map(|amount| (own.device.clone(), amount)).collect());
+                    }
+                }
+            }
+            prop_assert!(!shared.contains_key("a0") && !whole.contains("a5"));
+            prop_assert!(shared.values().all(|taken| *taken <= Quantity::parse("8Gi").unwrap()), "{shared:?}");
         }
     }
 }

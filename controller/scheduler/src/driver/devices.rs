@@ -99,6 +99,7 @@ impl Driver {
             },
         }
         if self.watched.are_listed() {
+            self.look_at_waiting();
             self.queue.move_those(Instant::now(), |shape, causes| {
                 let is_waiting = causes.devices && !shape.load.devices.is_empty();
                 is_waiting && only.as_ref().is_none_or(|key| asks_for(shape, key))
@@ -112,6 +113,11 @@ impl Driver {
     pub(super) fn give_back(&self, pod: &Arc<PodFacts>, error: &FitError) {
         let is_kept = error.reasons.contains_key(&Reason::ClaimElsewhere);
         let Some(grant) = is_kept.then(|| self.snapshot.devices.stale(pod)).flatten() else { return };
+        self.take_back(pod, grant);
+    }
+
+    /// Gives the devices of a claim back that only this pod has.
+    pub(super) fn take_back(&self, pod: &Arc<PodFacts>, grant: Grant) {
         let (client, pod) = (self.client.clone(), Arc::clone(pod));
         tokio::spawn(async move {
             if let Err(error) = take_back(&client, &grant, &pod).await {
@@ -153,7 +159,8 @@ async fn write_once(
     pod: &PodFacts,
 ) -> Result<(), kube::Error> {
     let name = claim.name_any();
-    let status = granted(&claim, grant, pod, jiff::Timestamp::now()).map_err(refused)?;
+    let share_id = || uuid::Uuid::new_v4().to_string();
+    let status = granted(&claim, grant, pod, jiff::Timestamp::now(), share_id).map_err(refused)?;
     let mut finalizers = claim.metadata.finalizers.clone().unwrap_or_default();
     if !finalizers.iter().any(|own| own == FINALIZER_RESOURCE_CLAIM) {
         finalizers.push(FINALIZER_RESOURCE_CLAIM.to_owned());

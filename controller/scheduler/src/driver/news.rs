@@ -15,7 +15,6 @@ use kube::api::{Api, ResourceExt as _};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::time::Instant;
 
 /// News of one of the kinds.
@@ -213,10 +212,7 @@ impl Driver {
             return;
         }
         self.queue.move_those(Instant::now(), |shape, causes| causes.volumes && !shape.load.claims.is_empty());
-        let waiting: Vec<Arc<str>> = self.preparing.keys().cloned().collect();
-        for key in waiting {
-            self.look_at(&key);
-        }
+        self.look_at_waiting();
     }
 }
 

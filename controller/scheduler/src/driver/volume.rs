@@ -1,4 +1,4 @@
-//! Volumes of pods: reserved or asked for where the pod goes, and waited for while it keeps its place.
+//! Volumes and devices of pods: reserved or asked for where the pod goes, and waited for while it keeps its place.
 use super::{Bound, Driver, devices};
 use crate::devices::Grant;
 use crate::pod::PodFacts;
@@ -11,10 +11,10 @@ use serde_json::json;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a pod keeps its place while its volumes are made (Kubernetes' figure).
+/// How long a pod keeps its place while its volumes are made and its devices got ready (Kubernetes' figure for both).
 const PREPARED_WITHIN: Duration = Duration::from_secs(600);
 
-/// A pod that has its place and waits for its volumes.
+/// A pod that has its place and waits for its volumes and devices.
 pub(super) struct Waiting {
     pod: Arc<PodFacts>,
     node: Box<str>,
@@ -47,7 +47,7 @@ impl Driver {
         });
     }
 
-    /// All was written: the pod keeps its place until its claims have their volumes.
+    /// All was written: the pod keeps its place until its claims have their volumes, and drivers have its devices ready.
     pub(super) fn prepared(&mut self, pod: Arc<PodFacts>, node: Box<str>, since: Instant) {
         if !self.waits(&pod) {
             return;
@@ -58,32 +58,51 @@ impl Driver {
         self.look_at(&key);
     }
 
-    pub(super) fn look_at(&mut self, key: &Arc<str>) {
+    /// Something changed that pods with a place may wait for.
+    pub(super) fn look_at_waiting(&mut self) {
+        let waiting: Vec<Arc<str>> = self.preparing.keys().cloned().collect();
+        for key in waiting {
+            self.look_at(&key);
+        }
+    }
+
+    fn look_at(&mut self, key: &Arc<str>) {
         let Some(waiting) = self.preparing.get(key) else { return };
-        match self.snapshot.volumes.progress(&waiting.pod, &waiting.node) {
+        let volumes = self.snapshot.volumes.progress(&waiting.pod, &waiting.node);
+        let devices = self.snapshot.devices.progress(&waiting.pod);
+        match volumes.and(devices) {
             Progress::UnderWay => {}
             Progress::Ready => {
                 if let Some(waiting) = self.preparing.remove(key) {
                     self.spawn_binding(waiting.pod, waiting.node, waiting.since);
                 }
             }
-            Progress::GivenUp => {
+            Progress::GivenUp if volumes == Progress::GivenUp => {
                 self.give_up(key, "binding volumes: provisioning failed for PVC; another node is tried")
+            }
+            Progress::GivenUp => {
+                self.give_up(key, "binding devices: a claim has lost them, or a driver says that one cannot be had")
             }
         }
     }
 
-    /// Pods whose volumes take too long are tried again, maybe elsewhere.
+    /// Pods whose volumes or devices take too long are tried again, maybe elsewhere.
     pub(super) fn give_up_late(&mut self, now: Instant) {
         let late: Vec<Arc<str>> =
             self.preparing.iter().filter(|(_, one)| one.until <= now).map(|(key, _)| Arc::clone(key)).collect();
         for key in late {
-            self.give_up(&key, "binding volumes: context deadline exceeded");
+            let devices = self.preparing.get(&key).map(|waiting| self.snapshot.devices.progress(&waiting.pod));
+            let what = if devices == Some(Progress::UnderWay) { "devices" } else { "volumes" };
+            self.give_up(&key, &format!("binding {what}: context deadline exceeded"));
         }
     }
 
     fn give_up(&mut self, key: &Arc<str>, why: &str) {
         let Some(waiting) = self.preparing.remove(key) else { return };
+        // Devices that were not got ready go back: others may be.
+        for grant in self.snapshot.devices.unbound(&waiting.pod) {
+            self.take_back(&waiting.pod, grant);
+        }
         self.not_bound(&waiting.pod);
         self.notices.send(Notice::Failed(waiting.pod, why.to_owned()));
     }
