@@ -163,9 +163,11 @@ async fn end_to_end(cluster: &Cluster, server: &Server, seen: &Seen, (nodes, wis
         let each = (processor(cluster)? - processor_before) * 1000.0 / pods as f64;
         let (gate, ratio) = (own.gate, placed / own.gate);
         println!("{name:<22}{pods:>8}{created:>10.0}{placed:>12.0}{gate:>8.0}{ratio:>8.1}{all:>14.1}{each:>14.2}");
-        if own.kind == Kind::Preemption {
-            // They leave no room for what is held at rest.
+        // Some fill nodes up; the plain ones are listed later.
+        if own.kind != Kind::Plain {
             remove(server, &space).await?;
+        }
+        if own.kind == Kind::Preemption {
             remove(server, "low").await?;
         }
     }
