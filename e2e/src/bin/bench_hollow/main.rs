@@ -15,7 +15,7 @@ use hyper::body::Bytes;
 use serde_json::{Value, json};
 
 use agents::Seen;
-use workload::{Kind, LOW_PER_NODE, WORKLOADS, plain};
+use workload::{Kind, WORKLOADS, plain};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 /// Pods of one namespace.
@@ -127,21 +127,13 @@ async fn end_to_end(cluster: &Cluster, server: &Server, seen: &Seen, (nodes, wis
         "{:<22}{:>8}{:>10}{:>12}{:>8}{:>8}{:>14}{:>14}",
         "", "pods", "created/s", "placed/s", "gate", "ratio", "all Running s", "server ms/pod"
     );
-    for class in [("low", 1), ("high", 1000)] {
-        let body = json!({"metadata": {"name": class.0}, "value": class.1}).to_string();
-        let path = "/apis/scheduling.k8s.io/v1/priorityclasses";
-        let mut sender = server.connect().await?;
-        whole(&mut sender, server.request(Method::POST, path, &[JSON], body.into())?).await?;
-    }
+    let class = json!({"metadata": {"name": "high"}, "value": 1000}).to_string();
+    let mut sender = server.connect().await?;
+    let path = "/apis/scheduling.k8s.io/v1/priorityclasses";
+    whole(&mut sender, server.request(Method::POST, path, &[JSON], class.into())?).await?;
     for own in &WORKLOADS {
         let (name, space, pods) = (own.name, own.namespace(), own.count(wished, nodes));
         namespace(server, &space).await?;
-        if own.kind == Kind::Preemption {
-            let goal = seen.running.load(Ordering::Relaxed) + (nodes * LOW_PER_NODE) as u64;
-            namespace(server, "low").await?;
-            create(server, "low", |_| workload::low(), nodes * LOW_PER_NODE).await?;
-            wait("running", &seen.running, goal).await?;
-        }
         let (bound, running) = (seen.bound.load(Ordering::Relaxed), seen.running.load(Ordering::Relaxed));
         let (started, processor_before) = (Instant::now(), processor(cluster)?);
         let count = pods as u64;
@@ -166,9 +158,6 @@ async fn end_to_end(cluster: &Cluster, server: &Server, seen: &Seen, (nodes, wis
         // Some fill nodes up; the plain ones are listed later.
         if own.kind != Kind::Plain {
             remove(server, &space).await?;
-        }
-        if own.kind == Kind::Preemption {
-            remove(server, "low").await?;
         }
     }
     Ok(())
