@@ -50,21 +50,23 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc;
-    use std::sync::{Arc, Mutex};
+    use std::sync::{Arc, Barrier, Mutex};
 
     #[tokio::test(start_paused = true)]
     async fn so_much_is_done_at_once_and_what_hangs_keeps_nobody_for_ever() {
         let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let all = (0..100).map(|_| {
-            let (now, most) = (Arc::clone(&now), Arc::clone(&most));
+        // Nobody goes on before so many are at it.
+        let together = Arc::new(Barrier::new(AT_ONCE));
+        let all = (0..6 * AT_ONCE).map(|_| {
+            let (now, most, together) = (Arc::clone(&now), Arc::clone(&most), Arc::clone(&together));
             run(move || {
                 most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                std::thread::sleep(Duration::from_millis(2));
+                together.wait();
                 now.fetch_sub(1, Ordering::SeqCst);
             })
         });
         futures::future::join_all(all).await;
-        assert!(most.load(Ordering::SeqCst) <= AT_ONCE, "{most:?} at once");
+        assert_eq!(most.load(Ordering::SeqCst), AT_ONCE);
 
         let (release, hangs) = mpsc::channel::<()>();
         let hangs = Arc::new(Mutex::new(hangs));

@@ -23,13 +23,10 @@ pub struct Hierarchies {
     pub unified: Option<PathBuf>,
 }
 
-impl Hierarchies {
-    const NONE: Self = Self { v1: Vec::new(), unified: None };
-}
-
 /// Reads the mounts of this process, once: a machine mounts its hierarchies when it starts, and the list is as long as there
 /// are pods.
 pub fn detect() -> Result<&'static Hierarchies, CgroupError> {
+    static NONE: Hierarchies = Hierarchies { v1: Vec::new(), unified: None };
     static FOUND: OnceLock<Hierarchies> = OnceLock::new();
     if let Some(found) = FOUND.get() {
         return Ok(found);
@@ -37,7 +34,7 @@ pub fn detect() -> Result<&'static Hierarchies, CgroupError> {
     let text = std::fs::read_to_string("/proc/self/mountinfo").map_err(CgroupError::Mountinfo)?;
     let found = parse(&text);
     // What is not there yet is looked for again.
-    Ok(if found == Hierarchies::default() { const { &Hierarchies::NONE } } else { FOUND.get_or_init(|| found) })
+    Ok(if found == NONE { &NONE } else { FOUND.get_or_init(|| found) })
 }
 
 const V1_OPTIONS: [&str; 14] = [

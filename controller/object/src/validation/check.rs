@@ -7,6 +7,14 @@ use serde_json::Value;
 /// More faults than this are not told: an answer stays readable and small.
 const MAX_FAULTS: usize = 200;
 
+/// What a check says of an object, as people read it.
+#[cfg(test)]
+pub(super) fn told(check: fn(&Value, &mut Faults), object: &Value) -> Vec<String> {
+    let mut faults = Faults::default();
+    check(object, &mut faults);
+    faults.into_causes().iter().map(Cause::describe).collect()
+}
+
 /// The faults found so far.
 #[derive(Debug, Default)]
 pub(super) struct Faults(Vec<Cause>);

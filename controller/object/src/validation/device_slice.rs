@@ -210,13 +210,8 @@ pub(super) fn taint_rule(object: &Value, faults: &mut Faults) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::validation::check::told;
     use serde_json::json;
-
-    fn told(check: fn(&Value, &mut Faults), object: &Value) -> Vec<String> {
-        let mut faults = Faults::default();
-        check(object, &mut faults);
-        faults.into_causes().iter().map(Cause::describe).collect()
-    }
 
     #[test]
     fn slices_and_rules_that_are_well_formed_are_taken() {

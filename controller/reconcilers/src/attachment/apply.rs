@@ -7,7 +7,6 @@ use crate::pod::{Phase, PodFacts};
 use crate::queue::{Next, Queue};
 use crate::record::{Recorder, Severity};
 use api::volume::{Claim, Volume, attachment_name};
-use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment, VolumeAttachmentSource, VolumeAttachmentSpec};
 use kube::api::{Api, DeleteParams, ObjectMeta, PostParams};
 use std::collections::{BTreeMap, HashMap};
@@ -276,19 +275,11 @@ impl Reconciler {
                 })
         };
         for pod in self.pods.all().iter().filter(|pod| waits(pod)) {
-            let about = ObjectReference {
-                api_version: Some("v1".into()),
-                kind: Some("Pod".into()),
-                namespace: Some(pod.namespace().into()),
-                name: Some(pod.name().into()),
-                uid: Some(pod.uid.to_string()),
-                ..ObjectReference::default()
-            };
             let message = format!(
                 "Multi-Attach error for volume {volume:?} Volume is already exclusively attached to node {other} and can't be \
                  attached to another"
             );
-            self.recorder.send(about, Severity::Warning, "FailedAttachVolume", message);
+            self.recorder.send(pod.reference(), Severity::Warning, "FailedAttachVolume", message);
         }
     }
 }

@@ -157,26 +157,19 @@ async fn end_to_end(cluster: &Cluster, server: &Server, seen: &Seen, (nodes, wis
         println!("{name:<22}{pods:>8}{created:>10.0}{placed:>12.0}{gate:>8.0}{ratio:>8.1}{all:>14.1}{each:>14.2}");
         // Some fill nodes up; the plain ones are listed later.
         if own.kind != Kind::Plain {
-            remove(server, &space).await?;
+            remove(server, seen, &space, count).await?;
         }
     }
     Ok(())
 }
 
-/// Removes every pod of a namespace.
-async fn remove(server: &Server, namespace: &str) -> Outcome<()> {
+/// Removes all pods of a namespace, which are so many.
+async fn remove(server: &Server, seen: &Seen, namespace: &str, count: u64) -> Outcome<()> {
+    let goal = seen.gone.load(Ordering::Relaxed) + count;
     let mut sender = server.connect().await?;
     let path = format!("/api/v1/namespaces/{namespace}/pods");
     whole(&mut sender, server.request(Method::DELETE, &path, &[], Bytes::new())?).await?;
-    loop {
-        let left =
-            whole(&mut sender, server.request(Method::GET, &format!("{path}?limit=1"), &[], Bytes::new())?).await?;
-        let left: Value = serde_json::from_slice(&left)?;
-        if left["items"].as_array().is_none_or(Vec::is_empty) {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    wait("gone", &seen.gone, goal).await
 }
 
 /// Each second another node, another Service and another pod that fits nowhere, until dropped.
