@@ -7,7 +7,7 @@ use crate::decide::{Decider, Decision, FitError};
 use crate::hint::{self, Moved};
 use crate::metrics::{Ended, Metrics};
 use crate::node::NodeFacts;
-use crate::pod::{PodFacts, PodKey};
+use crate::pod::{PodFacts, PodKey, Shape};
 use crate::profile::Profiles;
 use crate::queue::Queue;
 use crate::record::{Notice, Notices};
@@ -201,8 +201,19 @@ impl Driver {
 
     /// The pod counts as placed from now on.
     fn assume(&mut self, pod: &Arc<PodFacts>, node: &str) {
+        let awaited = self.snapshot.nomination(&pod.key);
         self.place(pod, node);
-        self.queue.next_like(&pod.shape, Instant::now());
+        match awaited.is_some() && awaited == self.snapshot.slot(node) {
+            // Its node was emptied for it alone: others for whom one is being emptied would be tried in vain.
+            true => self.next_unawaited(&pod.shape),
+            false => self.queue.next_like(&pod.shape, Instant::now()),
+        }
+    }
+
+    /// Wakes the next of this shape for which no node is being emptied.
+    fn next_unawaited(&mut self, shape: &Arc<Shape>) {
+        let snapshot = &self.snapshot;
+        self.queue.next_of(shape, Instant::now(), |key| snapshot.nomination(key).is_none());
     }
 
     /// Places the pod and wakes whom that can help: where it came to, what it claimed elsewhere, what it took before.

@@ -1,9 +1,11 @@
 //! Whom an event can help: waiting pods that could not possibly fit because of it are not tried again. Pure.
 use crate::decide::{FitError, taken};
 use crate::filter::{self, Reason};
+use crate::node::{NodeFacts, Taken};
 use crate::pod::Shape;
 use crate::queue::Causes;
 use crate::snapshot::{Slot, Snapshot};
+use std::borrow::Cow;
 
 /// Something that may let pods fit.
 #[derive(Clone, Copy, Debug)]
@@ -55,10 +57,13 @@ pub(crate) fn causes(error: &FitError) -> Causes {
 pub(crate) fn helps(snapshot: &Snapshot, moved: Moved<'_>, shape: &Shape, causes: Causes) -> bool {
     let has_use_for = |slot: Slot| {
         snapshot.at(slot).is_some_and(|node| {
-            let could_empty = || shape.may_preempt && snapshot.below(slot, shape.priority).next().is_some();
-            filter::standing(node, shape).is_open
-                && !filter::is_too_small(node, shape)
-                && (filter::has_room(node, &taken(snapshot, slot, node, "", shape), shape) || could_empty())
+            let is_candidate = filter::standing(node, shape).is_open && !filter::is_too_small(node, shape);
+            if !is_candidate {
+                return false;
+            }
+            let taken = taken(snapshot, slot, node, "", shape);
+            filter::has_room(node, &taken, shape)
+                || shape.may_preempt && could_empty(snapshot, slot, node, taken, shape)
         })
     };
     match moved {
@@ -69,4 +74,16 @@ pub(crate) fn helps(snapshot: &Snapshot, moved: Moved<'_>, shape: &Shape, causes
         }
         Moved::Places => causes.relations,
     }
+}
+
+/// Whether there would be room without the pods of lower priority. What the node is being emptied for already stays taken.
+fn could_empty(snapshot: &Snapshot, slot: Slot, node: &NodeFacts, mut taken: Cow<'_, Taken>, shape: &Shape) -> bool {
+    let mut lower = snapshot.pods_at(slot).iter().filter(|placed| snapshot.is_below(placed, shape.priority)).peekable();
+    if lower.peek().is_none() {
+        return false;
+    }
+    for placed in lower {
+        taken.to_mut().subtract(&placed.shape.load);
+    }
+    filter::has_room(node, &taken, shape)
 }

@@ -1,7 +1,7 @@
 //! A namespace with servers that say who they are, and a pod to ask from.
 
 use std::fmt::Debug;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use e2e::api::{Api, Patch, eventually};
 use e2e::client::Client;
@@ -101,6 +101,14 @@ impl Scene {
 
     pub(crate) async fn service(&self, name: &str, spec: Value) -> Value {
         self.api.post(&self.path("services"), json!({"metadata": {"name": name}, "spec": spec})).await.ok()
+    }
+
+    /// An address of the lowest sixteen of the service range, which are chosen for nobody while others are free (KEP-3070).
+    pub(crate) async fn low_address(&self, place: u32) -> String {
+        let first = self.api.get("/api/v1/namespaces/default/services/kubernetes").await.ok();
+        let first: Ipv4Addr =
+            first["spec"]["clusterIP"].as_str().and_then(|text| text.parse().ok()).expect("an address");
+        Ipv4Addr::from(u32::from(first) + place).to_string()
     }
 
     pub(crate) async fn change(&self, service: &str, spec: Value) -> Value {

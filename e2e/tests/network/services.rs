@@ -46,9 +46,12 @@ async fn c242_c245_an_address_is_given_back_for_a_name() {
     need!(machine::root());
     let scene = Scene::new("to-name").await;
     servers(&scene, &["a"]).await;
-    for kind in ["ClusterIP", "NodePort"] {
+    for (kind, place) in [("ClusterIP", 5), ("NodePort", 6)] {
         let name = kind.to_lowercase();
-        let own = scene.service(&name, json!({"type": kind, "selector": {"app": "web"}, "ports": ports()})).await;
+        // One that only who names it gets: any other may be somebody else's as soon as it is given back.
+        let address = scene.low_address(place).await;
+        let spec = json!({"type": kind, "clusterIP": address, "selector": {"app": "web"}, "ports": ports()});
+        let own = scene.service(&name, spec).await;
         scene.endpoints(&name, &["a"]).await;
         reaches(&scene, &format!("{}:80", cluster(&own)), &["a"]).await;
         let gone = json!({"type": "ExternalName", "externalName": "web.example.com", "clusterIP": null, "clusterIPs": null,
@@ -57,8 +60,7 @@ async fn c242_c245_an_address_is_given_back_for_a_name() {
         assert!(now["spec"]["clusterIP"].as_str().is_none_or(str::is_empty), "{now}");
         assert!(now["spec"]["ports"][0]["nodePort"].is_null());
         is_another_name(&scene, &name, "web.example.com").await;
-        // Somebody else may have the address.
-        let again = json!({"clusterIP": cluster(&own), "ports": ports()});
+        let again = json!({"clusterIP": address, "ports": ports()});
         scene.service(&format!("{name}-again"), again).await;
     }
 }

@@ -195,6 +195,40 @@ async fn a_victim_that_begins_to_end_wakes_nobody() {
 }
 
 #[tokio::test]
+async fn who_leaves_wakes_whom_the_node_is_emptied_for_and_nobody_like_it() {
+    let mut driver = driver();
+    for node in ["a", "b"] {
+        add_node(&mut driver, node, json!({}));
+        for n in 0..4 {
+            tell(&mut driver, &on(node, pod(&format!("low-{node}-{n}"), 1, "900m")));
+        }
+    }
+    for name in ["high-0", "high-1"] {
+        let mut high = pod(name, 10, "3");
+        high["metadata"]["labels"] = json!({});
+        tell(&mut driver, &high);
+    }
+    while driver.schedule() {}
+    let slots = ["d/high-1", "d/high-0"].map(|key| driver.snapshot.nomination(key).unwrap());
+    assert_ne!(slots[0], slots[1]);
+    for slot in slots {
+        let node = driver.snapshot.at(slot).unwrap().name.clone();
+        let pods = driver.snapshot.pods_at(slot).iter();
+        let victims: Vec<PodKey> =
+            pods.filter(|placed| driver.snapshot.is_leaving(placed)).map(|placed| Arc::clone(&placed.key)).collect();
+        assert_eq!(victims.len(), 3);
+        for (left, key) in victims.iter().enumerate() {
+            assert_eq!(woken(&driver), 0, "after {left}");
+            tell_gone(&mut driver, &on(&node, pod(&key[2..], 1, "900m")));
+        }
+        // At once: nobody was tried in vain, so there is nothing to back off from.
+        assert_eq!(driver.queue.counts(0).0, 1);
+        driver.schedule();
+    }
+    assert!(is_placed(&driver, "d/high-0") && is_placed(&driver, "d/high-1"));
+}
+
+#[tokio::test]
 async fn another_pod_of_the_same_name_wakes_who_waits_for_the_room_of_the_first() {
     let mut driver = driver();
     add_node(&mut driver, "a", json!({}));

@@ -2,6 +2,7 @@
 //! PODS are placed end to end for each workload, then REST pods are held at rest, then 20 a second come and go.
 
 mod agents;
+mod life;
 mod workload;
 
 use std::sync::Arc;
@@ -14,8 +15,8 @@ use http::Method;
 use hyper::body::Bytes;
 use serde_json::{Value, json};
 
-use agents::Seen;
-use workload::{Kind, WORKLOADS, plain};
+use life::Seen;
+use workload::{Kind, LOW_PER_NODE, WORKLOADS, plain};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 /// Pods of one namespace.
@@ -39,7 +40,7 @@ async fn measure(nodes: usize, pods: usize, rest: usize, seconds: u64) -> Outcom
     println!("{nodes} hollow nodes made in {:.1} s", started.elapsed().as_secs_f64());
     let seen = Arc::new(Seen::default());
     let agents = async {
-        let alive = (agents::renew(server.clone(), nodes), agents::live(server.clone(), Arc::clone(&seen)));
+        let alive = (agents::renew(server.clone(), nodes), life::live(server.clone(), Arc::clone(&seen)));
         tokio::try_join!(alive.0, alive.1).map(drop)
     };
     let measured = async {
@@ -127,13 +128,21 @@ async fn end_to_end(cluster: &Cluster, server: &Server, seen: &Seen, (nodes, wis
         "{:<22}{:>8}{:>10}{:>12}{:>8}{:>8}{:>14}{:>14}",
         "", "pods", "created/s", "placed/s", "gate", "ratio", "all Running s", "server ms/pod"
     );
-    let class = json!({"metadata": {"name": "high"}, "value": 1000}).to_string();
     let mut sender = server.connect().await?;
-    let path = "/apis/scheduling.k8s.io/v1/priorityclasses";
-    whole(&mut sender, server.request(Method::POST, path, &[JSON], class.into())?).await?;
+    for (name, value) in [("low", 1), ("high", 1000)] {
+        let class = json!({"metadata": {"name": name}, "value": value}).to_string();
+        let path = "/apis/scheduling.k8s.io/v1/priorityclasses";
+        whole(&mut sender, server.request(Method::POST, path, &[JSON], class.into())?).await?;
+    }
     for own in &WORKLOADS {
         let (name, space, pods) = (own.name, own.namespace(), own.count(wished, nodes));
         namespace(server, &space).await?;
+        if own.kind == Kind::Preemption {
+            let goal = seen.running.load(Ordering::Relaxed) + (nodes * LOW_PER_NODE) as u64;
+            namespace(server, "low").await?;
+            create(server, "low", |_| workload::low(), nodes * LOW_PER_NODE).await?;
+            wait("running", &seen.running, goal).await?;
+        }
         let (bound, running) = (seen.bound.load(Ordering::Relaxed), seen.running.load(Ordering::Relaxed));
         let (started, processor_before) = (Instant::now(), processor(cluster)?);
         let count = pods as u64;
@@ -157,19 +166,29 @@ async fn end_to_end(cluster: &Cluster, server: &Server, seen: &Seen, (nodes, wis
         println!("{name:<22}{pods:>8}{created:>10.0}{placed:>12.0}{gate:>8.0}{ratio:>8.1}{all:>14.1}{each:>14.2}");
         // Some fill nodes up; the plain ones are listed later.
         if own.kind != Kind::Plain {
-            remove(server, seen, &space, count).await?;
+            remove(server, &space).await?;
+        }
+        if own.kind == Kind::Preemption {
+            remove(server, "low").await?;
         }
     }
     Ok(())
 }
 
-/// Removes all pods of a namespace, which are so many.
-async fn remove(server: &Server, seen: &Seen, namespace: &str, count: u64) -> Outcome<()> {
-    let goal = seen.gone.load(Ordering::Relaxed) + count;
+/// Removes all pods of a namespace.
+async fn remove(server: &Server, namespace: &str) -> Outcome<()> {
     let mut sender = server.connect().await?;
     let path = format!("/api/v1/namespaces/{namespace}/pods");
     whole(&mut sender, server.request(Method::DELETE, &path, &[], Bytes::new())?).await?;
-    wait("gone", &seen.gone, goal).await
+    let one = format!("{path}?limit=1");
+    loop {
+        let left = whole(&mut sender, server.request(Method::GET, &one, &[], Bytes::new())?).await?;
+        let left: Value = serde_json::from_slice(&left)?;
+        if left["items"].as_array().is_some_and(Vec::is_empty) {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Each second another node, another Service and another pod that fits nowhere, until dropped.

@@ -25,9 +25,11 @@ pub(crate) enum Kind {
     Spread,
     /// While a node, a Service and a pod that fits nowhere come and go each second.
     Churn,
+    /// Each needs the room of three less important ones.
+    Preemption,
 }
 
-pub(crate) const WORKLOADS: [Workload; 8] = [
+pub(crate) const WORKLOADS: [Workload; 9] = [
     Workload { name: "plain", gate: 680.0, kind: Kind::Plain },
     Workload { name: "node affinity", gate: 220.0, kind: Kind::NodeAffinity },
     Workload { name: "preferred affinity", gate: 90.0, kind: Kind::PreferredAffinity },
@@ -36,7 +38,11 @@ pub(crate) const WORKLOADS: [Workload; 8] = [
     Workload { name: "required affinity", gate: 35.0, kind: Kind::RequiredAffinity },
     Workload { name: "anti-affinity", gate: 60.0, kind: Kind::AntiAffinity },
     Workload { name: "mixed churn", gate: 710.0, kind: Kind::Churn },
+    Workload { name: "preemption", gate: 570.0, kind: Kind::Preemption },
 ];
+
+/// Less important pods on each node before [`Kind::Preemption`].
+pub(crate) const LOW_PER_NODE: usize = 4;
 
 impl Workload {
     pub(crate) fn namespace(&self) -> String {
@@ -46,7 +52,7 @@ impl Workload {
     /// How many pods, if `wished` are.
     pub(crate) fn count(&self, wished: usize, nodes: usize) -> usize {
         match self.kind {
-            Kind::PerNode => nodes,
+            Kind::PerNode | Kind::Preemption => nodes,
             // A node that has one takes no other.
             Kind::AntiAffinity => nodes * 4 / 5,
             _ => wished,
@@ -85,6 +91,7 @@ impl Workload {
                     "labelSelector": own});
                 with("topologySpreadConstraints", json!([constraint]))
             }
+            Kind::Preemption => of_class("high", "3000m"),
         }
     }
 }
@@ -94,10 +101,19 @@ pub(crate) fn plain() -> Value {
         "resources": {"requests": {"cpu": "10m", "memory": "50Mi"}}}]})
 }
 
+/// Four of these fill a node of four processors.
+pub(crate) fn low() -> Value {
+    of_class("low", "900m")
+}
+
 /// No node is so large.
 pub(crate) fn huge() -> Value {
-    let mut spec = with("priorityClassName", "high".into());
-    spec["containers"][0]["resources"]["requests"]["cpu"] = "9".into();
+    of_class("high", "9")
+}
+
+fn of_class(class: &str, cpu: &str) -> Value {
+    let mut spec = with("priorityClassName", class.into());
+    spec["containers"][0]["resources"]["requests"]["cpu"] = cpu.into();
     spec
 }
 
