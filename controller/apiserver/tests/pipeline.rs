@@ -269,6 +269,19 @@ async fn scale_and_status_are_subresources() {
 }
 
 #[tokio::test]
+async fn what_is_left_out_and_has_its_default_is_no_change() {
+    let server = server().await;
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let spec = json!({"selector": {"matchLabels": {"a": "b"}}, "template": template});
+    let written = json!({"metadata": {"name": "web"}, "spec": spec});
+    let all = "/apis/apps/v1/namespaces/default/deployments";
+    let made = server.create(all, written.clone()).await.body;
+    let path = format!("{all}/web");
+    let again = server.call(Method::PUT, &path, written).await;
+    assert_eq!((again.code, &again.body["metadata"]), (200, &made["metadata"]));
+}
+
+#[tokio::test]
 async fn a_pods_token_is_refused_secrets_it_has_no_role_for() {
     let server = server().await;
     server.create("/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "default"}})).await;

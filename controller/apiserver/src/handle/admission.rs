@@ -82,8 +82,8 @@ impl Context {
         }
         // What a pod asks for decides its class.
         if changed || attributes.creates("", "pods") {
-            prepare(object);
             defaulting::default(&self.resource, object);
+            prepare(object);
         }
         self.check(old, object)?;
         admit::validate(&attributes, Some(object)).await

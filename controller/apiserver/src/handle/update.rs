@@ -58,8 +58,9 @@ pub(super) async fn replace(
                 new["status"] = old["status"].clone();
             }
         };
-        prepare(&mut new);
+        // Defaults first: a field that is left out and has its default is no change.
         defaulting::default(resource, &mut new);
+        prepare(&mut new);
         let charge = context.admit(Some(&old), &mut new, prepare).await?;
         if operation == Operation::Update {
             apply::track_update(resource, Some(&old), &mut new, &context.manager(operation)?);

@@ -102,14 +102,8 @@ impl Parser<'_> {
 
     fn kind(&mut self, path: &str, schema: &Value, level: Level) -> Kind {
         let word = schema["type"].as_str().unwrap_or_default();
+        // Whatever type stands beside it, as in the definitions of VolumeSnapshots.
         if flag(schema, "x-kubernetes-int-or-string") {
-            if !word.is_empty() {
-                self.invalid(
-                    child(path, "type"),
-                    &schema["type"],
-                    "must be empty if x-kubernetes-int-or-string is true",
-                );
-            }
             return Kind::IntOrString;
         }
         let embedded = flag(schema, "x-kubernetes-embedded-resource");

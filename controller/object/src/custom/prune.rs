@@ -39,6 +39,7 @@ fn fields(
 ) -> Result<(), String> {
     match value {
         Value::Object(map) => {
+            map.retain(|name, value| !value.is_null() || !is_no_value(node, name));
             let drops = !node.keeps_unknown() && matches!(node.additional, Additional::None);
             let mut dropped = Vec::new();
             for (name, value) in map.iter_mut() {
@@ -72,6 +73,12 @@ fn fields(
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
     Ok(())
+}
+
+/// Whether null says nothing for a field: its schema neither allows it nor has a default to put in its place. Kubernetes
+/// documentation, "Defaulting and Nullable".
+fn is_no_value(node: &Node, name: &str) -> bool {
+    node.properties.get(name).is_some_and(|field| !field.nullable && field.default.is_none())
 }
 
 /// The same for a part of an object, as defaults are. Metadata of embedded objects is taken as it is.

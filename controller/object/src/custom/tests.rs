@@ -60,6 +60,19 @@ fn nulls_and_defaults() {
 }
 
 #[test]
+fn nulls_of_fields_that_allow_none_are_dropped_without_a_word() {
+    let foo = resource(spec(json!({"type": "object", "properties": {
+        "a": {"type": "string"}, "d": {"type": "string", "default": "D"}, "n": {"type": "string", "nullable": true},
+        "list": {"type": "array", "items": {"type": "object", "properties": {"x": {"type": "object"}}}},
+        "any": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}})));
+    let own = foo.custom.as_ref().unwrap();
+    let mut object =
+        with_spec(json!({"a": null, "d": null, "n": null, "list": [{"x": null}, null], "any": {"free": null}}));
+    assert_eq!(conform(&own.node, &mut object), Ok(Vec::new()));
+    assert_eq!(object["spec"], json!({"d": null, "n": null, "list": [{}, null], "any": {"free": null}}));
+}
+
+#[test]
 fn defaults_never_make_an_object_endless() {
     let big = "x".repeat(100_000);
     let foo = resource(spec(
@@ -103,6 +116,18 @@ fn hostile_schemas_are_refused_or_bounded() {
 }
 
 #[test]
+fn an_integer_or_string_is_either_whatever_type_is_told_beside_it() {
+    let foo = resource(spec(json!({"type": "object", "properties": {
+        "size": {"type": "string", "x-kubernetes-int-or-string": true, "pattern": "^[0-9]+Gi$"}}})));
+    for good in [json!(3), json!("3Gi")] {
+        assert_eq!(messages(validate_create(&foo, &with_spec(json!({"size": good})))), [""; 0]);
+    }
+    for bad in [json!("x"), json!(true)] {
+        assert_eq!(validate_create(&foo, &with_spec(json!({"size": bad}))).len(), 1);
+    }
+}
+
+#[test]
 fn structural_rules() {
     for (schema, want) in [
         (
@@ -112,10 +137,6 @@ fn structural_rules() {
         (
             json!({"type": "object", "x-kubernetes-embedded-resource": true}),
             "properties: Required value: must not be empty if x-kubernetes-embedded-resource is true",
-        ),
-        (
-            json!({"type": "string", "x-kubernetes-int-or-string": true}),
-            "type: Invalid value: \"string\": must be empty if x-kubernetes-int-or-string is true",
         ),
         (
             json!({"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "object"}}),

@@ -65,8 +65,27 @@ fn schema(value: Value, depth: usize) -> Value {
             map.remove(structure);
         }
     }
+    // Nor that null is a value of a type.
+    if is_nullable(map.get("nullable")) {
+        for typed in ["type", "properties", "items"] {
+            map.remove(typed);
+        }
+    }
+    // kubectl refuses to read lists of anything.
+    if map.get("type").is_some_and(|kind| kind == "array") && !map.contains_key("items") {
+        map.remove("type");
+    }
     for unknown in ["anyOf", "not", "nullable"] {
         map.remove(unknown);
+    }
+    let properties = map.get("properties").and_then(Value::as_object);
+    let nullable = properties.into_iter().flatten().filter(|(_, property)| is_nullable(property.get("nullable")));
+    let nullable: Vec<String> = nullable.map(|(name, _)| name.clone()).collect();
+    if let Some(Value::Array(required)) = map.get_mut("required") {
+        required.retain(|name| !nullable.iter().any(|own| name == own));
+        if required.is_empty() {
+            map.remove("required");
+        }
     }
     for name in ["items", "additionalProperties"] {
         if let Some(inner) = map.get_mut(name) {
@@ -79,6 +98,10 @@ fn schema(value: Value, depth: usize) -> Value {
         }
     }
     Value::Object(map)
+}
+
+fn is_nullable(flag: Option<&Value>) -> bool {
+    flag.and_then(Value::as_bool).unwrap_or(false)
 }
 
 fn path_item(mut item: Value) -> Value {
@@ -131,6 +154,20 @@ fn operation(operation: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_version_2_cannot_say_is_left_open() {
+        let list = json!({"type": "array", "nullable": true, "x-kubernetes-preserve-unknown-fields": true});
+        let own = json!({"type": "object", "required": ["name", "list"], "properties": {
+            "name": {"type": "string"}, "list": list,
+            "free": {"type": "array", "x-kubernetes-preserve-unknown-fields": true},
+            "maybe": {"type": "object", "nullable": true, "properties": {"a": {"type": "string"}}}}});
+        let keeps = json!({"x-kubernetes-preserve-unknown-fields": true});
+        assert_eq!(
+            schema(own, 0),
+            json!({"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}, "list": keeps, "free": keeps, "maybe": {}}})
+        );
+    }
 
     #[test]
     fn everything_stands_in_one_document_and_refers_only_to_it() {

