@@ -114,6 +114,13 @@ pub(crate) struct Seen {
     pub(crate) gone: AtomicU64,
 }
 
+impl Seen {
+    /// Pods that have a node.
+    pub(crate) fn held(&self) -> usize {
+        self.bound.load(Ordering::Relaxed).saturating_sub(self.gone.load(Ordering::Relaxed)) as usize
+    }
+}
+
 /// Lives for all agents, until dropped.
 pub(crate) async fn live(server: Server, seen: Arc<Seen>) -> Outcome<()> {
     let (tell, told) = mpsc::unbounded();

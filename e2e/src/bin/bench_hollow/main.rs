@@ -136,6 +136,7 @@ async fn end_to_end(cluster: &Cluster, server: &Server, seen: &Seen, (nodes, wis
     }
     for own in &WORKLOADS {
         let (name, space, pods) = (own.name, own.namespace(), own.count(wished, nodes));
+        let before = seen.held();
         namespace(server, &space).await?;
         if own.kind == Kind::Preemption {
             let goal = seen.running.load(Ordering::Relaxed) + (nodes * LOW_PER_NODE) as u64;
@@ -170,6 +171,10 @@ async fn end_to_end(cluster: &Cluster, server: &Server, seen: &Seen, (nodes, wis
         }
         if own.kind == Kind::Preemption {
             remove(server, "low").await?;
+        }
+        // The next begins when everybody has heard of the end of these.
+        while own.kind != Kind::Plain && seen.held() > before {
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
     Ok(())
@@ -231,9 +236,8 @@ async fn wait(what: &str, counter: &std::sync::atomic::AtomicU64, goal: u64) -> 
 async fn fill(server: &Server, seen: &Seen, rest: usize) -> Outcome<()> {
     let started = Instant::now();
     let mut number = 0;
-    let held = || seen.bound.load(Ordering::Relaxed).saturating_sub(seen.gone.load(Ordering::Relaxed)) as usize;
-    while held() < rest {
-        let count = (rest - held()).min(NAMESPACE);
+    while seen.held() < rest {
+        let count = (rest - seen.held()).min(NAMESPACE);
         let name = format!("rest-{number}");
         number += 1;
         namespace(server, &name).await?;
