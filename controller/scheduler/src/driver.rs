@@ -7,7 +7,7 @@ use crate::decide::{Decider, Decision, FitError};
 use crate::hint::{self, Moved};
 use crate::metrics::{Ended, Metrics};
 use crate::node::NodeFacts;
-use crate::pod::{PodFacts, PodKey, Shape};
+use crate::pod::{PodFacts, PodKey};
 use crate::profile::Profiles;
 use crate::queue::Queue;
 use crate::record::{Notice, Notices};
@@ -205,15 +205,9 @@ impl Driver {
         self.place(pod, node);
         match awaited.is_some() && awaited == self.snapshot.slot(node) {
             // Its node was emptied for it alone: others for whom one is being emptied would be tried in vain.
-            true => self.next_unawaited(&pod.shape),
+            true => self.queue.next_unawaited(&pod.shape, Instant::now()),
             false => self.queue.next_like(&pod.shape, Instant::now()),
         }
-    }
-
-    /// Wakes the next of this shape for which no node is being emptied.
-    fn next_unawaited(&mut self, shape: &Arc<Shape>) {
-        let snapshot = &self.snapshot;
-        self.queue.next_of(shape, Instant::now(), |key| snapshot.nomination(key).is_none());
     }
 
     /// Places the pod and wakes whom that can help: where it came to, what it claimed elsewhere, what it took before.
@@ -240,7 +234,8 @@ impl Driver {
 
     /// The pod waits in its line from now on. What it does itself comes before, so that it does not wake it.
     fn unfit(&mut self, pod: &Arc<PodFacts>, since: Instant, error: &FitError) {
-        self.queue.unfit(&pod.key, hint::causes(error), Instant::now());
+        let is_awaited = self.snapshot.nomination(&pod.key).is_some();
+        self.queue.unfit(&pod.key, hint::causes(error), is_awaited, Instant::now());
         self.metrics.attempted(Ended::unschedulable(pod), since.elapsed().as_secs_f64());
         self.notices.send(Notice::Unfit(Arc::clone(pod), error.to_string()));
     }

@@ -15,11 +15,17 @@ const LOOKED_AT: usize = 16;
 /// Order among active pods: priority, age, arrival.
 type Rank = (Reverse<i32>, i64, u64);
 
+/// Order in a line: first those for whom no node is being emptied.
+type Turn = (bool, Rank);
+
+/// Before all for whom one is.
+const AWAITED: Turn = (true, (Reverse(i32::MAX), i64::MIN, 0));
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Active(Rank),
     Backoff(Instant),
-    Unschedulable(Rank),
+    Unschedulable(Turn),
     /// Handed out by `pop`, or with one that was.
     InHand,
     /// Another pod of its group stands for it, or the group is not to be tried yet.
@@ -92,7 +98,7 @@ struct Line {
     causes: Causes,
     /// The other shapes in a gang that its first pod stands for.
     others: Vec<Arc<Shape>>,
-    pods: BTreeMap<Rank, PodKey>,
+    pods: BTreeMap<Turn, PodKey>,
 }
 
 /// The three queues.
@@ -175,22 +181,23 @@ impl Queue {
         Some(Arc::clone(&entry.pod))
     }
 
-    /// No node takes the pod that was popped: it waits until something moves that can help.
-    pub fn unfit(&mut self, key: &str, causes: Causes, now: Instant) {
-        self.unfit_gang(key, causes, Vec::new(), now);
+    /// No node takes the pod that was popped: it waits until something moves that can help. `is_awaited` tells that a node
+    /// is being emptied for it.
+    pub fn unfit(&mut self, key: &str, causes: Causes, is_awaited: bool, now: Instant) {
+        self.unfit_gang(key, causes, is_awaited, Vec::new(), now);
     }
 
     /// The same for one that stands for a gang with pods of `others` shapes too: what helps any of them wakes it.
-    pub fn unfit_gang(&mut self, key: &str, causes: Causes, others: Vec<Arc<Shape>>, now: Instant) {
+    pub fn unfit_gang(&mut self, key: &str, causes: Causes, is_awaited: bool, others: Vec<Arc<Shape>>, now: Instant) {
         self.arrivals += 1;
         let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.place == Place::InHand) else { return };
         entry.set_back(now, false, self.backoff_times);
-        let rank = (Reverse(entry.pod.shape.priority), entry.pod.created, self.arrivals);
-        entry.place = Place::Unschedulable(rank);
+        let turn = (is_awaited, (Reverse(entry.pod.shape.priority), entry.pod.created, self.arrivals));
+        entry.place = Place::Unschedulable(turn);
         let line = self.lines.entry(Arc::clone(&entry.pod.shape)).or_default();
         line.causes = causes;
         line.others = others;
-        line.pods.insert(rank, Arc::clone(&entry.pod.key));
+        line.pods.insert(turn, Arc::clone(&entry.pod.key));
     }
 
     /// Binding the pod failed: it is tried again after its backoff, unless another one of its name is here by now.
@@ -207,7 +214,7 @@ impl Queue {
         let lines = self.lines.iter().filter(|(shape, line)| {
             helps(shape, line.causes) || line.others.iter().any(|other| helps(other, line.causes))
         });
-        let firsts: Vec<PodKey> = lines.filter_map(|(_, line)| self.first(line, now, |_| true)).collect();
+        let firsts: Vec<PodKey> = lines.filter_map(|(_, line)| self.first(line.pods.values(), now)).collect();
         for key in firsts {
             self.wake(&key, now);
         }
@@ -215,12 +222,15 @@ impl Queue {
 
     /// A pod of this shape got a node: the next that is like it may too.
     pub fn next_like(&mut self, shape: &Arc<Shape>, now: Instant) {
-        self.next_of(shape, now, |_| true);
+        if let Some(key) = self.lines.get(shape).and_then(|line| self.first(line.pods.values(), now)) {
+            self.wake(&key, now);
+        }
     }
 
-    /// Wakes the next in the line of this shape, of those that `counts` says yes to.
-    pub fn next_of(&mut self, shape: &Arc<Shape>, now: Instant, counts: impl Fn(&str) -> bool) {
-        if let Some(key) = self.lines.get(shape).and_then(|line| self.first(line, now, counts)) {
+    /// The same where what helped one helps nobody for whom a node is being emptied.
+    pub fn next_unawaited(&mut self, shape: &Arc<Shape>, now: Instant) {
+        let first = |line: &Line| self.first(line.pods.range(..AWAITED).map(|(_, key)| key), now);
+        if let Some(key) = self.lines.get(shape).and_then(first) {
             self.wake(&key, now);
         }
     }
@@ -310,12 +320,10 @@ impl Queue {
         self.entries.keys()
     }
 
-    /// The pod of a line that is tried next, of those that count: the first whose backoff is over, else the one whose backoff
-    /// ends first.
-    fn first(&self, line: &Line, now: Instant, counts: impl Fn(&str) -> bool) -> Option<PodKey> {
+    /// Who of a line is tried next: the first whose backoff is over, else the one whose backoff ends first.
+    fn first<'a>(&self, line: impl Iterator<Item = &'a PodKey>, now: Instant) -> Option<PodKey> {
         let ready = |key: &PodKey| self.entries.get(key).and_then(|entry| entry.not_before).filter(|at| *at > now);
-        let head = line.pods.values().filter(|key| counts(key)).take(LOOKED_AT);
-        head.min_by_key(|key| ready(key)).map(Arc::clone)
+        line.take(LOOKED_AT).min_by_key(|key| ready(key)).map(Arc::clone)
     }
 
     fn wake(&mut self, key: &PodKey, now: Instant) {
@@ -346,9 +354,9 @@ impl Queue {
         match place {
             Place::Active(rank) => drop(self.active.remove(&rank)),
             Place::Backoff(at) => drop(self.backoff.remove(&(at, Arc::clone(&pod.key)))),
-            Place::Unschedulable(rank) => {
+            Place::Unschedulable(turn) => {
                 if let Some(line) = self.lines.get_mut(&pod.shape) {
-                    line.pods.remove(&rank);
+                    line.pods.remove(&turn);
                     if line.pods.is_empty() {
                         self.lines.remove(&pod.shape);
                     }

@@ -136,7 +136,7 @@ fn the_queue_orders_waits_and_wakes() {
     queue.offer(pod("urgent", "1", json!({"priority": 5})));
     let first = queue.pop().unwrap();
     assert_eq!(&*first.key, "d/urgent");
-    queue.unfit(&first.key, causes, now);
+    queue.unfit(&first.key, causes, false, now);
     assert_eq!(&*queue.pop().unwrap().key, "d/late");
     queue.remove("d/late");
     assert!(queue.pop().is_none(), "an unfit pod waits for a move");
@@ -146,13 +146,13 @@ fn the_queue_orders_waits_and_wakes() {
     assert!(queue.pop().is_none(), "nor does what cannot help");
     queue.move_those(now, |_, _| true);
     let again = queue.pop().unwrap();
-    queue.unfit(&again.key, causes, now);
+    queue.unfit(&again.key, causes, false, now);
     queue.move_those(now, |_, _| true);
     assert!(queue.pop().is_none(), "the second failure backs off");
     assert_eq!(queue.next_wake(), Some(now + Duration::from_secs(1)));
     queue.advance(now + Duration::from_secs(1));
     let again = queue.pop().unwrap();
-    queue.unfit(&again.key, causes, now);
+    queue.unfit(&again.key, causes, false, now);
     queue.move_one(&again.key, now);
     assert_eq!(queue.next_wake(), Some(now + Duration::from_secs(2)), "the wait doubles");
     queue.offer(pod("urgent", "2", json!({"priority": 5})));
@@ -179,7 +179,7 @@ fn pods_that_are_alike_wait_in_line() {
     }
     queue.offer(pod("other", "2", json!({})));
     while let Some(pod) = queue.pop() {
-        queue.unfit(&pod.key, Causes::default(), now);
+        queue.unfit(&pod.key, Causes::default(), false, now);
     }
     queue.move_those(now, |shape, _| shape.load.requests.milli_cpu == 1000);
     let first = queue.pop().unwrap();

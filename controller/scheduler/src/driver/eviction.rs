@@ -12,6 +12,7 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Victims of one pod that are sent away at once.
 const AT_ONCE: usize = 16;
@@ -41,7 +42,7 @@ impl Driver {
             self.moved(Moved::Left(slot));
         }
         // What helped it may help the next in its line. This ends: whoever has a node that is emptied for it is left out.
-        self.next_unawaited(&pod.shape);
+        self.queue.next_unawaited(&pod.shape, Instant::now());
         let (client, notices, pod) = (self.client.clone(), self.notices.clone(), Arc::clone(pod));
         self.emptying.spawn(async move {
             nominate(&client, &pod, Some(&preemption.node)).await;
