@@ -62,6 +62,15 @@ impl Server {
         Ok(sender)
     }
 
+    /// Four, so that no measurement waits for one connection alone.
+    pub async fn connections(&self) -> Outcome<Vec<Sender>> {
+        let mut senders = Vec::new();
+        for _ in 0..4 {
+            senders.push(self.connect().await?);
+        }
+        Ok(senders)
+    }
+
     /// A request, for any connection.
     pub fn request(
         &self,

@@ -145,7 +145,7 @@ fn qos_class(object: &Value) -> &'static str {
 }
 
 /// Puts back what this request may not change, and counts the generation.
-/// `old` and `new` are whole objects in the same version, `now` is RFC 3339.
+/// `old` and `new` are whole objects in the same version with their defaults, `now` is RFC 3339.
 pub fn prepare_for_update(resource: &Resource, old: &Value, new: &mut Value, sub: Option<Subresource>, now: &str) {
     new["apiVersion"] = resource.api_version().into();
     new["kind"] = resource.kind.as_str().into();
@@ -212,9 +212,6 @@ pub fn prepare_for_update(resource: &Resource, old: &Value, new: &mut Value, sub
     restore_metadata(old, new, sub);
     if resource.is("apps", "daemonsets") {
         generated::template_generation(Some(old), new);
-    }
-    if resource.is("", "secrets") {
-        crate::defaulting::default(resource, new);
     }
     if counts_generations(resource) && sub != Some(Subresource::Status) {
         let generation = integer(old, &["metadata", "generation"]).unwrap_or(0);

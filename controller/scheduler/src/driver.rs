@@ -201,11 +201,11 @@ impl Driver {
 
     /// The pod counts as placed from now on.
     fn assume(&mut self, pod: &Arc<PodFacts>, node: &str) {
-        let awaited = self.snapshot.nomination(&pod.key);
+        let nominated = self.snapshot.nomination(&pod.key);
         self.place(pod, node);
-        match awaited.is_some() && awaited == self.snapshot.slot(node) {
+        match nominated.is_some() && nominated == self.snapshot.slot(node) {
             // Its node was emptied for it alone: others for whom one is being emptied would be tried in vain.
-            true => self.queue.next_unawaited(&pod.shape, Instant::now()),
+            true => self.queue.next_without_node(&pod.shape, Instant::now()),
             false => self.queue.next_like(&pod.shape, Instant::now()),
         }
     }
@@ -234,8 +234,8 @@ impl Driver {
 
     /// The pod waits in its line from now on. What it does itself comes before, so that it does not wake it.
     fn unfit(&mut self, pod: &Arc<PodFacts>, since: Instant, error: &FitError) {
-        let is_awaited = self.snapshot.nomination(&pod.key).is_some();
-        self.queue.unfit(&pod.key, hint::causes(error), is_awaited, Instant::now());
+        let is_nominated = self.snapshot.nomination(&pod.key).is_some();
+        self.queue.unfit(&pod.key, hint::causes(error), is_nominated, Instant::now());
         self.metrics.attempted(Ended::unschedulable(pod), since.elapsed().as_secs_f64());
         self.notices.send(Notice::Unfit(Arc::clone(pod), error.to_string()));
     }

@@ -1,11 +1,10 @@
 //! Whom an event can help: waiting pods that could not possibly fit because of it are not tried again. Pure.
 use crate::decide::{FitError, taken};
 use crate::filter::{self, Reason};
-use crate::node::{NodeFacts, Taken};
+use crate::node::NodeFacts;
 use crate::pod::Shape;
 use crate::queue::Causes;
 use crate::snapshot::{Slot, Snapshot};
-use std::borrow::Cow;
 
 /// Something that may let pods fit.
 #[derive(Clone, Copy, Debug)]
@@ -57,13 +56,10 @@ pub(crate) fn causes(error: &FitError) -> Causes {
 pub(crate) fn helps(snapshot: &Snapshot, moved: Moved<'_>, shape: &Shape, causes: Causes) -> bool {
     let has_use_for = |slot: Slot| {
         snapshot.at(slot).is_some_and(|node| {
-            let is_candidate = filter::standing(node, shape).is_open && !filter::is_too_small(node, shape);
-            if !is_candidate {
-                return false;
-            }
-            let taken = taken(snapshot, slot, node, "", shape);
-            filter::has_room(node, &taken, shape)
-                || shape.may_preempt && could_empty(snapshot, slot, node, taken, shape)
+            filter::standing(node, shape).is_open
+                && !filter::is_too_small(node, shape)
+                && (filter::has_room(node, &taken(snapshot, slot, node, "", shape), shape)
+                    || shape.may_preempt && could_empty(snapshot, slot, node, shape))
         })
     };
     match moved {
@@ -77,12 +73,9 @@ pub(crate) fn helps(snapshot: &Snapshot, moved: Moved<'_>, shape: &Shape, causes
 }
 
 /// Whether there would be room without the pods of lower priority. What the node is being emptied for already stays taken.
-fn could_empty(snapshot: &Snapshot, slot: Slot, node: &NodeFacts, mut taken: Cow<'_, Taken>, shape: &Shape) -> bool {
-    let mut lower = snapshot.pods_at(slot).iter().filter(|placed| snapshot.is_below(placed, shape.priority)).peekable();
-    if lower.peek().is_none() {
-        return false;
-    }
-    for placed in lower {
+fn could_empty(snapshot: &Snapshot, slot: Slot, node: &NodeFacts, shape: &Shape) -> bool {
+    let mut taken = taken(snapshot, slot, node, "", shape);
+    for placed in snapshot.lower(slot, shape.priority) {
         taken.to_mut().subtract(&placed.shape.load);
     }
     filter::has_room(node, &taken, shape)

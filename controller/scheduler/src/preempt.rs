@@ -165,7 +165,7 @@ impl<'a> DryRun<'_, 'a> {
             return None;
         }
         self.lower.clear();
-        self.lower.extend(snapshot.pods_at(slot).iter().filter(|placed| snapshot.is_below(placed, shape.priority)));
+        self.lower.extend(snapshot.lower(slot, shape.priority));
         if self.lower.is_empty() {
             let is_final = |relations: &mut Relations<'a>| {
                 matches!(relations.obstacle(slot), Some(Reason::PodAffinity | Reason::SpreadLabel))

@@ -6,6 +6,7 @@ use crate::group::{self, GroupKey};
 use crate::pod::{PodFacts, PodKey, Shape};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::RangeBounds;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ type Rank = (Reverse<i32>, i64, u64);
 type Turn = (bool, Rank);
 
 /// Before all for whom one is.
-const AWAITED: Turn = (true, (Reverse(i32::MAX), i64::MIN, 0));
+const NOMINATED: Turn = (true, (Reverse(i32::MAX), i64::MIN, 0));
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
@@ -181,18 +182,18 @@ impl Queue {
         Some(Arc::clone(&entry.pod))
     }
 
-    /// No node takes the pod that was popped: it waits until something moves that can help. `is_awaited` tells that a node
+    /// No node takes the pod that was popped: it waits until something moves that can help. `is_nominated` tells that a node
     /// is being emptied for it.
-    pub fn unfit(&mut self, key: &str, causes: Causes, is_awaited: bool, now: Instant) {
-        self.unfit_gang(key, causes, is_awaited, Vec::new(), now);
+    pub fn unfit(&mut self, key: &str, causes: Causes, is_nominated: bool, now: Instant) {
+        self.unfit_gang(key, causes, is_nominated, Vec::new(), now);
     }
 
     /// The same for one that stands for a gang with pods of `others` shapes too: what helps any of them wakes it.
-    pub fn unfit_gang(&mut self, key: &str, causes: Causes, is_awaited: bool, others: Vec<Arc<Shape>>, now: Instant) {
+    pub fn unfit_gang(&mut self, key: &str, causes: Causes, is_nominated: bool, others: Vec<Arc<Shape>>, now: Instant) {
         self.arrivals += 1;
         let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.place == Place::InHand) else { return };
         entry.set_back(now, false, self.backoff_times);
-        let turn = (is_awaited, (Reverse(entry.pod.shape.priority), entry.pod.created, self.arrivals));
+        let turn = (is_nominated, (Reverse(entry.pod.shape.priority), entry.pod.created, self.arrivals));
         entry.place = Place::Unschedulable(turn);
         let line = self.lines.entry(Arc::clone(&entry.pod.shape)).or_default();
         line.causes = causes;
@@ -214,7 +215,7 @@ impl Queue {
         let lines = self.lines.iter().filter(|(shape, line)| {
             helps(shape, line.causes) || line.others.iter().any(|other| helps(other, line.causes))
         });
-        let firsts: Vec<PodKey> = lines.filter_map(|(_, line)| self.first(line.pods.values(), now)).collect();
+        let firsts: Vec<PodKey> = lines.filter_map(|(_, line)| self.first(line, .., now)).collect();
         for key in firsts {
             self.wake(&key, now);
         }
@@ -222,15 +223,16 @@ impl Queue {
 
     /// A pod of this shape got a node: the next that is like it may too.
     pub fn next_like(&mut self, shape: &Arc<Shape>, now: Instant) {
-        if let Some(key) = self.lines.get(shape).and_then(|line| self.first(line.pods.values(), now)) {
-            self.wake(&key, now);
-        }
+        self.next_of(shape, .., now);
     }
 
     /// The same where what helped one helps nobody for whom a node is being emptied.
-    pub fn next_unawaited(&mut self, shape: &Arc<Shape>, now: Instant) {
-        let first = |line: &Line| self.first(line.pods.range(..AWAITED).map(|(_, key)| key), now);
-        if let Some(key) = self.lines.get(shape).and_then(first) {
+    pub fn next_without_node(&mut self, shape: &Arc<Shape>, now: Instant) {
+        self.next_of(shape, ..NOMINATED, now);
+    }
+
+    fn next_of(&mut self, shape: &Arc<Shape>, turns: impl RangeBounds<Turn>, now: Instant) {
+        if let Some(key) = self.lines.get(shape).and_then(|line| self.first(line, turns, now)) {
             self.wake(&key, now);
         }
     }
@@ -321,9 +323,10 @@ impl Queue {
     }
 
     /// Who of a line is tried next: the first whose backoff is over, else the one whose backoff ends first.
-    fn first<'a>(&self, line: impl Iterator<Item = &'a PodKey>, now: Instant) -> Option<PodKey> {
+    fn first(&self, line: &Line, turns: impl RangeBounds<Turn>, now: Instant) -> Option<PodKey> {
         let ready = |key: &PodKey| self.entries.get(key).and_then(|entry| entry.not_before).filter(|at| *at > now);
-        line.take(LOOKED_AT).min_by_key(|key| ready(key)).map(Arc::clone)
+        let head = line.pods.range(turns).map(|(_, key)| key).take(LOOKED_AT);
+        head.min_by_key(|key| ready(key)).map(Arc::clone)
     }
 
     fn wake(&mut self, key: &PodKey, now: Instant) {

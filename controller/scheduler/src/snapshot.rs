@@ -368,7 +368,7 @@ impl Snapshot {
     }
 
     /// Whether a placed pod may have to leave for one of a priority, and so may its group where that leaves whole.
-    pub(crate) fn is_below(&self, placed: &Placed, priority: i32) -> bool {
+    fn is_below(&self, placed: &Placed, priority: i32) -> bool {
         let group = self.whole_group(placed).and_then(|group| self.groups.get(group));
         placed.shape.priority < priority && group.is_none_or(|group| group.priority < priority)
     }
@@ -378,10 +378,14 @@ impl Snapshot {
         placed.is_terminating || self.doomed.contains(&placed.uid)
     }
 
-    /// The pods of a node below a priority, with their uids.
+    /// The pods of a node that one of this priority may send away.
+    pub(crate) fn lower(&self, slot: Slot, priority: i32) -> impl Iterator<Item = &Placed> {
+        self.pods_at(slot).iter().filter(move |placed| self.is_below(placed, priority))
+    }
+
+    /// Their keys and uids.
     pub fn below(&self, slot: Slot, priority: i32) -> impl Iterator<Item = (&PodKey, &Arc<str>)> {
-        let below = self.pods_at(slot).iter().filter(move |placed| placed.shape.priority < priority);
-        below.map(|placed| (&placed.key, &placed.uid))
+        self.lower(slot, priority).map(|placed| (&placed.key, &placed.uid))
     }
 
     /// Whether pods below a priority are on their way out of a node.

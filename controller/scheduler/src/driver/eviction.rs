@@ -42,7 +42,7 @@ impl Driver {
             self.moved(Moved::Left(slot));
         }
         // What helped it may help the next in its line. This ends: whoever has a node that is emptied for it is left out.
-        self.queue.next_unawaited(&pod.shape, Instant::now());
+        self.queue.next_without_node(&pod.shape, Instant::now());
         let (client, notices, pod) = (self.client.clone(), self.notices.clone(), Arc::clone(pod));
         self.emptying.spawn(async move {
             nominate(&client, &pod, Some(&preemption.node)).await;

@@ -163,8 +163,8 @@ impl Driver {
             }
         }
         self.queue.take(&first.key);
-        let is_awaited = self.snapshot.nomination(&first.key).is_some();
-        self.queue.unfit_gang(&first.key, error.causes, is_awaited, others, Instant::now());
+        let is_nominated = self.snapshot.nomination(&first.key).is_some();
+        self.queue.unfit_gang(&first.key, error.causes, is_nominated, others, Instant::now());
         let message = error.to_string();
         for pod in waiting {
             self.metrics.attempted(Ended::unschedulable(pod), since.elapsed().as_secs_f64());

@@ -6,17 +6,14 @@ use e2e::wire::{Outcome, Server, whole};
 use http::Method;
 use serde_json::{Value, json};
 
-const MERGE: (&str, &str) = ("content-type", "application/merge-patch+json");
+pub(crate) const MERGE: (&str, &str) = ("content-type", "application/merge-patch+json");
 const JSON: (&str, &str) = ("content-type", "application/json");
 /// How often an agent renews its lease (KubeletConfiguration, `nodeLeaseDurationSeconds` 40, a quarter of it).
 const RENEWAL: Duration = Duration::from_secs(10);
 
 /// Makes the nodes, each with its lease.
 pub(crate) async fn make(server: &Server, count: usize) -> Outcome<()> {
-    let mut senders = Vec::new();
-    for _ in 0..4 {
-        senders.push(server.connect().await?);
-    }
+    let senders = server.connections().await?;
     let mut running = tokio::task::JoinSet::new();
     for number in 0..count {
         if running.len() >= 64 {

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use e2e::wire::{Outcome, Server, send, whole};
 use futures::channel::mpsc;
@@ -14,8 +14,10 @@ use http_body_util::BodyExt as _;
 use hyper::body::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
-const MERGE: (&str, &str) = ("content-type", "application/merge-patch+json");
+use crate::agents::MERGE;
+
 /// Pods that have a node.
 const PLACED: &str = "/api/v1/pods?fieldSelector=spec.nodeName!=";
 /// Writes of pods that are under way at once.
@@ -106,30 +108,57 @@ fn running() -> Value {
         "podIPs": [{"ip": "10.9.9.9"}], "conditions": conditions, "containerStatuses": [container]})
 }
 
-/// What has been seen of pods.
-#[derive(Default)]
-pub(crate) struct Seen {
-    pub(crate) bound: AtomicU64,
-    pub(crate) running: AtomicU64,
-    pub(crate) gone: AtomicU64,
+/// What has been seen of pods: how often each so far.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Counts {
+    pub(crate) bound: usize,
+    pub(crate) running: usize,
+    pub(crate) gone: usize,
 }
 
-impl Seen {
+impl Counts {
     /// Pods that have a node.
-    pub(crate) fn held(&self) -> usize {
-        self.bound.load(Ordering::Relaxed).saturating_sub(self.gone.load(Ordering::Relaxed)) as usize
+    pub(crate) fn held(self) -> usize {
+        self.bound.saturating_sub(self.gone)
+    }
+}
+
+/// The counts, and whoever waits for them.
+#[derive(Default)]
+pub(crate) struct Seen(watch::Sender<Counts>);
+
+impl Seen {
+    pub(crate) fn now(&self) -> Counts {
+        *self.0.borrow()
+    }
+
+    fn count(&self, which: fn(&mut Counts) -> &mut usize) {
+        self.0.send_modify(|counts| *which(counts) += 1);
+    }
+
+    /// Waits until the counts are as wanted.
+    pub(crate) async fn until(&self, what: &str, fits: impl FnMut(&Counts) -> bool) -> Outcome<()> {
+        const LONGEST: Duration = Duration::from_secs(600);
+        let mut counts = self.0.subscribe();
+        match tokio::time::timeout(LONGEST, counts.wait_for(fits)).await {
+            Ok(found) => Ok(found.map(drop)?),
+            Err(_) => {
+                let Counts { bound, running, gone } = self.now();
+                Err(format!("{what}: not in ten minutes; bound {bound}, running {running}, gone {gone}").into())
+            }
+        }
     }
 }
 
 /// Lives for all agents, until dropped.
 pub(crate) async fn live(server: Server, seen: Arc<Seen>) -> Outcome<()> {
     let (tell, told) = mpsc::unbounded();
-    let watching = watch(server.clone(), Watched { known: HashMap::new(), seen: Arc::clone(&seen), tell });
+    let watching = follow(server.clone(), Watched { known: HashMap::new(), seen: Arc::clone(&seen), tell });
     tokio::try_join!(watching, write(server, seen, told)).map(drop)
 }
 
 /// Follows all pods with a node, from a list on.
-async fn watch(server: Server, mut watched: Watched) -> Outcome<()> {
+async fn follow(server: Server, mut watched: Watched) -> Outcome<()> {
     let mut sender = server.connect().await?;
     loop {
         let (mut from, mut listed) = (String::new(), HashMap::new());
@@ -187,7 +216,7 @@ impl Watched {
 
     fn gone(&mut self, key: &str) {
         if self.known.remove(key).is_some() {
-            self.seen.gone.fetch_add(1, Ordering::Relaxed);
+            self.seen.count(|counts| &mut counts.gone);
         }
     }
 
@@ -198,7 +227,7 @@ impl Watched {
             return Ok(());
         }
         let is_started = self.known.entry(key.clone()).or_insert_with(|| {
-            self.seen.bound.fetch_add(1, Ordering::Relaxed);
+            self.seen.count(|counts| &mut counts.bound);
             false
         });
         if !pod.spec.node_name.as_deref().is_some_and(|node| node.starts_with("hollow-")) {
@@ -218,14 +247,12 @@ impl Watched {
 
 /// Writes what comes next for pods, many at once.
 async fn write(server: Server, seen: Arc<Seen>, told: mpsc::UnboundedReceiver<(String, Step)>) -> Outcome<()> {
-    let mut senders = Vec::new();
-    for _ in 0..4 {
-        senders.push(server.connect().await?);
-    }
+    let senders = server.connections().await?;
     let running = Bytes::from(json!({"status": running()}).to_string());
     let told = told.enumerate().map(Ok);
     told.try_for_each_concurrent(WRITES, |(turn, (key, step))| {
-        let (mut sender, server, seen, running) = (senders[turn % 4].clone(), &server, &seen, running.clone());
+        let (mut sender, server, seen, running) =
+            (senders[turn % senders.len()].clone(), &server, &seen, running.clone());
         async move {
             let (namespace, name) = key.split_once('/').unwrap_or_default();
             let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
@@ -236,7 +263,7 @@ async fn write(server: Server, seen: Arc<Seen>, told: mpsc::UnboundedReceiver<(S
                 }
             };
             match whole(&mut sender, request).await {
-                Ok(_) if matches!(step, Step::Start) => drop(seen.running.fetch_add(1, Ordering::Relaxed)),
+                Ok(_) if matches!(step, Step::Start) => seen.count(|counts| &mut counts.running),
                 Ok(_) => {}
                 // It may have been deleted meanwhile.
                 Err(error) if error.to_string().starts_with("404") => {}

@@ -6,7 +6,6 @@ mod life;
 mod workload;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use e2e::cluster::Cluster;
@@ -99,10 +98,7 @@ async fn namespace(server: &Server, name: &str) -> Outcome<()> {
 
 /// Makes pods from 64 clients as fast as they are taken.
 async fn create(server: &Server, namespace: &str, spec: impl Fn(usize) -> Value, count: usize) -> Outcome<()> {
-    let mut senders = Vec::new();
-    for _ in 0..4 {
-        senders.push(server.connect().await?);
-    }
+    let senders = server.connections().await?;
     let path = format!("/api/v1/namespaces/{namespace}/pods");
     let mut running = tokio::task::JoinSet::new();
     for number in 0..count {
@@ -136,22 +132,21 @@ async fn end_to_end(cluster: &Cluster, server: &Server, seen: &Seen, (nodes, wis
     }
     for own in &WORKLOADS {
         let (name, space, pods) = (own.name, own.namespace(), own.count(wished, nodes));
-        let before = seen.held();
+        let before = seen.now();
         namespace(server, &space).await?;
         if own.kind == Kind::Preemption {
-            let goal = seen.running.load(Ordering::Relaxed) + (nodes * LOW_PER_NODE) as u64;
+            let low = nodes * LOW_PER_NODE;
             namespace(server, "low").await?;
-            create(server, "low", |_| workload::low(), nodes * LOW_PER_NODE).await?;
-            wait("running", &seen.running, goal).await?;
+            create(server, "low", |_| workload::low(), low).await?;
+            seen.until("low pods run", |now| now.running >= before.running + low).await?;
         }
-        let (bound, running) = (seen.bound.load(Ordering::Relaxed), seen.running.load(Ordering::Relaxed));
+        let begun = seen.now();
         let (started, processor_before) = (Instant::now(), processor(cluster)?);
-        let count = pods as u64;
         let placing = async {
             create(server, &space, |number| own.spec(number), pods).await?;
             let created = pods as f64 / started.elapsed().as_secs_f64();
-            wait("bound", &seen.bound, bound + count).await?;
-            Ok((created, count as f64 / started.elapsed().as_secs_f64()))
+            seen.until("pods are bound", |now| now.bound >= begun.bound + pods).await?;
+            Ok((created, pods as f64 / started.elapsed().as_secs_f64()))
         };
         let (created, placed) = match own.kind {
             Kind::Churn => tokio::select! {
@@ -160,40 +155,30 @@ async fn end_to_end(cluster: &Cluster, server: &Server, seen: &Seen, (nodes, wis
             },
             _ => placing.await,
         }?;
-        wait("running", &seen.running, running + count).await?;
+        seen.until("pods run", |now| now.running >= begun.running + pods).await?;
         let all = started.elapsed().as_secs_f64();
         let each = (processor(cluster)? - processor_before) * 1000.0 / pods as f64;
         let (gate, ratio) = (own.gate, placed / own.gate);
         println!("{name:<22}{pods:>8}{created:>10.0}{placed:>12.0}{gate:>8.0}{ratio:>8.1}{all:>14.1}{each:>14.2}");
         // Some fill nodes up; the plain ones are listed later.
-        if own.kind != Kind::Plain {
-            remove(server, &space).await?;
+        if own.kind == Kind::Plain {
+            continue;
         }
+        remove(server, &space).await?;
         if own.kind == Kind::Preemption {
             remove(server, "low").await?;
         }
         // The next begins when everybody has heard of the end of these.
-        while own.kind != Kind::Plain && seen.held() > before {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        seen.until("pods are gone", |now| now.held() <= before.held()).await?;
     }
     Ok(())
 }
 
-/// Removes all pods of a namespace.
+/// Has all pods of a namespace removed.
 async fn remove(server: &Server, namespace: &str) -> Outcome<()> {
     let mut sender = server.connect().await?;
     let path = format!("/api/v1/namespaces/{namespace}/pods");
-    whole(&mut sender, server.request(Method::DELETE, &path, &[], Bytes::new())?).await?;
-    let one = format!("{path}?limit=1");
-    loop {
-        let left = whole(&mut sender, server.request(Method::GET, &one, &[], Bytes::new())?).await?;
-        let left: Value = serde_json::from_slice(&left)?;
-        if left["items"].as_array().is_some_and(Vec::is_empty) {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    whole(&mut sender, server.request(Method::DELETE, &path, &[], Bytes::new())?).await.map(drop)
 }
 
 /// Each second another node, another Service and another pod that fits nowhere, until dropped.
@@ -221,29 +206,18 @@ async fn come_and_go(server: &Server) -> Outcome<()> {
     Ok(())
 }
 
-async fn wait(what: &str, counter: &std::sync::atomic::AtomicU64, goal: u64) -> Outcome<()> {
-    let end = Instant::now() + Duration::from_secs(600);
-    while counter.load(Ordering::Relaxed) < goal {
-        if Instant::now() > end {
-            return Err(format!("{what}: {} of {goal} in ten minutes", counter.load(Ordering::Relaxed)).into());
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    Ok(())
-}
-
 /// Pods until so many run.
 async fn fill(server: &Server, seen: &Seen, rest: usize) -> Outcome<()> {
     let started = Instant::now();
     let mut number = 0;
-    while seen.held() < rest {
-        let count = (rest - seen.held()).min(NAMESPACE);
+    while seen.now().held() < rest {
+        let count = (rest - seen.now().held()).min(NAMESPACE);
         let name = format!("rest-{number}");
         number += 1;
         namespace(server, &name).await?;
-        let goal = seen.running.load(Ordering::Relaxed) + count as u64;
+        let before = seen.now();
         create(server, &name, |_| plain(), count).await?;
-        wait("running", &seen.running, goal).await?;
+        seen.until("pods run", |now| now.running >= before.running + count).await?;
     }
     println!("\nfilled up to {rest} running pods in {:.0} s", started.elapsed().as_secs_f64());
     Ok(())
