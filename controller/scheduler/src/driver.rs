@@ -19,7 +19,7 @@ use k8s_openapi::api::core::v1::{Binding, Node, ObjectReference, Pod};
 use kube::api::{Api, ObjectMeta, PostParams};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, watcher};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -71,8 +71,9 @@ struct Driver {
     binding: JoinSet<Bound>,
     notices: Notices,
     watched: news::Watched,
-    /// Nodes that are being emptied.
+    /// Nodes that are being emptied, and those whose turn comes.
     emptying: JoinSet<eviction::Emptied>,
+    to_empty: VecDeque<eviction::ToEmpty>,
     /// Pods that have their place and wait for their volumes.
     preparing: HashMap<PodKey, volume::Waiting>,
     /// Groups whose pods are held for a reason that nobody was told.
@@ -111,10 +112,13 @@ pub async fn run(config: Config) {
                 Ok(bound) => driver.bound(bound),
                 Err(error) => tracing::error!(%error, "a binding task ended early"),
             },
-            Some(emptied) = driver.emptying.join_next(), if !driver.emptying.is_empty() => match emptied {
-                Ok(emptied) => driver.emptied(emptied),
-                Err(error) => tracing::error!(%error, "a task that empties a node ended early"),
-            },
+            Some(emptied) = driver.emptying.join_next(), if !driver.emptying.is_empty() => {
+                match emptied {
+                    Ok(emptied) => driver.emptied(emptied),
+                    Err(error) => tracing::error!(%error, "a task that empties a node ended early"),
+                }
+                driver.empty_next();
+            }
             Some(event) = nodes.next() => match event {
                 Ok(event) => driver.node_event(event),
                 Err(error) => tracing::warn!(%error, "the watch of nodes is started again"),
@@ -142,6 +146,7 @@ impl Driver {
             binding: JoinSet::new(),
             watched: news::Watched::default(),
             emptying: JoinSet::new(),
+            to_empty: VecDeque::new(),
             preparing: HashMap::new(),
             untold: gang::Untold::new(),
             metrics: config.metrics,

@@ -28,5 +28,6 @@ pub mod settings;
 pub mod snapshot;
 pub mod terms;
 pub mod volumes;
+mod write;
 
 pub use driver::{Config, run};

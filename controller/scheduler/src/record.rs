@@ -2,6 +2,7 @@
 use crate::group::GroupKey;
 use crate::pod::{PodFacts, PodKey};
 use crate::preempt::Victim;
+use crate::write;
 use api::event::{Correlator, Reporter, Severity};
 use k8s_openapi::api::core::v1::{Event, ObjectReference, Pod};
 use k8s_openapi::api::scheduling::v1beta1::PodGroup;
@@ -168,7 +169,7 @@ async fn tell_group(client: &kube::Client, GroupNotice { key, uid, condition }: 
     let patch = json!({"metadata": {"uid": uid}, "status": {"conditions": [condition]}});
     let (namespace, name) = key.split_once('/').unwrap_or(("", &key));
     let groups: Api<PodGroup> = Api::namespaced(client.clone(), namespace);
-    if let Err(error) = groups.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
+    if let Err(error) = write::patch_status(groups, name, &Patch::Strategic(patch)).await {
         tracing::warn!(kind = "PodGroup", object = &*key, %error, "the condition of a group is not written");
     }
 }
@@ -183,7 +184,7 @@ async fn tell_condition(client: &kube::Client, pod: &PodFacts, reason: &str, mes
             "lastTransitionTime": jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         }]},
     });
-    if let Err(error) = pods.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
+    if let Err(error) = write::patch_status(pods, name, &Patch::Strategic(patch)).await {
         tracing::debug!(object = &*pod.key, uid = &*pod.uid, %error, "the PodScheduled condition is not written");
     }
 }

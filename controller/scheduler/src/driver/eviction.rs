@@ -5,10 +5,11 @@ use crate::pod::PodFacts;
 use crate::preempt::{Preemption, Victim};
 use crate::record::Notice;
 use crate::snapshot::Slot;
+use crate::write;
 use futures::StreamExt as _;
 use futures::stream;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{Api, DeleteParams, Patch, Preconditions};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,6 +17,14 @@ use std::time::Instant;
 
 /// Victims of one pod that are sent away at once.
 const AT_ONCE: usize = 16;
+/// Nodes that are emptied at once. With thousands, the API refuses the scheduler's own requests (429) and each costs more.
+const MAX_EMPTYING: usize = 16;
+
+/// A preemption that is decided, in the order of decisions.
+pub(super) struct ToEmpty {
+    pod: Arc<PodFacts>,
+    preemption: Preemption,
+}
 
 /// What became of a preemption.
 pub(super) struct Emptied {
@@ -43,9 +52,30 @@ impl Driver {
         }
         // What helped it may help the next in its line. This ends: whoever has a node that is emptied for it is left out.
         self.queue.next_without_node(&pod.shape, Instant::now());
-        let (client, notices, pod) = (self.client.clone(), self.notices.clone(), Arc::clone(pod));
+        self.to_empty.push_back(ToEmpty { pod: Arc::clone(pod), preemption });
+        self.empty_next();
+    }
+
+    /// Empties as many nodes as may be at once. Where nobody waits for a node any more, nobody has to leave.
+    pub(super) fn empty_next(&mut self) {
+        while self.emptying.len() < MAX_EMPTYING {
+            let Some(next) = self.to_empty.pop_front() else { return };
+            let slot = self.snapshot.slot(&next.preemption.node);
+            match slot.filter(|slot| !self.snapshot.nominated_at(*slot).is_empty()) {
+                Some(slot) => self.spawn_emptying(next, slot),
+                None => self.spare(&next.preemption.victims),
+            }
+        }
+    }
+
+    fn spawn_emptying(&mut self, ToEmpty { pod, preemption }: ToEmpty, slot: Slot) {
+        let (client, notices) = (self.client.clone(), self.notices.clone());
+        let is_nominated = self.snapshot.nomination(&pod.key) == Some(slot);
         self.emptying.spawn(async move {
-            nominate(&client, &pod, Some(&preemption.node)).await;
+            // Others may wait for the node by now, who counted on its emptying.
+            if is_nominated {
+                nominate(&client, &pod, Some(&preemption.node)).await;
+            }
             let (client, notices, node, preemptor) = (&client, &notices, &preemption.node, &pod);
             let kept = stream::iter(preemption.victims)
                 .map(|victim| async move {
@@ -73,11 +103,15 @@ impl Driver {
         if emptied.kept.is_empty() {
             return;
         }
-        for victim in &emptied.kept {
-            self.snapshot.spare(&victim.key, &victim.uid);
-        }
+        self.spare(&emptied.kept);
         if self.waits(&emptied.pod) {
             self.try_again(&emptied.pod.key);
+        }
+    }
+
+    fn spare(&mut self, victims: &[Victim]) {
+        for victim in victims {
+            self.snapshot.spare(&victim.key, &victim.uid);
         }
     }
 
@@ -101,7 +135,7 @@ async fn nominate(client: &kube::Client, pod: &PodFacts, node: Option<&str>) {
     let (namespace, name) = pod.names();
     let patch = json!({"metadata": {"uid": *pod.uid}, "status": {"nominatedNodeName": node}});
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    if let Err(error) = pods.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await {
+    if let Err(error) = write::patch_status(pods, name, &Patch::Merge(patch)).await {
         tracing::debug!(object = &*pod.key, uid = &*pod.uid, %error, "nominatedNodeName is not written");
     }
 }
@@ -116,10 +150,10 @@ async fn send_away(client: &kube::Client, victim: &Victim, profile: &str) -> Res
         preconditions: Some(Preconditions { uid: Some(victim.uid.to_string()), resource_version: None }),
         ..DeleteParams::default()
     };
-    let told = pods.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await.map(drop);
+    let told = write::patch_status(pods.clone(), name, &Patch::Strategic(patch)).await;
     let result = match told {
         Err(error) if !is_conflict(&error) => Err(error),
-        Ok(()) | Err(_) => pods.delete(name, &parameters).await.map(drop),
+        Ok(()) | Err(_) => write::delete(pods, name, &parameters).await,
     };
     match result {
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),

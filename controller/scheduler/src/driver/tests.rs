@@ -139,6 +139,46 @@ async fn a_claim_that_is_displaced_wakes_who_waits_for_it() {
     assert!(is_nominated(&driver, "d/strong") && is_placed(&driver, "d/guest"));
 }
 
+/// Whether somebody is on the way out of a node.
+fn is_emptied(driver: &Driver, node: &str) -> bool {
+    driver.snapshot.is_emptied(driver.snapshot.slot(node).unwrap(), i32::MAX)
+}
+
+#[tokio::test]
+async fn nodes_are_emptied_a_few_at_a_time_and_only_while_somebody_waits_for_them() {
+    let mut driver = driver();
+    for number in 0..20 {
+        let node = format!("n{number:02}");
+        add_node(&mut driver, &node, json!({}));
+        tell(&mut driver, &on(&node, pod(&format!("victim-{number}"), 1, "4")));
+        tell(&mut driver, &pod(&format!("claimant-{number}"), 10, "4"));
+    }
+    while driver.schedule() {}
+    let at_once = driver.emptying.len();
+    assert!(at_once < 18 && at_once + driver.to_empty.len() == 20);
+    let node_of = |driver: &Driver, key: &str| {
+        let slot = driver.snapshot.nomination(key).unwrap();
+        driver.snapshot.at(slot).unwrap().name.clone()
+    };
+    // Who was decided last; of another one the node is waited for by a pod that counts on its victim's leaving.
+    let (gone, kept) = ("d/claimant-19", "d/claimant-18");
+    let (gone_node, kept_node) = (node_of(&driver, gone), node_of(&driver, kept));
+    assert!(is_emptied(&driver, &gone_node) && is_emptied(&driver, &kept_node));
+    let mut strong = pod("strong", 20, "4");
+    strong["spec"]["nodeSelector"] = json!({"host": *kept_node});
+    tell(&mut driver, &strong);
+    driver.schedule();
+    assert!(is_nominated(&driver, "d/strong") && !is_nominated(&driver, kept));
+    tell_gone(&mut driver, &pod("claimant-19", 10, "4"));
+    tell_gone(&mut driver, &pod("claimant-18", 10, "4"));
+    // Of those under way nobody comes back.
+    driver.emptying.detach_all();
+    driver.empty_next();
+    assert!(driver.to_empty.is_empty());
+    assert!(!is_emptied(&driver, &gone_node), "nobody waits for it");
+    assert!(is_emptied(&driver, &kept_node));
+}
+
 #[tokio::test]
 async fn a_claim_that_moves_to_another_node_wakes_who_waits_for_it() {
     let mut driver = claimed();

@@ -1,5 +1,5 @@
-//! Measures the control plane with hollow nodes: `bench_hollow [NODES] [PODS] [REST] [SECONDS]`. Prints tables; never judges.
-//! PODS are placed end to end for each workload, then REST pods are held at rest, then 20 a second come and go.
+//! Measures the control plane with hollow nodes: `bench_hollow [NODES] [PODS] [REST] [SECONDS] [WORKLOAD]`. Prints tables; never judges.
+//! PODS are placed end to end for each workload, or the named one, then REST pods are held at rest, then 20 a second come and go.
 
 mod agents;
 mod life;
@@ -130,7 +130,8 @@ async fn end_to_end(cluster: &Cluster, server: &Server, seen: &Seen, (nodes, wis
         let path = "/apis/scheduling.k8s.io/v1/priorityclasses";
         whole(&mut sender, server.request(Method::POST, path, &[JSON], class.into())?).await?;
     }
-    for own in &WORKLOADS {
+    let only = std::env::args().nth(5);
+    for own in WORKLOADS.iter().filter(|own| only.as_ref().is_none_or(|only| only == own.name)) {
         let (name, space, pods) = (own.name, own.namespace(), own.count(wished, nodes));
         let before = seen.now();
         namespace(server, &space).await?;
