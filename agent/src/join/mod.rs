@@ -27,6 +27,8 @@ use live::Live;
 
 /// How often certificates are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(3600);
+/// How long a member waits before it asks again a server that cannot be reached: at first, and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 const CLIENT: &str = "client";
 const SERVING: &str = "serving";
 
@@ -162,7 +164,17 @@ pub enum JoinError {
     },
 }
 
-/// Joins, or comes back as the member that this machine was.
+impl JoinError {
+    /// Whether the server did not answer the question, or not yet.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Cluster { source } => !matches!(&**source, kube::Error::Api(status) if status.code < 500),
+            _ => false,
+        }
+    }
+}
+
+/// Joins, or comes back as the member that this machine was: then it waits for its server, which may start later.
 pub async fn join(wishes: &Wishes) -> Result<Member, JoinError> {
     let dir = &wishes.dir;
     std::fs::create_dir_all(dir).map_err(|source| JoinError::File { path: dir.clone(), source })?;
@@ -173,6 +185,7 @@ pub async fn join(wishes: &Wishes) -> Result<Member, JoinError> {
         return Err(JoinError::OtherNode { dir: dir.clone(), found });
     }
     let node = &wishes.node_name;
+    let is_member = known.is_some();
     let own = match known {
         Some(own) => own,
         None => {
@@ -185,7 +198,10 @@ pub async fn join(wishes: &Wishes) -> Result<Member, JoinError> {
     };
     let live = Live::new(&own)?;
     let client = client::by_certificate(&server, &authority, Arc::clone(&live))?;
-    let cluster = cluster(&client).await?;
+    let cluster = match is_member {
+        true => cluster_once_reachable(&client).await?,
+        false => cluster(&client).await?,
+    };
     let serving = match Identity::read(dir, SERVING)? {
         Some(serving) if wishes.addresses.iter().all(|address| serving.names(*address)) => serving,
         _ => {
@@ -301,6 +317,21 @@ async fn cluster(client: &kube::Client) -> Result<Cluster, JoinError> {
     })
 }
 
+/// The same, however long it takes until somebody answers.
+async fn cluster_once_reachable(client: &kube::Client) -> Result<Cluster, JoinError> {
+    let (mut pause, longest) = PAUSES;
+    loop {
+        match cluster(client).await {
+            Err(error @ JoinError::Cluster { .. }) if error.may_pass() => {
+                tracing::warn!(error = chain(&error), "the server cannot be reached; it is asked again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(longest);
+            }
+            other => return other,
+        }
+    }
+}
+
 /// Replaces a file that only its owner may read.
 fn write_private(path: &Path, text: &str) -> Result<(), JoinError> {
     let write = || -> std::io::Result<()> {
@@ -367,6 +398,35 @@ mod tests {
             }
         };
         kube::Client::new(tower::service_fn(answer), "default")
+    }
+
+    /// A server that answers the first two requests not at all and with a 503, then like `last`.
+    async fn asked_of(last: (u16, Value)) -> (Result<Cluster, JoinError>, usize) {
+        let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let answer = move |_: http::Request<Body>| {
+            let (code, object) = match count.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+                0 => return std::future::ready(Err(std::io::Error::other("no route"))),
+                1 => (503, json!({"kind": "Status", "status": "Failure", "code": 503})),
+                _ => last.clone(),
+            };
+            let body = Body::from(object.to_string().into_bytes());
+            std::future::ready(Ok(Response::builder().status(code).body(body).unwrap()))
+        };
+        let client = kube::Client::new(tower::service_fn(answer), "default");
+        (cluster_once_reachable(&client).await, asked.load(std::sync::atomic::Ordering::Relaxed))
+    }
+
+    #[tokio::test]
+    async fn a_member_waits_for_its_server_and_believes_what_it_says() {
+        let data = json!({"cluster-cidr": "10.1.0.0/16", "service-cidr": "10.2.0.0/16", "cluster-dns": "10.2.0.10",
+            "cluster-domain": "d"});
+        let (found, asked) = asked_of((200, json!({"metadata": {"name": "gantry-cluster"}, "data": data}))).await;
+        assert_eq!((found.unwrap().cluster_domain.as_str(), asked), ("d", 3));
+        let refusal =
+            json!({"kind": "Status", "status": "Failure", "code": 403, "reason": "Forbidden", "message": "no"});
+        let (found, asked) = asked_of((403, refusal)).await;
+        assert!(matches!(found, Err(JoinError::Cluster { .. })) && asked == 3);
     }
 
     #[tokio::test]
