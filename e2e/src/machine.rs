@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
 use std::ops::Range;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -115,6 +116,13 @@ pub struct Traces {
 pub fn instances() -> BTreeSet<String> {
     let entries = std::fs::read_dir("/run/gantry").into_iter().flatten().flatten();
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// The name of the instance with this data directory: the first eight digits of the SHA-256 of its path.
+pub fn instance(data_dir: &Path) -> String {
+    let path = data_dir.canonicalize().expect("a data directory");
+    let digest = ring::digest::digest(&ring::digest::SHA256, path.as_os_str().as_bytes());
+    digest.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Traces {

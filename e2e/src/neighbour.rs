@@ -1,10 +1,11 @@
-//! A second machine beside this one: a network namespace behind a pair of links, with an agent and a data directory of
-//! its own. Traffic between the two stays on this machine.
+//! Other machines beside this one: each a network namespace behind a pair of links, with an agent and a data directory of
+//! its own. They share a network with this machine, which their traffic does not leave.
 
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -12,7 +13,7 @@ use nix::unistd::Pid;
 
 use crate::client::{Said, eventually};
 use crate::cluster::Cluster;
-use crate::machine;
+use crate::machine::{self, Traces};
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
@@ -23,12 +24,26 @@ fn run(program: &str, args: &[&str]) -> String {
     said.ok()
 }
 
-/// The pair of links, and what lies behind it.
+/// The network: a bridge that has this machine's address.
+struct Network {
+    bridge: String,
+    number: u8,
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        drop(Command::new("ip").args(["link", "del", &self.bridge]).output());
+    }
+}
+
+/// A pair of links, and what lies behind it.
 pub struct Neighbour {
     namespace: String,
     link: String,
     dir: tempfile::TempDir,
-    number: u8,
+    network: Arc<Network>,
+    /// The last part of its address.
+    host: u8,
     agent: Option<Child>,
     starts: u32,
     /// What the next agent finds in its environment.
@@ -36,23 +51,36 @@ pub struct Neighbour {
 }
 
 impl Neighbour {
-    /// Makes the links and the namespace; nothing runs there yet.
+    /// Makes the network, the links and the namespace; nothing runs there yet.
     pub fn new() -> Self {
         let id = std::process::id();
-        let number = (id % 250) as u8 + 1;
-        let (namespace, link) = (format!("gantry-e2e-{id}"), format!("ge{id}"));
+        let network = Network { bridge: format!("ge{id}"), number: (id % 250) as u8 + 1 };
+        run("ip", &["link", "add", &network.bridge, "type", "bridge"]);
+        let this = Self::on(Arc::new(network), 2);
+        run("ip", &["addr", "add", &format!("{}/24", this.here()), "dev", &this.network.bridge]);
+        run("ip", &["link", "set", &this.network.bridge, "up"]);
+        this
+    }
+
+    /// Another machine on the same network; its address ends with `host`.
+    pub fn beside(&self, host: u8) -> Self {
+        Self::on(Arc::clone(&self.network), host)
+    }
+
+    fn on(network: Arc<Network>, host: u8) -> Self {
+        let (namespace, link) =
+            (format!("gantry-e2e-{}-{host}", std::process::id()), format!("{}-{host}", network.bridge));
         let dir = tempfile::Builder::new().prefix("gantry-e2e-").tempdir().expect("a temporary directory");
-        let this = Self { namespace, link, dir, number, agent: None, starts: 0, environment: vec![] };
-        let (name, far) = (this.namespace.clone(), format!("{}b", this.link));
+        let this = Self { namespace, link, dir, network, host, agent: None, starts: 0, environment: vec![] };
+        let (name, far) = (this.namespace.clone(), "eth0");
         run("ip", &["netns", "add", &name]);
-        run("ip", &["link", "add", &this.link, "type", "veth", "peer", "name", &far, "netns", &name]);
-        run("ip", &["addr", "add", &format!("{}/24", this.here()), "dev", &this.link]);
-        run("ip", &["link", "set", &this.link, "up"]);
+        run("ip", &["link", "add", &this.link, "type", "veth", "peer", "name", far, "netns", &name]);
+        run("ip", &["link", "set", &this.link, "master", &this.network.bridge, "up"]);
         let (own, gateway) = (format!("{}/24", this.there()), this.here().to_string());
         for args in [
             vec!["link", "set", "lo", "up"],
-            vec!["addr", "add", &own, "dev", &far],
-            vec!["link", "set", &far, "up"],
+            vec!["addr", "add", &own, "dev", far],
+            vec!["link", "set", far, "up"],
             vec!["route", "add", "default", "via", &gateway],
         ] {
             run("ip", &[&["-n", name.as_str()], args.as_slice()].concat());
@@ -62,12 +90,12 @@ impl Neighbour {
 
     /// This machine's address on the way there.
     pub fn here(&self) -> Ipv4Addr {
-        Ipv4Addr::new(10, 201, self.number, 1)
+        Ipv4Addr::new(10, 201, self.network.number, 1)
     }
 
     /// The other machine's address.
     pub fn there(&self) -> Ipv4Addr {
-        Ipv4Addr::new(10, 201, self.number, 2)
+        Ipv4Addr::new(10, 201, self.network.number, self.host)
     }
 
     /// The other machine's data directory; `name` tells several apart.
@@ -132,6 +160,30 @@ impl Neighbour {
             kill(Pid::from_raw(agent.id().cast_signed()), Signal::SIGKILL).expect("the agent is ours");
             agent.wait().expect("the agent ends");
         }
+    }
+
+    /// The machine ends at once: nobody there says anything any more, and all that ran there is dead.
+    pub fn lose(&mut self, data: &str) {
+        run("ip", &["link", "set", &self.link, "down"]);
+        self.kill();
+        let data_dir = self.data_dir(data);
+        let instance = machine::instance(&data_dir);
+        let left = || {
+            let processes = Traces::of(&instance, &data_dir).processes;
+            let pids = processes.iter().filter_map(|process| process.split(' ').next()?.parse().ok());
+            // One may end by itself meanwhile.
+            for pid in pids {
+                kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
+            }
+            processes.is_empty().then_some(())
+        };
+        eventually("all that ran on the machine is dead", READY_WITHIN, left);
+    }
+
+    /// The machine is there again; its agent starts with these flags.
+    pub fn come_back(&mut self, data: &str, flags: &[&str]) {
+        run("ip", &["link", "set", &self.link, "up"]);
+        self.start(data, flags);
     }
 
     /// Waits until the agent has ended by itself.

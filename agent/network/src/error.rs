@@ -91,6 +91,13 @@ pub enum NetworkError {
         #[source]
         source: io::Error,
     },
+    /// What leads nowhere of the node's own range could not be read or changed.
+    #[error("cannot make the free addresses of the node's range unreachable")]
+    OwnRange {
+        /// The kernel's reason.
+        #[source]
+        source: io::Error,
+    },
     /// A kernel setting could not be read or written.
     #[error("cannot set {path}")]
     Setting {

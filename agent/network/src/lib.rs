@@ -16,6 +16,7 @@ mod reset;
 mod rules;
 mod sandbox;
 mod service;
+mod vacant;
 
 pub use error::{NetworkError, PodStep};
 pub use foreign::{Barrier, forward_barriers};

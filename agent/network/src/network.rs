@@ -16,7 +16,7 @@ use crate::rules::Rules;
 use crate::sandbox::{self, Sandbox, on_thread};
 use crate::service::Services;
 use crate::service::fixed::Place;
-use crate::{NetworkError, forwarding, link};
+use crate::{NetworkError, forwarding, link, vacant};
 
 /// Of a pod's link where no default route says better.
 const ETHERNET_MTU: u32 = 1500;
@@ -108,6 +108,7 @@ impl Network {
             rules.install()?;
             let mut host = sandbox::open()?;
             sandbox::use_own_address(&mut host, &rules.instance, address)?;
+            vacant::set(&rules.instance, Some(range))?;
             let uplink = link::uplink_mtu(&mut host);
             uplink.map_err(|source| NetworkError::ListLinks { source })
         })

@@ -2,6 +2,7 @@
 //! lost once, and what was acknowledged is there in the end.
 
 mod app;
+mod ceph;
 mod etcd;
 mod postgresql;
 mod rabbitmq;
@@ -56,4 +57,25 @@ fn stateful_software_loses_members_and_keeps_its_data() {
     });
     // Its volumes end with their claims, so that the node leaves nothing.
     other.reset("node-2");
+}
+
+/// Three machines, and the data of all of them on each: any of them may end.
+#[test]
+#[ignore = "hack/machines runs it"]
+fn objects_outlive_machines() {
+    need!(machine::root());
+    need!(machine::program("nsenter"));
+    let image = machine::image("ceph").expect("hack/image makes it");
+    let images = [image.as_path()];
+    let mut second = Neighbour::new();
+    let here = IpAddr::from(second.here());
+    let cluster = Cluster::start_at(here, &images, &["--node-ip", &here.to_string()]);
+    second.join(&cluster, "node-2", &images);
+    let mut third = second.beside(3);
+    third.join(&cluster, "node-3", &images);
+    let app = App::new(cluster.gantry(), "ceph");
+    ceph::scene(&app, &cluster.url(), [(&mut second, "node-2"), (&mut third, "node-3")]);
+    app.remove();
+    third.reset("node-3");
+    second.reset("node-2");
 }

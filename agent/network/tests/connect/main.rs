@@ -3,7 +3,8 @@
 mod namespace;
 
 use std::collections::HashSet;
-use std::net::{IpAddr, UdpSocket};
+use std::io::ErrorKind;
+use std::net::{IpAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use agent_network::{NetworkError, reset};
@@ -45,6 +46,37 @@ fn packets_reach_what_they_should_with_the_right_source() {
         assert!(tool("ip link").contains("alias pod a"));
         network.teardown("a").await.unwrap();
         assert!(b.reach(&a, ip("10.42.3.2")).is_err());
+    });
+}
+
+#[test]
+fn whoever_asks_for_an_address_that_no_pod_has_is_told_at_once() {
+    as_host(async |leases| {
+        let outside = Namespace::new();
+        tool(&format!("ip link add up0 type veth peer name out0 netns {}", outside.path().display()));
+        tool("ip address add 192.0.2.1/24 dev up0");
+        tool("ip link set up0 up");
+        outside.run(|| {
+            tool("ip address add 192.0.2.2/24 dev out0");
+            tool("ip link set out0 up");
+            tool("ip route add default via 192.0.2.1");
+        });
+        // Where packets went that no pod's route took.
+        tool("ip route add default via 192.0.2.2");
+        let network = open("a0000009", leases).await;
+        network.set_pod_range("10.42.9.0/24".parse().unwrap()).await.unwrap();
+        network.set_pod_range("10.42.3.0/24".parse().unwrap()).await.unwrap();
+        let pod = Namespace::new();
+        network.setup("a", &pod.path()).await.unwrap();
+        let patience = Duration::from_secs(3);
+        let asks = || TcpStream::connect_timeout(&"10.42.3.9:80".parse().unwrap(), patience).unwrap_err().kind();
+        for (who, namespace) in [("outside", &outside), ("a pod", &pod), ("the host", &Namespace::current())] {
+            assert_eq!(namespace.run(asks), ErrorKind::HostUnreachable, "{who}");
+        }
+        assert!(outside.reach(&pod, ip("10.42.3.2")).is_ok(), "a pod's own route wins");
+        assert!(!tool("ip route").contains("10.42.9.0"), "the earlier range is anybody's");
+        reset("a0000009").await.unwrap();
+        assert!(!tool("ip route").contains("unreachable"));
     });
 }
 
