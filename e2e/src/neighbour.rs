@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -171,9 +172,10 @@ impl Neighbour {
         let left = || {
             let processes = Traces::of(&instance, &data_dir).processes;
             let pids = processes.iter().filter_map(|process| process.split(' ').next()?.parse().ok());
-            // One may end by itself meanwhile.
             for pid in pids {
-                kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
+                if let Err(error) = kill(Pid::from_raw(pid), Signal::SIGKILL) {
+                    assert_eq!(error, Errno::ESRCH, "it can only have ended by itself meanwhile");
+                }
             }
             processes.is_empty().then_some(())
         };

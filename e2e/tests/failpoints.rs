@@ -120,7 +120,6 @@ fn an_agent_that_is_killed_at_any_step_goes_on_where_it_was() {
     need!(machine::root());
     need!(machine::program("nsenter"));
     let image = machine::image("busybox").expect("hack/image makes it");
-    let others = machine::instances();
     let mut other = Neighbour::new();
     let cluster = Cluster::start_at(other.here().into(), &[], &["--disable-agent"]);
     let client = cluster.gantry();
@@ -128,7 +127,7 @@ fn an_agent_that_is_killed_at_any_step_goes_on_where_it_was() {
     other.join(&cluster, "node-2", &[&image]);
     // A second start needs no token.
     let flags = ["--server", &cluster.url(), "--node-name", "node-2"].map(str::to_owned).to_vec();
-    let instance = machine::instances().difference(&others).next().cloned().expect("the agent has a run directory");
+    let instance = machine::instance(&other.data_dir("node-2"));
     let mut scene = Scene { other, client, flags };
 
     // The first pod makes what is made once.

@@ -12,14 +12,13 @@ fn nothing_is_left_after_a_reset() {
     need!(machine::program("nft").map(drop));
     need!(machine::program("ip").map(drop));
     let image = machine::image("busybox").expect("hack/image makes the sample image");
-    let others = machine::instances();
     let mut cluster = Cluster::start(&[&image]);
     let client = cluster.gantry();
     let sample = machine::workspace().join("manifests/sample/hello.yaml");
     client.run(&["apply", "-f", &sample.display().to_string()]).ok();
     client.run(&["rollout", "status", "deployment/hello", "--timeout=60s"]).ok();
     let data_dir = cluster.data_dir();
-    let instance = machine::instances().difference(&others).next().cloned().expect("the instance has a run directory");
+    let instance = machine::instance(&data_dir);
     let look = || Traces::of(&instance, &data_dir);
     let during = look();
     // The server, the name server, a monitor and a container of each of two pods; a namespace, a link and a route of each.

@@ -13,6 +13,7 @@ mod network;
 mod peers;
 mod pool;
 mod reset;
+mod route;
 mod rules;
 mod sandbox;
 mod service;

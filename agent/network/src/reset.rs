@@ -4,8 +4,8 @@ use crate::instance::Instance;
 use crate::sandbox::{disconnect_all, drop_own_address, on_thread};
 use crate::{NetworkError, peers, rules, vacant};
 
-/// Removes every link, the address on loopback, the routes to other nodes and to nowhere, and the nftables tables of the instance; goes
-/// on after a failure and tells them all.
+/// Removes every link, the address on loopback, the routes to other nodes and to nowhere, and the nftables tables of the
+/// instance; goes on after a failure and tells them all.
 ///
 /// Leases are files of the state directory and go with it. `ip_forward` is left as it is.
 pub async fn reset(instance: &str) -> Result<(), NetworkError> {

@@ -164,16 +164,6 @@ pub enum JoinError {
     },
 }
 
-impl JoinError {
-    /// Whether the server did not answer the question, or not yet.
-    fn may_pass(&self) -> bool {
-        match self {
-            Self::Cluster { source } => !matches!(&**source, kube::Error::Api(status) if status.code < 500),
-            _ => false,
-        }
-    }
-}
-
 /// Joins, or comes back as the member that this machine was: then it waits for its server, which may start later.
 pub async fn join(wishes: &Wishes) -> Result<Member, JoinError> {
     let dir = &wishes.dir;
@@ -198,10 +188,7 @@ pub async fn join(wishes: &Wishes) -> Result<Member, JoinError> {
     };
     let live = Live::new(&own)?;
     let client = client::by_certificate(&server, &authority, Arc::clone(&live))?;
-    let cluster = match is_member {
-        true => cluster_once_reachable(&client).await?,
-        false => cluster(&client).await?,
-    };
+    let cluster = cluster(&client, is_member).await?;
     let serving = match Identity::read(dir, SERVING)? {
         Some(serving) if wishes.addresses.iter().all(|address| serving.names(*address)) => serving,
         _ => {
@@ -303,9 +290,8 @@ async fn authority(wishes: &Wishes, server: &http::Uri) -> Result<String, JoinEr
     Ok(told)
 }
 
-async fn cluster(client: &kube::Client) -> Result<Cluster, JoinError> {
-    let api: Api<ConfigMap> = Api::namespaced(client.clone(), NAMESPACE_SYSTEM);
-    let map = api.get(CONFIG_MAP_CLUSTER).await.map_err(|source| JoinError::Cluster { source: Box::new(source) })?;
+async fn cluster(client: &kube::Client, is_member: bool) -> Result<Cluster, JoinError> {
+    let map = told(client, is_member).await.map_err(|source| JoinError::Cluster { source: Box::new(source) })?;
     let data = map.data.unwrap_or_default();
     let text = |field: &'static str| data.get(field).ok_or(JoinError::ClusterField { field });
     let range = |field| text(field)?.parse().map_err(|_| JoinError::ClusterField { field });
@@ -317,17 +303,19 @@ async fn cluster(client: &kube::Client) -> Result<Cluster, JoinError> {
     })
 }
 
-/// The same, however long it takes until somebody answers.
-async fn cluster_once_reachable(client: &kube::Client) -> Result<Cluster, JoinError> {
+/// The object that says it. A member asks until its server answers: no event tells that another machine can be reached.
+async fn told(client: &kube::Client, is_member: bool) -> Result<ConfigMap, kube::Error> {
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), NAMESPACE_SYSTEM);
+    let is_silent = |error: &kube::Error| !matches!(error, kube::Error::Api(status) if status.code < 500);
     let (mut pause, longest) = PAUSES;
     loop {
-        match cluster(client).await {
-            Err(error @ JoinError::Cluster { .. }) if error.may_pass() => {
+        match api.get(CONFIG_MAP_CLUSTER).await {
+            Err(error) if is_member && is_silent(&error) => {
                 tracing::warn!(error = chain(&error), "the server cannot be reached; it is asked again");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(longest);
             }
-            other => return other,
+            answer => return answer,
         }
     }
 }
@@ -414,7 +402,7 @@ mod tests {
             std::future::ready(Ok(Response::builder().status(code).body(body).unwrap()))
         };
         let client = kube::Client::new(tower::service_fn(answer), "default");
-        (cluster_once_reachable(&client).await, asked.load(std::sync::atomic::Ordering::Relaxed))
+        (cluster(&client, true).await, asked.load(std::sync::atomic::Ordering::Relaxed))
     }
 
     #[tokio::test]

@@ -71,8 +71,9 @@ struct Driver {
     binding: JoinSet<Bound>,
     notices: Notices,
     watched: news::Watched,
-    /// Nodes that are being emptied, and those whose turn comes.
+    /// Nodes that are being emptied.
     emptying: JoinSet<eviction::Emptied>,
+    /// Nodes whose turn to be emptied comes.
     to_empty: VecDeque<eviction::ToEmpty>,
     /// Pods that have their place and wait for their volumes.
     preparing: HashMap<PodKey, volume::Waiting>,

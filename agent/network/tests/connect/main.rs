@@ -18,15 +18,8 @@ fn ip(text: &str) -> IpAddr {
 fn packets_reach_what_they_should_with_the_right_source() {
     as_host(async |leases| {
         let host = Namespace::current();
-        let outside = Namespace::new();
-        tool(&format!("ip link add up0 type veth peer name out0 netns {}", outside.path().display()));
-        tool("ip address add 192.0.2.1/24 dev up0");
-        tool("ip link set up0 mtu 1400 up");
-        outside.run(|| {
-            tool("ip address add 192.0.2.2/24 dev out0");
-            tool("ip link set out0 up");
-        });
-        tool("ip route add default via 192.0.2.2");
+        let outside = Namespace::outside();
+        tool("ip link set up0 mtu 1400");
 
         let network = open("a0000001", leases).await;
         network.set_pod_range("10.42.3.0/24".parse().unwrap()).await.unwrap();
@@ -52,17 +45,7 @@ fn packets_reach_what_they_should_with_the_right_source() {
 #[test]
 fn whoever_asks_for_an_address_that_no_pod_has_is_told_at_once() {
     as_host(async |leases| {
-        let outside = Namespace::new();
-        tool(&format!("ip link add up0 type veth peer name out0 netns {}", outside.path().display()));
-        tool("ip address add 192.0.2.1/24 dev up0");
-        tool("ip link set up0 up");
-        outside.run(|| {
-            tool("ip address add 192.0.2.2/24 dev out0");
-            tool("ip link set out0 up");
-            tool("ip route add default via 192.0.2.1");
-        });
-        // Where packets went that no pod's route took.
-        tool("ip route add default via 192.0.2.2");
+        let outside = Namespace::outside();
         let network = open("a0000009", leases).await;
         network.set_pod_range("10.42.9.0/24".parse().unwrap()).await.unwrap();
         network.set_pod_range("10.42.3.0/24".parse().unwrap()).await.unwrap();

@@ -27,6 +27,21 @@ impl Namespace {
         std::thread::spawn(make).join().unwrap()
     }
 
+    /// A machine beside this one, 192.0.2.2, on a link `up0` with 192.0.2.1 here. Each is the other's default gateway.
+    pub(crate) fn outside() -> Namespace {
+        let outside = Namespace::new();
+        tool(&format!("ip link add up0 type veth peer name out0 netns {}", outside.path().display()));
+        tool("ip address add 192.0.2.1/24 dev up0");
+        tool("ip link set up0 up");
+        outside.run(|| {
+            tool("ip address add 192.0.2.2/24 dev out0");
+            tool("ip link set out0 up");
+            tool("ip route add default via 192.0.2.1");
+        });
+        tool("ip route add default via 192.0.2.2");
+        outside
+    }
+
     pub(crate) fn current() -> Namespace {
         Namespace(File::open("/proc/thread-self/ns/net").unwrap())
     }

@@ -30,16 +30,7 @@ struct World {
 
 impl World {
     async fn new(instance: &str, leases: std::path::PathBuf) -> World {
-        let outside = Namespace::new();
-        tool(&format!("ip link add up0 type veth peer name out0 netns {}", outside.path().display()));
-        tool("ip address add 192.0.2.1/24 dev up0");
-        tool("ip link set up0 up");
-        outside.run(|| {
-            tool("ip address add 192.0.2.2/24 dev out0");
-            tool("ip link set out0 up");
-            tool("ip route add default via 192.0.2.1");
-        });
-        tool("ip route add default via 192.0.2.2");
+        let outside = Namespace::outside();
         let network = open(instance, leases).await;
         network.set_pod_range("10.42.3.0/24".parse().unwrap()).await.unwrap();
         let pods = [Namespace::new(), Namespace::new(), Namespace::new()];

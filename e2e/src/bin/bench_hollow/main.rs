@@ -15,7 +15,7 @@ use hyper::body::Bytes;
 use serde_json::{Value, json};
 
 use life::Seen;
-use workload::{Kind, LOW_PER_NODE, WORKLOADS, plain};
+use workload::{Kind, LOW_PER_NODE, WORKLOADS, Workload, plain};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 /// Pods of one namespace.
@@ -131,7 +131,11 @@ async fn end_to_end(cluster: &Cluster, server: &Server, seen: &Seen, (nodes, wis
         whole(&mut sender, server.request(Method::POST, path, &[JSON], class.into())?).await?;
     }
     let only = std::env::args().nth(5);
-    for own in WORKLOADS.iter().filter(|own| only.as_ref().is_none_or(|only| only == own.name)) {
+    let is_chosen = |own: &&Workload| only.as_ref().is_none_or(|only| only == own.name);
+    if !WORKLOADS.iter().any(|own| is_chosen(&own)) {
+        return Err(format!("no workload {only:?}: expected one of {:?}", WORKLOADS.map(|own| own.name)).into());
+    }
+    for own in WORKLOADS.iter().filter(is_chosen) {
         let (name, space, pods) = (own.name, own.namespace(), own.count(wished, nodes));
         let before = seen.now();
         namespace(server, &space).await?;
